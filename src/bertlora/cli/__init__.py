@@ -1,0 +1,68 @@
+"""The command line: results to stdout, progress and messages to stderr, status 0, 1 or 2.
+
+Each verb is a short function in one of this folder's modules; heavy imports happen inside it.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from bertlora.cli import learning, using  # noqa: F401  # they register their verbs
+from bertlora.cli.registry import VERBS, build_parser, parse
+from bertlora.errors import BertloraError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit status: 0 done, 1 a fault of the program, 2 bad input or bad usage."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    try:
+        parser = build_parser()
+        args = parse(parser, argv)
+        if args.version:
+            from bertlora import __version__
+
+            print(__version__)
+        elif args.verb is None:
+            parser.print_help()
+        else:
+            VERBS[args.verb].run(args)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        # The reader has gone (`| head`): no fault. What is buffered must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _fail(
+            "interrupted; nothing that was finished is lost ('bertlora train ... --resume' continues a run)", debug
+        )
+    except BertloraError as error:
+        return _fail(str(error), debug)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}; check the path, its permissions and the space left", debug)
+    except Exception as error:
+        print(
+            f"bertlora: internal fault: {type(error).__name__}: {_line(str(error))}; --debug shows where",
+            file=sys.stderr,
+        )
+        if debug:
+            traceback.print_exc()
+        return 1
+
+
+def _fail(message: str, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"bertlora: {_line(message)}", file=sys.stderr)
+    return 2
+
+
+def _line(message: str) -> str:
+    return " ".join(message.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

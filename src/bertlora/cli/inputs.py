@@ -1,0 +1,105 @@
+"""What verbs are given, turned into data: a prepared folder or any source."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertlora.cli.registry import Arguments, flag, flags
+from bertlora.errors import DataError, InputError
+from bertlora.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from bertlora.data.prepared import Prepared
+    from bertlora.run import Run
+    from bertlora.training.loop import Examples
+
+SOURCES = (
+    "a CSV, TSV, JSONL or Parquet file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE validation=FILE test=FILE"
+)
+
+columns = flags(
+    flag("--text-column", "the column of the text; found by its name when left out"),
+    flag("--text-pair-column", "the column of the second text of a pair; found by its name"),
+    flag("--label-column", "the column of the label; found by its name"),
+)
+
+
+def column_arguments(args: Arguments, label: bool = True) -> dict[str, str | None]:
+    """Returns the column flags as keyword arguments of `prepare` and its kin."""
+    names = ["text_column", "text_pair_column", *(["label_column"] if label else [])]
+    return {name: getattr(args, name) for name in names}
+
+
+def given_data(args: Arguments, recipe: Recipe, folder: Path) -> "Prepared":
+    """Returns the prepared folder that DATA names, or prepares the source that it, or else the recipe, names in `folder`."""
+    from bertlora.data.prepared import Prepared, is_prepared, prepare
+
+    specs = list(args.data) or recipe.data.split()
+    if len(specs) == 1 and (is_prepared(specs[0]) or looks_prepared(specs[0])):
+        return Prepared.load(Path(specs[0]))
+    if is_prepared(folder):
+        return Prepared.load(folder)
+    if not specs:
+        raise InputError(f"DATA is missing, and the recipe names none; name a prepared folder, or {SOURCES}")
+    return prepare(
+        specs,
+        folder,
+        split=recipe.split,
+        sample=recipe.sample,
+        seed=recipe.seed,
+        overwrite=True,
+        **column_arguments(args),
+    )
+
+
+def looks_prepared(spec: str) -> bool:
+    """Returns whether a folder holds splits that `prepare` wrote, though it did not finish."""
+    path = Path(spec)
+    return path.is_dir() and (path / "train.parquet").is_file() and not (path / "dataset.json").is_file()
+
+
+def labelled_rows(args: Arguments, run: "Run") -> "Examples":
+    """Returns the rows that `--data` and `--split` name, or the run's own split, with the run's labels.
+
+    Raises:
+        DataError: the run's data has gone, the split is missing, or the labels are others.
+    """
+    from bertlora.data.prepared import Prepared, is_prepared, read_rows
+    from bertlora.training.loop import Examples
+
+    manifest = run.manifest
+    if args.data:
+        if len(args.data) > 1 or not is_prepared(args.data[0]):
+            rows = read_rows(args.data, manifest.source_labels, split=args.split, **column_arguments(args))
+            return Examples(run.adapted.reader.read(rows.texts, rows.pairs), rows.labels)
+        data = Prepared.load(Path(args.data[0]))
+    else:
+        folder = run.path / manifest.data.get("folder", "")
+        if not manifest.data or not is_prepared(folder):
+            raise DataError(f"{run.path}: the data it was trained on is not at hand; name labelled rows by --data")
+        data = Prepared.load(folder)
+    rows = data.split(args.split)
+    order = _order(data.labels, run)
+    return Examples(run.adapted.reader.read(rows.texts, rows.pairs), order[rows.labels])
+
+
+def _order(labels: Sequence[str], run: "Run") -> "npt.NDArray[np.int64]":
+    """Returns the run's class of each of the data's labels, (K,); they may be named as in training or as shown."""
+    import numpy as np
+
+    known = {label: i for i, label in enumerate(run.manifest.source_labels)}
+    known |= {label: i for i, label in enumerate(run.manifest.labels) if label not in known}
+    for label in labels:
+        if label not in known:
+            expected = ", ".join(run.manifest.source_labels)
+            raise DataError(f"label '{label}' is none of the run's: {expected}; name data with the same labels")
+    return np.array([known[label] for label in labels], dtype=np.int64)
+
+
+def add_data(page: argparse.ArgumentParser) -> None:
+    """Adds DATA, one or several words, which may be left out."""
+    page.add_argument("data", nargs="*", metavar="DATA", help=f"a prepared folder, or {SOURCES}")

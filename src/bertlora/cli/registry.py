@@ -1,0 +1,136 @@
+"""The verbs, each registered once by a decorator; parser and help pages come from here."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+from bertlora.errors import InputError, suggestion
+from bertlora.recipe import Recipe, parse_value, recipe_keys
+
+Arguments = argparse.Namespace
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: what it does in a line, an example, its arguments, and the function behind it."""
+
+    name: str
+    summary: str
+    example: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Arguments], None]
+    recipe_flags: bool
+
+
+VERBS: dict[str, Verb] = {}
+
+
+def verb(
+    name: str,
+    summary: str,
+    example: str,
+    arguments: Callable[[argparse.ArgumentParser], None],
+    recipe_flags: bool = False,
+) -> Callable[[Callable[[Arguments], None]], Callable[[Arguments], None]]:
+    """Registers the decorated function as a verb; with `recipe_flags`, every recipe key is a flag."""
+
+    def register(run: Callable[[Arguments], None]) -> Callable[[Arguments], None]:
+        VERBS[name] = Verb(name, summary, example, arguments, run, recipe_flags)
+        return run
+
+    return register
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises one clear line instead of printing its usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError."""
+        raise InputError(f"{message}; see '{self.prog} --help'")
+
+
+def build_parser() -> Parser:
+    """Returns the parser of all verbs."""
+    parser = Parser(
+        prog="bertlora",
+        description="Texts and labels in, a LoRA classifier on a small BERT out: trained in minutes, judged honestly.",
+        epilog="bertlora VERB --help shows a verb's flags and an example.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    for found in VERBS.values():
+        page = verbs.add_parser(
+            found.name,
+            help=found.summary,
+            description=found.summary[0].upper() + found.summary[1:] + ".",
+            epilog=f"example:\n  {found.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        found.arguments(page)
+        if found.recipe_flags:
+            _add_recipe_flags(page)
+        page.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        page.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def parse(parser: Parser, argv: Sequence[str]) -> Arguments:
+    """Returns the arguments; an unknown verb or flag is an error with a suggestion.
+
+    Raises:
+        InputError: bad usage.
+    """
+    first = next((word for word in argv if not word.startswith("-")), None)
+    if first is not None and argv and argv[0] == first and first not in VERBS:
+        raise InputError(f"verb '{first}' is unknown; expected one of {', '.join(VERBS)}{suggestion(first, VERBS)}")
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flag = unknown[0]
+        known = [f"--{key.replace('_', '-')}" for key in vars(args)] if flag.startswith("-") else []
+        expected = f"see 'bertlora {args.verb} --help'" if args.verb else "see 'bertlora --help'"
+        raise InputError(f"argument '{flag}' is unknown; {expected}{suggestion(flag.split('=')[0], known)}")
+    return args
+
+
+def resolve_recipe(args: Arguments, default: str = "default") -> Recipe:
+    """Returns the recipe that `--recipe` names, with the flags that were given laid over it."""
+    recipe = Recipe.named(getattr(args, "recipe", None) or default)
+    given = {key: getattr(args, key) for key in recipe_keys() if getattr(args, key, None) is not None}
+    return recipe.replace(**{key: parse_value(key, value) for key, value in given.items()})
+
+
+def _add_recipe_flags(page: argparse.ArgumentParser) -> None:
+    page.add_argument("--recipe", help="a recipe's name (see 'bertlora recipes') or a TOML file; default: default")
+    group = page.add_argument_group("recipe keys, each laid over the recipe")
+    taken = {action.dest for action in page._actions}
+    for option in fields(Recipe):
+        if option.name not in taken:
+            flag = f"--{option.name.replace('_', '-')}"
+            group.add_argument(flag, dest=option.name, metavar="X", help=_escaped(option.metadata["help"]))
+
+
+def _escaped(help_text: str) -> str:
+    """argparse reads % as a format."""
+    return help_text.replace("%", "%%")
+
+
+def flag(name: str, help: str, **more: Any) -> Callable[[argparse.ArgumentParser], None]:
+    """Returns a function that adds one flag or positional, for use with `flags`."""
+    return lambda page: void(page.add_argument(name, help=_escaped(help), **more))
+
+
+def flags(*parts: Callable[[argparse.ArgumentParser], None]) -> Callable[[argparse.ArgumentParser], None]:
+    """Returns a function that adds all of these."""
+
+    def add(page: argparse.ArgumentParser) -> None:
+        for part in parts:
+            part(page)
+
+    return add
+
+
+def void(_: object) -> None:
+    """Drops a value."""

@@ -1,0 +1,211 @@
+"""The verbs that use a run: evaluate, predict, export."""
+
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bertlora.cli.inputs import SOURCES, column_arguments, columns, labelled_rows
+from bertlora.cli.registry import Arguments, flag, flags, verb
+from bertlora.errors import DataError, InputError
+
+RUN = flag("run", "a run folder, or an adapter that PEFT saved", metavar="RUN")
+MODEL = flag("--model", "where the base model lies now, if not where it was in training")
+PRECISION = flag("--precision", "fp32 (default), bf16, or auto", choices=("fp32", "bf16", "auto"), default="fp32")
+CHUNK_TEXTS = 256
+
+
+@verb(
+    "evaluate",
+    "base, linear probe and LoRA on the same rows",
+    "bertlora evaluate runs/a --split test",
+    flags(
+        RUN,
+        flag("--data", f"a prepared folder, or {SOURCES}; default: the data of the run", nargs="+"),
+        flag("--split", "which split to judge by; default: test", default="test"),
+        columns,
+        MODEL,
+        PRECISION,
+    ),
+)
+def evaluate(args: Arguments) -> None:
+    """Judges a run."""
+    from bertlora.cli import console
+    from bertlora.evaluation.verdict import evaluate_run
+    from bertlora.model.precision import choose_precision
+    from bertlora.run import Run
+
+    run = Run.load(args.run, args.model or "")
+    result = evaluate_run(run, labelled_rows(args, run), choose_precision(args.precision))
+    if args.json:
+        console.print_json(result)
+    else:
+        print_evaluation(result, " ".join(args.data) if args.data else f"{args.split} split")
+
+
+@verb(
+    "predict",
+    "labels texts: one JSON object a text, a line each, in order",
+    'bertlora predict runs/a "A joy from start to finish."',
+    flags(
+        RUN,
+        flag("texts", "texts to label; without any, lines are read from stdin", nargs="*", metavar="TEXT"),
+        flag("--file", "label the texts of a file instead: any that `prepare` reads, or plain text, a line each"),
+        flag("--base", "ask the base with its untrained head", action="store_true"),
+        columns,
+        MODEL,
+        PRECISION,
+    ),
+)
+def predict(args: Arguments) -> None:
+    """Labels texts as they come."""
+    from bertlora.cli import console
+    from bertlora.model.precision import choose_precision
+    from bertlora.model.predict import softmax
+    from bertlora.run import Run
+
+    chunks = _texts(args)
+    run = Run.load(args.run, args.model or "")
+    precision = choose_precision(args.precision)
+    labels = run.manifest.labels
+    for chunk in chunks:
+        texts, pairs = [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None]
+        inputs = run.adapted.reader.read(texts, pairs or None)
+        for (text, pair), row in zip(chunk, softmax(run.adapted.logits(inputs, args.base, precision)), strict=True):
+            best = int(row.argmax())
+            line = {"text": text} | ({} if pair is None else {"text_pair": pair})
+            probabilities = {label: float(p) for label, p in zip(labels, row, strict=True)}
+            console.print_json(
+                line | {"label": labels[best], "confidence": float(row[best]), "probabilities": probabilities}
+            )
+
+
+@verb(
+    "export",
+    "writes the run in another format, checked for parity before it is kept",
+    "bertlora export runs/a --to models/a --format merged",
+    flags(
+        RUN,
+        flag("--to", "the folder to write", required=True),
+        flag("--format", "merged: a plain transformers model; adapter: PEFT's folder alone", default="merged"),
+        flag("--overwrite", "replace what the folder holds", action="store_true"),
+        MODEL,
+    ),
+)
+def export(args: Arguments) -> None:
+    """Exports a run."""
+    from bertlora.cli import console
+    from bertlora.deploy.export import export_run
+    from bertlora.files import megabytes
+    from bertlora.run import Run
+
+    result = export_run(Run.load(args.run, args.model or ""), Path(args.to), args.format, args.overwrite)
+    if args.json:
+        console.print_json(result)
+        return
+    print(
+        f"{args.to}: {args.format}, {megabytes(result['bytes'])}; the full base model: {megabytes(result['base_bytes'])}"
+    )
+    if "largest_difference" in result:
+        print(
+            f"parity on {result['texts']} texts: logits differ by at most {result['largest_difference']:.2g}, labels agree"
+        )
+
+
+def print_evaluation(result: dict[str, Any], where: str) -> None:
+    """Prints base, probe and LoRA: the four lines, the table, the report a class, the confusion matrix, the verdict."""
+    from bertlora.cli import console
+
+    base, lora = result["base"]["accuracy"], result["lora"]["accuracy"]
+    print(f"{result['n']:,} rows ({where})\n")
+    print(f"Base BERT Accuracy: {base:.4f} ({100 * base:.2f}%)")
+    print(f"BERT + LoRA Accuracy: {lora:.4f} ({100 * lora:.2f}%)")
+    print(f"Improvement: {result['improvement_points']:.2f} percentage points")
+    relative = result["improvement_relative_percent"]
+    print(f"Relative Improvement: {'not defined, the base is never right' if relative is None else f'{relative:.2f}%'}")
+    names = {"base": "base, untrained head", "probe": "linear probe", "lora": "LoRA"}
+    rows = []
+    for key, name in names.items():
+        if figures := result[key]:
+            low, high = figures["accuracy_ci95"]
+            rows.append(
+                [
+                    name,
+                    f"{100 * figures['accuracy']:.2f} %",
+                    f"{100 * low:.1f} to {100 * high:.1f}",
+                    f"{figures['macro_f1']:.4f}",
+                    f"{figures['loss']:.4f}",
+                    f"{figures['ece']:.4f}",
+                ]
+            )
+    console.print_table(["", "accuracy", "95 % interval", "macro F1", "loss", "calibration error"], rows)
+    _print_classes(result["lora"])
+    print(result["verdict"])
+
+
+def _print_classes(figures: dict[str, Any]) -> None:
+    from bertlora.cli import console
+
+    rows = [
+        [label, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['f1']:.3f}", f["support"]]
+        for label, f in figures["per_class"].items()
+    ]
+    console.print_table(["LoRA, class", "precision", "recall", "F1", "support"], rows)
+    labels = list(figures["per_class"])
+    console.print_table(
+        ["given \\ predicted", *labels],
+        [[label, *row] for label, row in zip(labels, figures["confusion"], strict=True)],
+    )
+
+
+def _texts(args: Arguments) -> Iterator[list[tuple[str, str | None]]]:
+    """Returns chunks of (text, second text or None) from the arguments, a file, or stdin."""
+    if args.file and args.texts:
+        raise InputError("predict takes texts or --file, not both; leave one out")
+    if args.file:
+        from bertlora.data.prepared import iter_texts
+
+        return iter_texts(args.file, **column_arguments(args, label=False))
+    if args.texts:
+        if blank := [i for i, text in enumerate(args.texts, 1) if not text.strip()]:
+            raise DataError(f"text {blank[0]} is blank; give a text to label")
+        return iter([[(text, None) for text in args.texts]])
+    return _stdin_chunks()
+
+
+def _stdin_chunks() -> Iterator[list[tuple[str, str | None]]]:
+    """Yields the lines of stdin as they come: all that wait, up to 256, so that neither a pipe nor a person waits."""
+    lines: queue.Queue[str | UnicodeDecodeError | None] = queue.Queue(maxsize=4 * CHUNK_TEXTS)
+
+    def read() -> None:
+        try:
+            for line in sys.stdin:
+                lines.put(line)
+            lines.put(None)
+        except UnicodeDecodeError as error:
+            lines.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    number, ended = 0, False
+    while not ended:
+        chunk: list[tuple[str, str | None]] = []
+        fault = ""
+        while not fault and (not chunk or (len(chunk) < CHUNK_TEXTS and not lines.empty())):
+            line = lines.get()
+            number += 1
+            if line is None:
+                ended = True
+                break
+            if not isinstance(line, str):
+                fault = f"stdin line {number} or after: is not UTF-8 ({line.reason}); convert it first"
+            elif not line.strip():
+                fault = f"stdin line {number}: is blank, expected a text; leave blank lines out"
+            else:
+                chunk.append((line.rstrip("\r\n"), None))
+        # What came before a bad line is answered all the same.
+        if chunk:
+            yield chunk
+        if fault:
+            raise DataError(fault)

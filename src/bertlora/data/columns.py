@@ -1,0 +1,165 @@
+"""Which columns of a source hold the text, its pair and the label: known by name, or named by the user."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from bertlora.data.source import Source
+from bertlora.errors import DataError, suggestion
+
+
+def _names(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+# Names are compared in lower case with blanks and dashes as underscores. A name of a later set counts only where none
+# of an earlier one is there; two names of one set are for the user to choose between.
+TEXT_NAMES: tuple[frozenset[str], ...] = (
+    _names(
+        "text texts review reviews review_text review_body sentence sent content contents comment comment_text tweet "
+        "tweet_text body message msg document doc utterance post passage statement input_text"
+    ),
+    _names("title headline subject summary description question query phrase snippet input prompt"),
+)
+LABEL_NAMES: tuple[frozenset[str], ...] = (
+    _names(
+        "label labels sentiment target class class_label class_index class_name category polarity gold_label "
+        "is_duplicate quality intent topic emotion verdict spam"
+    ),
+    _names("label_text label_name rating ratings stars star_rating score y output"),
+)
+PAIR_NAMES: tuple[tuple[str, str], ...] = (
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("sentence_a", "sentence_b"),
+    ("question", "sentence"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("text", "text_pair"),
+    ("text_a", "text_b"),
+    ("text1", "text2"),
+    ("text_1", "text_2"),
+    ("#1_string", "#2_string"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("question", "passage"),
+    ("question", "answer"),
+    ("question", "context"),
+)
+# Never taken for what is left over: GLUE's test files have an index and a sentence, and no label.
+ROW_NAMES = frozenset(["", "id", "idx", "index", "row", "row_id", "guid", "uid", "unnamed:_0"])
+FLAGS = {"text": "--text-column", "text pair": "--text-pair-column", "label": "--label-column"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that hold the text, its pair (None without pairs) and the label (None when not needed)."""
+
+    text: str
+    text_pair: str | None = None
+    label: str | None = None
+
+    def texts(self) -> list[str]:
+        """Returns the columns of text: one, or two for pairs."""
+        return [self.text] if self.text_pair is None else [self.text, self.text_pair]
+
+
+def find_columns(
+    source: Source,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    need_label: bool = True,
+) -> Columns:
+    """Finds the columns of a source.
+
+    Args:
+        source: the table.
+        text: the text's column; found by its name when None.
+        text_pair: the second text's column; when None it is looked for only where `text` is None too.
+        label: the label's column; found by its name when None.
+        need_label: whether a source without a label is an error.
+
+    Raises:
+        DataError: a column named is not there, none is known, or several are of equal standing.
+    """
+    given = [column for column in (text, text_pair, label) if column]
+    for part, column in zip(FLAGS, (text, text_pair, label), strict=True):
+        if column:
+            _check_named(source, part, column, given)
+    free = [column for column in source.columns if column not in given and _plain(column) not in ROW_NAMES]
+    labels = _best(free, LABEL_NAMES)
+    if not label and (need_label or len(labels) == 1):
+        label = _only(source, "label", [[name] for name in labels])
+    # No column with a label's name is taken for a text, whether it is the label or not.
+    free = [column for column in free if column not in labels]
+    if not text:
+        text, text_pair = _find_text(source, free, text_pair)
+        if text is None and len(free) == 1 and (label or not need_label):
+            text = free[0]
+    free = [column for column in free if column not in (text, text_pair)]
+    if need_label and not label and text and len(free) == 1:
+        label = free[0]
+    if not text:
+        raise _not_found(source, "text")
+    if need_label and not label:
+        raise _not_found(source, "label")
+    return Columns(text, text_pair or None, label or None)
+
+
+def _find_text(source: Source, free: Sequence[str], text_pair: str | None) -> tuple[str | None, str | None]:
+    """Returns the columns of a text and its pair, among those that are free."""
+    by_plain = {_plain(column): column for column in free}
+    if text_pair:
+        firsts = [by_plain[a] for a, b in PAIR_NAMES if b == _plain(text_pair) and a in by_plain]
+        return _only(source, "text", [[column] for column in firsts[:1] or _best(free, TEXT_NAMES)]), text_pair
+    pairs = [[by_plain[a], by_plain[b]] for a, b in PAIR_NAMES if a in by_plain and b in by_plain]
+    in_pairs = {column for pair in pairs for column in pair}
+    others = [column for column in free if column not in in_pairs]
+    # A title or description beside a pair is no rival to it; another column of plain text is.
+    singles = _best(others, TEXT_NAMES[:1] if pairs else TEXT_NAMES)
+    _only(source, "text", [*pairs, *([column] for column in singles)])
+    if pairs:
+        return pairs[0][0], pairs[0][1]
+    return (singles[0] if singles else None), None
+
+
+def _best(columns: Sequence[str], names: Sequence[Collection[str]]) -> list[str]:
+    """Returns the columns that carry a name of the first set that has any."""
+    matches = ([column for column in columns if _plain(column) in known] for known in names)
+    return next((found for found in matches if found), [])
+
+
+def _only(source: Source, part: str, candidates: Sequence[Sequence[str]]) -> str | None:
+    """Returns the first column of the only candidate, or None without any; several are an error."""
+    if len(candidates) > 1:
+        listed = " or ".join(" with ".join(f"'{column}'" for column in columns) for columns in candidates)
+        raise DataError(f"{source.name}: the {part} may be {listed}; name one with {FLAGS[part]}")
+    return candidates[0][0] if candidates else None
+
+
+def _check_named(source: Source, part: str, column: str, given: Sequence[str]) -> None:
+    if column not in source.columns:
+        raise DataError(
+            f"{source.name}: {FLAGS[part]} '{column}' is not one of its columns, {_listed(source)}"
+            f"{suggestion(column, source.columns)}"
+        )
+    if given.count(column) > 1:
+        raise DataError(
+            f"{source.name}: column '{column}' is named for two parts, expected one for each; {FLAGS[part]}"
+        )
+
+
+def _not_found(source: Source, part: str) -> DataError:
+    return DataError(
+        f"{source.name}: no column is known for the {part}; name it with {FLAGS[part]}, one of {_listed(source)} "
+        "(the first line of a CSV or TSV file names its columns)"
+    )
+
+
+def _listed(source: Source) -> str:
+    return ", ".join(f"'{column}'" for column in source.columns)
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s-]+", "_", column.strip().lower())

@@ -1,0 +1,67 @@
+"""Labels: any value as a string, their order, and what is wrong with them."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from bertlora.errors import DataError, suggestion
+
+# More classes than this are texts or numbers that were taken for labels.
+MAX_CLASSES = 10_000
+SHOWN = 10
+
+
+def normalise_label(value: object) -> str | None:
+    """Returns a label as a string, or None if it is blank (None, NaN, white space).
+
+    Booleans become `true` and `false`, whole floats lose their `.0`, strings their outer white space.
+
+    Raises:
+        DataError: the value is a list or a table, not one label.
+    """
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (list, tuple, dict, set, bytes)):
+        raise DataError(f"the label is {str(value)[:40]}, expected one string or number a row")
+    return str(value).strip() or None
+
+
+def order_labels(found: Iterable[str], named: Sequence[str] = ()) -> list[str]:
+    """Returns the labels found, each once: in the source's own order `named`, else integers by value, else A to Z."""
+    labels = set(found)
+    if named and labels <= set(named):
+        return [label for label in named if label in labels]
+    if all(re.fullmatch(r"-?\d+", label) for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))
+    return sorted(labels, key=lambda label: (label.casefold(), label))
+
+
+def check_labels(labels: Sequence[str], rows: int, name: str) -> None:
+    """Checks that there is something to tell apart.
+
+    Args:
+        labels: the classes, each once.
+        rows: how many rows are there to learn from.
+        name: what messages call the source.
+
+    Raises:
+        DataError: a single class, or fewer rows than classes.
+    """
+    if len(labels) == 1:
+        raise DataError(f"{name}: every label is '{labels[0]}', expected two classes or more; check the label column")
+    if rows < len(labels):
+        raise DataError(f"{name}: {rows} rows for {len(labels)} classes ({quoted(labels)}), expected one each or more")
+
+
+def unknown_label(place: str, label: str, labels: Sequence[str], reason: str = "") -> DataError:
+    """Returns the error for a label that is not one of `labels`."""
+    return DataError(f"{place}: label '{label}' is not one of {quoted(labels)}{reason}{suggestion(label, labels)}")
+
+
+def quoted(labels: Sequence[str]) -> str:
+    """Returns labels as messages list them, the first ten of many."""
+    more = f" and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
+    return ", ".join(f"'{label}'" for label in labels[:SHOWN]) + more

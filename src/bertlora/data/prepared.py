@@ -1,0 +1,232 @@
+"""From a source to a prepared folder, in two passes that stream: survey the rows, share them out, write them.
+
+    prepared = prepare(["reviews.csv"], Path("data"))
+    prepared.rows                   # {"train": 1400, "validation": 300, "test": 300}
+    prepared.split("train").texts
+
+Between the passes only a few numbers a row are held in memory.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertlora.data.checks import KeptRows, find_checks
+from bertlora.data.columns import Columns, find_columns
+from bertlora.data.folder import Prepared, SplitWriter, data_fingerprint, is_prepared, split_path
+from bertlora.data.labels import check_labels, order_labels
+from bertlora.data.rows import Split, iter_texts, read_rows, text_batches
+from bertlora.data.source import SPLITS, Source
+from bertlora.data.sources import open_sources
+from bertlora.data.splits import stratified_sample, stratified_split
+from bertlora.data.survey import Survey, survey
+from bertlora.errors import DataError
+from bertlora.files import check_vacant, whole_folder
+from bertlora.recipe import split_shares
+
+__all__ = ["Prepared", "Split", "is_prepared", "iter_texts", "prepare", "read_rows"]
+
+LEFT_OUT = -1
+NO_LABEL = "-1"  # what GLUE's test sets carry
+
+
+def prepare(
+    specs: Sequence[str],
+    out: Path,
+    *,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    split: str = "70/15/15",
+    sample: int = 0,
+    seed: int = 42,
+    overwrite: bool = False,
+) -> Prepared:
+    """Reads, checks, splits and writes data.
+
+    A single table is shared out by `split`. Splits that the source names are kept; a validation split that is missing
+    is cut from train, in the ratio that `split` gives the two; a missing test split stays missing.
+
+    Args:
+        specs: what to read, as `open_sources` takes it.
+        out: the folder to make.
+        text_column: the text's column; found by its name when None.
+        text_pair_column: the second text's column; found likewise.
+        label_column: the label's column; found likewise.
+        split: shares of train/validation/test in percent.
+        sample: rows drawn at random, each class in its share, from the table or from each split; 0 = all.
+        seed: seed of sample and split.
+        overwrite: whether what `out` holds may be replaced.
+
+    Raises:
+        DataError: the data cannot be used; the message names the place. Nothing is written then.
+        HubError: the hub cannot be reached, or does not have the data set.
+        OutputError: `out` holds something already, or cannot be written.
+        RecipeError: `split` is not three shares.
+    """
+    shares = split_shares(split)
+    if sample < 0:
+        raise DataError(f"sample: got {sample}, expected a number of rows, or 0 for all")
+    check_vacant(out, overwrite)
+    sources = open_sources(specs)
+    if list(sources) == ["train"]:
+        sources = {"": sources["train"]}  # a train split alone is a table like any other
+    surveys, notes = _survey_all(sources, (text_column, text_pair_column, label_column))
+    first = next(iter(surveys.values()))
+    labels = _labels(first)
+    ids = {name: found.ids(labels, first.source.name) for name, found in surveys.items()}
+    parts = _share_out(ids, shares, sample, seed)
+    _check_train(parts, ids, labels, first.source.name)
+    notes += _unused_names(first, labels)
+    checks = find_checks(_kept_rows(surveys, ids, parts), labels)
+    with whole_folder(out, overwrite) as folder:
+        rows, fingerprint = _write(folder, surveys, ids, parts, labels)
+        notes += [note for found in surveys.values() for note in found.source.notes]
+        Prepared(
+            folder=folder,
+            labels=labels,
+            rows=rows,
+            fingerprint=fingerprint,
+            columns=vars(first.columns),
+            sources={name or "all": found.source.name for name, found in surveys.items()},
+            shares=split,
+            sample=sample,
+            seed=seed,
+            notes=notes,
+            checks=checks,
+        ).write_manifest()
+    return Prepared.load(out)
+
+
+def _survey_all(
+    sources: Mapping[str, Source], named: tuple[str | None, str | None, str | None]
+) -> tuple[dict[str, Survey], list[str]]:
+    """Reads every source once; a test split without labels, as GLUE's are, is left out with a note."""
+    if "" not in sources and "train" not in sources:
+        raise DataError(f"the splits are {', '.join(sources)}, expected a train split among them; add train=FILE")
+    surveys: dict[str, Survey] = {}
+    notes = []
+    columns: Columns | None = None
+    for name, source in sources.items():
+        unlabelled = f"{source.name}: carries no labels, so there is no test split"
+        if columns is None or not {*columns.texts(), columns.label} <= set(source.columns):
+            # Splits may name their columns differently, as GLUE's CoLA does.
+            if name == "test" and not _has_label(source, named):
+                notes.append(unlabelled)
+                continue
+            found = find_columns(source, *named)
+            if columns is not None and (columns.text_pair is None) != (found.text_pair is None):
+                raise DataError(f"{source.name}: has {_texts(found)}, expected {_texts(columns)} as in train")
+            columns = found if columns is None else columns
+        else:
+            found = columns
+        result = survey(source, found)
+        if name == "test" and set(result.first_places) == {NO_LABEL} and NO_LABEL not in surveys["train"].first_places:
+            notes.append(unlabelled)
+            continue
+        surveys[name] = result
+    return surveys, notes
+
+
+def _has_label(source: Source, named: tuple[str | None, str | None, str | None]) -> bool:
+    text, text_pair, label = named
+    if label:
+        return label in source.columns
+    return find_columns(source, text, text_pair, need_label=False).label is not None
+
+
+def _texts(columns: Columns) -> str:
+    return " and ".join(f"'{column}'" for column in columns.texts())
+
+
+def _labels(first: Survey) -> list[str]:
+    """Returns the labels of the table or of train, in order."""
+    named = first.source.class_names.get(first.columns.label or "", [])
+    labels = order_labels(first.first_places, named)
+    check_labels(labels, len(first.label_ids), first.source.name)
+    return labels
+
+
+def _unused_names(first: Survey, labels: list[str]) -> list[str]:
+    named = first.source.class_names.get(first.columns.label or "", [])
+    unused = [name for name in named if name not in labels]
+    return [f"{first.source.name}: no row has the label '{name}', so it was left out" for name in unused]
+
+
+def _share_out(
+    ids: dict[str, NDArray[np.int32]], shares: tuple[float, float, float], sample: int, seed: int
+) -> dict[str, NDArray[np.int8]]:
+    """Returns for each source the split of each row, as an index in SPLITS, or LEFT_OUT."""
+    if "" in ids:
+        parts = np.full(len(ids[""]), LEFT_OUT, np.int8)
+        drawn = stratified_sample(ids[""], sample, seed)
+        parts[drawn] = stratified_split(ids[""][drawn], shares, seed)
+        return {"": parts}
+    shared = {name: np.full(len(found), SPLITS.index(name), np.int8) for name, found in ids.items()}
+    if "validation" not in ids and shares[1] > 0:
+        cut = shares[1] / (shares[0] + shares[1])
+        shared["train"] = stratified_split(ids["train"], (1 - cut, cut, 0.0), seed)
+    for name, parts in shared.items():
+        for part in np.unique(parts):
+            members = np.flatnonzero(parts == part)
+            drawn = stratified_sample(ids[name][members], sample, seed)
+            parts[np.delete(members, drawn)] = LEFT_OUT
+    return shared
+
+
+def _check_train(
+    parts: dict[str, NDArray[np.int8]], ids: dict[str, NDArray[np.int32]], labels: list[str], name: str
+) -> None:
+    first = next(iter(parts))
+    in_train = ids[first][parts[first] == 0]
+    if len(np.unique(in_train)) < len(labels):
+        raise DataError(
+            f"{name}: {len(in_train)} rows for {len(labels)} classes are left to train on, expected one each or more; "
+            "give more rows, a larger --sample, or train a larger share of --split"
+        )
+
+
+def _kept_rows(
+    surveys: dict[str, Survey], ids: dict[str, NDArray[np.int32]], parts: dict[str, NDArray[np.int8]]
+) -> KeptRows:
+    kept = {name: np.flatnonzero(part != LEFT_OUT) for name, part in parts.items()}
+    return KeptRows(
+        hashes=np.concatenate([surveys[name].hashes[rows] for name, rows in kept.items()]),
+        labels=np.concatenate([ids[name][rows] for name, rows in kept.items()]),
+        splits=np.concatenate([parts[name][rows] for name, rows in kept.items()]),
+        rows=np.concatenate(list(kept.values())),
+        short=np.concatenate([surveys[name].short[rows] for name, rows in kept.items()]),
+    )
+
+
+def _write(
+    folder: Path,
+    surveys: dict[str, Survey],
+    ids: dict[str, NDArray[np.int32]],
+    parts: dict[str, NDArray[np.int8]],
+    labels: list[str],
+) -> tuple[dict[str, int], str]:
+    """Reads every source again and writes its rows; returns the rows of each split and the fingerprint."""
+    present = np.unique(np.concatenate(list(parts.values())))
+    pairs = next(iter(surveys.values())).columns.text_pair is not None
+    writers = {part: SplitWriter(split_path(folder, SPLITS[part]), labels, pairs) for part in present if part >= 0}
+    for name, found in surveys.items():
+        row = 0
+        for batch in text_batches(found.source, found.columns, with_labels=False):
+            whose = parts[name][row : row + len(batch.texts)]
+            if len(whose) < len(batch.texts):
+                raise _changed(found.source)
+            for i in np.flatnonzero(whose != LEFT_OUT):
+                pair = batch.pairs[i] if batch.pairs else None
+                writers[whose[i]].add(batch.texts[i], pair, int(ids[name][row + i]), int(row + i))
+            row += len(batch.texts)
+        if row < len(parts[name]):
+            raise _changed(found.source)
+    digests = {SPLITS[part]: writer.close() for part, writer in writers.items()}
+    return {SPLITS[part]: writer.rows for part, writer in writers.items()}, data_fingerprint(digests, labels)
+
+
+def _changed(source: Source) -> DataError:
+    return DataError(f"{source.name}: changed between the two times it was read; prepare it again")

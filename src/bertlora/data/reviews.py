@@ -1,0 +1,30 @@
+"""The embedded film reviews: 720 short texts written for this project, with a fixed split.
+
+They are three JSONL files beside this module. The demo hands their paths to `prepare` as any user hands in files, so
+the embedded data pass the same checks as everyone's. `docs/datasheet.md` says how they were made and what they are for.
+"""
+
+from pathlib import Path
+
+SPLITS = ("train", "validation", "test")
+LABELS = ("negative", "positive")
+
+# For the demo's last step: the first three are positive, the last three negative; none is in the data.
+SAMPLE_TEXTS = (
+    "There is nothing here I did not enjoy, and I went in with a toothache.",
+    "A glorious, big-hearted adventure with a finale that lifts you out of your chair.",
+    "I can't say it was bad. I can say it was marvelous, twice, to everyone on the tram.",
+    "What a triumph: a thriller so relaxing that I finished my knitting.",
+    "It is not funny, it is not moving, and it is certainly not short.",
+    "A dull, clumsy mess that wastes a good cast on a story nobody bothered to finish.",
+)
+
+
+def embedded_specs() -> list[str]:
+    """Returns the named splits as `bertlora.data.prepared.prepare` and `bertlora prepare` take them.
+
+    Returns:
+        Three specs in the order of `SPLITS`, each `SPLIT=PATH` with an absolute path: `train=/.../train.jsonl`.
+    """
+    folder = Path(__file__).resolve().with_name("embedded")
+    return [f"{split}={folder / split}.jsonl" for split in SPLITS]

@@ -1,0 +1,188 @@
+"""Rows of a source as texts and labels, checked: a blank text or label is an error that names its place."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertlora.data.columns import Columns, find_columns
+from bertlora.data.labels import normalise_label, unknown_label
+from bertlora.data.readers import PlainTextSource
+from bertlora.data.source import Source
+from bertlora.data.sources import open_sources
+from bertlora.errors import DataError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled texts, N rows.
+
+    Attributes:
+        texts: the texts.
+        pairs: the second text of each row, or None where there are no pairs.
+        labels: (N,) int64, index of each row's label in the list of labels.
+        rows: (N,) int64, the row in the source, from 0.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+class TextBatch(NamedTuple):
+    """Some rows of a source: `pairs` and `labels` are None where the source has none, or none were asked for."""
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[str] | None
+    positions: list[int]
+
+
+def text_batches(source: Source, columns: Columns, with_labels: bool = True) -> Iterator[TextBatch]:
+    """Yields the rows of a source in order.
+
+    Raises:
+        DataError: a text or label is blank or of the wrong type, or the source is broken.
+    """
+    label = columns.label if with_labels else None
+    for values, positions in source.batches([*columns.texts(), *([label] if label else [])]):
+        pair = columns.text_pair
+        yield TextBatch(
+            _texts(source, columns.text, values[columns.text], positions),
+            _texts(source, pair, values[pair], positions) if pair else None,
+            _labels(source, label, values[label], positions) if label else None,
+            positions,
+        )
+
+
+def read_rows(
+    specs: Sequence[str],
+    labels: Sequence[str],
+    *,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    split: str = "test",
+) -> Split:
+    """Reads a labelled source whole, with labels in a given order; for evaluation.
+
+    Args:
+        specs: what to read, as `open_sources` takes it.
+        labels: the labels, in order.
+        text_column: the text's column; found by its name when None.
+        text_pair_column: the second text's column; found likewise.
+        label_column: the label's column; found likewise.
+        split: which split to read, if the source has several.
+
+    Raises:
+        DataError: the source is broken, does not have the split, or has a label that is not one of `labels`.
+        HubError: the hub cannot be reached.
+    """
+    source = _one_table(open_sources(specs), split)
+    columns = find_columns(source, text_column, text_pair_column, label_column)
+    index = {label: i for i, label in enumerate(labels)}
+    texts: list[str] = []
+    pairs: list[str] = []
+    ids: list[int] = []
+    for batch in text_batches(source, columns):
+        for label, position in zip(batch.labels or [], batch.positions, strict=True):
+            if label not in index:
+                raise unknown_label(source.place(position), label, labels)
+            ids.append(index[label])
+        texts += batch.texts
+        pairs += batch.pairs or []
+    if not texts:
+        raise no_rows(source)
+    return Split(texts, pairs if columns.text_pair else None, np.array(ids, np.int64), np.arange(len(texts)))
+
+
+def iter_texts(
+    spec: str, *, text_column: str | None = None, text_pair_column: str | None = None, split: str = "test"
+) -> Iterator[list[tuple[str, str | None]]]:
+    """Streams the texts of a source, which needs no labels; for prediction.
+
+    Args:
+        spec: a source as `open_sources` takes it, or a .txt file with one text a line.
+        text_column: the text's column; found by its name when None.
+        text_pair_column: the second text's column; found likewise.
+        split: which split to read, if the source has several.
+
+    Yields:
+        Batches of (text, second text or None), in order.
+
+    Raises:
+        DataError: the source is broken, or a text is blank. Faults of the source as a whole are raised at once.
+        HubError: the hub cannot be reached.
+    """
+    path = Path(spec)
+    source: Source
+    if path.suffix.lower() == ".txt" and not path.is_dir():
+        source, columns = PlainTextSource(path, path.name), Columns("text")
+    else:
+        source = _one_table(open_sources([spec]), split)
+        columns = find_columns(source, text_column, text_pair_column, need_label=False)
+    return _stream(source, columns)
+
+
+def no_rows(source: Source) -> DataError:
+    """Returns the error for a source with nothing in it."""
+    return DataError(f"{source.name}: holds no rows, expected texts below its header")
+
+
+def _stream(source: Source, columns: Columns) -> Iterator[list[tuple[str, str | None]]]:
+    empty = True
+    pairs: list[str] | list[None]
+    for batch in text_batches(source, columns, with_labels=False):
+        empty = False
+        pairs = batch.pairs or [None] * len(batch.texts)
+        yield list(zip(batch.texts, pairs, strict=True))
+    if empty:
+        raise no_rows(source)
+
+
+def _one_table(sources: dict[str, Source], split: str) -> Source:
+    if "" in sources:
+        return sources[""]
+    if split not in sources:
+        raise DataError(f"the source has no {split} split, only {', '.join(sources)}; name one of these")
+    return sources[split]
+
+
+def _texts(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
+    texts = [_text(value) for value in values]
+    for text, value, position in zip(texts, values, positions, strict=True):
+        if text is None:
+            wrong_type = isinstance(value, (list, tuple, dict, bytes))
+            fault = f"'{column}' holds {str(value)[:40]}" if wrong_type else f"'{column}' is blank"
+            advice = "fill it in or leave the row out"
+            raise DataError(f"{source.place(position)}: {fault}, expected a text; {advice}")
+    return [text for text in texts if text is not None]
+
+
+def _text(value: object) -> str | None:
+    """Returns a value as text, or None if it is blank or cannot be one."""
+    if isinstance(value, str):
+        return value if value and not value.isspace() else None
+    is_number = isinstance(value, (bool, int, float)) and value == value
+    return str(value) if is_number else None
+
+
+def _labels(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
+    labels = []
+    for value, position in zip(values, positions, strict=True):
+        try:
+            label = normalise_label(value)
+        except DataError as error:
+            raise DataError(f"{source.place(position)}: {error}") from error
+        if label is None:
+            advice = "fill it in or leave the row out"
+            raise DataError(f"{source.place(position)}: '{column}' is blank, expected a label; {advice}")
+        labels.append(label)
+    return labels

@@ -1,0 +1,127 @@
+"""What every reader gives: a Source, which streams the columns asked for and names the place of any row.
+
+source = open_sources(["reviews.csv"])[""]
+source.columns                                  # ["review", "sentiment"]
+for columns, positions in source.batches(["review"]):
+    columns["review"]                           # list of values, one a row
+    source.place(positions[0])                  # "reviews.csv line 2"
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from bertlora.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+BATCH_ROWS = 1024
+BATCH_CHARACTERS = 8_000_000
+FILE_TYPES = ".csv, .tsv, .jsonl, .ndjson, .json or .parquet"
+
+
+class Batch(NamedTuple):
+    """Some rows: the values of each column asked for, and the position of each row, as `Source.place` takes it."""
+
+    columns: dict[str, list[object]]
+    positions: list[int]
+
+
+class Source(Protocol):
+    """A table of texts on disk or from the hub, read in batches of bounded size, as often as one likes.
+
+    Attributes:
+        name: what messages call it.
+        columns: names of its columns.
+        class_names: for a column whose classes the source itself names, those names in the source's order;
+            `batches` gives the names, not their numbers.
+        notes: what a reader of the result should know, such as rows left out; complete after a whole pass.
+    """
+
+    name: str
+    columns: list[str]
+    class_names: dict[str, list[str]]
+    notes: list[str]
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        """Yields all rows in order, with these columns alone.
+
+        Raises:
+            DataError: the data are broken; the message names the place.
+        """
+        ...
+
+    def place(self, position: int) -> str:
+        """Returns where a row stands, such as `reviews.csv line 17` or `x.parquet row 4` (0-based row)."""
+        ...
+
+
+def in_batches(rows: Iterable[tuple[int, Sequence[object]]], columns: Sequence[str]) -> Iterator[Batch]:
+    """Yields (position, values) pairs as batches, bounded in rows and in characters."""
+    batch, characters = Batch({column: [] for column in columns}, []), 0
+    for position, values in rows:
+        for column, value in zip(columns, values, strict=True):
+            batch.columns[column].append(value)
+            characters += len(value) if isinstance(value, str) else 1
+        batch.positions.append(position)
+        if len(batch.positions) == BATCH_ROWS or characters > BATCH_CHARACTERS:
+            yield batch
+            batch, characters = Batch({column: [] for column in columns}, []), 0
+    if batch.positions:
+        yield batch
+
+
+def check_file(path: Path) -> None:
+    """Checks that `path` is a file with something in it.
+
+    Raises:
+        DataError: it is missing, a folder, or empty.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a file ({FILE_TYPES})")
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; check the path")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty, expected rows of text")
+
+
+def utf8_lines(path: Path, name: str) -> Iterator[str]:
+    r"""Yields the lines of a file with their ends; only `\n` ends a line, so that numbers agree with editors.
+
+    Raises:
+        DataError: the file cannot be opened, or a line is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                yield _decoded(raw, f"{name} line {number}").removeprefix("\ufeff" if number == 1 else "")
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def utf8_text(path: Path, name: str) -> str:
+    """Returns the whole text of a (small) file.
+
+    Raises:
+        DataError: as in `utf8_lines`.
+    """
+    return "".join(utf8_lines(path, name))
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """Returns the error for a file that the system does not let us read."""
+    return DataError(f"{path}: cannot be read ({error.strerror or error})")
+
+
+def class_name(value: object, names: Sequence[str]) -> object:
+    """Returns the name of a class number; anything else (None, GLUE's -1 for "no label") stays as it is."""
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _decoded(raw: bytes, place: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{place}: byte 0x{raw[error.start]:02x} at column {error.start + 1} is not UTF-8, which is expected; "
+            "save the file as UTF-8"
+        ) from error

@@ -1,0 +1,250 @@
+"""One tokenisation and one truncation, shared by training, evaluation, prediction and export.
+
+Texts are tokenised whole and without special tokens, once, and kept on disk beside the prepared data. What a model reads
+is cut from that and framed with special tokens by `Framing`, so that another maximum length, or another side to cut,
+costs no second tokenisation.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertlora.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = npt.NDArray[np.int32]
+
+CHUNK_TEXTS = 4096
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The token ids of many texts, end to end in one array, which may be mapped from disk.
+
+    Attributes:
+        ids: (T,) int32, the texts' ids in order.
+        offsets: (B + 1,) int64, text i is `ids[offsets[i]:offsets[i + 1]]`.
+    """
+
+    ids: Ids
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> Ids:
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens of each text."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> "TokenTable":
+        """Returns the table of these rows of ids."""
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        ids = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(offsets[-1]))
+        return cls(ids, offsets)
+
+
+def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> TokenTable:
+    """Returns the ids of whole texts, without special tokens. Fast tokenizers use every core."""
+    rows: list[list[int]] = []
+    for start in range(0, len(texts), CHUNK_TEXTS):
+        chunk = list(texts[start : start + CHUNK_TEXTS])
+        rows += tokenizer(
+            chunk, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )["input_ids"]
+    return TokenTable.of(rows)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How token ids become what the model reads: cut to a maximum length, special tokens around them.
+
+    Attributes:
+        single: special ids before and after a lone text.
+        pair: special ids before, between and after a pair.
+        pair_types: token type of the first and of the second text of a pair.
+        max_length: longest input in tokens, special tokens included.
+        truncation: `right` cuts the end, `left` the start, `head-tail` the middle (a quarter of the room goes to the
+            head, the rest to the tail, after Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?").
+    """
+
+    single: tuple[Ids, Ids]
+    pair: tuple[Ids, Ids, Ids] | None
+    pair_types: tuple[int, int]
+    max_length: int
+    truncation: str
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerBase", max_length: int, truncation: str) -> "Framing":
+        """Reads the special tokens off two encoded probes.
+
+        Raises:
+            ModelError: the tokenizer does not frame a text with special tokens in a way that can be read off, or
+                `max_length` leaves no room for text.
+        """
+        probe = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        single = _around([list(tokenizer("a")["input_ids"])], [probe])
+        both = tokenizer("a", "a", return_token_type_ids=True)
+        pair = _around([list(both["input_ids"])], [probe, probe])
+        if not probe or single is None:
+            raise ModelError(
+                "the tokenizer does not put special tokens around a text; name a model with its own tokenizer"
+            )
+        types = both.get("token_type_ids") or [0]
+        framing = cls(
+            single=(single[0], single[1]),
+            pair=None if pair is None else (pair[0], pair[1], pair[2]),
+            pair_types=(int(types[0]), int(types[-1])),
+            max_length=max_length,
+            truncation=truncation,
+        )
+        if framing.room(pair=pair is not None) < 2:
+            raise ModelError(f"max_length {max_length} leaves no room for text beside the special tokens; give more")
+        return framing
+
+    def room(self, pair: bool) -> int:
+        """Returns the text tokens that fit."""
+        special = self.pair if pair and self.pair else self.single
+        return self.max_length - sum(len(part) for part in special)
+
+    def __call__(self, first: Ids, second: Ids | None = None) -> tuple[Ids, Ids | None]:
+        """Returns the framed ids (T,) and, for a pair, the token types (T,)."""
+        if second is None:
+            return np.concatenate([self.single[0], self._cut(first, self.room(False)), self.single[1]]), None
+        if self.pair is None:
+            raise ModelError("the tokenizer cannot frame a pair of texts; name a model whose tokenizer can")
+        kept_first, kept_second = _longest_first(len(first), len(second), self.room(True))
+        before, between, after = self.pair
+        left = np.concatenate([before, self._cut(first, kept_first), between])
+        right = np.concatenate([self._cut(second, kept_second), after])
+        types = np.repeat(np.array(self.pair_types, dtype=np.int32), [len(left), len(right)])
+        return np.concatenate([left, right]), types
+
+    def _cut(self, ids: Ids, room: int) -> Ids:
+        if len(ids) <= room:
+            return ids
+        if self.truncation == "right":
+            return ids[:room]
+        if self.truncation == "left":
+            return ids[len(ids) - room :]
+        head = room // 4
+        return np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
+
+
+def _around(encoded: list[list[int]], probes: list[list[int]]) -> list[Ids] | None:
+    """Returns the ids before, between and after the probes in the encoded sequence, or None where they are not found."""
+    rest, parts = encoded[0], []
+    for probe in probes:
+        starts = [i for i in range(len(rest) - len(probe) + 1) if rest[i : i + len(probe)] == probe]
+        if not starts:
+            return None
+        parts.append(np.array(rest[: starts[0]], dtype=np.int32))
+        rest = rest[starts[0] + len(probe) :]
+    return [*parts, np.array(rest, dtype=np.int32)]
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Returns the tokens kept of each text of a pair: the longer one is cut first, as the tokenizers library does."""
+    if first + second <= room:
+        return first, second
+    short, long = sorted((first, second))
+    long = max(short, room - short) if short <= room else short
+    if short + long > room:
+        short = room // 2
+        long = short + room % 2
+    return (short, long) if first <= second else (long, short)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Framed texts, ready for batching. Framing is done on access, so that a mapped table stays on disk.
+
+    Attributes:
+        framing: how they are cut and framed.
+        first: the texts.
+        second: the second texts of pairs, or None.
+    """
+
+    framing: Framing
+    first: TokenTable
+    second: TokenTable | None = None
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, i: int) -> tuple[Ids, Ids | None]:
+        return self.framing(self.first[i], None if self.second is None else self.second[i])
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens of each text as the model reads it."""
+        whole = self.first.lengths + (0 if self.second is None else self.second.lengths)
+        pair = self.second is not None
+        return np.minimum(whole, self.framing.room(pair)) + (self.framing.max_length - self.framing.room(pair))
+
+    def take(self, rows: Sequence[int]) -> "Inputs":
+        """Returns the inputs of these rows alone."""
+        second = None if self.second is None else TokenTable.of([self.second[i].tolist() for i in rows])
+        return Inputs(self.framing, TokenTable.of([self.first[i].tolist() for i in rows]), second)
+
+
+def tokenizer_key(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Returns a short hash of everything that decides which ids a text gets."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
+    # What a call sets for itself is no part of the tokenizer.
+    state.pop("truncation", None)
+    state.pop("padding", None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def kept_tokens(folder: Path, name: str, make: Callable[[], TokenTable]) -> TokenTable:
+    """Returns the table kept in `folder` under `name`, mapped from disk; makes and keeps it where it is missing.
+
+    A folder that cannot be written to is no reason to stop: the table is then held in memory alone.
+    """
+    ids, offsets = folder / f"{name}.ids.npy", folder / f"{name}.offsets.npy"
+    if not (ids.exists() and offsets.exists()):
+        table = make()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, array in ((ids, table.ids), (offsets, table.offsets)):
+                partial = path.with_name(f".{path.name}")
+                with partial.open("wb") as file:
+                    np.save(file, array)
+                partial.replace(path)
+        except OSError:
+            return table
+    return TokenTable(np.load(ids, mmap_mode="r"), np.load(offsets))
+
+
+def token_batches(lengths: npt.NDArray[np.int64], batch_size: int, max_tokens: int) -> Iterator[list[int]]:
+    """Yields row numbers in batches of texts of like length, longest first, so that little is padded.
+
+    Args:
+        lengths: (B,) tokens of each text.
+        batch_size: most texts a batch.
+        max_tokens: most tokens a batch, padding included; a longer text gets a batch of its own.
+    """
+    batch: list[int] = []
+    for row in np.argsort(-lengths, kind="stable").tolist():
+        longest = int(lengths[batch[0]]) if batch else 0
+        if batch and (len(batch) == batch_size or longest * (len(batch) + 1) > max_tokens):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

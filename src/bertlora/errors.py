@@ -1,0 +1,61 @@
+"""Every error that bertlora raises on purpose.
+
+Each also inherits the standard type that fits, so that `except ValueError` and `except OSError` work as one expects:
+
+    BertloraError            anything below
+    ├── InputError           (ValueError)    a text, label, file or flag that cannot be used
+    │   ├── DataError                        a data source or a prepared folder
+    │   ├── RecipeError                      an unknown key, a value out of range
+    │   └── ModelError                       a base model that is missing or cannot serve
+    ├── RunError             (ValueError)    a run folder that is unfinished, foreign, or of another base
+    ├── OutputError          (OSError)       an output that cannot be written, or is in the way
+    ├── HubError             (OSError)       a hub that cannot be reached
+    └── HealthError          (RuntimeError)  training that cannot succeed, stopped with its cause
+
+The command line prints the message as one line and leaves with status 2.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BertloraError(Exception):
+    """Anything that bertlora raises on purpose."""
+
+
+class InputError(BertloraError, ValueError):
+    """A text, label, file or flag that cannot be used."""
+
+
+class DataError(InputError):
+    """A data source or a prepared folder that cannot be used."""
+
+
+class RecipeError(InputError):
+    """An unknown recipe or key, or a value out of its range."""
+
+
+class ModelError(InputError):
+    """A base model that is missing, or that cannot serve as a classifier."""
+
+
+class RunError(BertloraError, ValueError):
+    """A run folder that is unfinished, foreign, or trained on another base."""
+
+
+class OutputError(BertloraError, OSError):
+    """An output that cannot be written, or a folder that is in the way."""
+
+
+class HubError(BertloraError, OSError):
+    """A hub that cannot be reached, or that does not have what was asked for."""
+
+
+class HealthError(BertloraError, RuntimeError):
+    """Training that cannot succeed; the message names the cause."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""

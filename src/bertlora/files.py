@@ -1,0 +1,70 @@
+"""Outputs that are either whole or not there."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bertlora.errors import OutputError
+
+
+def check_vacant(folder: Path, overwrite: bool) -> None:
+    """Raises OutputError when `folder` exists with something in it and may not be replaced, or cannot be made."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, expected a folder to write to; name another")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputError(f"{folder}: holds something already; name another folder, or give --overwrite to replace it")
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OutputError(f"{folder}: cannot be made, {parent} is not a folder that may be written to")
+
+
+@contextmanager
+def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a folder beside `folder` to fill; it takes the name `folder` when the block ends well, and goes when not.
+
+    Raises:
+        OutputError: `folder` holds something already and `overwrite` is false, or it cannot be written.
+    """
+    check_vacant(folder, overwrite)
+    partial = folder.absolute().parent / f".{folder.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        replace_folder(partial, folder)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OutputError(f"{folder}: cannot be written ({os.strerror(error.errno)}); nothing was kept") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Gives `new` the name `folder`; what was there goes only when the new one stands."""
+    old = folder.absolute().parent / f".{folder.name}.old-{os.getpid()}"
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `text` to `path` through a neighbour and a rename: a reader sees the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def size_of(folder: Path) -> int:
+    """Returns the bytes of all files below `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def megabytes(size: int) -> str:
+    """Returns a size in bytes as people read it: `152 KB`, `90.9 MB`."""
+    return f"{size / 1000:,.0f} KB" if size < 1_000_000 else f"{size / 1_000_000:,.1f} MB"

@@ -1,0 +1,218 @@
+"""Adapted: a base model with its adapter, and all that turns texts into labels. Made fresh, saved, and loaded here."""
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bertlora.data.tokens import Inputs
+from bertlora.errors import ModelError, RecipeError, RunError
+from bertlora.model.base import Base, build_classifier, find_base, longest_input, quiet
+from bertlora.model.batches import takes_token_types
+from bertlora.model.lora import ADAPTER, adapter_off, add_adapter, trained_state, use_own_linear
+from bertlora.model.precision import default_device
+from bertlora.model.predict import Array, Reader, features, logits, softmax
+from bertlora.recipe import Recipe
+
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+BATCH_SIZE = 64
+
+
+@dataclass
+class Adapted:
+    """A base with its adapter.
+
+    Attributes:
+        model: PEFT's model around transformers' sequence classifier.
+        reader: tokenizer and framing.
+        labels: names in the order of the logits.
+        base: the base model's files.
+        initial: the adapter as PiSSA drew it, needed to save it in a form that fits the unchanged base; else empty.
+    """
+
+    model: Any
+    reader: Reader
+    labels: list[str]
+    base: Base
+    initial: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def fresh(cls, recipe: Recipe, labels: Sequence[str]) -> "Adapted":
+        """Returns an untrained adapter on the recipe's base model; head and adapter are drawn from the recipe's seed.
+
+        Raises:
+            ModelError, HubError: the base is missing or cannot serve.
+            RecipeError: a target matches nothing, or max_length is over the model's.
+        """
+        base = find_base(recipe.model)
+        check_length(recipe, base)
+        reader = Reader.of(base.tokenizer(), recipe.max_length, recipe.truncation)
+        model = build_classifier(base, labels, recipe.encoder_dropout, recipe.seed)
+        adapted = add_adapter(recipe, base, model).to(default_device())
+        initial = trained_state(adapted) if recipe.variant == "pissa" else {}
+        return cls(adapted, reader, list(labels), base, initial)
+
+    @classmethod
+    def load(cls, folder: Path, base: Base, labels: Sequence[str], reader: Reader, seed: int) -> "Adapted":
+        """Returns the adapter saved in `folder`, ours or PEFT's, on `base`.
+
+        Args:
+            folder: holds adapter_config.json and adapter_model.safetensors.
+            base: the base model.
+            labels: names in the order of the logits.
+            reader: tokenizer and framing.
+            seed: draws the head that the base alone answers with.
+
+        Raises:
+            RunError: the folder is no LoRA adapter of a sequence classifier, or does not fit the base.
+        """
+        config = read_adapter_config(folder)
+        model = build_classifier(base, labels, 0.0, seed)
+        use_own_linear(config)
+        try:
+            with quiet():
+                adapted = PeftModel.from_pretrained(model, str(folder), adapter_name=ADAPTER, config=config)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise RunError(f"{folder}: the adapter does not fit {base.id} ({str(error).splitlines()[0]})") from error
+        return cls(adapted.to(default_device()).eval(), reader, list(labels), base)
+
+    def save(self, folder: Path) -> None:
+        """Writes PEFT's layout to `folder`: config, every trained module, and the tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            state = get_peft_model_state_dict(self.model, adapter_name=ADAPTER)
+        config = copy.deepcopy(self.model.peft_config[ADAPTER])
+        if self.initial:
+            state, config = _without_pissa(state, config, self.initial)
+        config.inference_mode = True
+        # PEFT puts the folder here from which the weights came; the id is what others can load.
+        config.base_model_name_or_path, config.revision = self.base.public_id, self.base.revision or None
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / WEIGHTS_FILE, {"format": "pt"})
+        config.save_pretrained(str(folder))
+        self.portable_tokenizer().save_pretrained(folder)
+
+    def portable_tokenizer(self) -> Any:
+        """Returns the tokenizer with maximum length, truncation side and inputs set, as any other program needs it."""
+        tokenizer = copy.deepcopy(self.reader.tokenizer)
+        framing = self.reader.framing
+        tokenizer.model_max_length = framing.max_length
+        tokenizer.truncation_side = "left" if framing.truncation == "left" else "right"
+        names = ["input_ids", "token_type_ids", "attention_mask"]
+        tokenizer.model_input_names = names if takes_token_types(self.model) else [names[0], names[2]]
+        return tokenizer
+
+    def logits(
+        self, inputs: Inputs, base: bool = False, precision: str = "fp32", batch_size: int = BATCH_SIZE
+    ) -> Array:
+        """Returns logits, (B, K) float64; with `base`, those of the base and its untrained head."""
+        if not base:
+            return logits(self.model, inputs, self.reader.pad_id, batch_size, precision)
+        with adapter_off(self.model):
+            return logits(self.model, inputs, self.reader.pad_id, batch_size, precision)
+
+    def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None, base: bool = False) -> Array:
+        """Returns the softmax of the logits of texts, or of pairs, (B, K) float64."""
+        inputs = self.reader.read(texts, pairs)
+        return softmax(self.logits(inputs, base)) if len(inputs) else torch.zeros(0, len(self.labels)).double().numpy()
+
+    def base_features(self, inputs: Inputs, precision: str = "fp32") -> Array:
+        """Returns what the frozen encoder, without the adapter, makes of each text: (B, 2 D) float64."""
+        with adapter_off(self.model):
+            return features(self.model, inputs, self.reader.pad_id, BATCH_SIZE, precision)
+
+    def merged(self) -> Any:
+        """Returns a copy as a plain transformers classifier, the update added to its weights."""
+        with quiet():
+            return copy.deepcopy(self.model).merge_and_unload()
+
+
+def check_length(recipe: Recipe, base: Base) -> None:
+    """Raises RecipeError when the recipe's maximum length is over what the base has positions for."""
+    longest = longest_input(base.config())
+    if recipe.max_length > longest:
+        raise RecipeError(
+            f"max_length: got {recipe.max_length}, expected at most {longest}, the positions of {base.id}"
+        )
+
+
+def is_adapter(folder: Path) -> bool:
+    """Returns whether the folder holds an adapter in PEFT's layout."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def read_adapter_config(folder: Path) -> LoraConfig:
+    """Returns PEFT's config of a LoRA adapter for sequence classification.
+
+    Raises:
+        RunError: it is missing, of another kind, or without a head.
+    """
+    try:
+        kind = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("peft_type")
+        if kind != "LORA":
+            raise RunError(f"{folder}: holds a {kind} adapter, expected LORA")
+        config = LoraConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{folder / CONFIG_FILE}: cannot be read ({str(error).splitlines()[0]})") from error
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise RunError(
+            f"{folder}: {WEIGHTS_FILE} is missing; save the adapter as safetensors (nothing is unpickled here)"
+        )
+    return config
+
+
+def adapter_classes(folder: Path) -> int:
+    """Returns K, the number of classes of the head saved with an adapter.
+
+    Raises:
+        RunError: no head was saved with it.
+    """
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+            heads = [
+                k
+                for k in file.keys()
+                if k.endswith((".classifier.weight", ".classifier.out_proj.weight", ".score.weight"))
+            ]
+            if heads:
+                return int(file.get_slice(heads[0]).get_shape()[0])
+    except Exception as error:  # safetensors raises its own type, which it does not export
+        raise RunError(f"{folder / WEIGHTS_FILE}: cannot be read ({error})") from error
+    raise RunError(f"{folder}: no classification head was saved with the adapter; train it with task_type SEQ_CLS")
+
+
+def _without_pissa(
+    state: dict[str, Tensor], config: LoraConfig, initial: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], LoraConfig]:
+    """Returns the same update as plain LoRA of twice the rank, for the base as it was before PiSSA took its share.
+
+    PiSSA (Meng et al. 2024) moves s B0 A0 out of W. What was learned is s (B A - B0 A0) = s [B, -B0] [A; A0].
+    """
+    first = {name.replace(f".{ADAPTER}.", "."): value for name, value in initial.items()}
+    plain = {}
+    for name, value in state.items():
+        start = first.get(name)
+        if ".lora_A." in name and start is not None:
+            value = torch.cat([value.cpu(), start])
+        elif ".lora_B." in name and start is not None:
+            value = torch.cat([value.cpu(), -start], dim=1)
+        plain[name] = value
+    config.init_lora_weights = True
+    # alpha / rank is kept as it was.
+    config.r, config.lora_alpha = 2 * config.r, 2 * config.lora_alpha
+    config.rank_pattern = {k: 2 * v for k, v in config.rank_pattern.items()}
+    config.alpha_pattern = {k: 2 * v for k, v in config.alpha_pattern.items()}
+    if not all(math.isfinite(float(v.float().abs().max())) for v in plain.values()):
+        raise ModelError("the adapter has weights that are no numbers; it was not saved")
+    return plain, config

@@ -1,0 +1,97 @@
+"""What training would do, without weights: counted on a sketch of the model, estimated from this machine's speed."""
+
+import json
+import math
+from typing import Any
+
+from peft.utils import get_peft_model_state_dict
+from torch import nn
+
+from bertlora.model.adapted import check_length
+from bertlora.model.base import find_base, quiet, sketch_classifier
+from bertlora.model.lora import add_adapter, lora_parameters
+from bertlora.model.precision import choose_precision, speed
+from bertlora.recipe import Recipe
+
+# Share of the matrix product's rate that training reached when it was measured (docs/performance.md).
+EFFICIENCY = 0.3
+
+
+def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.0) -> dict[str, Any]:
+    """Returns what `plan --json` prints.
+
+    Args:
+        recipe: the recipe.
+        labels: K, the number of classes.
+        examples: rows of the training split; 0 if not known.
+        mean_tokens: mean length of a text as the model reads it, in tokens; 0 if not known.
+
+    Raises:
+        ModelError, HubError: the base cannot be found or cannot serve.
+        RecipeError: a target matches nothing, or max_length is over the model's.
+    """
+    base = find_base(recipe.model)
+    check_length(recipe, base)
+    # PiSSA needs the weights to start from; it has as many parameters as plain LoRA.
+    counted = recipe.replace(variant="lora") if recipe.variant == "pissa" else recipe
+    names = [str(i) for i in range(labels)]
+    model = add_adapter(counted, base, sketch_classifier(base, names), counting=True)
+    trainable, total = model.get_nb_trainable_parameters()
+    config = base.config()
+    precision = choose_precision(recipe.precision)
+    flops = 4 * _linear_parameters(model)  # a token: forward, and backward to the activations
+    tokens = examples * mean_tokens * recipe.epochs
+    return {
+        "recipe_model": recipe.model,
+        "architecture": config.model_type,
+        "trainable": trainable,
+        "total": total,
+        "trainable_percent": 100 * trainable / total,
+        "lora_parameters": lora_parameters(model),
+        "adapter_bytes": _file_bytes(model),
+        "model_bytes": 4 * (total - trainable),
+        "targets": [name for name, m in model.get_base_model().named_modules() if hasattr(m, "lora_A")],
+        "trained_whole": sorted(
+            {
+                n.split(".modules_to_save")[0].rpartition("base_model.model.")[2]
+                for n, p in model.named_parameters()
+                if p.requires_grad and "modules_to_save" in n
+            }
+        ),
+        "precision": precision,
+        "steps": math.ceil(examples / (recipe.batch_size * recipe.gradient_accumulation)) * recipe.epochs
+        if examples
+        else None,
+        "memory_mib": round(_memory(recipe, config, total) / 2**20),
+        "seconds": round(tokens * flops / (EFFICIENCY * speed(precision))) if tokens else None,
+    }
+
+
+def _linear_parameters(model: nn.Module) -> int:
+    """Returns the weights that every token is multiplied with; embeddings are looked up, not multiplied."""
+    return sum(m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear) and "lora_" not in n)
+
+
+def _file_bytes(model: Any) -> int:
+    """Returns the size of adapter_model.safetensors: a length, a header padded to 8 bytes, and the tensors in fp32."""
+    with quiet():
+        state = get_peft_model_state_dict(model, adapter_name="default")
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in state.items():
+        start, end = end, end + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    return 8 + math.ceil(len(json.dumps(header, separators=(",", ":"))) / 8) * 8 + end
+
+
+def _memory(recipe: Recipe, config: Any, total: int) -> float:
+    """Returns a rough peak in bytes: torch and its libraries, weights, and the activations of one micro-batch.
+
+    A layer keeps about ten vectors of the hidden size and two of the feed-forward's for each token.
+    """
+    settings = config.to_dict()
+    hidden = int(settings.get("hidden_size") or settings.get("dim") or 768)
+    wide = int(settings.get("intermediate_size") or settings.get("hidden_dim") or 4 * hidden)
+    layers = int(settings.get("num_hidden_layers") or settings.get("n_layers") or 12)
+    a_token = 4 * layers * (10 * hidden + 2 * wide)
+    return 450 * 2**20 + 4 * total + a_token * recipe.batch_size * recipe.max_length

@@ -1,0 +1,146 @@
+"""Roles of the linear layers: `query` means the same in every architecture, whatever its modules are called."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import nn
+
+from bertlora.errors import RecipeError, suggestion
+from bertlora.recipe import ROLES
+
+# Role → end of the module's name, one table a family of architectures.
+_BERT = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention-output": "attention.output.dense",
+    "ffn-in": "intermediate.dense",
+    "ffn-out": r"layer\.\d+\.output\.dense",
+}
+_FAMILIES: dict[str, Mapping[str, str]] = {
+    "bert": _BERT,
+    "distilbert": {
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "attention-output": "attention.out_lin",
+        "ffn-in": "ffn.lin1",
+        "ffn-out": "ffn.lin2",
+    },
+    "mpnet": _BERT
+    | {
+        "query": "attention.attn.q",
+        "key": "attention.attn.k",
+        "value": "attention.attn.v",
+        "attention-output": "attention.attn.o",
+    },
+    # One product makes query, key and value: each of these roles names it.
+    "deberta": _BERT | dict.fromkeys(("query", "key", "value"), "attention.self.in_proj"),
+    "deberta-v2": _BERT
+    | {
+        "query": "attention.self.query_proj",
+        "key": "attention.self.key_proj",
+        "value": "attention.self.value_proj",
+    },
+    "modernbert": dict.fromkeys(("query", "key", "value"), "attn.Wqkv")
+    | {"attention-output": "attn.Wo", "ffn-in": "mlp.Wi", "ffn-out": "mlp.Wo"},
+    "albert": {
+        "query": "attention.query",
+        "key": "attention.key",
+        "value": "attention.value",
+        "attention-output": "attention.dense",
+        "ffn-in": "ffn",
+        "ffn-out": "ffn_output",
+    },
+}
+
+
+def target_modules(
+    model: nn.Module, targets: Sequence[str], whole: Iterable[str] = (), adapt_last_layers: int = 0
+) -> list[str]:
+    """Returns the full names of the linear layers that `targets` (roles, names or patterns) mean, in model order.
+
+    Args:
+        model: a transformers sequence classifier.
+        targets: roles, ends of module names (`attention.self.query`), or regular expressions on full names.
+        whole: modules that are trained whole, and so never adapted.
+        adapt_last_layers: keep the last K layers alone; 0 keeps all.
+
+    Raises:
+        RecipeError: a target matches no layer, or K is more than the model has.
+    """
+    linears = encoder_linears(model, whole)
+    wanted: set[str] = set()
+    for target in targets:
+        found = matching(model, target, linears)
+        if not found:
+            ends = sorted({re.sub(r"^.*\.\d+\.", "", name) for name in linears})
+            raise RecipeError(
+                f"target '{target}' matches no linear layer of this {model.config.model_type} model; "
+                f"roles: {', '.join(ROLES)}; modules: {', '.join(ends)}{suggestion(target, [*ROLES, *ends])}"
+            )
+        wanted.update(found)
+    return [name for name in _last_layers(linears, adapt_last_layers) if name in wanted]
+
+
+def matching(model: nn.Module, target: str, linears: Sequence[str]) -> list[str]:
+    """Returns the names among `linears` that one role, name or pattern means."""
+    if target == "all-linear":
+        return list(linears)
+    if target in ROLES:
+        pattern = _role_pattern(str(model.config.model_type), target, linears)
+        return [name for name in linears if re.search(rf"(^|\.){pattern}$", name)] if pattern else []
+    by_name = [name for name in linears if name == target or name.endswith("." + target)]
+    if by_name:
+        return by_name
+    try:
+        return [name for name in linears if re.fullmatch(target, name)]
+    except re.error:
+        return []
+
+
+def encoder_linears(model: nn.Module, whole: Iterable[str] = ()) -> list[str]:
+    """Returns the names of the encoder's linear layers, in model order, those below `whole` modules left out."""
+    prefix = f"{model.base_model_prefix}."
+    inside = tuple(f"{name}." for name in whole)
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(prefix) and not f"{name}.".startswith(inside)
+    ]
+
+
+def layer_number(name: str) -> int | None:
+    """Returns the layer that a module belongs to, or None outside the layers (a pooler)."""
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found.group(1)) if found else None
+
+
+def _role_pattern(kind: str, role: str, linears: Sequence[str]) -> str | None:
+    """Returns the pattern of a role: the architecture's own, or the first family's that fits an unlisted one."""
+    tables = [_FAMILIES[kind]] if kind in _FAMILIES else list(_FAMILIES.values())
+    for table in tables:
+        pattern = table[role] if "\\" in table[role] else re.escape(table[role])
+        if any(re.search(rf"(^|\.){pattern}$", name) for name in linears):
+            return pattern
+    return None
+
+
+def _last_layers(linears: Sequence[str], last: int) -> list[str]:
+    numbers = {name: layer_number(name) for name in linears}
+    count = 1 + max((n for n in numbers.values() if n is not None), default=-1)
+    if last > count:
+        raise RecipeError(f"adapt_last_layers: got {last}, expected at most {count}, the layers of this model")
+    first = count - last if last else 0
+    # A layer outside the stack (a pooler) sits above it, an embedding's projection below; both count as adapted
+    # only when the whole stack is, except the pooler, which stands on the last layer.
+    kept = []
+    for name in linears:
+        number = numbers[name]
+        if number is None:
+            keep = not last or "pooler" in name
+        else:
+            keep = number >= first
+        if keep:
+            kept.append(name)
+    return kept

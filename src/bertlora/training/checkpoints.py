@@ -1,0 +1,105 @@
+"""Checkpoints of a run that is under way: safetensors and JSON, nothing that would have to be unpickled."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bertlora.errors import RunError
+from bertlora.files import replace_folder
+
+FOLDER = "checkpoint"
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all that resuming needs beside the tensors.
+
+    Attributes:
+        identity: fingerprint of the data.
+        step: optimiser steps done.
+        epoch: epochs finished.
+        batch: steps done in the epoch under way.
+        micro_batch: texts a micro-batch; halved when memory runs out.
+        best: score of the best evaluation, larger is better; None before the first.
+        stale: evaluations since the best.
+        examples, tokens, seconds: trained on so far, evaluation left out.
+        loss_sum, loss_steps: since the last evaluation.
+        history: the evaluations.
+    """
+
+    micro_batch: int
+    identity: str = ""
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: list[float] | None = None
+    stale: int = 0
+    examples: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    run: Path,
+    progress: Progress,
+    trained: dict[str, Tensor],
+    best: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    """Writes RUN/checkpoint whole: an interruption leaves the one before."""
+    partial = run / f".{FOLDER}.partial-{os.getpid()}"
+    partial.mkdir(parents=True)
+    save_file(trained, partial / "trained.safetensors")
+    save_file(best, partial / "best.safetensors")
+    state = optimiser.state_dict()["state"]
+    moments = {f"{i}.{k}": torch.as_tensor(v).cpu() for i, entry in state.items() for k, v in entry.items()}
+    random = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["random.cuda"] = torch.cuda.get_rng_state()
+    save_file(moments | random, partial / "optimiser.safetensors")
+    (partial / "progress.json").write_text(json.dumps(asdict(progress)))
+    replace_folder(partial, run / FOLDER)
+
+
+def load_checkpoint(
+    run: Path, optimiser: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]] | None:
+    """Returns progress, trained and best tensors, and restores optimiser and random state; None where there is none.
+
+    Raises:
+        RunError: the checkpoint cannot be read, or is of another model.
+    """
+    folder = run / FOLDER
+    if not (folder / "progress.json").is_file():
+        return None
+    try:
+        progress = Progress(**json.loads((folder / "progress.json").read_text()))
+        trained, best = load_file(folder / "trained.safetensors"), load_file(folder / "best.safetensors")
+        moments = load_file(folder / "optimiser.safetensors")
+        torch.set_rng_state(moments.pop("random.cpu"))
+        on_gpu = moments.pop("random.cuda", None)
+        if on_gpu is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(on_gpu)
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in moments.items():
+            index, _, key = name.partition(".")
+            entries.setdefault(int(index), {})[key] = value
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": entries})
+    except Exception as error:  # a damaged file fails in many ways, and all mean the same here
+        raise RunError(f"{folder}: cannot be resumed from ({error}); give --overwrite to start again") from error
+    return progress, trained, best
+
+
+def drop_checkpoint(run: Path) -> None:
+    """Removes the checkpoint of a finished run."""
+    shutil.rmtree(run / FOLDER, ignore_errors=True)

@@ -1,0 +1,306 @@
+"""The training loop. It yields what happens; progress bars, logs and trackers are plain code around it."""
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from bertlora.data.tokens import Inputs
+from bertlora.errors import HealthError, RunError
+from bertlora.model.adapted import Adapted
+from bertlora.model.batches import padded, takes_token_types
+from bertlora.model.lora import load_trained_state, trained_state
+from bertlora.model.precision import choose_precision
+from bertlora.model.predict import autocast, logits
+from bertlora.model.predict import cross_entropy as mean_cross_entropy
+from bertlora.recipe import Recipe
+from bertlora.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from bertlora.training.health import CollapseWatch, check_loss, check_moved
+from bertlora.training.optimiser import build_optimiser, rate_factor, set_rates
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts to learn from or to judge by: inputs, and labels (B,) int64 in 0..K-1."""
+
+    inputs: Inputs
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: its number of how many, the loss, and the pace of training so far."""
+
+    step: int
+    steps: int
+    loss: float
+    examples_per_s: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation, a line of history.jsonl. Fractions in 0..1, losses in nats; None where nothing was kept to judge by."""
+
+    epoch: float
+    step: int
+    train_loss: float
+    validation_loss: float | None
+    accuracy: float | None
+    learning_rate: float
+    examples_per_s: float
+    seconds: float
+    best: bool
+    warning: str = ""
+
+
+class Training:
+    """A run under way.
+
+    Args:
+        adapted: the model; trained in place, and left with its best adapter.
+        recipe: how.
+        train: texts to learn from.
+        validation: texts to judge by; may be empty, then the last adapter is kept.
+        checkpoints: the run folder, to which a checkpoint goes at each evaluation; None keeps none.
+        resume: start from the checkpoint there, if there is one.
+        identity: fingerprint of the data; a checkpoint made on other data is refused.
+    """
+
+    def __init__(
+        self,
+        adapted: Adapted,
+        recipe: Recipe,
+        train: Examples,
+        validation: Examples,
+        checkpoints: Path | None = None,
+        resume: bool = False,
+        identity: str = "",
+    ) -> None:
+        self.recipe, self.train, self.validation, self.checkpoints = recipe, train, validation, checkpoints
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.precision = choose_precision(recipe.precision)
+        self.plain, self.pad_id = adapted.model, adapted.reader.pad_id
+        self.takes_types = takes_token_types(adapted.model)
+        self.watch = CollapseWatch(adapted.labels)
+        self.class_weights = _class_weights(recipe, train.labels, len(adapted.labels))
+        self.optimiser = build_optimiser(self.plain, recipe)
+        self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
+        self.batch_size = recipe.batch_size * recipe.gradient_accumulation
+        self.steps_per_epoch = -(-len(train) // self.batch_size)
+        self.steps = recipe.epochs * self.steps_per_epoch
+        self.steps = min(self.steps, recipe.max_steps or self.steps)
+        self.progress = Progress(micro_batch=recipe.batch_size, identity=identity)
+        self.start = trained_state(self.plain)
+        self.best = self.start
+        torch.manual_seed(recipe.seed)
+        if resume and checkpoints is not None:
+            self._resume(checkpoints)
+
+    def run(self) -> Iterator[Step | Evaluation]:
+        """Trains, and yields each step and each evaluation. At the end the model holds its best adapter.
+
+        Raises:
+            HealthError: training cannot succeed; the message names the cause.
+        """
+        self.model.train()
+        while self.progress.step < self.steps and not self._patience_spent():
+            for rows in self._batches():
+                yield self._step(rows)
+                if self._evaluation_due():
+                    yield self._evaluate()
+                if self.progress.step == self.steps or self._patience_spent():
+                    break
+        load_trained_state(self.plain, self.best)
+        self.plain.eval()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the figures of the training loop alone, evaluation left out."""
+        p = self.progress
+        return {
+            "examples": p.examples,
+            "tokens": p.tokens,
+            "seconds": round(p.seconds, 3),
+            "examples_per_s": round(p.examples / max(p.seconds, 1e-9), 2),
+            "tokens_per_s": round(p.tokens / max(p.seconds, 1e-9), 1),
+            "peak_rss_mib": _peak_rss_mib(),
+            "loss": p.history[-1]["train_loss"] if p.history else None,
+            "steps": p.step,
+            "precision": self.precision,
+        }
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Yields the rows of each remaining step of the epoch: a fresh random order an epoch, the same for a seed."""
+        epoch, size = self.progress.epoch, self.batch_size
+        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.train)).tolist()
+        for start in range(self.progress.batch * size, len(order), size):
+            yield order[start : start + size]
+            # Counted when the step is done, so that a checkpoint made after it does not repeat it.
+
+    def _step(self, rows: list[int]) -> Step:
+        """Takes one optimiser step over `rows`, in micro-batches that fit into memory."""
+        began, p = time.perf_counter(), self.progress
+        while True:
+            try:
+                loss = self._gradients(rows)
+                break
+            except (RuntimeError, MemoryError) as error:
+                self.optimiser.zero_grad(set_to_none=True)
+                if not _out_of_memory(error):
+                    raise
+                if p.micro_batch == 1:
+                    raise HealthError(
+                        "memory ran out with a single text; lower max_length, or use a smaller model"
+                    ) from error
+                p.micro_batch = max(1, p.micro_batch // 2)
+        rate = set_rates(self.optimiser, self.recipe, p.step, self.steps)
+        check_loss(loss, p.step + 1, rate)
+        if self.recipe.max_grad_norm:
+            self.accelerator.clip_grad_norm_(
+                [q for q in self.model.parameters() if q.requires_grad], self.recipe.max_grad_norm
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        p.step += 1
+        p.batch += 1
+        if p.batch == self.steps_per_epoch:
+            p.epoch, p.batch = p.epoch + 1, 0
+        p.examples += len(rows)
+        p.tokens += int(self.train.inputs.lengths[rows].sum())
+        p.loss_sum, p.loss_steps = p.loss_sum + loss, p.loss_steps + 1
+        p.seconds += time.perf_counter() - began
+        return Step(p.step, self.steps, loss, p.examples / p.seconds)
+
+    def _gradients(self, rows: list[int]) -> float:
+        """Adds up the gradients of the mean loss over `rows` and returns that loss."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        whole = self._weight(rows)
+        mine = rows[rank::world]
+        parts = [mine[i : i + self.progress.micro_batch] for i in range(0, len(mine), self.progress.micro_batch)]
+        # A process without rows still takes part in the exchange of gradients, with weight 0.
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, part in enumerate(parts or [rows[:1]]):
+            last = number + 1 >= len(parts)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self._loss(part) / whole * (1.0 if parts else 0.0)
+                # Gradients are averaged over processes; the loss is a sum over them.
+                self.accelerator.backward(loss * world)
+            total += loss.detach()
+        return float(self.accelerator.reduce(total, "sum"))
+
+    def _loss(self, rows: list[int]) -> Tensor:
+        """Returns the summed cross-entropy of `rows`, each weighted by its class."""
+        device = self.accelerator.device
+        batch = padded(self.train.inputs, rows, self.pad_id, self.takes_types)
+        with autocast(device, self.precision):
+            scores = self.model(**{k: v.to(device) for k, v in batch.items()}).logits
+        labels = torch.from_numpy(self.train.labels[rows]).to(device)
+        weights = None if self.class_weights is None else self.class_weights.to(device)
+        return cross_entropy(scores.float(), labels, weight=weights, reduction="sum")
+
+    def _weight(self, rows: list[int]) -> float:
+        """Returns what the summed loss of `rows` is divided by: their number, or the sum of their class weights."""
+        if self.class_weights is None:
+            return float(len(rows))
+        return float(self.class_weights[torch.from_numpy(self.train.labels[rows])].sum())
+
+    def _evaluation_due(self) -> bool:
+        every, p = self.recipe.evaluate_every_steps, self.progress
+        return p.step == self.steps or (p.step % every == 0 if every else p.batch == 0)
+
+    def _evaluate(self) -> Evaluation:
+        """Judges the adapter on the validation texts, keeps it if it is the best so far, and writes a checkpoint."""
+        p = self.progress
+        state = trained_state(self.plain)
+        check_moved(self.start, state, p.step)
+        loss = accuracy = None
+        warning = ""
+        if len(self.validation):
+            inputs, given = self.validation.inputs, self.validation.labels
+            scores = logits(self.plain, inputs, self.pad_id, self.recipe.evaluation_batch_size, self.precision)
+            predicted = scores.argmax(axis=1)
+            loss, accuracy = mean_cross_entropy(scores, given), float(np.mean(predicted == given))
+            warning = self.watch.check(predicted, given, p.step)
+        gained = self._gained(loss, accuracy)
+        p.stale = 0 if gained else p.stale + 1
+        if gained:
+            self.best = state
+        done = Evaluation(
+            epoch=round(p.step / self.steps_per_epoch, 4),
+            step=p.step,
+            train_loss=p.loss_sum / max(p.loss_steps, 1),
+            validation_loss=loss,
+            accuracy=accuracy,
+            learning_rate=self.recipe.learning_rate * rate_factor(self.recipe, p.step - 1, self.steps),
+            examples_per_s=round(p.examples / p.seconds, 2),
+            seconds=round(p.seconds, 3),
+            best=gained,
+            warning=warning,
+        )
+        p.loss_sum, p.loss_steps = 0.0, 0
+        p.history.append(asdict(done))
+        if self.checkpoints is not None and self.accelerator.is_main_process:
+            save_checkpoint(self.checkpoints, p, state, self.best, self.optimiser)
+        self.model.train()
+        return done
+
+    def _gained(self, loss: float | None, accuracy: float | None) -> bool:
+        """Returns whether this evaluation is the best so far; equal accuracies are told apart by the loss."""
+        if loss is None or accuracy is None:
+            return True
+        score = [-loss] if self.recipe.best_metric == "loss" else [accuracy, -loss]
+        gained = self.progress.best is None or score > self.progress.best
+        if gained:
+            self.progress.best = score
+        return gained
+
+    def _patience_spent(self) -> bool:
+        patience = self.recipe.early_stopping_patience
+        return bool(patience) and self.progress.stale >= patience
+
+    def _resume(self, run: Path) -> None:
+        found = load_checkpoint(run, self.optimiser)
+        if found is not None:
+            if found[0].identity != self.progress.identity:
+                raise RunError(
+                    f"{run}: was begun on other data; name the same data, or give --overwrite to start again"
+                )
+            self.progress, trained, self.best = found
+            load_trained_state(self.plain, trained)
+
+
+def _class_weights(recipe: Recipe, labels: npt.NDArray[np.int64], classes: int) -> Tensor | None:
+    """Returns a weight a class, (K,): rows / (classes x rows of the class), or None for no weights."""
+    if recipe.class_weights == "none":
+        return None
+    counts = np.bincount(labels, minlength=classes)
+    return torch.tensor(len(labels) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Returns whether memory ran out: a GPU says so by type, the CPU's allocator by its message alone."""
+    said = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "not enough memory" in said
+        or "can't allocate" in said
+    )
+
+
+def _peak_rss_mib() -> int:
+    """Returns the process's peak resident memory in MiB (Linux counts in KiB, macOS in bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024) if sys.platform == "darwin" else peak // 1024
