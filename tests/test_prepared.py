@@ -148,7 +148,7 @@ def test_named_splits_are_kept_and_validation_is_cut_from_train(tmp_path: Path) 
         "test": 20,
     }
     assert prepare([f"train={train}", f"dev={other}"], tmp_path / "c").rows == {"train": 170, "validation": 20}
-    assert prepare([f"train={train}"], tmp_path / "d").rows == {"train": 118, "validation": 26, "test": 26}
+    assert prepare([f"train={train}"], tmp_path / "d").rows == {"train": 119, "validation": 26, "test": 25}
     assert "expected a train split among them" in error_of(tmp_path, f"test={other}")
 
 
@@ -171,6 +171,16 @@ def test_pairs(tmp_path: Path) -> None:
     split = prepared.split("train")
     assert prepared.has_pairs
     assert split.pairs == [f"guess {row}" for row in split.rows]
+
+
+def test_class_names_of_the_source_give_the_order(tmp_path: Path) -> None:
+    features = {"label": {"names": ["pos", "neutral", "neg"], "_type": "ClassLabel"}, "text": {"_type": "Value"}}
+    data = pa.table({"text": [f"text number {i}" for i in range(20)], "label": [0, 2] * 10})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(data.replace_schema_metadata(metadata), tmp_path / "x.parquet")
+    prepared = prepare([str(tmp_path / "x.parquet")], tmp_path / "out")
+    assert prepared.labels == ["pos", "neg"]
+    assert prepared.notes == ["x.parquet: no row has the label 'neutral', so it was left out"]
 
 
 def test_labels_of_every_type() -> None:

@@ -112,7 +112,7 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
 
 
 def _metrics(training: Training) -> dict[str, Any]:
-    """Returns the figures of a finished training; `validation` is the best evaluation, the one whose adapter is kept."""
+    """Returns the figures of a finished training; `validation` is the evaluation whose adapter is kept."""
     history = training.progress.history
     best = max((e for e in history if e["best"]), key=lambda e: e["step"])
     validation = {"accuracy": best["accuracy"], "loss": best["validation_loss"], "epoch": best["epoch"]}
@@ -266,7 +266,7 @@ LoraClassifier.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-
 
 
 def typed_labels(labels: Sequence[str], kind: str) -> npt.NDArray[Any]:
-    """Returns label names in the type of numpy's kind `kind` that they had: i and u whole, f real, b boolean, else text."""
+    """Returns label names in the type that numpy's `kind` says: i, u whole, f real, b boolean, else text."""
     if kind in "iu":
         return np.array([int(label) for label in labels])
     if kind == "f":

@@ -122,7 +122,7 @@ class Run:
 
     @classmethod
     def _of_peft(cls, path: Path, model: str) -> "Run":
-        """Loads an adapter that PEFT saved: labels, length and truncation come from the tokenizer and config beside it."""
+        """Loads an adapter that PEFT saved: labels, length and truncation come from its tokenizer and the base."""
         config = read_adapter_config(path)
         base = find_base(model or str(config.base_model_name_or_path))
         classes = adapter_classes(path)

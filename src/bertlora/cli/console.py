@@ -80,7 +80,8 @@ def evaluation_line(e: "Evaluation", epochs: int) -> str:
         judged = f"  validation loss {e.validation_loss:.4f}  accuracy {100 * e.accuracy:.2f} %"
     best = "  best so far" if e.best and e.accuracy is not None else ""
     warning = f"  ({e.warning})" if e.warning else ""
-    return f"epoch {e.epoch:g}/{epochs}  train loss {e.train_loss:.4f}{judged}  {e.examples_per_s:.1f} texts/s{best}{warning}"
+    pace = f"  {e.examples_per_s:.1f} texts/s"
+    return f"epoch {e.epoch:g}/{epochs}  train loss {e.train_loss:.4f}{judged}{pace}{best}{warning}"
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertlora.cli.registry import Arguments, flag, flags
 from bertlora.errors import DataError, InputError
@@ -28,17 +28,16 @@ columns = flags(
 )
 
 
-def column_arguments(args: Arguments, label: bool = True) -> dict[str, str | None]:
+def column_arguments(args: Arguments) -> dict[str, Any]:
     """Returns the column flags as keyword arguments of `prepare` and its kin."""
-    names = ["text_column", "text_pair_column", *(["label_column"] if label else [])]
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(args, name) for name in ("text_column", "text_pair_column", "label_column")}
 
 
 def given_data(args: Arguments, recipe: Recipe, folder: Path) -> "Prepared":
-    """Returns the prepared folder that DATA names, or prepares the source that it, or else the recipe, names in `folder`."""
+    """Returns the prepared folder that DATA names, or prepares in `folder` the source that DATA or recipe names."""
     from bertlora.data.prepared import Prepared, is_prepared, prepare
 
-    specs = list(args.data) or recipe.data.split()
+    specs = list(args.sources) or recipe.data.split()
     if len(specs) == 1 and (is_prepared(specs[0]) or looks_prepared(specs[0])):
         return Prepared.load(Path(specs[0]))
     if is_prepared(folder):
@@ -102,4 +101,4 @@ def _order(labels: Sequence[str], run: "Run") -> "npt.NDArray[np.int64]":
 
 def add_data(page: argparse.ArgumentParser) -> None:
     """Adds DATA, one or several words, which may be left out."""
-    page.add_argument("data", nargs="*", metavar="DATA", help=f"a prepared folder, or {SOURCES}")
+    page.add_argument("sources", nargs="*", metavar="DATA", help=f"a prepared folder, or {SOURCES}")

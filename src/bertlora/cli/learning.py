@@ -299,7 +299,7 @@ def _size_of_data(args: Arguments, recipe: Any) -> tuple[int, int, float]:
     from bertlora.model.base import find_base
     from bertlora.model.predict import Reader
 
-    if not args.data:
+    if not args.sources:
         return max(2, len(recipe.label_names)), 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         data = given_data(args, recipe, Path(folder) / "data")

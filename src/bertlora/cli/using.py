@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bertlora.cli.inputs import SOURCES, column_arguments, columns, labelled_rows
+from bertlora.cli.inputs import SOURCES, columns, labelled_rows
 from bertlora.cli.registry import Arguments, flag, flags, verb
 from bertlora.errors import DataError, InputError
 
@@ -105,13 +105,11 @@ def export(args: Arguments) -> None:
     if args.json:
         console.print_json(result)
         return
-    print(
-        f"{args.to}: {args.format}, {megabytes(result['bytes'])}; the full base model: {megabytes(result['base_bytes'])}"
-    )
+    sizes = f"{megabytes(result['bytes'])}; the full base model: {megabytes(result['base_bytes'])}"
+    print(f"{args.to}: {args.format}, {sizes}")
     if "largest_difference" in result:
-        print(
-            f"parity on {result['texts']} texts: logits differ by at most {result['largest_difference']:.2g}, labels agree"
-        )
+        apart = f"logits differ by at most {result['largest_difference']:.2g}, labels agree"
+        print(f"parity on {result['texts']} texts: {apart}")
 
 
 def print_evaluation(result: dict[str, Any], where: str) -> None:
@@ -167,7 +165,7 @@ def _texts(args: Arguments) -> Iterator[list[tuple[str, str | None]]]:
     if args.file:
         from bertlora.data.prepared import iter_texts
 
-        return iter_texts(args.file, **column_arguments(args, label=False))
+        return iter_texts(args.file, text_column=args.text_column, text_pair_column=args.text_pair_column)
     if args.texts:
         if blank := [i for i, text in enumerate(args.texts, 1) if not text.strip()]:
             raise DataError(f"text {blank[0]} is blank; give a text to label")

@@ -46,15 +46,13 @@ def prepare(
 ) -> Prepared:
     """Reads, checks, splits and writes data.
 
-    A single table is shared out by `split`. Splits that the source names are kept; a validation split that is missing
-    is cut from train, in the ratio that `split` gives the two; a missing test split stays missing.
+    A single table is shared out by `split`. Named splits are kept; a missing validation split is cut from train, in
+    the ratio that `split` gives the two; a missing test split stays missing.
 
     Args:
         specs: what to read, as `open_sources` takes it.
         out: the folder to make.
-        text_column: the text's column; found by its name when None.
-        text_pair_column: the second text's column; found likewise.
-        label_column: the label's column; found likewise.
+        text_column, text_pair_column, label_column: the columns; found by their names when None.
         split: shares of train/validation/test in percent.
         sample: rows drawn at random, each class in its share, from the table or from each split; 0 = all.
         seed: seed of sample and split.
@@ -63,8 +61,7 @@ def prepare(
     Raises:
         DataError: the data cannot be used; the message names the place. Nothing is written then.
         HubError: the hub cannot be reached, or does not have the data set.
-        OutputError: `out` holds something already, or cannot be written.
-        RecipeError: `split` is not three shares.
+        OutputError, RecipeError: `out` cannot be written or is in use; `split` is not three shares.
     """
     shares = split_shares(split)
     if sample < 0:
@@ -74,16 +71,13 @@ def prepare(
     if list(sources) == ["train"]:
         sources = {"": sources["train"]}  # a train split alone is a table like any other
     surveys, notes = _survey_all(sources, (text_column, text_pair_column, label_column))
-    first = next(iter(surveys.values()))
-    labels = _labels(first)
+    first, *_ = surveys.values()
+    labels, unused = _labels(first)
     ids = {name: found.ids(labels, first.source.name) for name, found in surveys.items()}
     parts = _share_out(ids, shares, sample, seed)
     _check_train(parts, ids, labels, first.source.name)
-    notes += _unused_names(first, labels)
-    checks = find_checks(_kept_rows(surveys, ids, parts), labels)
     with whole_folder(out, overwrite) as folder:
         rows, fingerprint = _write(folder, surveys, ids, parts, labels)
-        notes += [note for found in surveys.values() for note in found.source.notes]
         Prepared(
             folder=folder,
             labels=labels,
@@ -94,8 +88,8 @@ def prepare(
             shares=split,
             sample=sample,
             seed=seed,
-            notes=notes,
-            checks=checks,
+            notes=[*notes, *unused, *(note for found in surveys.values() for note in found.source.notes)],
+            checks=find_checks(_kept_rows(surveys, ids, parts), labels),
         ).write_manifest()
     return Prepared.load(out)
 
@@ -141,18 +135,13 @@ def _texts(columns: Columns) -> str:
     return " and ".join(f"'{column}'" for column in columns.texts())
 
 
-def _labels(first: Survey) -> list[str]:
-    """Returns the labels of the table or of train, in order."""
+def _labels(first: Survey) -> tuple[list[str], list[str]]:
+    """Returns the labels of the table or of train, in order, and a note on each that the source names without a row."""
+    name = first.source.name
     named = first.source.class_names.get(first.columns.label or "", [])
     labels = order_labels(first.first_places, named)
-    check_labels(labels, len(first.label_ids), first.source.name)
-    return labels
-
-
-def _unused_names(first: Survey, labels: list[str]) -> list[str]:
-    named = first.source.class_names.get(first.columns.label or "", [])
-    unused = [name for name in named if name not in labels]
-    return [f"{first.source.name}: no row has the label '{name}', so it was left out" for name in unused]
+    check_labels(labels, len(first.label_ids), name)
+    return labels, [f"{name}: no row has the label '{one}', so it was left out" for one in named if one not in labels]
 
 
 def _share_out(

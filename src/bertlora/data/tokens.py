@@ -1,8 +1,8 @@
 """One tokenisation and one truncation, shared by training, evaluation, prediction and export.
 
-Texts are tokenised whole and without special tokens, once, and kept on disk beside the prepared data. What a model reads
-is cut from that and framed with special tokens by `Framing`, so that another maximum length, or another side to cut,
-costs no second tokenisation.
+Texts are tokenised whole and without special tokens, once, and kept on disk beside the prepared data. What a model
+reads is cut from that and framed with special tokens by `Framing`, so that another maximum length, or another side to
+cut, costs no second tokenisation.
 """
 
 import hashlib
@@ -145,7 +145,7 @@ class Framing:
 
 
 def _around(encoded: list[list[int]], probes: list[list[int]]) -> list[Ids] | None:
-    """Returns the ids before, between and after the probes in the encoded sequence, or None where they are not found."""
+    """Returns the ids before, between and after the probes in the encoded sequence, None where they are not found."""
     rest, parts = encoded[0], []
     for probe in probes:
         starts = [i for i in range(len(rest) - len(probe) + 1) if rest[i : i + len(probe)] == probe]
@@ -193,7 +193,8 @@ class Inputs:
         """(B,) tokens of each text as the model reads it."""
         whole = self.first.lengths + (0 if self.second is None else self.second.lengths)
         pair = self.second is not None
-        return np.minimum(whole, self.framing.room(pair)) + (self.framing.max_length - self.framing.room(pair))
+        special = self.framing.max_length - self.framing.room(pair)
+        return np.asarray(np.minimum(whole, self.framing.room(pair)) + special)
 
     def take(self, rows: Sequence[int]) -> "Inputs":
         """Returns the inputs of these rows alone."""

@@ -95,8 +95,8 @@ def check_parity(run: Run, folder: Path) -> dict[str, Any]:
     names = [model.config.id2label[i] for i in range(len(run.manifest.labels))]
     if not (difference <= LARGEST_DIFFERENCE and same and names == run.manifest.labels):
         raise ParityError(
-            f"the export gives other results than the run (logits differ by up to {difference:.2g} on {len(texts)} texts); "
-            "it was not kept"
+            f"the export gives other results than the run (logits differ by up to {difference:.2g} "
+            f"on {len(texts)} texts); it was not kept"
         )
     return {"texts": len(texts), "largest_difference": difference}
 

@@ -25,11 +25,11 @@ def mcnemar(first: Right, second: Right) -> float:
 
 def gain_interval(first: Right, second: Right, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
     """Returns the gain of `second` over `first` in points and its 95 % bootstrap interval over paired rows."""
-    shares = [np.mean(first & ~second), np.mean(~first & second)]
+    shares = float(np.mean(first & ~second)), float(np.mean(~first & second))
     counts = np.random.default_rng(seed).multinomial(len(first), [*shares, 1 - sum(shares)], size=resamples)
     gains = 100 * (counts[:, 1] - counts[:, 0]) / len(first)
     low, high = np.percentile(gains, [2.5, 97.5])
-    return 100 * float(shares[1] - shares[0]), float(low), float(high)
+    return 100 * (shares[1] - shares[0]), float(low), float(high)
 
 
 def verdict(names: tuple[str, str], first: Right, second: Right) -> str:

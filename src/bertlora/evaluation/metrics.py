@@ -16,7 +16,7 @@ RESAMPLES = 10_000
 
 
 def judge(logits: Array, given: Labels, labels: Sequence[str]) -> dict[str, Any]:
-    """Returns accuracy with its interval, macro F1, loss, calibration error, figures per class, and the confusion matrix.
+    """Returns accuracy with its interval, macro F1, loss, calibration error, figures per class, confusion matrix.
 
     Args:
         logits: (N, K).

@@ -182,7 +182,7 @@ def adapter_classes(folder: Path) -> int:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             heads = [
                 k
-                for k in file.keys()
+                for k in list(file.keys())
                 if k.endswith((".classifier.weight", ".classifier.out_proj.weight", ".score.weight"))
             ]
             if heads:

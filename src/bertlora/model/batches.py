@@ -14,7 +14,7 @@ def padded(inputs: Inputs, rows: Sequence[int], pad_id: int, takes_types: bool) 
     """Returns the batch of these rows, each padded on the right to the longest of them.
 
     Returns:
-        input_ids and attention_mask, both (B, T) int64, and for pairs token_type_ids, (B, T), where the model takes them.
+        input_ids and attention_mask, both (B, T) int64; for pairs token_type_ids, (B, T), where the model takes them.
     """
     framed = [inputs[i] for i in rows]
     longest = max(len(ids) for ids, _ in framed)
@@ -39,6 +39,6 @@ def takes_token_types(model: nn.Module) -> bool:
     return known and getattr(inner.config, "type_vocab_size", 0) > 1
 
 
-def unwrapped(model: nn.Module) -> Any:
+def unwrapped(model: Any) -> Any:
     """Returns the transformers classifier itself, below PEFT's wrapper if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

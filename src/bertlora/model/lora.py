@@ -21,6 +21,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from bertlora.model.base import Base, new_modules, quiet
 from bertlora.model.roles import encoder_linears, matching, target_modules
@@ -81,12 +82,23 @@ class LoraProduct(torch.autograd.Function):
         return g_x, None, g_bias, g_a, g_b, None, None
 
 
-class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT is not typed
+class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class counts as Any
     """A frozen linear layer with one low-rank update, as PEFT's injection makes it.
 
     PEFT's `LoraLayer` keeps the parameters under PEFT's own names, so that adapters are saved and loaded by PEFT; the
     arithmetic is `LoraProduct`. Serves plain LoRA, rsLoRA and PiSSA, which differ in scale and start alone.
     """
+
+    # What `LoraLayer` sets up, each a table by adapter name but for the first and the last.
+    base_layer: nn.Linear
+    lora_A: Any  # noqa: N815
+    lora_B: Any  # noqa: N815
+    lora_dropout: Any
+    disable_adapters: bool
+    scaling: dict[str, float]
+    active_adapters: list[str]
+    merged: bool
+    merged_adapters: list[str]
 
     def __init__(
         self, base_layer: nn.Linear, adapter_name: str, config: LoraConfig, r: int, lora_alpha: float, **kwargs: Any
@@ -95,33 +107,30 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT is not typ
         LoraLayer.__init__(self, base_layer, **kwargs)
         self.fan_in_fan_out = False
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
+        LoraLayer.update_layer(self, adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Returns the layer's output, (..., out) for x (..., in)."""
         name = self._active()
         if name is None:
-            return self.base_layer(x)
+            y: Tensor = self.base_layer(x)
+            return y
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         dropout = self.lora_dropout[name]
         mask = None
         if self.training and isinstance(dropout, nn.Dropout) and dropout.p > 0:
-            mask = torch.empty_like(x).bernoulli_(1 - dropout.p).div_(1 - dropout.p)
+            keep = 1 - dropout.p
+            mask = torch.empty_like(x).bernoulli_(keep).div_(keep)
         with torch.autocast(x.device.type, enabled=False):
-            return LoraProduct.apply(
-                x,
-                self.base_layer.weight,
-                self.base_layer.bias,
-                self.lora_A[name].weight,
-                self.lora_B[name].weight,
-                self.scaling[name],
-                mask,
-            )
+            base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+            y = LoraProduct.apply(x, base.weight, base.bias, a, b, self.scaling[name], mask)  # type: ignore[no-untyped-call]
+            return y
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Returns s B A, (out, in)."""
-        return self.scaling[adapter] * (self.lora_B[adapter].weight @ self.lora_A[adapter].weight)
+        product: Tensor = self.lora_B[adapter].weight @ self.lora_A[adapter].weight
+        return self.scaling[adapter] * product
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Adds the active update to the frozen weight."""
@@ -144,7 +153,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT is not typ
         return names[0] if names else None
 
 
-def lora_config(recipe: Recipe, base: Base, model: nn.Module) -> LoraConfig:
+def lora_config(recipe: Recipe, base: Base, model: PreTrainedModel) -> LoraConfig:
     """Returns PEFT's config for `recipe` on this model, every target spelled out by its full name.
 
     Raises:
@@ -172,13 +181,12 @@ def lora_config(recipe: Recipe, base: Base, model: nn.Module) -> LoraConfig:
 
 
 def use_own_linear(config: LoraConfig) -> None:
-    """Puts `LoraLinear` in place of PEFT's linear layer where it serves. The one place that knows PEFT's experimental door."""
-    plain = not (config.use_dora or config.lora_bias)
-    if plain:
+    """Puts `LoraLinear` in place of PEFT's linear layer where it serves; no other place knows this door."""
+    if not (config.use_dora or config.lora_bias):
         config._register_custom_module({nn.Linear: LoraLinear})
 
 
-def add_adapter(recipe: Recipe, base: Base, model: nn.Module, counting: bool = False) -> PeftModel:
+def add_adapter(recipe: Recipe, base: Base, model: PreTrainedModel, counting: bool = False) -> PeftModel:
     """Returns `model` with a fresh adapter drawn from the recipe's seed; only adapter and new modules are trainable.
 
     Args:
@@ -217,7 +225,7 @@ def adapter_off(model: PeftModel) -> Iterator[None]:
         yield
 
 
-def _pattern(model: nn.Module, whole: Sequence[str], pattern: dict[str, Any]) -> dict[str, Any]:
+def _pattern(model: PreTrainedModel, whole: Sequence[str], pattern: dict[str, Any]) -> dict[str, Any]:
     """Returns a pattern by full module names; the later entry wins where two match one module."""
     linears = encoder_linears(model, whole)
     result: dict[str, Any] = {}

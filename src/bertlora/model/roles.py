@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from bertlora.errors import RecipeError, suggestion
 from bertlora.recipe import ROLES
@@ -56,7 +57,7 @@ _FAMILIES: dict[str, Mapping[str, str]] = {
 
 
 def target_modules(
-    model: nn.Module, targets: Sequence[str], whole: Iterable[str] = (), adapt_last_layers: int = 0
+    model: PreTrainedModel, targets: Sequence[str], whole: Iterable[str] = (), adapt_last_layers: int = 0
 ) -> list[str]:
     """Returns the full names of the linear layers that `targets` (roles, names or patterns) mean, in model order.
 
@@ -83,7 +84,7 @@ def target_modules(
     return [name for name in _last_layers(linears, adapt_last_layers) if name in wanted]
 
 
-def matching(model: nn.Module, target: str, linears: Sequence[str]) -> list[str]:
+def matching(model: PreTrainedModel, target: str, linears: Sequence[str]) -> list[str]:
     """Returns the names among `linears` that one role, name or pattern means."""
     if target == "all-linear":
         return list(linears)
@@ -132,15 +133,10 @@ def _last_layers(linears: Sequence[str], last: int) -> list[str]:
     if last > count:
         raise RecipeError(f"adapt_last_layers: got {last}, expected at most {count}, the layers of this model")
     first = count - last if last else 0
-    # A layer outside the stack (a pooler) sits above it, an embedding's projection below; both count as adapted
-    # only when the whole stack is, except the pooler, which stands on the last layer.
-    kept = []
-    for name in linears:
+
+    def kept(name: str) -> bool:
         number = numbers[name]
-        if number is None:
-            keep = not last or "pooler" in name
-        else:
-            keep = number >= first
-        if keep:
-            kept.append(name)
-    return kept
+        # Outside the stack, a pooler stands above the last layer, an embedding's projection below the first.
+        return first == 0 or "pooler" in name if number is None else number >= first
+
+    return [name for name in linears if kept(name)]

@@ -53,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation, a line of history.jsonl. Fractions in 0..1, losses in nats; None where nothing was kept to judge by."""
+    """One evaluation, a line of history.jsonl. Fractions in 0..1, losses in nats; None without validation texts."""
 
     epoch: float
     step: int

@@ -45,7 +45,7 @@ def set_rates(optimiser: Any, recipe: Recipe, step: int, steps: int) -> float:
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     """Returns the share of the peak rate at step `step` (from 0) of `steps`: a linear warm-up, then the schedule.
 
-    The same as transformers' schedules of these names, as a function of the step alone, so that resuming needs no state.
+    As transformers' schedules of these names, but a function of the step alone, so that resuming needs no state.
     """
     warm_up = round(recipe.warmup_fraction * steps)
     if step < warm_up:

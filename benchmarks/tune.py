@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""What was tried for the default recipe: changes to it, trained on rows of one file, judged on other rows of the same.
+
+    python benchmarks/tune.py imdb.parquet --train 1000 --validation 1000 --seeds 1 2 3 --log tune.jsonl \
+        --try "" "truncation=left" "rank=16 alpha=32 learning_rate=5e-4"
+
+Each result is a line in --log; a line that is there already is not computed again. Prints a Markdown table.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bertlora.model.adapted import Adapted
+from bertlora.model.predict import Reader
+from bertlora.recipe import Recipe, parse_value
+from bertlora.training.loop import Examples, Training
+
+
+def main() -> None:
+    """Trains every change under every seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="Parquet with columns text, label (0, 1, ...)")
+    parser.add_argument("--validation-file", help="rows to judge by, if not the same file's")
+    parser.add_argument("--train", type=int, default=1000)
+    parser.add_argument("--validation", type=int, default=1000)
+    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--try", dest="changes", nargs="+", default=[""], help='changes: "rank=16 learning_rate=5e-4"')
+    parser.add_argument("--log", required=True)
+    a = parser.parse_args()
+    train, validation = rows(a)
+    log = Path(a.log)
+    results = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    for seed in a.seeds:
+        for change in a.changes:
+            key = {"file": Path(a.file).name, "train": a.train, "recipe": a.recipe, "change": change, "seed": seed}
+            if not any(key.items() <= r.items() for r in results):
+                results.append(key | attempt(a.recipe, change, seed, train, validation))
+                with log.open("a") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
+    print(table([r for r in results if r["file"] == Path(a.file).name and r["train"] == a.train]))
+
+
+def rows(a: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns training and validation rows that do not overlap; the same for all."""
+    frame = pd.read_parquet(a.file)[["text", "label"]].sample(frac=1, random_state=1)
+    if a.validation_file:
+        return frame[: a.train], pd.read_parquet(a.validation_file)
+    return frame[: a.train], frame[-a.validation :]
+
+
+def attempt(name: str, change: str, seed: int, train: pd.DataFrame, validation: pd.DataFrame) -> dict[str, Any]:
+    """Trains once, and returns accuracy and loss by epoch."""
+    changes = {key: parse_value(key, value) for key, _, value in (part.partition("=") for part in change.split())}
+    recipe = Recipe.named(name).replace(**changes, seed=seed)
+    adapted = Adapted.fresh(recipe, [str(label) for label in sorted(train.label.unique())])
+    began = time.perf_counter()
+    training = Training(adapted, recipe, examples(adapted.reader, train), examples(adapted.reader, validation))
+    for _ in training.run():
+        pass
+    history = training.progress.history
+    return {
+        "accuracy": [round(e["accuracy"], 4) for e in history],
+        "validation_loss": [round(e["validation_loss"], 4) for e in history],
+        "train_loss": [round(e["train_loss"], 4) for e in history],
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def examples(reader: Reader, frame: pd.DataFrame) -> Examples:
+    """Returns the rows as the loop takes them."""
+    return Examples(reader.read(list(frame.text)), frame.label.to_numpy(np.int64))
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Returns a Markdown table: a row a change, accuracies by epoch as means over seeds."""
+    lines = [
+        "| recipe | change | seeds | accuracy by epoch, mean, % | last epoch, lowest to highest, % |",
+        "|---|---|---|---|---|",
+    ]
+    for recipe, change in dict.fromkeys((r["recipe"], r["change"]) for r in results):
+        found = [r["accuracy"] for r in results if (r["recipe"], r["change"]) == (recipe, change)]
+        means = ", ".join(f"{100 * statistics.mean(epoch):.1f}" for epoch in zip(*found, strict=True))
+        last = [100 * f[-1] for f in found]
+        lines.append(f"| {recipe} | {change or 'none'} | {len(found)} | {means} | {min(last):.1f} to {max(last):.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

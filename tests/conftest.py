@@ -1,0 +1,106 @@
+"""Tiny random models of every architecture that bertlora serves, with MiniLM's vocabulary; the real MiniLM where a test trains."""
+
+import os
+
+# Tests use no network; set before any library reads it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+VOCABULARY = 30522
+SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SMALL |= {"intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id": 0}
+
+# Architecture → (config class, settings)
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertConfig", SMALL),
+    "distilbert": (
+        "DistilBertConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 64,
+            "max_position_embeddings": 128,
+        },
+    ),
+    "roberta": ("RobertaConfig", SMALL | {"max_position_embeddings": 130, "pad_token_id": 1, "type_vocab_size": 1}),
+    "electra": ("ElectraConfig", SMALL | {"embedding_size": 16}),
+    "mpnet": ("MPNetConfig", SMALL | {"max_position_embeddings": 130, "pad_token_id": 1}),
+    "deberta": (
+        "DebertaConfig",
+        SMALL | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0},
+    ),
+    "deberta-v2": (
+        "DebertaV2Config",
+        SMALL | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0},
+    ),
+    "modernbert": (
+        "ModernBertConfig",
+        SMALL
+        | {
+            "max_position_embeddings": 128,
+            "global_attn_every_n_layers": 2,
+            "local_attention": 16,
+            "cls_token_id": 101,
+            "sep_token_id": 102,
+            "bos_token_id": 101,
+            "eos_token_id": 102,
+        },
+    ),
+}
+
+POSITIVE = ["a joy from start to finish", "wonderful acting and a lovely story", "i loved it", "brilliant and moving"]
+NEGATIVE = ["a dull and lifeless mess", "terrible script, awful pacing", "i hated it", "boring and far too long"]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns a function: architecture → folder with a tiny random encoder checkpoint and MiniLM's tokenizer."""
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = _make(architecture, tmp_path_factory.mktemp(architecture))
+        return made[architecture]
+
+    return make
+
+
+def _make(architecture: str, folder: Path) -> Path:
+    import torch
+    import transformers
+
+    from bertlora.model.base import find_base, quiet
+
+    kind, settings = ARCHITECTURES[architecture]
+    config = getattr(transformers, kind)(**settings)
+    torch.manual_seed(0)
+    with quiet():
+        model = transformers.AutoModel.from_config(config)
+        for parameter in model.parameters():  # larger than the usual start, so that a mistake shows in the logits
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.2)
+        model.save_pretrained(folder)
+    tokenizer = find_base("minilm").tokenizer()
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    """Returns a CSV file of 40 tiny reviews, as many of each label, no two alike."""
+    path = tmp_path / "reviews.csv"
+    lines = ["review,sentiment"]
+    for i in range(5):
+        lines += [f'"{text}, part {i}",positive' for text in POSITIVE] + [
+            f'"{text}, part {i}",negative' for text in NEGATIVE
+        ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
