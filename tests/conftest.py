@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture that bertlora serves, with MiniLM's vocabulary; the real MiniLM where a test trains."""
+"""Tiny random models of every architecture, with MiniLM's vocabulary, and a small labelled file."""
 
 import os
 
