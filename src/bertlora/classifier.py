@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,7 +18,7 @@ from bertlora.data.prepared import Prepared
 from bertlora.data.tokens import Inputs, kept_tokens, tokenize, tokenizer_key
 from bertlora.errors import DataError, OutputError, RecipeError, RunError, suggestion
 from bertlora.evaluation.probe import fit_probe
-from bertlora.files import check_vacant, write_whole
+from bertlora.files import check_vacant, write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.predict import Reader
 from bertlora.recipe import Recipe, recipe_keys
@@ -54,8 +55,12 @@ def train_run(
     samples = list(recipe.samples)
     before = adapted.probabilities(samples, base=True)
     training = Training(adapted, recipe, train, validation, out, resume, data.fingerprint)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "recipe.toml", recipe.to_toml())
+    # Of several processes one alone writes; making `training` has waited for all.
+    main = training.accelerator.is_main_process
+    if main:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "recipe.toml", recipe.to_toml())
     with tracking(recipe, out) as track:
         for event in training.run():
             on_event(event)
@@ -63,17 +68,19 @@ def train_run(
                 track(event)
     metrics = {"run": str(out), **_metrics(training)}
     metrics["samples"] = _sample_lines(labels, samples, before, adapted.probabilities(samples))
-    save_run(
-        out,
-        adapted,
-        recipe,
-        metrics,
-        source_labels=list(data.labels),
-        pairs=data.has_pairs,
-        data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
-        probe=fit_probe(adapted, train, recipe.seed, training.precision),
-    )
-    drop_checkpoint(out)
+    if main:
+        save_run(
+            out,
+            adapted,
+            recipe,
+            metrics,
+            source_labels=list(data.labels),
+            pairs=data.has_pairs,
+            data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
+            probe=fit_probe(adapted, train, recipe.seed, training.precision),
+        )
+        drop_checkpoint(out)
+    training.accelerator.wait_for_everyone()
     return metrics
 
 
@@ -181,7 +188,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """
         given = {key: getattr(self, key) for key in recipe_keys() if getattr(self, key) is not None}
         self.recipe_ = Recipe.named(self.recipe).replace(**given)
-        self.classes_, ids = np.unique(np.asarray(y), return_inverse=True)
+        self.classes_, ids = np.unique(_labels(y), return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"y: got {len(self.classes_)} class, expected at least 2")
         self.adapted_ = Adapted.fresh(self.recipe_, shown_labels(self.recipe_, [str(c) for c in self.classes_]))
@@ -271,7 +278,23 @@ def typed_labels(labels: Sequence[str], kind: str) -> npt.NDArray[Any]:
         return np.array([int(label) for label in labels])
     if kind == "f":
         return np.array([float(label) for label in labels])
-    return np.array([label == "True" for label in labels]) if kind == "b" else np.array(labels, dtype=object)
+    return np.array([label == "True" for label in labels]) if kind == "b" else np.array(labels)
+
+
+def _labels(y: Any) -> npt.NDArray[Any]:
+    """Returns labels, (N,), of one type and none missing."""
+    labels = np.asarray(y)
+    if labels.ndim != 1:
+        raise DataError(f"y: got shape {labels.shape}, expected (N,) labels")
+    missing = np.flatnonzero(pd.isna(labels))
+    if len(missing):
+        raise DataError(f"y: row {missing[0]} has no label; leave such rows out")
+    if labels.dtype != object:
+        return labels
+    kinds = sorted({type(label).__name__ for label in labels.tolist()})
+    if len(kinds) > 1:
+        raise DataError(f"y: got labels of types {', '.join(kinds)}, expected one type")
+    return np.asarray(labels.tolist())
 
 
 def _columns(X: Any) -> tuple[list[str], list[str] | None]:  # noqa: N803

@@ -46,18 +46,41 @@ def replace_folder(new: Path, folder: Path) -> None:
     old = folder.absolute().parent / f".{folder.name}.old-{os.getpid()}"
     if folder.exists():
         folder.rename(old)
-    new.rename(folder)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes `text` to `path` through a neighbour and a rename: a reader sees the old file or the new one."""
+    """Writes `text` to `path` through a neighbour and a rename: a reader sees the old file or the new one.
+
+    Raises:
+        OutputError: it cannot be written; the old file stands.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with writing(path):
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, what the system says of a full or forbidden disk becomes an OutputError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OutputError(
+            f"{path}: cannot be written ({os.strerror(error.errno)}); free space or name another"
+        ) from error
 
 
 def size_of(folder: Path) -> int:

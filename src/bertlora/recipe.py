@@ -103,7 +103,12 @@ class Recipe:
     @classmethod
     def named(cls, name: str) -> "Recipe":
         """Returns the recipe of that name, or the one in the TOML file of that path."""
-        return cls().replace(**_read(recipe_path(name)))
+        path = recipe_path(name)
+        table = _read(path)
+        try:
+            return cls().replace(**table)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
 
     def to_toml(self, comments: bool = True) -> str:
         """Returns every key as TOML, each under a comment that says what it is."""
@@ -154,7 +159,8 @@ def split_shares(split: str) -> tuple[float, float, float]:
         train, validation, test = (float(part) for part in split.split("/"))
     except ValueError:
         raise RecipeError(f"split: got '{split}', expected train/validation/test in percent such as 70/15/15") from None
-    if min(train, validation, test) < 0 or train == 0 or abs(train + validation + test - 100) > 1e-6:
+    # Written as "not inside" so that NaN is refused too.
+    if not (min(train, validation, test) >= 0 and train > 0 and abs(train + validation + test - 100) <= 1e-6):
         raise RecipeError(f"split: got '{split}', expected three shares of 0 or more that add up to 100, train above 0")
     return train / 100, validation / 100, test / 100
 
@@ -193,7 +199,7 @@ def _checked(key: str, kind: Any, value: Any) -> Any:
     """Returns `value` in the field's own type, or raises RecipeError naming what was expected."""
     facts = Recipe.__dataclass_fields__[key].metadata
     if kind == tuple[str, ...]:
-        if isinstance(value, str) or not all(isinstance(part, str) for part in value):
+        if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
             raise RecipeError(f"{key}: got {value!r}, expected a list of strings")
         return tuple(value)
     if kind in (dict[str, int], dict[str, float]):
@@ -214,7 +220,7 @@ def _in_range(name: str, kind: type, value: Any, facts: Mapping[str, Any]) -> An
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise RecipeError(f"{name}: got {value!r}, expected {'a whole number' if whole else 'a number'}{_range(facts)}")
     # Written as "not inside" so that NaN is refused too.
-    if not (low < value <= high if facts["above"] else low <= value <= high):
+    if not (math.isfinite(value) and (low < value <= high if facts["above"] else low <= value <= high)):
         raise RecipeError(f"{name}: got {value}, expected {'a whole number' if whole else 'a number'}{_range(facts)}")
     return kind(value)
 
@@ -233,7 +239,8 @@ def _range(facts: Mapping[str, Any]) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k, ensure_ascii=False)} = {v}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(part) for part in value) + "]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    # TOML, unlike JSON, has no bare DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

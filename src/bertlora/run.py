@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from bertlora.errors import RunError
-from bertlora.files import write_whole
+from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted, adapter_classes, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
 from bertlora.model.predict import Reader
@@ -162,10 +162,17 @@ def save_run(
         label_kind: numpy's kind of the labels as they were given.
         data: fingerprint and folder of the data.
         probe: the linear probe fitted on the same training rows.
+
+    Raises:
+        OutputError: something cannot be written; then there is no run.json.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MANIFEST).unlink(missing_ok=True)
-    adapted.save(path / "adapter")
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / MANIFEST).unlink(missing_ok=True)
+        (path / "probe.safetensors").unlink(missing_ok=True)
+        adapted.save(path / "adapter")
+        if probe is not None:
+            (path / "probe.safetensors").write_bytes(save({"weight": probe.weight, "bias": probe.bias}))
     framing = adapted.reader.framing
     manifest = Manifest(
         labels=adapted.labels,
@@ -183,8 +190,6 @@ def save_run(
     write_whole(path / "recipe.toml", recipe.to_toml())
     write_whole(path / "history.jsonl", "".join(json.dumps(line) + "\n" for line in metrics["epochs"]))
     write_whole(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    if probe is not None:
-        save_file({"weight": probe.weight, "bias": probe.bias}, path / "probe.safetensors")
     write_whole(path / MANIFEST, json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
     return manifest
 

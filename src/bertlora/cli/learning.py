@@ -34,7 +34,9 @@ def demo(args: Arguments) -> None:
     _clear(out, args.overwrite)
     recipe = Recipe.named("default").replace(samples=SAMPLE_TEXTS)
     data = prepare(embedded_specs(), out / "data")
-    console.say(f"720 film reviews written for bertlora: {_rows(data.rows)}; model {recipe.model}")
+    console.say(
+        f"{sum(data.rows.values()):,} film reviews written for bertlora: {_rows(data.rows)}; model {recipe.model}"
+    )
     display = console.TrainingDisplay(recipe.epochs)
     with display.shown():
         metrics = train_run(data, recipe, out, on_event=display)

@@ -12,6 +12,7 @@ SPLIT_ALIASES = {
     "validation": ("validation", "valid", "val", "dev", "validation_matched"),
     "test": ("test", "test_matched"),
 }
+ANSWER_S = 10.0
 OFFLINE_ADVICE = "offline, download its files elsewhere and give them as train=FILE validation=FILE test=FILE"
 
 
@@ -76,15 +77,36 @@ def _load(name: str) -> dict[str, Any]:
     ways: list[list[str]] = [["/".join(parts[:2]), *parts[2:]]]
     if len(parts) == 2:
         ways.append(parts)
-    from datasets import load_dataset
+    from datasets import config, load_dataset
 
     errors: list[Exception] = []
-    for way in ways:
-        try:
-            return dict(load_dataset(*way))
-        except Exception as error:  # datasets, its hub client and its HTTP client each raise their own
-            errors.append(error)
+    offline = config.HF_HUB_OFFLINE
+    if not offline and (unreachable := _unreachable(ways[0][0])):
+        errors.append(unreachable)
+        config.HF_HUB_OFFLINE = True  # datasets then looks into its cache alone
+    try:
+        for way in ways:
+            try:
+                return dict(load_dataset(*way))
+            except Exception as error:  # datasets, its hub client and its HTTP client each raise their own
+                errors.append(error)
+    finally:
+        config.HF_HUB_OFFLINE = offline
     raise _hub_error(name, errors[0]) from errors[0]
+
+
+def _unreachable(repository: str) -> Exception | None:
+    """Returns why the hub does not answer, None if it does: datasets itself would ask again for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        HfApi().dataset_info(repository, timeout=ANSWER_S)
+    except (HfHubHTTPError, HFValidationError):
+        return None  # it answers, or need not be asked; what it says of this name comes up again
+    except Exception as error:  # each of its HTTP clients raises its own
+        return error
+    return None
 
 
 def _hub_error(name: str, error: Exception) -> HubError:

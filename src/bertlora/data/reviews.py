@@ -1,4 +1,4 @@
-"""The embedded film reviews: 720 short texts written for this project, with a fixed split.
+"""The embedded film reviews: 1,110 short texts, plain and hard, written for this project, with a fixed split.
 
 They are three JSONL files beside this module. The demo hands their paths to `prepare` as any user hands in files, so
 the embedded data pass the same checks as everyone's. `docs/datasheet.md` says how they were made and what they are for.

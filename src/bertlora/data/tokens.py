@@ -7,6 +7,7 @@ cut, costs no second tokenisation.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,7 +224,7 @@ def kept_tokens(folder: Path, name: str, make: Callable[[], TokenTable]) -> Toke
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path, array in ((ids, table.ids), (offsets, table.offsets)):
-                partial = path.with_name(f".{path.name}")
+                partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
                 with partial.open("wb") as file:
                     np.save(file, array)
                 partial.replace(path)

@@ -27,7 +27,8 @@ def judge(logits: Array, given: Labels, labels: Sequence[str]) -> dict[str, Any]
         The figures under the names of `evaluate --json`. `confusion[i][j]` counts rows of class i predicted as j.
     """
     predicted = logits.argmax(axis=1)
-    report = report_of(predicted, given, labels)
+    # By number: a class may well be called "accuracy".
+    report = report_of(predicted, given, [str(i) for i in range(len(labels))])
     return {
         "accuracy": float(np.mean(predicted == given)),
         "accuracy_ci95": list(accuracy_interval(predicted == given)),
@@ -36,12 +37,12 @@ def judge(logits: Array, given: Labels, labels: Sequence[str]) -> dict[str, Any]
         "ece": calibration_error(softmax(logits), given),
         "per_class": {
             label: {
-                "precision": float(report[label]["precision"]),
-                "recall": float(report[label]["recall"]),
-                "f1": float(report[label]["f1-score"]),
-                "support": int(report[label]["support"]),
+                "precision": float(report[str(i)]["precision"]),
+                "recall": float(report[str(i)]["recall"]),
+                "f1": float(report[str(i)]["f1-score"]),
+                "support": int(report[str(i)]["support"]),
             }
-            for label in labels
+            for i, label in enumerate(labels)
         },
         "confusion": confusion_matrix(given, predicted, labels=range(len(labels))).tolist(),
     }

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from bertlora.data.tokens import Inputs
@@ -97,7 +97,9 @@ class Adapted:
         config.inference_mode = True
         # PEFT puts the folder here from which the weights came; the id is what others can load.
         config.base_model_name_or_path, config.revision = self.base.public_id, self.base.revision or None
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / WEIGHTS_FILE, {"format": "pt"})
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        # Not save_file, which gives a full disk an error type of its own.
+        (folder / WEIGHTS_FILE).write_bytes(save(tensors, {"format": "pt"}))
         config.save_pretrained(str(folder))
         self.portable_tokenizer().save_pretrained(folder)
 

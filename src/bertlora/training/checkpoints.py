@@ -1,18 +1,17 @@
 """Checkpoints of a run that is under way: safetensors and JSON, nothing that would have to be unpickled."""
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bertlora.errors import RunError
-from bertlora.files import replace_folder
+from bertlora.files import whole_folder
 
 FOLDER = "checkpoint"
 
@@ -56,19 +55,22 @@ def save_checkpoint(
     best: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
 ) -> None:
-    """Writes RUN/checkpoint whole: an interruption leaves the one before."""
-    partial = run / f".{FOLDER}.partial-{os.getpid()}"
-    partial.mkdir(parents=True)
-    save_file(trained, partial / "trained.safetensors")
-    save_file(best, partial / "best.safetensors")
+    """Writes RUN/checkpoint whole: an interruption leaves the one before.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     state = optimiser.state_dict()["state"]
     moments = {f"{i}.{k}": torch.as_tensor(v).cpu() for i, entry in state.items() for k, v in entry.items()}
     random = {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["random.cuda"] = torch.cuda.get_rng_state()
-    save_file(moments | random, partial / "optimiser.safetensors")
-    (partial / "progress.json").write_text(json.dumps(asdict(progress)))
-    replace_folder(partial, run / FOLDER)
+    tables = {"trained": trained, "best": best, "optimiser": moments | random}
+    with whole_folder(run / FOLDER, overwrite=True) as partial:
+        for name, tensors in tables.items():
+            # Not save_file, which gives a full disk an error type of its own.
+            (partial / f"{name}.safetensors").write_bytes(save(tensors))
+        (partial / "progress.json").write_text(json.dumps(asdict(progress)))
 
 
 def load_checkpoint(

@@ -23,8 +23,11 @@ def check_loss(loss: float, step: int, learning_rate: float) -> None:
 
 
 def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) -> None:
-    """Raises HealthError when no adapter weight has changed."""
-    adapter = [name for name in before if "lora_" in name]
+    """Raises HealthError when no adapter weight has changed.
+
+    Only B is looked at: it has a gradient whenever anything has, and weight decay, which shrinks A, leaves its 0 alone.
+    """
+    adapter = [name for name in before if "lora_B" in name]
     if adapter and all(before[name].equal(after[name]) for name in adapter):
         raise HealthError(
             f"training stopped at step {step}: no adapter weight has moved; "
@@ -38,6 +41,10 @@ class CollapseWatch:
     def __init__(self, labels: list[str]) -> None:
         self._labels = labels
         self._in_a_row = 0
+
+    def resume(self, warnings: list[str]) -> None:
+        """Takes up the count where the evaluations with these warnings, oldest first, left it."""
+        self._in_a_row = next((i for i, warning in enumerate(reversed(warnings)) if not warning), len(warnings))
 
     def check(self, predicted: npt.NDArray[np.int64], given: npt.NDArray[np.int64], step: int) -> str:
         """Returns a warning, or an empty string, after an evaluation.

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from bertlora.data.tokens import Inputs
+from bertlora.data.tokens import Inputs, token_batches
 from bertlora.errors import HealthError, RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.batches import padded, takes_token_types
@@ -28,6 +28,9 @@ from bertlora.recipe import Recipe
 from bertlora.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from bertlora.training.health import CollapseWatch, check_loss, check_moved
 from bertlora.training.optimiser import build_optimiser, rate_factor, set_rates
+
+# Tokens a micro-batch, padding included: activations stay near the cache, and long texts do not pad short ones.
+MICRO_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Training:
         self.recipe, self.train, self.validation, self.checkpoints = recipe, train, validation, checkpoints
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.precision = choose_precision(recipe.precision)
+        self.lengths = train.inputs.lengths
         self.plain, self.pad_id = adapted.model, adapted.reader.pad_id
         self.takes_types = takes_token_types(adapted.model)
         self.watch = CollapseWatch(adapted.labels)
@@ -179,7 +183,7 @@ class Training:
         if p.batch == self.steps_per_epoch:
             p.epoch, p.batch = p.epoch + 1, 0
         p.examples += len(rows)
-        p.tokens += int(self.train.inputs.lengths[rows].sum())
+        p.tokens += int(self.lengths[rows].sum())
         p.loss_sum, p.loss_steps = p.loss_sum + loss, p.loss_steps + 1
         p.seconds += time.perf_counter() - began
         return Step(p.step, self.steps, loss, p.examples / p.seconds)
@@ -189,7 +193,9 @@ class Training:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole = self._weight(rows)
         mine = rows[rank::world]
-        parts = [mine[i : i + self.progress.micro_batch] for i in range(0, len(mine), self.progress.micro_batch)]
+        # Texts of like length go together: less is padded, and the mean over the step is the same.
+        groups = token_batches(self.lengths[mine], self.progress.micro_batch, MICRO_TOKENS)
+        parts = [[mine[i] for i in group] for group in groups]
         # A process without rows still takes part in the exchange of gradients, with weight 0.
         total = torch.zeros((), device=self.accelerator.device)
         for number, part in enumerate(parts or [rows[:1]]):
@@ -225,7 +231,9 @@ class Training:
         """Judges the adapter on the validation texts, keeps it if it is the best so far, and writes a checkpoint."""
         p = self.progress
         state = trained_state(self.plain)
-        check_moved(self.start, state, p.step)
+        rate = self.recipe.learning_rate * rate_factor(self.recipe, p.step - 1, self.steps)
+        if rate:  # the first step of a warm-up has none
+            check_moved(self.start, state, p.step)
         loss = accuracy = None
         warning = ""
         if len(self.validation):
@@ -244,7 +252,7 @@ class Training:
             train_loss=p.loss_sum / max(p.loss_steps, 1),
             validation_loss=loss,
             accuracy=accuracy,
-            learning_rate=self.recipe.learning_rate * rate_factor(self.recipe, p.step - 1, self.steps),
+            learning_rate=rate,
             examples_per_s=round(p.examples / p.seconds, 2),
             seconds=round(p.seconds, 3),
             best=gained,
@@ -279,7 +287,10 @@ class Training:
                     f"{run}: was begun on other data; name the same data, or give --overwrite to start again"
                 )
             self.progress, trained, self.best = found
+            if {n: t.shape for n, t in trained.items()} != {n: t.shape for n, t in self.start.items()}:
+                raise RunError(f"{run}: was begun with another model or adapter; give --overwrite to start again")
             load_trained_state(self.plain, trained)
+            self.watch.resume([evaluation["warning"] for evaluation in self.progress.history])
 
 
 def _class_weights(recipe: Recipe, labels: npt.NDArray[np.int64], classes: int) -> Tensor | None:

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Does the same recipe reach the same accuracy here as through transformers' Trainer with PEFT?
+
+    python benchmarks/parity_with_trainer.py imdb.parquet --recipe imdb-distilbert --model minilm --epochs 3
+
+Both learn from the same rows of one file under the same seeds, and are judged on the same other rows after each epoch.
+Both run in bf16 where it is fast, with the encoder's own dropout off. Prints a Markdown table.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from bertlora.model.adapted import Adapted
+from bertlora.model.base import build_classifier, find_base, new_modules, quiet
+from bertlora.model.precision import choose_precision
+from bertlora.model.roles import target_modules
+from bertlora.recipe import Recipe
+from bertlora.training.loop import Examples, Training
+
+
+def main() -> None:
+    """Trains both under every seed and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="Parquet with columns text, label (0 or 1)")
+    parser.add_argument("--recipe", default="imdb-distilbert")
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--train", type=int, default=1000)
+    parser.add_argument("--validation", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--log", help="a JSONL file: results that it holds are not computed again")
+    a = parser.parse_args()
+    frame = pd.read_parquet(a.file)[["text", "label"]].sample(frac=1, random_state=1)
+    train, validation = frame[: a.train], frame[-a.validation :]
+    log = Path(a.log) if a.log else None
+    results = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
+    for seed in a.seeds:
+        recipe = Recipe.named(a.recipe).replace(model=a.model, epochs=a.epochs, seed=seed)
+        for name, learn in (("bertlora", with_bertlora), ("Trainer + PEFT", with_trainer)):
+            if any(r["name"] == name and r["seed"] == seed for r in results):
+                continue
+            results.append({"name": name, "seed": seed, "accuracy": learn(recipe, train, validation)})
+            if log:
+                with log.open("a") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
+    print(table(results))
+
+
+def with_bertlora(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame) -> list[float]:
+    """Returns the accuracy after each epoch of our own loop."""
+    adapted = Adapted.fresh(recipe, ["0", "1"])
+    sets = [Examples(adapted.reader.read(list(f.text)), f.label.to_numpy(np.int64)) for f in (train, validation)]
+    training = Training(adapted, recipe, *sets)
+    for _ in training.run():
+        pass
+    return [e["accuracy"] for e in training.progress.history]
+
+
+def with_trainer(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame) -> list[float]:
+    """Returns the accuracy after each epoch of transformers' Trainer on PEFT's own model."""
+    base = find_base(recipe.model)
+    tokenizer = base.tokenizer()
+    tokenizer.truncation_side = recipe.truncation
+    set_seed(recipe.seed)
+    model = build_classifier(base, ["0", "1"], recipe.encoder_dropout, recipe.seed)
+    targets = target_modules(model, recipe.targets, new_modules(base, model))
+    with quiet():
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                task_type="SEQ_CLS",
+                r=recipe.rank,
+                lora_alpha=recipe.alpha,
+                lora_dropout=recipe.lora_dropout,
+                target_modules=targets,
+            ),
+        )
+    accuracies: list[float] = []
+
+    class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        def on_evaluate(self, *_: Any, metrics: dict[str, float], **__: Any) -> None:
+            accuracies.append(metrics["eval_accuracy"])
+
+    def read(frame: pd.DataFrame) -> list[dict[str, Any]]:
+        encoded = tokenizer(list(frame.text), truncation=True, max_length=recipe.max_length)["input_ids"]
+        return [{"input_ids": ids, "label": int(y)} for ids, y in zip(encoded, frame.label, strict=True)]
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                learning_rate=recipe.learning_rate,
+                per_device_train_batch_size=recipe.batch_size,
+                per_device_eval_batch_size=32,
+                num_train_epochs=recipe.epochs,
+                weight_decay=recipe.weight_decay,
+                eval_strategy="epoch",
+                save_strategy="no",
+                report_to=[],
+                use_cpu=not torch.cuda.is_available(),
+                bf16=choose_precision(recipe.precision) == "bf16",
+                seed=recipe.seed,
+                disable_tqdm=True,
+                logging_steps=10**9,
+            ),
+            train_dataset=read(train),  # type: ignore[arg-type]
+            eval_dataset=read(validation),  # type: ignore[arg-type]
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())},
+            callbacks=[Keeper()],
+        )
+        trainer.train()
+    return accuracies
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Returns a Markdown table: accuracy by epoch, mean over seeds with lowest and highest."""
+    names = list(dict.fromkeys(r["name"] for r in results))
+    lines = [f"| epoch | {' | '.join(names)} |", "|" + "---|" * (len(names) + 1)]
+    for epoch in range(len(results[0]["accuracy"])):
+        cells = []
+        for name in names:
+            found = [100 * r["accuracy"][epoch] for r in results if r["name"] == name]
+            cells.append(f"{statistics.mean(found):.1f} ({min(found):.1f} to {max(found):.1f})")
+        lines.append(f"| {epoch + 1} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

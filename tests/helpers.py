@@ -1,0 +1,108 @@
+"""Adapters whose weights are not 0, runs made without training, and plain PEFT as the oracle."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from bertlora.model.adapted import Adapted
+from bertlora.model.base import find_base, quiet
+from bertlora.model.predict import Array, softmax
+from bertlora.recipe import Recipe
+from bertlora.run import Manifest, save_run
+
+LABELS = ["negative", "positive", "mixed"]
+TEXTS = [
+    "a joy",
+    "the film is dull, and far too long for what little it has to say about anything at all",
+    "unforgettable",
+    "not bad at all, though the sequel beats the first part by a mile and then some",
+]
+PAIRS = ["it was good", "short", "a much longer second text, which has more words than the first of the pair", "x y z"]
+
+# Architecture → what a user of PEFT writes for query and value, and for what stands beside the classifier.
+USUAL: dict[str, tuple[list[str], list[str]]] = {
+    "bert": (["query", "value"], []),
+    "distilbert": (["q_lin", "v_lin"], []),
+    "roberta": (["query", "value"], []),
+    "electra": (["query", "value"], []),
+    "mpnet": (["attn.q", "attn.v"], []),
+    "deberta": (["in_proj"], ["pooler"]),
+    "deberta-v2": (["query_proj", "value_proj"], ["pooler"]),
+    "modernbert": (["Wqkv"], ["head"]),
+}
+EVERY = sorted(USUAL)
+
+
+def tiny_recipe(folder: Path, **keys: Any) -> Recipe:
+    """Returns a recipe on the tiny model in `folder`."""
+    return Recipe(model=str(folder)).replace(**({"max_length": 64, "rank": 4, "precision": "fp32"} | keys))
+
+
+def randomise(model: torch.nn.Module, seed: int = 0) -> None:
+    """Moves every trainable tensor: B starts at 0, with which most tests would pass in vain."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def adapted_of(folder: Path, labels: list[str] = LABELS, **keys: Any) -> Adapted:
+    """Returns an adapter on the tiny model in `folder`, with weights drawn at random."""
+    adapted = Adapted.fresh(tiny_recipe(folder, **keys), labels)
+    randomise(adapted.model)
+    adapted.model.eval()
+    return adapted
+
+
+def save_tiny_run(folder: Path, adapted: Adapted, pairs: bool = False) -> Manifest:
+    """Writes the run folder of an adapter that was not trained."""
+    framing = adapted.reader.framing
+    recipe = tiny_recipe(Path(adapted.base.id), max_length=framing.max_length, truncation=framing.truncation)
+    metrics = {"run": str(folder), "train": {"examples": 4, "seconds": 1.0}, "validation": None, "epochs": []}
+    return save_run(folder, adapted, recipe, metrics, pairs=pairs)
+
+
+def plain_classifier(folder: Path, classes: int = len(LABELS), seed: int = 0) -> Any:
+    """Returns transformers' own classifier on the tiny model, without dropout."""
+    config = find_base(str(folder)).config([str(i) for i in range(classes)], encoder_dropout=0.0)
+    torch.manual_seed(seed)
+    with quiet():
+        return AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=torch.float32).eval()
+
+
+def plain_peft(architecture: str, folder: Path, classes: int = len(LABELS), **keys: Any) -> Any:
+    """Returns PEFT's own model, as its users make it for query and value."""
+    targets, whole = USUAL[architecture]
+    config = LoraConfig(**({"task_type": "SEQ_CLS", "r": 4, "target_modules": targets, "modules_to_save": whole} | keys))
+    with quiet():
+        return get_peft_model(plain_classifier(folder, classes), config).eval()
+
+
+def peft_logits(folder: Path, adapter: Path, texts: list[str], pairs: list[str] | None = None) -> Array:
+    """Returns what PEFT and transformers alone, with the tokenizer saved beside the adapter, make of texts."""
+    classes = len(LABELS)
+    with quiet():
+        model = PeftModel.from_pretrained(plain_classifier(folder, classes, seed=99), str(adapter)).eval()
+    return transformers_logits(model, adapter, texts, pairs)
+
+
+def transformers_logits(model: Any, tokenizer: Path, texts: list[str], pairs: list[str] | None = None) -> Array:
+    """Returns a model's logits for one batch that its own tokenizer pads and cuts."""
+    batch = AutoTokenizer.from_pretrained(tokenizer)(texts, pairs, truncation=True, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        return np.asarray(model(**batch).logits.double().numpy())
+
+
+def logits_of(adapted: Adapted, texts: list[str], pairs: list[str] | None = None, **keys: Any) -> Array:
+    """Returns our own logits for texts."""
+    return adapted.logits(adapted.reader.read(texts, pairs), **keys)
+
+
+def probabilities_of(adapted: Adapted, texts: list[str], pairs: list[str] | None = None) -> Array:
+    """Returns our own probabilities for texts."""
+    return softmax(logits_of(adapted, texts, pairs))
