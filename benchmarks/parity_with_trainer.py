@@ -60,7 +60,7 @@ def with_bertlora(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame)
     """Returns the accuracy after each epoch of our own loop."""
     adapted = Adapted.fresh(recipe, ["0", "1"])
     sets = [Examples(adapted.reader.read(list(f.text)), f.label.to_numpy(np.int64)) for f in (train, validation)]
-    training = Training(adapted, recipe, *sets)
+    training = Training(adapted, recipe, sets[0], sets[1])
     for _ in training.run():
         pass
     return [e["accuracy"] for e in training.progress.history]
@@ -87,11 +87,11 @@ def with_trainer(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame) 
         )
     accuracies: list[float] = []
 
-    class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
-        def on_evaluate(self, *_: Any, metrics: dict[str, float], **__: Any) -> None:
-            accuracies.append(metrics["eval_accuracy"])
+    class Keeper(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            accuracies.append(more["metrics"]["eval_accuracy"])
 
-    def read(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    def read(frame: pd.DataFrame) -> Any:
         encoded = tokenizer(list(frame.text), truncation=True, max_length=recipe.max_length)["input_ids"]
         return [{"input_ids": ids, "label": int(y)} for ids, y in zip(encoded, frame.label, strict=True)]
 
@@ -114,10 +114,10 @@ def with_trainer(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame) 
                 disable_tqdm=True,
                 logging_steps=10**9,
             ),
-            train_dataset=read(train),  # type: ignore[arg-type]
-            eval_dataset=read(validation),  # type: ignore[arg-type]
+            train_dataset=read(train),
+            eval_dataset=read(validation),
             data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())},
+            compute_metrics=lambda p: {"accuracy": float(np.mean(np.argmax(p.predictions, -1) == p.label_ids))},
             callbacks=[Keeper()],
         )
         trainer.train()
