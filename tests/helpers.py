@@ -78,7 +78,9 @@ def plain_classifier(folder: Path, classes: int = len(LABELS), seed: int = 0) ->
 def plain_peft(architecture: str, folder: Path, classes: int = len(LABELS), **keys: Any) -> Any:
     """Returns PEFT's own model, as its users make it for query and value."""
     targets, whole = USUAL[architecture]
-    config = LoraConfig(**({"task_type": "SEQ_CLS", "r": 4, "target_modules": targets, "modules_to_save": whole} | keys))
+    config = LoraConfig(
+        **({"task_type": "SEQ_CLS", "r": 4, "target_modules": targets, "modules_to_save": whole} | keys)
+    )
     with quiet():
         return get_peft_model(plain_classifier(folder, classes), config).eval()
 

@@ -107,13 +107,18 @@ def test_toml_round_trip_of_named_recipes(name: str, comments: bool, tmp_path: P
 @given(
     samples=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=3),
     rate=st.floats(1e-9, 10),
-    patterns=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9), st.integers(1, 99)),
+    patterns=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9), st.integers(1, 99)
+    ),
 )
 def test_toml_round_trip_of_any_text_and_number(
     samples: list[str], rate: float, patterns: dict[str, int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     recipe = Recipe().replace(
-        samples=tuple(samples), learning_rate=rate, rank_pattern=patterns, alpha_pattern={k: v / 3 for k, v in patterns.items()}
+        samples=tuple(samples),
+        learning_rate=rate,
+        rank_pattern=patterns,
+        alpha_pattern={k: v / 3 for k, v in patterns.items()},
     )
     assert round_trip(recipe, tmp_path_factory.mktemp("toml")) == recipe
 
@@ -154,8 +159,16 @@ def test_toml_explains_every_key() -> None:
         ("rank_pattern", {"query": 0}, "rank_pattern of 'query': got 0, expected a whole number (1 or more)"),
         ("alpha_pattern", {"query": 0}, "alpha_pattern of 'query': got 0, expected a number (above 0)"),
         ("split", "70/30", "split: got '70/30', expected train/validation/test in percent such as 70/15/15"),
-        ("split", "0/50/50", "split: got '0/50/50', expected three shares of 0 or more that add up to 100, train above 0"),
-        ("split", "80/30/0", "split: got '80/30/0', expected three shares of 0 or more that add up to 100, train above 0"),
+        (
+            "split",
+            "0/50/50",
+            "split: got '0/50/50', expected three shares of 0 or more that add up to 100, train above 0",
+        ),
+        (
+            "split",
+            "80/30/0",
+            "split: got '80/30/0', expected three shares of 0 or more that add up to 100, train above 0",
+        ),
         ("lerning_rate", 1, "recipe key 'lerning_rate' is unknown; did you mean 'learning_rate'?"),
         ("zzz", 1, "recipe key 'zzz' is unknown"),
     ],
@@ -230,7 +243,8 @@ def test_values_from_the_command_line(key: str, text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "text"), [("rank", "many"), ("rank_pattern", "query"), ("rank_pattern", "query=x"), ("alpha", "inf"), ("alpha", "nan")]
+    ("key", "text"),
+    [("rank", "many"), ("rank_pattern", "query"), ("rank_pattern", "query=x"), ("alpha", "inf"), ("alpha", "nan")],
 )
 def test_bad_numbers_from_the_command_line(key: str, text: str) -> None:
     with pytest.raises(RecipeError, match=f"^{key}"):

@@ -17,7 +17,22 @@ from bertlora.errors import InputError, ModelError
 from bertlora.model.base import find_base
 from bertlora.model.predict import Reader
 
-WORDS = ["a", "film", "unforgettable", "well-acted", "don't", "naïve", "日本", "🙂", "...", "12.5", "zzyzx", "\n", "[SEP]", "</s>"]
+WORDS = [
+    "a",
+    "film",
+    "unforgettable",
+    "well-acted",
+    "don't",
+    "naïve",
+    "日本",
+    "🙂",
+    "...",
+    "12.5",
+    "zzyzx",
+    "\n",
+    "[SEP]",
+    "</s>",
+]
 TEXT = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
 SIDE = st.sampled_from(["left", "right"])
 LENGTH = st.integers(8, 40)
@@ -25,12 +40,11 @@ MANY = settings(max_examples=150, deadline=None)
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def tokenizers() -> dict[str, Any]:
     """Returns BERT's kind of tokenizer, and a RoBERTa-style one trained here."""
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator([" ".join(WORDS)] * 20, 400, show_progress=False, special_tokens=["<s>", "<pad>", "</s>"])
-    bpe.post_processor = RobertaProcessing(sep=("</s>", 2), cls=("<s>", 0))
-    bpe.save(str(tmp_path_factory.mktemp("bpe") / "tokenizer.json"))
+    bpe.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
     roberta = PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=512
     )
@@ -64,12 +78,12 @@ def test_a_pair_is_framed_as_its_tokenizer_does(
 ) -> None:
     tokenizer = tokenizers[kind]
     tokenizer.truncation_side = side
-    expected = tokenizer(text, pair, truncation="longest_first", max_length=length, return_token_type_ids=True)
+    expected = tokenizer([text], [pair], truncation="longest_first", max_length=length, return_token_type_ids=True)
     inputs = framed(tokenizer, [text], [pair], length, side)
     ids, types = inputs[0]
-    assert ids.tolist() == expected["input_ids"]
+    assert ids.tolist() == expected["input_ids"][0]
     assert types is not None
-    assert types.tolist() == expected["token_type_ids"]
+    assert types.tolist() == expected["token_type_ids"][0]
     assert inputs.lengths.tolist() == [len(ids)]
 
 
@@ -115,7 +129,7 @@ def test_a_text_must_be_a_string(tokenizers: dict[str, Any]) -> None:
 
 
 def test_as_many_second_texts_as_texts(tokenizers: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="2 texts and 1 second texts"):
+    with pytest.raises(InputError, match="got 2 texts and 1 second texts"):
         Reader.of(tokenizers["bert"], 16, "right").read(["a", "b"], ["c"])
 
 

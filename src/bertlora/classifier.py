@@ -204,7 +204,8 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
         """Returns the most probable label of each text, (N,), of the type given to `fit`."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
         """Returns probabilities, (N, K) float64, columns as `classes_`."""
@@ -215,10 +216,12 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Writes a run folder, which `load`, the command line and PEFT (its `adapter/`) read.
 
         Raises:
-            OutputError: `path` holds something that is no run.
+            OutputError: `path` holds something that is no run, or this is an adapter that PEFT trained.
         """
         check_is_fitted(self, "adapted_")
         path = Path(path)
+        if not self._metrics:
+            raise OutputError(f"{path}: an adapter that PEFT trained has no record to make a run of; copy its folder")
         check_vacant(path, overwrite=(path / MANIFEST).is_file())
         metrics = {"run": str(path), **self._metrics}
         kind = self.classes_.dtype.kind
@@ -243,9 +246,10 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         recipe_file = run.path / "recipe.toml"
         self = cls(recipe=str(recipe_file) if recipe_file.is_file() else "default")
         self.recipe_ = Recipe.named(self.recipe)
-        self.adapted_, self.pairs_, self.history_ = run.adapted, run.manifest.pairs, []
+        self.adapted_, self.pairs_ = run.adapted, run.manifest.pairs
         self.classes_ = typed_labels(run.manifest.source_labels, run.manifest.label_kind)
         self._metrics = run.metrics()
+        self.history_ = self._metrics.get("epochs", [])
         return self
 
     def _examples(self, X: Any, ids: npt.NDArray[Any]) -> Examples:  # noqa: N803

@@ -1,12 +1,13 @@
 """Outputs that are either whole or not there."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bertlora.errors import OutputError
+from bertlora.errors import BertloraError, OutputError
 
 
 def check_vacant(folder: Path, overwrite: bool) -> None:
@@ -33,12 +34,36 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         replace_folder(partial, folder)
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        if (reason := _system_reason(error)) is None:
             raise
-        raise OutputError(f"{folder}: cannot be written ({os.strerror(error.errno)}); nothing was kept") from error
+        raise OutputError(f"{folder}: cannot be written ({reason}); nothing was kept") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def set_aside(folder: Path, begun: Path) -> Iterator[None]:
+    """Sets aside what `folder` holds while the block fills it anew.
+
+    If the block fails before it has written `begun`, all is as it was; otherwise what was there goes.
+    """
+    there = folder.is_dir()
+    old = folder.absolute().parent / f".{folder.name}.old-{os.getpid()}"
+    if there and any(folder.iterdir()):
+        folder.rename(old)
+    try:
+        yield
+    except BaseException:
+        if not begun.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            if old.exists():
+                old.rename(folder)
+            elif there:
+                folder.mkdir(exist_ok=True)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -75,12 +100,23 @@ def writing(path: Path) -> Iterator[None]:
     """Inside, what the system says of a full or forbidden disk becomes an OutputError about `path`."""
     try:
         yield
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        if (reason := _system_reason(error)) is None:
             raise
-        raise OutputError(
-            f"{path}: cannot be written ({os.strerror(error.errno)}); free space or name another"
-        ) from error
+        raise OutputError(f"{path}: cannot be written ({reason}); free space or name another") from error
+
+
+def _system_reason(error: Exception) -> str | None:
+    """Returns what the system said, None if it was not the system that failed.
+
+    shutil, and libraries in Rust (safetensors, tokenizers), have the system's number in their text alone.
+    """
+    if isinstance(error, BertloraError):
+        return None
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error))):
+        number = int(found[1] or found[2])
+    return None if number is None else os.strerror(number)
 
 
 def size_of(folder: Path) -> int:

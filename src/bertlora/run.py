@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
-from bertlora.errors import RunError
+from bertlora.errors import ModelError, RunError
 from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted, adapter_classes, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
@@ -104,7 +104,12 @@ class Run:
         if not (path / MANIFEST).is_file() and is_adapter(path):
             return cls._of_peft(path, model)
         manifest = read_manifest(path)
-        base = find_base(model or manifest.base["id"])
+        try:
+            base = find_base(model or manifest.base["id"])
+        except ModelError as error:
+            if model:
+                raise
+            raise RunError(f"{path}: its base is not at hand ({error}); name it by --model") from error
         if base.sha256() != manifest.base["sha256"]:
             raise RunError(
                 f"{path}: was trained on {manifest.base['id']} with SHA-256 {manifest.base['sha256'][:12]}..., but "
@@ -213,11 +218,22 @@ def read_manifest(path: Path) -> Manifest:
             raise RunError(
                 f"{path}: format {version} is newer than this bertlora reads ({FORMAT_VERSION}); upgrade bertlora"
             )
-        return Manifest(**table)
+        return _checked(Manifest(**table))
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, RunError):
             raise
         raise RunError(f"{path / MANIFEST}: cannot be read ({error}); the run is damaged") from error
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """Returns the manifest, or raises ValueError where a value is not of its kind."""
+    m = manifest
+    lists = all(isinstance(names, list) and len(names) > 1 for names in (m.labels, m.source_labels))
+    based = isinstance(m.base, dict) and {"id", "revision", "sha256"} <= m.base.keys()
+    numbers = isinstance(m.max_length, int) and isinstance(m.seed, int)
+    if not (lists and based and numbers and m.truncation in ("right", "left", "head-tail")):
+        raise ValueError("a value is not of its kind")
+    return manifest
 
 
 def versions() -> dict[str, str]:
@@ -233,7 +249,10 @@ def _read_probe(path: Path) -> Probe | None:
     file = path / "probe.safetensors"
     if not file.is_file():
         return None
-    tensors = load_file(file)
+    try:
+        tensors = load_file(file)
+    except Exception as error:  # safetensors raises its own type, which it does not export
+        raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
     return Probe(tensors["weight"], tensors["bias"])
 
 

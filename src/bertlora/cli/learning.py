@@ -25,21 +25,21 @@ def demo(args: Arguments) -> None:
     from bertlora.data.prepared import prepare
     from bertlora.data.reviews import SAMPLE_TEXTS, embedded_specs
     from bertlora.evaluation.verdict import evaluate_run
-    from bertlora.files import megabytes, size_of
+    from bertlora.files import megabytes, set_aside, size_of
     from bertlora.recipe import Recipe
     from bertlora.run import Run
 
     out = Path(args.out)
     check_run_folder(out, resume=False, overwrite=args.overwrite)
-    _clear(out, args.overwrite)
     recipe = Recipe.named("default").replace(samples=SAMPLE_TEXTS)
-    data = prepare(embedded_specs(), out / "data")
-    console.say(
-        f"{sum(data.rows.values()):,} film reviews written for bertlora: {_rows(data.rows)}; model {recipe.model}"
-    )
     display = console.TrainingDisplay(recipe.epochs)
-    with display.shown():
-        metrics = train_run(data, recipe, out, on_event=display)
+    with set_aside(out, begun=out / "recipe.toml"):
+        data = prepare(embedded_specs(), out / "data")
+        console.say(
+            f"{sum(data.rows.values()):,} film reviews written for bertlora: {_rows(data.rows)}; model {recipe.model}"
+        )
+        with display.shown():
+            metrics = train_run(data, recipe, out, on_event=display)
     run = Run.load(out)
     result = evaluate_run(run, split_examples(run.adapted.reader, data, "test"))
     if args.json:
@@ -73,6 +73,7 @@ def cache(args: Arguments) -> None:
 
     base = find_base(args.model)
     base.config()
+    base.check_weights()
     folder = base.folder
     if args.to:
         folder = Path(args.to)
@@ -107,6 +108,8 @@ def prepare(args: Arguments) -> None:
     from bertlora.data.prepared import prepare as prepare_data
     from bertlora.errors import BertloraError
 
+    if args.model:
+        _check_model(args.model)
     data = prepare_data(
         args.source,
         Path(args.out),
@@ -176,20 +179,22 @@ def plan(args: Arguments) -> None:
 )
 def train(args: Arguments) -> None:
     """Trains."""
+    from contextlib import nullcontext
+
     from bertlora.classifier import check_run_folder, train_run
     from bertlora.cli import console
+    from bertlora.files import set_aside
 
     out = Path(args.out)
     check_run_folder(out, args.resume, args.overwrite)
     recipe = _resumed_recipe(args, out) if args.resume else resolve_recipe(args)
     _check_before_reading(recipe)
-    if not args.resume:
-        _clear(out, args.overwrite)
-    data = given_data(args, recipe, out / "data")
-    recipe = recipe.replace(data=recipe.data if data.folder == out / "data" else str(data.folder))
     display = console.TrainingDisplay(recipe.epochs)
-    with display.shown():
-        metrics = train_run(data, recipe, out, resume=args.resume, on_event=display)
+    with nullcontext() if args.resume else set_aside(out, begun=out / "recipe.toml"):
+        data = given_data(args, recipe, out / "data")
+        recipe = recipe.replace(data=recipe.data if data.folder == out / "data" else str(data.folder))
+        with display.shown():
+            metrics = train_run(data, recipe, out, resume=args.resume, on_event=display)
     if args.json:
         console.print_json(metrics)
         return
@@ -268,10 +273,14 @@ def _check_before_reading(recipe: Any) -> None:
     from bertlora.model.adapted import check_length
     from bertlora.model.base import find_base
     from bertlora.model.plan import plan as plan_run
+    from bertlora.model.predict import Reader
     from bertlora.training.trackers import check_tracker
 
     check_tracker(recipe)
-    check_length(recipe, find_base(recipe.model))
+    base = find_base(recipe.model)
+    check_length(recipe, base)
+    base.check_weights()
+    Reader.of(base.tokenizer(), recipe.max_length, recipe.truncation)
     plan_run(recipe, labels=2)
 
 
@@ -310,6 +319,15 @@ def _size_of_data(args: Arguments, recipe: Any) -> tuple[int, int, float]:
         return len(data.labels), len(examples), float(np.mean(examples.inputs.lengths))
 
 
+def _check_model(model: str) -> None:
+    """Finds out that a model cannot serve before anything is read and written."""
+    from bertlora.model.base import find_base
+
+    base = find_base(model)
+    base.config()
+    base.tokenizer()
+
+
 def _tokenise(data: Any, model: str) -> None:
     from bertlora.classifier import split_examples
     from bertlora.model.base import find_base
@@ -318,14 +336,6 @@ def _tokenise(data: Any, model: str) -> None:
     reader = Reader.of(find_base(model).tokenizer(), max_length=512, truncation="right")
     for split in data.rows:
         split_examples(reader, data, split)
-
-
-def _clear(out: Path, overwrite: bool) -> None:
-    """Removes what `out` holds; it was checked that this was asked for."""
-    import shutil
-
-    if overwrite and out.is_dir():
-        shutil.rmtree(out)
 
 
 def _print_samples(samples: list[dict[str, Any]]) -> None:

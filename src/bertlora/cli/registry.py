@@ -86,6 +86,8 @@ def parse(parser: Parser, argv: Sequence[str]) -> Arguments:
     first = next((word for word in argv if not word.startswith("-")), None)
     if first is not None and argv and argv[0] == first and first not in VERBS:
         raise InputError(f"verb '{first}' is unknown; expected one of {', '.join(VERBS)}{suggestion(first, VERBS)}")
+    if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"):
+        raise InputError(f"argument '{argv[0]}' stands where a verb is expected; see 'bertlora --help'")
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         flag = unknown[0]

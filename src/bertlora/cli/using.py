@@ -38,7 +38,7 @@ def evaluate(args: Arguments) -> None:
     from bertlora.run import Run
 
     run = Run.load(args.run, args.model or "")
-    result = evaluate_run(run, labelled_rows(args, run), choose_precision(args.precision))
+    result = evaluate_run(run, labelled_rows(args, run), choose_precision(args.precision, run.adapted.architecture))
     if args.json:
         console.print_json(result)
     else:
@@ -68,7 +68,7 @@ def predict(args: Arguments) -> None:
 
     chunks = _texts(args)
     run = Run.load(args.run, args.model or "")
-    precision = choose_precision(args.precision)
+    precision = choose_precision(args.precision, run.adapted.architecture)
     labels = run.manifest.labels
     for chunk in chunks:
         texts, pairs = [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None]
@@ -169,6 +169,8 @@ def _texts(args: Arguments) -> Iterator[list[tuple[str, str | None]]]:
     if args.texts:
         if blank := [i for i, text in enumerate(args.texts, 1) if not text.strip()]:
             raise DataError(f"text {blank[0]} is blank; give a text to label")
+        if odd := [i for i, text in enumerate(args.texts, 1) if not _is_utf8(text)]:
+            raise DataError(f"text {odd[0]} is not UTF-8; convert it first")
         return iter([[(text, None) for text in args.texts]])
     return _stdin_chunks()
 
@@ -198,6 +200,8 @@ def _stdin_chunks() -> Iterator[list[tuple[str, str | None]]]:
                 break
             if not isinstance(line, str):
                 fault = f"stdin line {number} or after: is not UTF-8 ({line.reason}); convert it first"
+            elif not _is_utf8(line):
+                fault = f"stdin line {number}: is not UTF-8; convert it first"
             elif not line.strip():
                 fault = f"stdin line {number}: is blank, expected a text; leave blank lines out"
             else:
@@ -207,3 +211,8 @@ def _stdin_chunks() -> Iterator[list[tuple[str, str | None]]]:
             yield chunk
         if fault:
             raise DataError(fault)
+
+
+def _is_utf8(text: str) -> bool:
+    """Tells whether a text came from UTF-8: where the locale is C, Python takes odd bytes in as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

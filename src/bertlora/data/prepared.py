@@ -66,6 +66,8 @@ def prepare(
     shares = split_shares(split)
     if sample < 0:
         raise DataError(f"sample: got {sample}, expected a number of rows, or 0 for all")
+    if seed < 0:
+        raise DataError(f"seed: got {seed}, expected a whole number (0 or more)")
     check_vacant(out, overwrite)
     sources = open_sources(specs)
     if list(sources) == ["train"]:

@@ -225,9 +225,12 @@ def kept_tokens(folder: Path, name: str, make: Callable[[], TokenTable]) -> Toke
             folder.mkdir(parents=True, exist_ok=True)
             for path, array in ((ids, table.ids), (offsets, table.offsets)):
                 partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-                with partial.open("wb") as file:
-                    np.save(file, array)
-                partial.replace(path)
+                try:
+                    with partial.open("wb") as file:
+                        np.save(file, array)
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
         except OSError:
             return table
     return TokenTable(np.load(ids, mmap_mode="r"), np.load(offsets))

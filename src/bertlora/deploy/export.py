@@ -83,8 +83,12 @@ def check_parity(run: Run, folder: Path) -> dict[str, Any]:
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
     found = []
-    for i in range(len(texts)):
+    for i, (text, pair) in enumerate(texts):
         ids, types = inputs[i]
+        read = tokenizer([text], None if pair is None else [pair], truncation=True)["input_ids"][0]
+        # No tokenizer of transformers can cut the middle out.
+        if read != ids.tolist() and run.manifest.truncation != "head-tail":
+            raise ParityError(f"the exported tokenizer reads text {i} otherwise than the run; it was not kept")
         batch = {"input_ids": torch.from_numpy(ids.astype(np.int64))[None]}
         if types is not None and "token_type_ids" in tokenizer.model_input_names:
             batch["token_type_ids"] = torch.from_numpy(types.astype(np.int64))[None]

@@ -33,7 +33,7 @@ def fit_probe(adapted: Adapted, train: Examples, seed: int, precision: str = "fp
     labels = train.labels[rows]
     if len(np.unique(labels)) < 2:
         return None
-    features = adapted.base_features(train.inputs.take(rows.tolist()), precision)
+    _, features = adapted.base_view(train.inputs.take(rows.tolist()), precision)
     scaler = StandardScaler().fit(features)
     fitted = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS).fit(scaler.transform(features), labels)
     return _folded(fitted, scaler, len(adapted.labels))

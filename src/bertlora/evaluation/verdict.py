@@ -22,9 +22,10 @@ def evaluate_run(run: Run, examples: Examples, precision: str = "fp32") -> dict[
         LoRA against the probe, or against the base where there is no probe.
     """
     given, labels = examples.labels, run.manifest.labels
+    base, features = run.adapted.base_view(examples.inputs, precision)
     scores = {
-        "base": run.adapted.logits(examples.inputs, base=True, precision=precision),
-        "probe": None if run.probe is None else run.probe.logits(run.adapted.base_features(examples.inputs, precision)),
+        "base": base,
+        "probe": None if run.probe is None else run.probe.logits(features),
         "lora": run.adapted.logits(examples.inputs, precision=precision),
     }
     figures = {name: None if found is None else judge(found, given, labels) for name, found in scores.items()}

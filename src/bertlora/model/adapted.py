@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +9,19 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from peft.utils import get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from bertlora.data.tokens import Inputs
 from bertlora.errors import ModelError, RecipeError, RunError
-from bertlora.model.base import Base, build_classifier, find_base, longest_input, quiet
-from bertlora.model.batches import takes_token_types
-from bertlora.model.lora import ADAPTER, adapter_off, add_adapter, trained_state, use_own_linear
+from bertlora.model.base import Base, build_classifier, find_base, longest_input, new_modules, quiet
+from bertlora.model.batches import takes_token_types, unwrapped
+from bertlora.model.lora import ADAPTER, add_adapter, trained_state, use_own_linear
+from bertlora.model.original import base_alone, changed_values, values_at_risk
 from bertlora.model.precision import default_device
-from bertlora.model.predict import Array, Reader, features, logits, softmax
+from bertlora.model.predict import Array, Reader, logits, logits_and_features, softmax
+from bertlora.model.saved import missing_weights, saved_state, without_pissa
 from bertlora.recipe import Recipe
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -38,6 +38,7 @@ class Adapted:
         labels: names in the order of the logits.
         base: the base model's files.
         initial: the adapter as PiSSA drew it, needed to save it in a form that fits the unchanged base; else empty.
+        changed: the base's own values of parameters that the adapter changes in place; see `original.py`.
     """
 
     model: Any
@@ -45,6 +46,12 @@ class Adapted:
     labels: list[str]
     base: Base
     initial: dict[str, Tensor] = field(default_factory=dict)
+    changed: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str:
+        """transformers' model type: `bert`, `distilbert`, ..."""
+        return str(unwrapped(self.model).config.model_type)
 
     @classmethod
     def fresh(cls, recipe: Recipe, labels: Sequence[str]) -> "Adapted":
@@ -58,9 +65,10 @@ class Adapted:
         check_length(recipe, base)
         reader = Reader.of(base.tokenizer(), recipe.max_length, recipe.truncation)
         model = build_classifier(base, labels, recipe.encoder_dropout, recipe.seed)
+        values = values_at_risk(model, recipe.bias, "pissa" if recipe.variant == "pissa" else True)
         adapted = add_adapter(recipe, base, model).to(default_device())
         initial = trained_state(adapted) if recipe.variant == "pissa" else {}
-        return cls(adapted, reader, list(labels), base, initial)
+        return cls(adapted, reader, list(labels), base, initial, changed_values(adapted, values))
 
     @classmethod
     def load(cls, folder: Path, base: Base, labels: Sequence[str], reader: Reader, seed: int) -> "Adapted":
@@ -78,22 +86,36 @@ class Adapted:
         """
         config = read_adapter_config(folder)
         model = build_classifier(base, labels, 0.0, seed)
+        values, whole = values_at_risk(model, config.bias, config.init_lora_weights), new_modules(base, model)
         use_own_linear(config)
         try:
             with quiet():
                 adapted = PeftModel.from_pretrained(model, str(folder), adapter_name=ADAPTER, config=config)
+        except SafetensorError as error:
+            raise RunError(f"{folder / WEIGHTS_FILE}: cannot be read ({error}); the run is damaged") from error
         except (ValueError, RuntimeError, KeyError) as error:
             raise RunError(f"{folder}: the adapter does not fit {base.id} ({str(error).splitlines()[0]})") from error
-        return cls(adapted.to(default_device()).eval(), reader, list(labels), base)
+        if missing := missing_weights(folder / WEIGHTS_FILE, adapted, base, whole):
+            raise RunError(
+                f"{folder}: the adapter lacks {missing[0]}, which {base.id} does not have either; save it with every "
+                "new module in modules_to_save"
+            )
+        adapted = adapted.to(default_device()).eval()
+        return cls(adapted, reader, list(labels), base, changed=changed_values(adapted, values))
 
     def save(self, folder: Path) -> None:
-        """Writes PEFT's layout to `folder`: config, every trained module, and the tokenizer."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with quiet():
-            state = get_peft_model_state_dict(self.model, adapter_name=ADAPTER)
+        """Writes PEFT's layout to `folder`: config, every trained module, and the tokenizer.
+
+        Raises:
+            ModelError: a weight is no number; nothing is written.
+        """
+        state = saved_state(self.model)
         config = copy.deepcopy(self.model.peft_config[ADAPTER])
         if self.initial:
-            state, config = _without_pissa(state, config, self.initial)
+            state, config = without_pissa(state, config, self.initial)
+        if not all(bool(value.isfinite().all()) for value in state.values()):
+            raise ModelError("the adapter has weights that are no numbers; it was not saved")
+        folder.mkdir(parents=True, exist_ok=True)
         config.inference_mode = True
         # PEFT puts the folder here from which the weights came; the id is what others can load.
         config.base_model_name_or_path, config.revision = self.base.public_id, self.base.revision or None
@@ -111,6 +133,7 @@ class Adapted:
         tokenizer.truncation_side = "left" if framing.truncation == "left" else "right"
         names = ["input_ids", "token_type_ids", "attention_mask"]
         tokenizer.model_input_names = names if takes_token_types(self.model) else [names[0], names[2]]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # what `save_pretrained` writes
         return tokenizer
 
     def logits(
@@ -119,7 +142,7 @@ class Adapted:
         """Returns logits, (B, K) float64; with `base`, those of the base and its untrained head."""
         if not base:
             return logits(self.model, inputs, self.reader.pad_id, batch_size, precision)
-        with adapter_off(self.model):
+        with base_alone(self.model, self.changed):
             return logits(self.model, inputs, self.reader.pad_id, batch_size, precision)
 
     def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None, base: bool = False) -> Array:
@@ -127,10 +150,10 @@ class Adapted:
         inputs = self.reader.read(texts, pairs)
         return softmax(self.logits(inputs, base)) if len(inputs) else torch.zeros(0, len(self.labels)).double().numpy()
 
-    def base_features(self, inputs: Inputs, precision: str = "fp32") -> Array:
-        """Returns what the frozen encoder, without the adapter, makes of each text: (B, 2 D) float64."""
-        with adapter_off(self.model):
-            return features(self.model, inputs, self.reader.pad_id, BATCH_SIZE, precision)
+    def base_view(self, inputs: Inputs, precision: str = "fp32") -> tuple[Array, Array]:
+        """Returns the base's logits, (B, K), and the frozen encoder's features, (B, 2 D), from one pass."""
+        with base_alone(self.model, self.changed):
+            return logits_and_features(self.model, inputs, self.reader.pad_id, BATCH_SIZE, precision)
 
     def merged(self) -> Any:
         """Returns a copy as a plain transformers classifier, the update added to its weights."""
@@ -159,7 +182,7 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         RunError: it is missing, of another kind, or without a head.
     """
     try:
-        kind = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("peft_type")
+        kind = dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))).get("peft_type")
         if kind != "LORA":
             raise RunError(f"{folder}: holds a {kind} adapter, expected LORA")
         config = LoraConfig.from_pretrained(str(folder))
@@ -192,29 +215,3 @@ def adapter_classes(folder: Path) -> int:
     except Exception as error:  # safetensors raises its own type, which it does not export
         raise RunError(f"{folder / WEIGHTS_FILE}: cannot be read ({error})") from error
     raise RunError(f"{folder}: no classification head was saved with the adapter; train it with task_type SEQ_CLS")
-
-
-def _without_pissa(
-    state: dict[str, Tensor], config: LoraConfig, initial: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], LoraConfig]:
-    """Returns the same update as plain LoRA of twice the rank, for the base as it was before PiSSA took its share.
-
-    PiSSA (Meng et al. 2024) moves s B0 A0 out of W. What was learned is s (B A - B0 A0) = s [B, -B0] [A; A0].
-    """
-    first = {name.replace(f".{ADAPTER}.", "."): value for name, value in initial.items()}
-    plain = {}
-    for name, value in state.items():
-        start = first.get(name)
-        if ".lora_A." in name and start is not None:
-            value = torch.cat([value.cpu(), start])
-        elif ".lora_B." in name and start is not None:
-            value = torch.cat([value.cpu(), -start], dim=1)
-        plain[name] = value
-    config.init_lora_weights = True
-    # alpha / rank is kept as it was.
-    config.r, config.lora_alpha = 2 * config.r, 2 * config.lora_alpha
-    config.rank_pattern = {k: 2 * v for k, v in config.rank_pattern.items()}
-    config.alpha_pattern = {k: 2 * v for k, v in config.alpha_pattern.items()}
-    if not all(math.isfinite(float(v.float().abs().max())) for v in plain.values()):
-        raise ModelError("the adapter has weights that are no numbers; it was not saved")
-    return plain, config

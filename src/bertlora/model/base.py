@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.models.auto.modeling_auto import (
@@ -68,6 +68,13 @@ class Base:
         """The safetensors files, in order; empty where the folder holds a config alone."""
         return sorted(self.folder.glob("model*.safetensors"))
 
+    def check_weights(self) -> None:
+        """Raises ModelError when there are no weights."""
+        if not self.weight_files:
+            raise ModelError(
+                f"model {self.id}: no model.safetensors; save the model as safetensors (nothing is unpickled here)"
+            )
+
     def sha256(self) -> str:
         """Returns the SHA-256 of the weights, an empty string where there are none."""
         digest = hashlib.sha256()
@@ -118,6 +125,9 @@ class Base:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             raise ModelError(f"model {self.id}: no usable tokenizer ({_first_line(error)})") from error
+        # Without its files transformers makes one that knows no word.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ModelError(f"model {self.id}: no usable tokenizer (no vocabulary); add the tokenizer's files")
         if tokenizer.pad_token_id is None:
             raise ModelError(
                 f"model {self.id}: its tokenizer has no padding token; name a model whose tokenizer has one"
@@ -139,7 +149,7 @@ def find_base(model: str) -> Base:
         if not (folder / "config.json").is_file():
             raise ModelError(f"model {model}: the folder has no config.json; name a transformers model folder")
         return Base(str(folder), folder.absolute())
-    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
+    if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model):
         raise ModelError(f"model {model}: is neither a folder with a config.json, nor a hub id, nor 'minilm'")
     return fetch_base(model)
 
@@ -151,12 +161,20 @@ def fetch_base(model: str, folder: Path | None = None) -> Base:
         HubError: the hub cannot be reached, or does not have it.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     if folder is None:
         try:
             cached = Path(snapshot_download(model, allow_patterns=WANTED_FILES, local_files_only=True))
-            return Base(model, cached, cached.name)
+            if (base := Base(model, cached, cached.name)).weight_files:
+                return base  # otherwise another program asked for a part of it, or the hub has no safetensors
+        except HFValidationError as error:
+            raise ModelError(f"model {model}: neither a folder nor a hub id ({_first_line(error)})") from error
         except LocalEntryNotFoundError:
             pass
     try:
@@ -179,15 +197,12 @@ def build_classifier(base: Base, labels: Sequence[str], encoder_dropout: float, 
     Raises:
         ModelError: there are no safetensors weights, or they do not fit the config.
     """
-    if not base.weight_files:
-        raise ModelError(
-            f"model {base.id}: no model.safetensors; save the model as safetensors (nothing is unpickled here)"
-        )
+    base.check_weights()
     config = base.config(labels, encoder_dropout)
     torch.manual_seed(seed)
     try:
         with quiet():
-            return AutoModelForSequenceClassification.from_pretrained(
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
                 base.folder,
                 config=config,
                 dtype=torch.float32,
@@ -195,9 +210,12 @@ def build_classifier(base: Base, labels: Sequence[str], encoder_dropout: float, 
                 # A checkpoint that has a head for other labels gets a new one.
                 ignore_mismatched_sizes=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"model {base.id}: cannot be loaded ({_first_line(error)})") from error
+    _check_encoder(base, model, loading)
+    return model
 
 
 def sketch_classifier(base: Base, labels: Sequence[str]) -> Any:
@@ -216,6 +234,11 @@ def new_modules(base: Base, model: nn.Module) -> list[str]:
     return head + _missing(base, model, prefix)
 
 
+def stored_names(base: Base) -> list[str]:
+    """Returns the names of the tensors in the checkpoint, as they are written there."""
+    return [key for path in base.weight_files for key in _keys(path)]
+
+
 def longest_input(config: Any) -> int:
     """Returns the most tokens, special tokens included, that the model has positions for."""
     positions = int(config.max_position_embeddings)
@@ -226,13 +249,25 @@ def longest_input(config: Any) -> int:
 
 def _missing(base: Base, model: nn.Module, prefix: str) -> list[str]:
     """Returns the encoder's modules of which the checkpoint has no weight at all; none if there is no checkpoint."""
-    stored = {_modern(key.removeprefix(f"{prefix}.")) for path in base.weight_files for key in _keys(path)}
+    stored = {_modern(key.removeprefix(f"{prefix}.")) for key in stored_names(base)}
     if not stored:
         return []
     encoder = getattr(model, prefix)
     lacking = {name.rpartition(".")[0] for name, _ in encoder.named_parameters() if name not in stored}
     present = {key.rpartition(".")[0] for key in stored}
     return [f"{prefix}.{name}" for name in sorted(lacking - present)]
+
+
+def _check_encoder(base: Base, model: nn.Module, loading: dict[str, Any]) -> None:
+    """Raises ModelError where the checkpoint lacks layers of the encoder: transformers would draw them at random."""
+    odd = [key for key, *_ in loading["mismatched_keys"]]
+    odd = [key for key in odd if key.startswith(f"{model.base_model_prefix}.")]
+    odd += [key for key in loading["missing_keys"] if re.search(r"\.\d+\.|embeddings\.word", key)]
+    if odd:
+        raise ModelError(
+            f"model {base.id}: its weights do not fit its config.json ({min(odd)} and {len(odd) - 1} more are missing "
+            "or of another shape); fetch both from the same model"
+        )
 
 
 def _modern(key: str) -> str:
@@ -244,7 +279,7 @@ def _keys(path: Path) -> list[str]:
     try:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
-    except Exception as error:  # safetensors raises its own type, which it does not export
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: not a safetensors file ({_first_line(error)})") from error
 
 

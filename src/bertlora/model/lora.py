@@ -14,7 +14,7 @@ the base. PEFT owns injection, format and variants; the linear layer itself is o
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -112,6 +112,8 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Returns the layer's output, (..., out) for x (..., in)."""
         name = self._active()
+        if self.disable_adapters and self.merged:
+            self.unmerge()
         if name is None:
             y: Tensor = self.base_layer(x)
             return y
@@ -221,7 +223,9 @@ def lora_parameters(model: nn.Module) -> int:
 @contextmanager
 def adapter_off(model: PeftModel) -> Iterator[None]:
     """Inside, the model is the base with its untrained head."""
-    with model.disable_adapter():
+    with ExitStack() as stack:
+        with quiet():  # PEFT warns that trained biases stay; `base_alone` sees to them
+            stack.enter_context(model.disable_adapter())
         yield
 
 

@@ -4,13 +4,13 @@ import json
 import math
 from typing import Any
 
-from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from bertlora.model.adapted import check_length
-from bertlora.model.base import find_base, quiet, sketch_classifier
+from bertlora.model.base import find_base, sketch_classifier
 from bertlora.model.lora import add_adapter, lora_parameters
 from bertlora.model.precision import choose_precision, speed
+from bertlora.model.saved import saved_state
 from bertlora.recipe import Recipe
 
 # Share of the matrix product's rate that training reached when it was measured (docs/performance.md).
@@ -38,9 +38,12 @@ def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.
     model = add_adapter(counted, base, sketch_classifier(base, names), counting=True)
     trainable, total = model.get_nb_trainable_parameters()
     config = base.config()
-    precision = choose_precision(recipe.precision)
+    precision = choose_precision(recipe.precision, config.model_type)
     flops = 4 * _linear_parameters(model)  # a token: forward, and backward to the activations
-    tokens = examples * mean_tokens * recipe.epochs
+    a_step = recipe.batch_size * recipe.gradient_accumulation
+    whole = math.ceil(examples / a_step) * recipe.epochs
+    steps = min(whole, recipe.max_steps or whole)
+    tokens = examples * mean_tokens * recipe.epochs * steps / max(whole, 1)
     return {
         "recipe_model": recipe.model,
         "architecture": config.model_type,
@@ -48,7 +51,7 @@ def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.
         "total": total,
         "trainable_percent": 100 * trainable / total,
         "lora_parameters": lora_parameters(model),
-        "adapter_bytes": _file_bytes(model),
+        "adapter_bytes": _file_bytes(model, doubled=recipe.variant == "pissa"),
         "model_bytes": 4 * (total - trainable),
         "targets": [name for name, m in model.get_base_model().named_modules() if hasattr(m, "lora_A")],
         "trained_whole": sorted(
@@ -59,9 +62,7 @@ def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.
             }
         ),
         "precision": precision,
-        "steps": math.ceil(examples / (recipe.batch_size * recipe.gradient_accumulation)) * recipe.epochs
-        if examples
-        else None,
+        "steps": steps or None,
         "memory_mib": round(_memory(recipe, config, total) / 2**20),
         "seconds": round(tokens * flops / (EFFICIENCY * speed(precision))) if tokens else None,
     }
@@ -72,15 +73,21 @@ def _linear_parameters(model: nn.Module) -> int:
     return sum(m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear) and "lora_" not in n)
 
 
-def _file_bytes(model: Any) -> int:
-    """Returns the size of adapter_model.safetensors: a length, a header padded to 8 bytes, and the tensors in fp32."""
-    with quiet():
-        state = get_peft_model_state_dict(model, adapter_name="default")
+def _file_bytes(model: Any, doubled: bool) -> int:
+    """Returns the size of adapter_model.safetensors: a length, a header padded to 8 bytes, and the tensors in fp32.
+
+    Args:
+        model: the sketch.
+        doubled: the adapter is saved at twice its rank, as PiSSA's is.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, tensor in state.items():
-        start, end = end, end + 4 * tensor.numel()
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    for name, tensor in sorted(saved_state(model).items()):
+        shape = list(tensor.shape)
+        if doubled and (".lora_A." in name or ".lora_B." in name):
+            shape[".lora_B." in name] *= 2
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
     return 8 + math.ceil(len(json.dumps(header, separators=(",", ":"))) / 8) * 8 + end
 
 

@@ -5,15 +5,31 @@ from functools import cache
 
 import torch
 
+from bertlora.errors import RecipeError
+
 # A product of the size of a small encoder's layers: texts' tokens, hidden size, feed-forward size.
 TOKENS, HIDDEN, WIDE = 1024, 384, 1536
 WORTH_IT = 1.5
+# DeBERTa's first version fills its attention mask with fp32's least number.
+FP32_ALONE = ("deberta",)
 
 
-def choose_precision(wanted: str) -> str:
-    """Returns `fp32` or `bf16`; `auto` gives bf16 where its products run at least 1.5 times as fast as fp32's."""
+def choose_precision(wanted: str, architecture: str = "") -> str:
+    """Returns `fp32` or `bf16`; `auto` gives bf16 where its products run at least 1.5 times as fast as fp32's.
+
+    Args:
+        wanted: `auto`, `fp32` or `bf16`.
+        architecture: transformers' model type; one that cannot run in bf16 gets fp32.
+
+    Raises:
+        RecipeError: bf16 is wanted of an architecture that cannot run in it.
+    """
+    if wanted == "bf16" and architecture in FP32_ALONE:
+        raise RecipeError(f"precision: got bf16, which transformers' {architecture} cannot run in; give fp32")
     if wanted != "auto":
         return wanted
+    if architecture in FP32_ALONE:
+        return "fp32"
     return "bf16" if speed("bf16") >= WORTH_IT * speed("fp32") else "fp32"
 
 

@@ -41,12 +41,14 @@ class Reader:
         """Returns the inputs of texts, or of pairs of texts.
 
         Raises:
-            InputError: something is no text.
+            InputError: something is no text, or a second text is missing.
         """
         for name, column in (("text", texts), ("second text", pairs or ())):
             for i, text in enumerate(column):
                 if not isinstance(text, str):
                     raise InputError(f"{name} {i}: got {type(text).__name__}, expected a string")
+        if pairs is not None and len(pairs) != len(texts):
+            raise InputError(f"got {len(texts)} texts and {len(pairs)} second texts, expected as many of each")
         second = None if pairs is None else tokenize(self.tokenizer, pairs)
         return Inputs(self.framing, tokenize(self.tokenizer, texts), second)
 
@@ -64,17 +66,24 @@ def logits(model: nn.Module, inputs: Inputs, pad_id: int, batch_size: int, preci
     return _batched(model, inputs, pad_id, batch_size, precision, lambda batch: model(**batch).logits)
 
 
-def features(model: nn.Module, inputs: Inputs, pad_id: int, batch_size: int, precision: str = "fp32") -> Array:
-    """Returns what the encoder makes of each text: first token and mean over tokens of its last layer, (B, 2 D)."""
-    inner = unwrapped(model)
-    encoder = getattr(inner, inner.base_model_prefix)
+def logits_and_features(
+    model: nn.Module, inputs: Inputs, pad_id: int, batch_size: int, precision: str = "fp32"
+) -> tuple[Array, Array]:
+    """Returns logits (B, K), and what the encoder makes of each text: first token and mean over tokens, (B, 2 D).
 
-    def ends(batch: dict[str, Tensor]) -> Tensor:
-        hidden = encoder(**batch).last_hidden_state.float()  # (B, T, D)
+    One pass gives both; the features are of the encoder's last layer.
+    """
+    classes = int(unwrapped(model).config.num_labels)
+
+    def both(batch: dict[str, Tensor]) -> Tensor:
+        output = model(**batch, output_hidden_states=True)
+        hidden = output.hidden_states[-1].float()  # (B, T, D)
         mask = batch["attention_mask"][..., None]  # (B, T, 1)
-        return torch.cat([hidden[:, 0], (hidden * mask).sum(1) / mask.sum(1)], dim=1)
+        mean = (hidden * mask).sum(1) / mask.sum(1)
+        return torch.cat([output.logits.float(), hidden[:, 0], mean], dim=1)
 
-    return _batched(model, inputs, pad_id, batch_size, precision, ends)
+    values = _batched(model, inputs, pad_id, batch_size, precision, both)
+    return values[:, :classes], values[:, classes:]
 
 
 def _batched(

@@ -68,7 +68,7 @@ def target_modules(
         adapt_last_layers: keep the last K layers alone; 0 keeps all.
 
     Raises:
-        RecipeError: a target matches no layer, or K is more than the model has.
+        RecipeError: there is no target, one matches no layer, or K is more than the model has.
     """
     linears = encoder_linears(model, whole)
     wanted: set[str] = set()
@@ -81,7 +81,14 @@ def target_modules(
                 f"roles: {', '.join(ROLES)}; modules: {', '.join(ends)}{suggestion(target, [*ROLES, *ends])}"
             )
         wanted.update(found)
-    return [name for name in _last_layers(linears, adapt_last_layers) if name in wanted]
+    kept = [name for name in _last_layers(linears, adapt_last_layers) if name in wanted]
+    if not kept:
+        raise RecipeError(
+            f"adapt_last_layers: got {adapt_last_layers}, but the targets match no layer among these; name others"
+            if wanted
+            else f"targets: got none, expected at least one; roles: {', '.join(ROLES)}"
+        )
+    return kept
 
 
 def matching(model: PreTrainedModel, target: str, linears: Sequence[str]) -> list[str]:

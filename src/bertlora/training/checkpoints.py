@@ -22,6 +22,7 @@ class Progress:
 
     Attributes:
         identity: fingerprint of the data.
+        precision: `fp32` or `bf16`; what `auto` came to, since a second measurement may come out otherwise.
         step: optimiser steps done.
         epoch: epochs finished.
         batch: steps done in the epoch under way.
@@ -35,6 +36,7 @@ class Progress:
 
     micro_batch: int
     identity: str = ""
+    precision: str = "fp32"
     step: int = 0
     epoch: int = 0
     batch: int = 0

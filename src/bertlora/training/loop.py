@@ -95,7 +95,7 @@ class Training:
     ) -> None:
         self.recipe, self.train, self.validation, self.checkpoints = recipe, train, validation, checkpoints
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        self.precision = choose_precision(recipe.precision)
+        self.precision = choose_precision(recipe.precision, adapted.architecture)
         self.lengths = train.inputs.lengths
         self.plain, self.pad_id = adapted.model, adapted.reader.pad_id
         self.takes_types = takes_token_types(adapted.model)
@@ -107,7 +107,7 @@ class Training:
         self.steps_per_epoch = -(-len(train) // self.batch_size)
         self.steps = recipe.epochs * self.steps_per_epoch
         self.steps = min(self.steps, recipe.max_steps or self.steps)
-        self.progress = Progress(micro_batch=recipe.batch_size, identity=identity)
+        self.progress = Progress(recipe.batch_size, identity, self.precision)
         self.start = trained_state(self.plain)
         self.best = self.start
         torch.manual_seed(recipe.seed)
@@ -287,6 +287,7 @@ class Training:
                     f"{run}: was begun on other data; name the same data, or give --overwrite to start again"
                 )
             self.progress, trained, self.best = found
+            self.precision = self.progress.precision
             if {n: t.shape for n, t in trained.items()} != {n: t.shape for n, t in self.start.items()}:
                 raise RunError(f"{run}: was begun with another model or adapter; give --overwrite to start again")
             load_trained_state(self.plain, trained)

@@ -1,0 +1,71 @@
+"""Running the command line: in this process with `answer`, or in one of its own with `start`."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bertlora.cli import main
+
+SMALL = ("--max-length", "32", "--precision", "fp32", "--rank", "2", "--batch-size", "8")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command gave back."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object on stdout."""
+        value = json.loads(self.out)
+        assert isinstance(value, dict)
+        assert self.out.count("\n") == 1
+        return value
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON objects on stdout, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def answer(capsys: pytest.CaptureFixture[str], *argv: object) -> Answer:
+    """Runs a verb in this process."""
+    capsys.readouterr()
+    try:
+        status = main([str(word) for word in argv])
+    except SystemExit as left:  # argparse, after a help page
+        status = int(left.code or 0)
+    captured = capsys.readouterr()
+    return Answer(status, captured.out, captured.err)
+
+
+def good(capsys: pytest.CaptureFixture[str], *argv: object) -> Answer:
+    """Runs a verb in this process, and checks that it went well."""
+    found = answer(capsys, *argv)
+    assert found.status == 0, found.err
+    assert "Traceback" not in found.err
+    return found
+
+
+def start(*argv: object, env: dict[str, str] | None = None, **more: Any) -> subprocess.Popen[bytes]:
+    """Starts a verb in a process of its own, with pipes."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-m", "bertlora", *(word if isinstance(word, bytes) else str(word) for word in argv)]
+    return subprocess.Popen(command, env=os.environ | (env or {}), **(pipes | more))
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, and every folder with None."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }

@@ -1,0 +1,107 @@
+"""What `import bertlora` gives, and how little it loads; the tree of errors."""
+
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import bertlora
+from bertlora import errors
+
+HEAVY = ["torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "pandas", "pyarrow", "datasets", "numpy"]
+
+BASES = {
+    "BertloraError": Exception,
+    "InputError": ValueError,
+    "DataError": ValueError,
+    "RecipeError": ValueError,
+    "ModelError": ValueError,
+    "RunError": ValueError,
+    "OutputError": OSError,
+    "HubError": OSError,
+    "HealthError": RuntimeError,
+}
+
+
+def loaded_after(statement: str) -> list[str]:
+    """The heavy libraries that a fresh interpreter has loaded after a statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_exported_members() -> None:
+    assert sorted(bertlora.__all__) == ["BertloraError", "LoraClassifier", "Recipe", "Run", "__version__"]
+    for name in bertlora.__all__:
+        assert getattr(bertlora, name) is not None
+    assert bertlora.__version__ == version("bertlora")
+
+
+def test_exported_members_are_the_ones_at_home() -> None:
+    assert bertlora.LoraClassifier is importlib.import_module("bertlora.classifier").LoraClassifier
+    assert bertlora.Run is importlib.import_module("bertlora.run").Run
+
+
+def test_an_unknown_member_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'bertlora' has no attribute 'Lora'"):
+        bertlora.Lora  # noqa: B018
+
+
+def test_public_members_are_documented() -> None:
+    members = [bertlora.LoraClassifier, bertlora.Run, bertlora.Recipe]
+    for member in members:
+        assert member.__doc__
+        public = {name: f for name, f in vars(member).items() if not name.startswith("_") and inspect.isroutine(f)}
+        assert all(inspect.getdoc(getattr(member, name)) for name in public), public
+
+
+def test_import_loads_no_torch() -> None:
+    assert loaded_after("import bertlora") == []
+    assert loaded_after("from bertlora import Recipe, BertloraError; Recipe.named('default')") == []
+
+
+def test_the_command_line_loads_no_torch_until_a_verb_needs_it() -> None:
+    assert loaded_after("import bertlora.cli") == []
+
+
+def test_the_classifier_does_load_torch() -> None:
+    assert "torch" in loaded_after("from bertlora import LoraClassifier")
+
+
+# Errors
+
+
+def test_the_tree_is_complete() -> None:
+    found = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
+    assert set(found) == set(BASES)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_each_error_is_ours_and_of_a_standard_type(name: str) -> None:
+    kind = getattr(errors, name)
+    assert issubclass(kind, errors.BertloraError)
+    assert issubclass(kind, BASES[name])
+    assert str(kind("where: what")) == "where: what"
+    assert kind.__doc__
+
+
+def test_inputs_share_a_parent() -> None:
+    for kind in (errors.DataError, errors.RecipeError, errors.ModelError):
+        assert issubclass(kind, errors.InputError)
+
+
+def test_the_docstring_draws_the_tree() -> None:
+    drawn = re.findall(r"(\w+Error) +\((\w+)\)", errors.__doc__ or "")
+    assert {name: getattr(__import__("builtins"), base) for name, base in drawn}.items() <= BASES.items()
+    assert all(name in (errors.__doc__ or "") for name in BASES)
+
+
+@pytest.mark.parametrize(("word", "said"), [("postive", "; did you mean 'positive'?"), ("xyz", ""), ("", "")])
+def test_suggestion(word: str, said: str) -> None:
+    assert errors.suggestion(word, ["negative", "positive"]) == said

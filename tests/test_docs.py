@@ -1,0 +1,64 @@
+"""The documents tell the truth: commands, file tree, links."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bertlora.cli import VERBS
+from bertlora.cli.registry import build_parser, parse
+from bertlora.recipe import recipe_names
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_commands_page_is_the_help_pages() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_commands.py"))["commands"]()
+    assert made == (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+def test_every_verb_and_recipe_is_in_the_readme() -> None:
+    assert [name for name in VERBS if f"bertlora {name}" not in README] == []
+    assert [name for name in recipe_names() if f"`{name}`" not in README] == []
+
+
+def test_first_screen_has_the_two_commands() -> None:
+    first = "\n".join(README.splitlines()[:60])
+    assert "make demo" in first
+    assert "make test" in first
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_in_documents_parse(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("bertlora ")]
+    for command in commands:
+        words = shlex.split(re.split(r"\s[|>]\s", command, maxsplit=1)[0], comments=True)
+        assert parse(build_parser(), words[1:]).verb in VERBS
+    if page.name == "README.md":
+        assert len(commands) > 8
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    block = re.search(r"```text\nsrc/bertlora/\n(.*?)```", README, flags=re.DOTALL)
+    assert block is not None
+    named = re.findall(r"^  (\S+)", block.group(1), flags=re.MULTILINE)
+    rooms = [f"{p.name}/" if p.is_dir() else p.name for p in (ROOT / "src" / "bertlora").iterdir()]
+    ignored = {"__pycache__/", "py.typed", "__main__.py"}
+    assert sorted(named) == sorted(set(rooms) - ignored)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_no_document_names_a_path_of_a_machine() -> None:
+    assert [page.name for page in PAGES if re.search(r"/(root|work|home|tmp)/", page.read_text(encoding="utf-8"))] == []

@@ -1,0 +1,176 @@
+"""Outputs that are either whole or not there, also when the disk is full."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from bertlora.errors import OutputError
+from bertlora.files import check_vacant, megabytes, replace_folder, size_of, whole_folder, write_whole
+
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below, hidden ones too, with its text."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def fail_to(monkeypatch: pytest.MonkeyPatch, method: str, when: str = "") -> None:
+    """Lets a method of Path fail for paths that have `when` in their name."""
+    whole = getattr(Path, method)
+
+    def full(self: Path, *args: object, **options: object) -> object:
+        if when in self.name:
+            raise NO_SPACE
+        return whole(self, *args, **options)
+
+    monkeypatch.setattr(Path, method, full)
+
+
+def fill(folder: Path, overwrite: bool = False, error: BaseException | None = None) -> None:
+    with whole_folder(folder, overwrite) as partial:
+        (partial / "a.txt").write_text("new")
+        if error is not None:
+            raise error
+        (partial / "b.txt").write_text("new")
+
+
+# Folders
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "deep" / "out") as partial:
+        (partial / "a.txt").write_text("new")
+        assert not (tmp_path / "deep" / "out").exists()
+    assert tree(tmp_path) == {"deep/out/a.txt": "new"}
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OutputError("in the way")])
+def test_a_failure_leaves_nothing_and_is_passed_on(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        fill(tmp_path / "out", error=error)
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), NO_SPACE])
+def test_a_failure_keeps_the_old_folder(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("old")
+    with pytest.raises((ValueError, OutputError)):
+        fill(tmp_path / "out", overwrite=True, error=error)
+    assert tree(tmp_path) == {"out/a.txt": "old"}
+
+
+def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"out: cannot be written \(No space left on device\); nothing was kept"):
+        fill(tmp_path / "out", error=NO_SPACE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_to(monkeypatch, "mkdir", "partial")
+    with pytest.raises(OutputError, match="No space left on device"):
+        fill(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rename_that_fails_brings_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "out")
+    fail_to(monkeypatch, "rename", "partial")
+    with pytest.raises(OutputError, match="cannot be written"):
+        fill(tmp_path / "out", overwrite=True)
+    monkeypatch.undo()
+    assert tree(tmp_path) == {"out/a.txt": "new", "out/b.txt": "new"}
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError, match="holds something already; name another folder, or give --overwrite"):
+        fill(tmp_path)
+    assert tree(tmp_path) == {"letter.txt": "dear"}
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    fill(tmp_path / "out")
+    assert tree(tmp_path) == {"out/a.txt": "new", "out/b.txt": "new"}
+
+
+def test_overwrite_replaces_all(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "c.txt").write_text("old")
+    fill(tmp_path / "out", overwrite=True)
+    assert tree(tmp_path) == {"out/a.txt": "new", "out/b.txt": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_replace_folder(tmp_path: Path) -> None:
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+    replace_folder(tmp_path / "new", tmp_path / "old")
+    assert tree(tmp_path) == {"old/a.txt": "new"}
+
+
+# Before anything is written
+
+
+def test_a_file_in_the_way_is_refused_even_with_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="is a file, expected a folder"):
+            check_vacant(tmp_path / "out", overwrite)
+    with pytest.raises(OutputError, match="is not a folder that may be written to"):
+        check_vacant(tmp_path / "out" / "below", False)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_parent_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with pytest.raises(OutputError, match="may be written to"):
+            check_vacant(tmp_path / "out", False)
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_nothing_in_the_way(tmp_path: Path) -> None:
+    assert check_vacant(tmp_path / "new", False) is None
+    assert check_vacant(tmp_path, False) is None
+    assert not (tmp_path / "new").exists()
+
+
+# Files
+
+
+def test_write_whole(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.txt", "héllo\n")
+    write_whole(tmp_path / "a.txt", "naïve\n")
+    assert (tmp_path / "a.txt").read_bytes() == "naïve\n".encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("method", ["write_text", "replace"])
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    write_whole(tmp_path / "a.txt", "old")
+    fail_to(monkeypatch, method)
+    with pytest.raises(OutputError, match=r"a\.txt: cannot be written \(No space left on device\)"):
+        write_whole(tmp_path / "a.txt", "new")
+    monkeypatch.undo()
+    assert tree(tmp_path) == {"a.txt": "old"}
+
+
+# Sizes
+
+
+def test_sizes(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a").write_bytes(b"x" * 10)
+    (tmp_path / "deep" / "b").write_bytes(b"x" * 5)
+    assert size_of(tmp_path) == 15
+    sizes = [megabytes(size) for size in (152_000, 999_499, 1_000_000, 90_900_000, 1_234_500_000)]
+    assert sizes == ["152 KB", "999 KB", "1.0 MB", "90.9 MB", "1,234.5 MB"]

@@ -1,0 +1,29 @@
+"""The notebook runs from top to bottom, and the outputs kept in it are those of its own cells."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quickstart.ipynb"
+
+
+def text_of(cell: nbformat.NotebookNode) -> str:
+    """Returns what a cell printed and returned."""
+    return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Jupyter's own
+def test_it_runs_and_tells_the_same_story() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    kept = [text_of(cell) for cell in notebook.cells if cell.cell_type == "code"]
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    now = [text_of(cell) for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(kept)
+    # What does not depend on the machine's arithmetic is the same to the letter: rows, texts, labels.
+    assert now[:2] == kept[:2]
+    assert [bool(text) for text in now] == [bool(text) for text in kept]
+    assert "largest difference of a logit: " in now[-2]
+    assert float(now[-2].split("largest difference of a logit: ")[1].split()[0]) < 1e-5

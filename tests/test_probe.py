@@ -1,0 +1,74 @@
+"""The linear probe: scikit-learn's regression, its standardisation folded in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from small_training import TEXTS, examples, run_all, small_recipe
+
+from bertlora.evaluation import probe as module
+from bertlora.evaluation.probe import fit_probe
+from bertlora.model.adapted import Adapted
+from bertlora.training.loop import Training
+
+Tiny = Callable[[str], Path]
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes"),
+    [([1, 0] * 8, 2), ([0, 1, 2, 1] * 4, 3), ([3, 1] * 8, 4), ([0, 2, 3, 2] * 4, 5)],
+    ids=["two", "three", "two of four", "three of five"],
+)
+def test_folded_probe_equals_scikit_learn(tiny: Tiny, ids: list[int], classes: int) -> None:
+    adapted = Adapted.fresh(small_recipe(tiny("bert")), [f"class {i}" for i in range(classes)])
+    train = examples(adapted, TEXTS, ids)
+    probe = fit_probe(adapted, train, seed=0)
+    assert probe is not None
+    _, features = adapted.base_view(train.inputs)
+    ours = softmax(probe.logits(features), axis=1)
+    pipeline = make_pipeline(
+        StandardScaler(), LogisticRegression(C=module.REGULARISATION, max_iter=module.MAX_ITERATIONS)
+    )
+    theirs = pipeline.fit(features, ids).predict_proba(features)
+    assert probe.weight.shape == (classes, features.shape[1])
+    seen = sorted(set(ids))
+    assert ours[:, seen] == pytest.approx(theirs, abs=1e-9)
+    assert ours[:, [i for i in range(classes) if i not in seen]].sum() == 0
+
+
+def test_no_probe_for_a_single_class(tiny: Tiny) -> None:
+    adapted = Adapted.fresh(small_recipe(tiny("bert")), ["a", "b"])
+    assert fit_probe(adapted, examples(adapted, TEXTS[:3], [1, 1, 1]), seed=0) is None
+
+
+@pytest.mark.parametrize(("bias", "variant"), [("none", "lora"), ("all", "lora"), ("none", "pissa"), ("none", "dora")])
+def test_the_probe_does_not_depend_on_the_adapter(tiny: Tiny, bias: str, variant: str) -> None:
+    recipe = small_recipe(tiny("bert"), bias=bias, variant=variant)
+    adapted = Adapted.fresh(recipe, ["a", "b"])
+    train = examples(adapted, TEXTS, [1, 0] * 8)
+    before = fit_probe(adapted, train, seed=0)
+    run_all(Training(adapted, recipe, train, train))
+    after = fit_probe(adapted, train, seed=0)
+    assert before is not None
+    assert after is not None
+    assert np.array_equal(before.weight, after.weight)
+
+
+def test_many_rows_are_sampled_by_the_seed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = Adapted.fresh(small_recipe(tiny("bert")), ["a", "b"])
+    train = examples(adapted, TEXTS, [1, 0] * 8)
+    whole = fit_probe(adapted, train, seed=0)
+    monkeypatch.setattr(module, "MAX_ROWS", 10)
+    first, again, other = (fit_probe(adapted, train, seed=seed) for seed in (0, 0, 1))
+    assert whole is not None
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert np.array_equal(first.weight, again.weight)
+    assert not np.array_equal(first.weight, other.weight)
+    assert not np.array_equal(first.weight, whole.weight)
