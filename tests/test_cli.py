@@ -260,7 +260,7 @@ def test_label_names_are_shown_and_data_keep_their_own(
 def test_an_interrupted_run_resumes_to_the_same_end(
     tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
 ) -> None:
-    how = (reviews, *model, "--epochs", 60, "--lora-dropout", 0.1)
+    how = (reviews, *model, "--epochs", 40, "--lora-dropout", 0.1)
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     with start("train", *how, "--out", tmp_path / "a", env=threads) as process:
         assert process.stderr is not None
