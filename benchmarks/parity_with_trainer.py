@@ -25,7 +25,8 @@ from bertlora.model.base import build_classifier, find_base, new_modules, quiet
 from bertlora.model.precision import choose_precision
 from bertlora.model.roles import target_modules
 from bertlora.recipe import Recipe
-from bertlora.training.loop import Examples, Training
+from bertlora.training.events import Examples
+from bertlora.training.loop import Training
 
 
 def main() -> None:

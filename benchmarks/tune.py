@@ -20,7 +20,8 @@ import pandas as pd
 from bertlora.model.adapted import Adapted
 from bertlora.model.predict import Reader
 from bertlora.recipe import Recipe, parse_value
-from bertlora.training.loop import Examples, Training
+from bertlora.training.events import Examples
+from bertlora.training.loop import Training
 
 
 def main() -> None:

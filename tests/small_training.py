@@ -12,7 +12,8 @@ from bertlora.model.adapted import Adapted
 from bertlora.model.lora import trained_state
 from bertlora.recipe import Recipe
 from bertlora.training import loop
-from bertlora.training.loop import Evaluation, Examples, Step, Training
+from bertlora.training.events import Evaluation, Examples, Step
+from bertlora.training.loop import Training
 
 GOOD = [
     "a joy",

@@ -25,7 +25,8 @@ from bertlora.errors import OutputError, RunError
 from bertlora.recipe import Recipe
 from bertlora.training import loop
 from bertlora.training.checkpoints import FOLDER, drop_checkpoint, load_checkpoint, save_checkpoint
-from bertlora.training.loop import Evaluation, Training
+from bertlora.training.events import Evaluation
+from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
 

@@ -27,7 +27,7 @@ OUT_OF_MEMORY = [
 def limit_memory(monkeypatch: pytest.MonkeyPatch, texts: int, error: BaseException) -> list[int]:
     """Lets the loss fail for more than so many texts at once; returns the sizes that were tried."""
     tried: list[int] = []
-    loss = Training._loss
+    loss = Training._summed_loss
 
     def limited(self: Training, rows: list[int]) -> Any:
         tried.append(len(rows))
@@ -35,7 +35,7 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, texts: int, error: BaseExcepti
             raise error
         return loss(self, rows)
 
-    monkeypatch.setattr(Training, "_loss", limited)
+    monkeypatch.setattr(Training, "_summed_loss", limited)
     return tried
 
 
@@ -60,7 +60,7 @@ def test_memory_that_runs_out_half_way_counts_no_gradient_twice(tiny: Tiny, monk
     recipe = small_recipe(tiny("bert"), batch_size=4, gradient_accumulation=2, learning_rate=1e-3, epochs=1)
     expected = small_training(recipe.replace(batch_size=2, gradient_accumulation=4))
     losses(expected)
-    loss, calls = Training._loss, []
+    loss, calls = Training._summed_loss, []
 
     def second_fails(self: Training, rows: list[int]) -> Any:
         calls.append(len(rows))
@@ -68,7 +68,7 @@ def test_memory_that_runs_out_half_way_counts_no_gradient_twice(tiny: Tiny, monk
             raise torch.OutOfMemoryError("CUDA out of memory")
         return loss(self, rows)
 
-    monkeypatch.setattr(Training, "_loss", second_fails)
+    monkeypatch.setattr(Training, "_summed_loss", second_fails)
     training = small_training(recipe)
     losses(training)
     assert calls[:4] == [4, 4, 2, 2]
@@ -94,10 +94,10 @@ def test_other_faults_are_not_taken_for_memory(tiny: Tiny, monkeypatch: pytest.M
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rate(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    loss = Training._loss
+    loss = Training._summed_loss
     training = small_training(small_recipe(tiny("bert"), learning_rate=0.25))
     monkeypatch.setattr(
-        Training, "_loss", lambda self, rows: loss(self, rows) * (value if self.progress.step == 2 else 1.0)
+        Training, "_summed_loss", lambda self, rows: loss(self, rows) * (value if self.progress.step == 2 else 1.0)
     )
     with pytest.raises(HealthError, match=r"step 3: the loss is (nan|inf); the learning rate of 0\.1875 "):
         run_all(training)
@@ -114,8 +114,8 @@ def test_an_adapter_that_does_not_move_stops_the_run(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, weight_decay: float
 ) -> None:
     """Weight decay shrinks A even where no gradient comes."""
-    loss = Training._loss
-    monkeypatch.setattr(Training, "_loss", lambda self, rows: loss(self, rows) * 0.0)
+    loss = Training._summed_loss
+    monkeypatch.setattr(Training, "_summed_loss", lambda self, rows: loss(self, rows) * 0.0)
     with pytest.raises(HealthError, match="step 4: no adapter weight has moved"):
         run_all(small_training(small_recipe(tiny("bert"), weight_decay=weight_decay)))
 

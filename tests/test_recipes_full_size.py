@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers
 
-from bertlora.classifier import train_run
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.model.base import find_base, quiet
+from bertlora.pipeline import train_run
 from bertlora.recipe import Recipe
 from bertlora.run import Run
 

@@ -13,16 +13,17 @@ import pytest
 from safetensors.numpy import load_file
 from small_training import small_recipe, without_timings
 
-import bertlora.classifier
-from bertlora.classifier import check_run_folder, split_examples, train_run
+import bertlora.pipeline
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.errors import HealthError, OutputError, RecipeError, RunError
 from bertlora.evaluation.verdict import evaluate_run
 from bertlora.files import size_of
+from bertlora.pipeline import check_run_folder, split_examples, train_run
 from bertlora.recipe import Recipe
 from bertlora.run import Run, read_manifest
 from bertlora.training import trackers
-from bertlora.training.loop import Evaluation, Step, Training
+from bertlora.training.events import Evaluation, Step
+from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
 SAMPLES = ("i loved it, a joy", "a dull mess")
@@ -120,13 +121,13 @@ def test_a_second_training_does_not_tokenise(
     tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    tokenize = bertlora.classifier.tokenize
+    tokenize = bertlora.pipeline.tokenize
 
     def counting(tokenizer: Any, texts: Any) -> Any:
         asked.append(len(texts))
         return tokenize(tokenizer, texts)
 
-    monkeypatch.setattr(bertlora.classifier, "tokenize", counting)
+    monkeypatch.setattr(bertlora.pipeline, "tokenize", counting)
     train_run(data, brisk_recipe(tiny), tmp_path / "first")
     assert asked == [data.rows["train"], data.rows["validation"]]
     assert list((data.folder / "tokens").rglob("*.npy"))
@@ -193,8 +194,8 @@ def test_folders_that_cannot_take_a_run(tmp_path: Path) -> None:
 def test_a_run_that_fails_has_no_manifest(
     tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = Training._loss
-    monkeypatch.setattr(Training, "_loss", lambda self, rows: loss(self, rows) * float("nan"))
+    loss = Training._summed_loss
+    monkeypatch.setattr(Training, "_summed_loss", lambda self, rows: loss(self, rows) * float("nan"))
     with pytest.raises(HealthError, match="loss is nan"):
         train_run(data, brisk_recipe(tiny), tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()

@@ -25,7 +25,8 @@ from small_training import (
 )
 
 from bertlora.model.adapted import Adapted
-from bertlora.training.loop import Examples, Training
+from bertlora.training.events import Examples
+from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
 
@@ -102,9 +103,9 @@ def test_accumulating_2_times_4_equals_a_batch_of_8(tiny: Tiny, count: int, clas
 def test_balanced_weights_follow_the_formula(tiny: Tiny) -> None:
     ids = [1] * 12 + [0] * 4
     training = small_training(small_recipe(tiny("bert"), class_weights="balanced"), ids=ids)
-    assert training.class_weights is not None
-    assert training.class_weights.tolist() == pytest.approx([16 / (2 * 4), 16 / (2 * 12)])
-    assert small_training(small_recipe(tiny("bert")), ids=ids).class_weights is None
+    assert training.loss.class_weights is not None
+    assert training.loss.class_weights.tolist() == pytest.approx([16 / (2 * 4), 16 / (2 * 12)])
+    assert small_training(small_recipe(tiny("bert")), ids=ids).loss.class_weights is None
 
 
 def test_the_weighted_loss_is_torchs_own(tiny: Tiny) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from small_training import BAD, GOOD, examples, small_recipe
 
-from bertlora.classifier import split_examples, train_run
 from bertlora.data.prepared import prepare
 from bertlora.evaluation.comparison import mcnemar
 from bertlora.evaluation.verdict import evaluate_run
+from bertlora.pipeline import split_examples, train_run
 from bertlora.run import Run
-from bertlora.training.loop import Examples
+from bertlora.training.events import Examples
 
 KEYS = {
     "n",

@@ -1,147 +1,23 @@
-"""The conductor: the whole story, from texts and labels to an adapter that predicts, on one screen.
-
-`train_run` tells it for prepared data and a run folder, `LoraClassifier` for lists of texts in memory.
-"""
+"""LoraClassifier: texts and labels in memory, in scikit-learn's manner."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from bertlora.data.prepared import Prepared
-from bertlora.data.tokens import Inputs, kept_tokens, tokenize, tokenizer_key
-from bertlora.errors import DataError, OutputError, RecipeError, RunError, suggestion
-from bertlora.evaluation.probe import fit_probe
-from bertlora.files import check_vacant, write_whole, writing
+from bertlora.errors import DataError, OutputError, suggestion
+from bertlora.files import check_vacant
 from bertlora.model.adapted import Adapted
-from bertlora.model.predict import Reader
+from bertlora.pipeline import shown_labels, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run import MANIFEST, Run, save_run
-from bertlora.training.checkpoints import drop_checkpoint
-from bertlora.training.loop import Evaluation, Examples, Step, Training
-from bertlora.training.trackers import check_tracker, tracking
-
-Listener = Callable[[Step | Evaluation], None]
-
-
-def train_run(
-    data: Prepared, recipe: Recipe, out: Path, *, resume: bool = False, on_event: Listener = lambda _: None
-) -> dict[str, Any]:
-    """Trains on prepared data and writes the run folder.
-
-    Args:
-        data: the prepared data; the validation split, if there is one, chooses the best adapter.
-        recipe: how.
-        out: the run folder; see `check_run_folder`.
-        resume: go on from the checkpoint in `out`.
-        on_event: called with each step and each evaluation.
-
-    Returns:
-        What `train --json` prints.
-
-    Raises:
-        BertloraError: bad data, recipe or base, before anything is written; or training that cannot succeed.
-    """
-    check_tracker(recipe)
-    labels = shown_labels(recipe, data.labels)
-    adapted = Adapted.fresh(recipe, labels)
-    train, validation = (split_examples(adapted.reader, data, split) for split in ("train", "validation"))
-    samples = list(recipe.samples)
-    before = adapted.probabilities(samples, base=True)
-    training = Training(adapted, recipe, train, validation, out, resume, data.fingerprint)
-    # Of several processes one alone writes; making `training` has waited for all.
-    main = training.accelerator.is_main_process
-    if main:
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "recipe.toml", recipe.to_toml())
-    with tracking(recipe, out) as track:
-        for event in training.run():
-            on_event(event)
-            if isinstance(event, Evaluation):
-                track(event)
-    metrics = {"run": str(out), **_metrics(training)}
-    metrics["samples"] = _sample_lines(labels, samples, before, adapted.probabilities(samples))
-    if main:
-        save_run(
-            out,
-            adapted,
-            recipe,
-            metrics,
-            source_labels=list(data.labels),
-            pairs=data.has_pairs,
-            data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
-            probe=fit_probe(adapted, train, recipe.seed, training.precision),
-        )
-        drop_checkpoint(out)
-    training.accelerator.wait_for_everyone()
-    return metrics
-
-
-def check_run_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """Raises RunError or OutputError when `out` cannot take a run: it holds one, or something else."""
-    finished, begun = (out / MANIFEST).is_file(), (out / "recipe.toml").is_file()
-    if resume and finished:
-        raise RunError(f"{out}: the run is finished, there is nothing to resume; name another folder for a new one")
-    if resume and not begun:
-        raise RunError(f"{out}: holds no run to resume; leave out --resume")
-    if begun and not (finished or resume or overwrite):
-        raise OutputError(f"{out}: holds a run that did not finish; give --resume to continue it, or --overwrite")
-    if not resume:
-        check_vacant(out, overwrite)
-
-
-def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
-    """Returns the names to show: the recipe's `label_names`, or the data's own."""
-    if not recipe.label_names:
-        return list(labels)
-    if len(recipe.label_names) != len(labels):
-        raise RecipeError(f"label_names: got {len(recipe.label_names)}, expected one for each of {', '.join(labels)}")
-    return list(recipe.label_names)
-
-
-def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
-    """Returns a split of prepared data, tokenised once and then read from disk; empty where it has no such split."""
-    if not data.rows.get(split):
-        return Examples(reader.read([]), np.zeros(0, dtype=np.int64))
-    rows = data.split(split)
-    kept = data.folder / "tokens" / tokenizer_key(reader.tokenizer)
-    first = kept_tokens(kept, f"{split}.text", lambda: tokenize(reader.tokenizer, rows.texts))
-    pairs = rows.pairs
-    second = None if pairs is None else kept_tokens(kept, f"{split}.pair", lambda: tokenize(reader.tokenizer, pairs))
-    return Examples(Inputs(reader.framing, first, second), rows.labels)
-
-
-def _metrics(training: Training) -> dict[str, Any]:
-    """Returns the figures of a finished training; `validation` is the evaluation whose adapter is kept."""
-    history = training.progress.history
-    best = max((e for e in history if e["best"]), key=lambda e: e["step"])
-    validation = {"accuracy": best["accuracy"], "loss": best["validation_loss"], "epoch": best["epoch"]}
-    return {"train": training.summary(), "validation": validation, "epochs": history}
-
-
-def _sample_lines(labels: list[str], texts: list[str], before: Any, after: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "text": text,
-            "before": labels[int(b.argmax())],
-            "after": labels[int(a.argmax())],
-            "confidence": float(a.max()),
-        }
-        for text, b, a in zip(texts, before, after, strict=True)
-    ]
-
-
-def _folder_from(out: Path, folder: Path) -> str:
-    """Returns `folder` relative to the run where it lies inside, so that the run can be moved."""
-    inside = folder.absolute().is_relative_to(out.absolute())
-    return str(folder.absolute().relative_to(out.absolute()) if inside else folder.absolute())
+from bertlora.training.events import Examples
+from bertlora.training.loop import Training
 
 
 class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
@@ -199,7 +75,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         for _ in training.run():
             pass
         self.history_ = training.progress.history
-        self._metrics = _metrics(training)
+        self._metrics = training_metrics(training)
         return self
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
@@ -290,7 +166,7 @@ def _labels(y: Any) -> npt.NDArray[Any]:
     labels = np.asarray(y)
     if labels.ndim != 1:
         raise DataError(f"y: got shape {labels.shape}, expected (N,) labels")
-    missing = np.flatnonzero(pd.isna(labels))
+    missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])  # NaN is not itself
     if len(missing):
         raise DataError(f"y: row {missing[0]} has no label; leave such rows out")
     if labels.dtype != object:

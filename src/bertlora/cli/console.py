@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from bertlora.training.loop import Evaluation, Step
+    from bertlora.training.events import Evaluation, Step
 
 
 def say(message: str) -> None:
@@ -63,7 +63,7 @@ class TrainingDisplay:
 
     def __call__(self, event: "Step | Evaluation") -> None:
         """Takes what the training loop yields."""
-        from bertlora.training.loop import Step
+        from bertlora.training.events import Step
 
         if isinstance(event, Step):
             self._bar.update(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bertlora.data.prepared import Prepared
     from bertlora.run import Run
-    from bertlora.training.loop import Examples
+    from bertlora.training.events import Examples
 
 SOURCES = (
     "a CSV, TSV, JSONL or Parquet file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE validation=FILE test=FILE"
@@ -68,7 +68,7 @@ def labelled_rows(args: Arguments, run: "Run") -> "Examples":
         DataError: the run's data has gone, the split is missing, or the labels are others.
     """
     from bertlora.data.prepared import Prepared, is_prepared, read_rows
-    from bertlora.training.loop import Examples
+    from bertlora.training.events import Examples
 
     manifest = run.manifest
     if args.data:

@@ -19,13 +19,13 @@ OVERWRITE = flag("--overwrite", "replace what the output folder holds", action="
 )
 def demo(args: Arguments) -> None:
     """Tells the whole story on the embedded reviews."""
-    from bertlora.classifier import check_run_folder, split_examples, train_run
     from bertlora.cli import console
     from bertlora.cli.using import print_evaluation
     from bertlora.data.prepared import prepare
     from bertlora.data.reviews import SAMPLE_TEXTS, embedded_specs
     from bertlora.evaluation.verdict import evaluate_run
     from bertlora.files import megabytes, set_aside, size_of
+    from bertlora.pipeline import check_run_folder, split_examples, train_run
     from bertlora.recipe import Recipe
     from bertlora.run import Run
 
@@ -181,9 +181,9 @@ def train(args: Arguments) -> None:
     """Trains."""
     from contextlib import nullcontext
 
-    from bertlora.classifier import check_run_folder, train_run
     from bertlora.cli import console
     from bertlora.files import set_aside
+    from bertlora.pipeline import check_run_folder, train_run
 
     out = Path(args.out)
     check_run_folder(out, args.resume, args.overwrite)
@@ -306,9 +306,9 @@ def _size_of_data(args: Arguments, recipe: Any) -> tuple[int, int, float]:
 
     import numpy as np
 
-    from bertlora.classifier import split_examples
     from bertlora.model.base import find_base
     from bertlora.model.predict import Reader
+    from bertlora.pipeline import split_examples
 
     if not args.sources:
         return max(2, len(recipe.label_names)), 0, 0.0
@@ -329,9 +329,9 @@ def _check_model(model: str) -> None:
 
 
 def _tokenise(data: Any, model: str) -> None:
-    from bertlora.classifier import split_examples
     from bertlora.model.base import find_base
     from bertlora.model.predict import Reader
+    from bertlora.pipeline import split_examples
 
     reader = Reader.of(find_base(model).tokenizer(), max_length=512, truncation="right")
     for split in data.rows:

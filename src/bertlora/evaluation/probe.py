@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bertlora.model.adapted import Adapted
 from bertlora.run import Probe
-from bertlora.training.loop import Examples
+from bertlora.training.events import Examples
 
 # More rows hardly move a probe of some hundred features, and cost a pass of the encoder each.
 MAX_ROWS = 10_000

@@ -5,7 +5,7 @@ from typing import Any
 from bertlora.evaluation.comparison import mcnemar, verdict
 from bertlora.evaluation.metrics import judge
 from bertlora.run import Run
-from bertlora.training.loop import Examples
+from bertlora.training.events import Examples
 
 
 def evaluate_run(run: Run, examples: Examples, precision: str = "fp32") -> dict[str, Any]:

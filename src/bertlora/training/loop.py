@@ -1,22 +1,18 @@
 """The training loop. It yields what happens; progress bars, logs and trackers are plain code around it."""
 
 import contextlib
-import resource
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from bertlora.data.tokens import Inputs, token_batches
+from bertlora.data.tokens import token_batches
 from bertlora.errors import HealthError, RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.batches import padded, takes_token_types
@@ -26,48 +22,14 @@ from bertlora.model.predict import autocast, logits
 from bertlora.model.predict import cross_entropy as mean_cross_entropy
 from bertlora.recipe import Recipe
 from bertlora.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from bertlora.training.events import Evaluation, Examples, Step
 from bertlora.training.health import CollapseWatch, check_loss, check_moved
+from bertlora.training.loss import Loss
+from bertlora.training.memory import out_of_memory, peak_rss_mib
 from bertlora.training.optimiser import build_optimiser, rate_factor, set_rates
 
 # Tokens a micro-batch, padding included: activations stay near the cache, and long texts do not pad short ones.
 MICRO_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Texts to learn from or to judge by: inputs, and labels (B,) int64 in 0..K-1."""
-
-    inputs: Inputs
-    labels: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimiser step: its number of how many, the loss, and the pace of training so far."""
-
-    step: int
-    steps: int
-    loss: float
-    examples_per_s: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation, a line of history.jsonl. Fractions in 0..1, losses in nats; None without validation texts."""
-
-    epoch: float
-    step: int
-    train_loss: float
-    validation_loss: float | None
-    accuracy: float | None
-    learning_rate: float
-    examples_per_s: float
-    seconds: float
-    best: bool
-    warning: str = ""
 
 
 class Training:
@@ -100,7 +62,7 @@ class Training:
         self.plain, self.pad_id = adapted.model, adapted.reader.pad_id
         self.takes_types = takes_token_types(adapted.model)
         self.watch = CollapseWatch(adapted.labels)
-        self.class_weights = _class_weights(recipe, train.labels, len(adapted.labels))
+        self.loss = Loss(recipe, train.labels, len(adapted.labels), self.accelerator.device)
         self.optimiser = build_optimiser(self.plain, recipe)
         self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
         self.batch_size = recipe.batch_size * recipe.gradient_accumulation
@@ -140,7 +102,7 @@ class Training:
             "seconds": round(p.seconds, 3),
             "examples_per_s": round(p.examples / max(p.seconds, 1e-9), 2),
             "tokens_per_s": round(p.tokens / max(p.seconds, 1e-9), 1),
-            "peak_rss_mib": _peak_rss_mib(),
+            "peak_rss_mib": peak_rss_mib(),
             "loss": p.history[-1]["train_loss"] if p.history else None,
             "steps": p.step,
             "precision": self.precision,
@@ -163,7 +125,7 @@ class Training:
                 break
             except (RuntimeError, MemoryError) as error:
                 self.optimiser.zero_grad(set_to_none=True)
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if p.micro_batch == 1:
                     raise HealthError(
@@ -191,7 +153,7 @@ class Training:
     def _gradients(self, rows: list[int]) -> float:
         """Adds up the gradients of the mean loss over `rows` and returns that loss."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        whole = self._weight(rows)
+        whole = self.loss.weight(self.train.labels[rows])
         mine = rows[rank::world]
         # Texts of like length go together: less is padded, and the mean over the step is the same.
         groups = token_batches(self.lengths[mine], self.progress.micro_batch, MICRO_TOKENS)
@@ -201,27 +163,19 @@ class Training:
         for number, part in enumerate(parts or [rows[:1]]):
             last = number + 1 >= len(parts)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                loss = self._loss(part) / whole * (1.0 if parts else 0.0)
+                loss = self._summed_loss(part) / whole * (1.0 if parts else 0.0)
                 # Gradients are averaged over processes; the loss is a sum over them.
                 self.accelerator.backward(loss * world)
             total += loss.detach()
         return float(self.accelerator.reduce(total, "sum"))
 
-    def _loss(self, rows: list[int]) -> Tensor:
+    def _summed_loss(self, rows: list[int]) -> Tensor:
         """Returns the summed cross-entropy of `rows`, each weighted by its class."""
         device = self.accelerator.device
         batch = padded(self.train.inputs, rows, self.pad_id, self.takes_types)
         with autocast(device, self.precision):
             scores = self.model(**{k: v.to(device) for k, v in batch.items()}).logits
-        labels = torch.from_numpy(self.train.labels[rows]).to(device)
-        weights = None if self.class_weights is None else self.class_weights.to(device)
-        return cross_entropy(scores.float(), labels, weight=weights, reduction="sum")
-
-    def _weight(self, rows: list[int]) -> float:
-        """Returns what the summed loss of `rows` is divided by: their number, or the sum of their class weights."""
-        if self.class_weights is None:
-            return float(len(rows))
-        return float(self.class_weights[torch.from_numpy(self.train.labels[rows])].sum())
+        return self.loss.sum(scores, self.train.labels[rows])
 
     def _evaluation_due(self) -> bool:
         every, p = self.recipe.evaluate_every_steps, self.progress
@@ -292,27 +246,3 @@ class Training:
                 raise RunError(f"{run}: was begun with another model or adapter; give --overwrite to start again")
             load_trained_state(self.plain, trained)
             self.watch.resume([evaluation["warning"] for evaluation in self.progress.history])
-
-
-def _class_weights(recipe: Recipe, labels: npt.NDArray[np.int64], classes: int) -> Tensor | None:
-    """Returns a weight a class, (K,): rows / (classes x rows of the class), or None for no weights."""
-    if recipe.class_weights == "none":
-        return None
-    counts = np.bincount(labels, minlength=classes)
-    return torch.tensor(len(labels) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Returns whether memory ran out: a GPU says so by type, the CPU's allocator by its message alone."""
-    said = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "not enough memory" in said
-        or "can't allocate" in said
-    )
-
-
-def _peak_rss_mib() -> int:
-    """Returns the process's peak resident memory in MiB (Linux counts in KiB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1024 * 1024) if sys.platform == "darwin" else peak // 1024

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from bertlora.errors import RecipeError
 from bertlora.recipe import Recipe, recipe_keys
-from bertlora.training.loop import Evaluation
+from bertlora.training.events import Evaluation
 
 CURVES = ("train_loss", "validation_loss", "accuracy", "learning_rate", "examples_per_s")
 
