@@ -21,7 +21,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from bertlora.model.adapted import Adapted
-from bertlora.model.base import build_classifier, find_base, new_modules, quiet
+from bertlora.model.base import find_base, quiet
+from bertlora.model.build import build_classifier, new_modules
 from bertlora.model.precision import choose_precision
 from bertlora.model.roles import target_modules
 from bertlora.recipe import Recipe

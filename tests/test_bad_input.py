@@ -124,7 +124,7 @@ SOURCES = {
 }
 
 USAGE = {
-    "unknown verb": Case("trian", "verb 'trian' is unknown; expected one of demo, cache,"),
+    "unknown verb": Case("trian", "verb 'trian' is unknown; expected one of cache, prepare, demo,"),
     "suggested verb": Case("evalute", "did you mean 'evaluate'?"),
     "unknown flag": Case(
         "plan --rnak 4", "argument '--rnak' is unknown; see 'bertlora plan --help'; did you mean '--rank'?"
@@ -444,7 +444,7 @@ FULL = {
     "prepare": ("prepare r.csv --out o", "bertlora.data.folder.SplitWriter.add"),
     "prepare, at its end": ("prepare r.csv --out o", "bertlora.data.folder.Prepared.write_manifest"),
     "train, at its data": ("train r.csv --out o MODEL", "bertlora.data.folder.SplitWriter.add"),
-    "train, at its recipe": ("train r.csv --out o MODEL", "bertlora.classifier.write_whole"),
+    "train, at its recipe": ("train r.csv --out o MODEL", "bertlora.pipeline.write_whole"),
     "export, merged": ("export PLACE/run --to o", "transformers.PreTrainedModel.save_pretrained"),
     "export, adapter": ("export PLACE/run --to o --format adapter", "shutil.copytree"),
     "cache": ("cache PLACE/tiny --to o", "shutil.copytree"),

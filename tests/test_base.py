@@ -17,17 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from bertlora.errors import HubError, ModelError, RecipeError
 from bertlora.model.adapted import Adapted
-from bertlora.model.base import (
-    MINILM_ID,
-    MINILM_PACKAGE,
-    MINILM_SHA256,
-    Base,
-    build_classifier,
-    find_base,
-    longest_input,
-    new_modules,
-    quiet,
-)
+from bertlora.model.base import MINILM_ID, MINILM_PACKAGE, MINILM_SHA256, Base, find_base, longest_input, quiet
+from bertlora.model.build import build_classifier, new_modules
 
 Tiny = Callable[[str], Path]
 HEADS = {

@@ -9,7 +9,8 @@ import pytest
 from helpers import EVERY
 
 from bertlora.errors import RecipeError
-from bertlora.model.base import find_base, sketch_classifier
+from bertlora.model.base import find_base
+from bertlora.model.build import sketch_classifier
 from bertlora.model.roles import encoder_linears, layer_number, target_modules
 from bertlora.recipe import ROLES
 

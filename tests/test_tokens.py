@@ -12,7 +12,8 @@ from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import RobertaProcessing
 from transformers import PreTrainedTokenizerFast
 
-from bertlora.data.tokens import Framing, Inputs, TokenTable, kept_tokens, token_batches, tokenize, tokenizer_key
+from bertlora.data.token_files import kept_tokens, tokenizer_key
+from bertlora.data.tokens import Framing, Inputs, TokenTable, token_batches, tokenize
 from bertlora.errors import InputError, ModelError
 from bertlora.model.base import find_base
 from bertlora.model.predict import Reader

@@ -68,7 +68,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         if len(self.classes_) < 2:
             raise DataError(f"y: got {len(self.classes_)} class, expected at least 2")
         self.adapted_ = Adapted.fresh(self.recipe_, shown_labels(self.recipe_, [str(c) for c in self.classes_]))
-        self.pairs_ = _columns(X)[1] is not None
+        self.pairs_ = self.adapted_.pairs = _columns(X)[1] is not None
         training = Training(
             self.adapted_, self.recipe_, self._examples(X, ids), self._validation(validation), identity="memory"
         )
@@ -132,7 +132,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         texts, pairs = _columns(X)
         if len(texts) != len(ids):
             raise DataError(f"X has {len(texts)} texts and y {len(ids)} labels; expected as many of each")
-        return Examples(self.adapted_.reader.read(texts, pairs), ids.astype(np.int64))
+        return Examples(self.adapted_.read(texts, pairs), ids.astype(np.int64))
 
     def _validation(self, validation: tuple[Any, Any] | None) -> Examples:
         if validation is None:

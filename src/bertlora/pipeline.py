@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from bertlora.data.prepared import Prepared
-from bertlora.data.tokens import Inputs, kept_tokens, tokenize, tokenizer_key
+from bertlora.data.token_files import kept_tokens, tokenizer_key
+from bertlora.data.tokens import Inputs, tokenize
 from bertlora.errors import OutputError, RecipeError, RunError
 from bertlora.evaluation.probe import fit_probe
 from bertlora.files import check_vacant, write_whole, writing
@@ -44,8 +45,9 @@ def train_run(
     check_tracker(recipe)
     labels = shown_labels(recipe, data.labels)
     adapted = Adapted.fresh(recipe, labels)
+    adapted.pairs = data.has_pairs
     train, validation = (split_examples(adapted.reader, data, split) for split in ("train", "validation"))
-    samples = list(recipe.samples)
+    samples = [] if data.has_pairs else list(recipe.samples)
     before = adapted.probabilities(samples, base=True)
     training = Training(adapted, recipe, train, validation, out, resume, data.fingerprint)
     # Of several processes one alone writes; making `training` has waited for all.

@@ -7,10 +7,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 
-from bertlora.cli import learning, using  # noqa: F401  # they register their verbs
 from bertlora.cli.registry import VERBS, build_parser, parse
 from bertlora.errors import BertloraError
+
+# Each registers its verbs, which stand in the help page in this order.
+for _room in ("preparing", "learning", "using", "about"):
+    import_module(f"bertlora.cli.{_room}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -74,7 +74,7 @@ def labelled_rows(args: Arguments, run: "Run") -> "Examples":
     if args.data:
         if len(args.data) > 1 or not is_prepared(args.data[0]):
             rows = read_rows(args.data, manifest.source_labels, split=args.split, **column_arguments(args))
-            return Examples(run.adapted.reader.read(rows.texts, rows.pairs), rows.labels)
+            return Examples(run.adapted.read(rows.texts, rows.pairs), rows.labels)
         data = Prepared.load(Path(args.data[0]))
     else:
         folder = run.path / manifest.data.get("folder", "")
@@ -83,7 +83,7 @@ def labelled_rows(args: Arguments, run: "Run") -> "Examples":
         data = Prepared.load(folder)
     rows = data.split(args.split)
     order = _order(data.labels, run)
-    return Examples(run.adapted.reader.read(rows.texts, rows.pairs), order[rows.labels])
+    return Examples(run.adapted.read(rows.texts, rows.pairs), order[rows.labels])
 
 
 def _order(labels: Sequence[str], run: "Run") -> "npt.NDArray[np.int64]":

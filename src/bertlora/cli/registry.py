@@ -136,3 +136,7 @@ def flags(*parts: Callable[[argparse.ArgumentParser], None]) -> Callable[[argpar
 
 def void(_: object) -> None:
     """Drops a value."""
+
+
+OUT = flag("--out", "the folder to write", required=True)
+OVERWRITE = flag("--overwrite", "replace what the output folder holds", action="store_true")

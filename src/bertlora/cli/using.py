@@ -72,7 +72,7 @@ def predict(args: Arguments) -> None:
     labels = run.manifest.labels
     for chunk in chunks:
         texts, pairs = [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None]
-        inputs = run.adapted.reader.read(texts, pairs or None)
+        inputs = run.adapted.read(texts, pairs or None)
         for (text, pair), row in zip(chunk, softmax(run.adapted.logits(inputs, args.base, precision)), strict=True):
             best = int(row.argmax())
             line = {"text": text} | ({} if pair is None else {"text_pair": pair})

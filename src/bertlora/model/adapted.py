@@ -14,9 +14,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bertlora.data.tokens import Inputs
-from bertlora.errors import ModelError, RecipeError, RunError
-from bertlora.model.base import Base, build_classifier, find_base, longest_input, new_modules, quiet
+from bertlora.errors import InputError, ModelError, RecipeError, RunError
+from bertlora.model.base import Base, find_base, longest_input, quiet
 from bertlora.model.batches import takes_token_types, unwrapped
+from bertlora.model.build import build_classifier, new_modules
 from bertlora.model.lora import ADAPTER, add_adapter, trained_state, use_own_linear
 from bertlora.model.original import base_alone, changed_values, values_at_risk
 from bertlora.model.precision import default_device
@@ -38,6 +39,7 @@ class Adapted:
         labels: names in the order of the logits.
         base: the base model's files.
         initial: the adapter as PiSSA drew it, needed to save it in a form that fits the unchanged base; else empty.
+        pairs: whether it was trained on pairs of texts; None where that is not known.
         changed: the base's own values of parameters that the adapter changes in place; see `original.py`.
     """
 
@@ -47,6 +49,7 @@ class Adapted:
     base: Base
     initial: dict[str, Tensor] = field(default_factory=dict)
     changed: dict[str, Tensor] = field(default_factory=dict)
+    pairs: bool | None = None
 
     @property
     def architecture(self) -> str:
@@ -145,9 +148,20 @@ class Adapted:
         with base_alone(self.model, self.changed):
             return logits(self.model, inputs, self.reader.pad_id, batch_size, precision)
 
+    def read(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Inputs:
+        """Returns the inputs of texts, or of pairs of texts.
+
+        Raises:
+            InputError: something is no text, or single texts go to a classifier of pairs, or pairs to one of texts.
+        """
+        if self.pairs is not None and len(texts) and self.pairs != (pairs is not None):
+            wanted, got = ("pairs of texts", "single texts") if self.pairs else ("single texts", "pairs of texts")
+            raise InputError(f"got {got}, but the classifier was trained on {wanted}; name both columns, or one")
+        return self.reader.read(texts, pairs)
+
     def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None, base: bool = False) -> Array:
         """Returns the softmax of the logits of texts, or of pairs, (B, K) float64."""
-        inputs = self.reader.read(texts, pairs)
+        inputs = self.read(texts, pairs)
         return softmax(self.logits(inputs, base)) if len(inputs) else torch.zeros(0, len(self.labels)).double().numpy()
 
     def base_view(self, inputs: Inputs, precision: str = "fp32") -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""The base model: found, checked, and built as a sequence classifier. transformers owns the encoder itself."""
+"""The base model: found, fetched and checked. transformers owns the encoder itself."""
 
 import hashlib
 import importlib.util
@@ -6,15 +6,14 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -77,12 +76,23 @@ class Base:
 
     def sha256(self) -> str:
         """Returns the SHA-256 of the weights, an empty string where there are none."""
-        digest = hashlib.sha256()
+        stamps = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in self.weight_files]
+        return _sha256(tuple(stamps)) if stamps else ""
+
+    def tensor_names(self) -> list[str]:
+        """Returns the names of the tensors in the checkpoint, as they are written there.
+
+        Raises:
+            ModelError: a file is damaged.
+        """
+        names: list[str] = []
         for path in self.weight_files:
-            with path.open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-        return digest.hexdigest() if self.weight_files else ""
+            try:
+                with safe_open(path, framework="pt") as file:
+                    names += file.keys()
+            except (OSError, SafetensorError) as error:
+                raise ModelError(f"{path}: not a safetensors file ({first_line(error)})") from error
+        return names
 
     def config(self, labels: Sequence[str] | None = None, encoder_dropout: float | None = None) -> Any:
         """Returns the transformers config, checked to be an encoder with a sequence-classification class.
@@ -97,7 +107,7 @@ class Base:
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"model {self.id}: no usable config.json ({_first_line(error)})") from error
+            raise ModelError(f"model {self.id}: no usable config.json ({first_line(error)})") from error
         kind = config.model_type
         classifies = kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
         if not classifies or kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or config.is_encoder_decoder:
@@ -124,7 +134,7 @@ class Base:
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            raise ModelError(f"model {self.id}: no usable tokenizer ({_first_line(error)})") from error
+            raise ModelError(f"model {self.id}: no usable tokenizer ({first_line(error)})") from error
         # Without its files transformers makes one that knows no word.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ModelError(f"model {self.id}: no usable tokenizer (no vocabulary); add the tokenizer's files")
@@ -148,7 +158,7 @@ def find_base(model: str) -> Base:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"model {model}: the folder has no config.json; name a transformers model folder")
-        return Base(str(folder), folder.absolute())
+        return Base(str(folder.absolute()), folder.absolute())
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model):
         raise ModelError(f"model {model}: is neither a folder with a config.json, nor a hub id, nor 'minilm'")
     return fetch_base(model)
@@ -174,7 +184,7 @@ def fetch_base(model: str, folder: Path | None = None) -> Base:
             if (base := Base(model, cached, cached.name)).weight_files:
                 return base  # otherwise another program asked for a part of it, or the hub has no safetensors
         except HFValidationError as error:
-            raise ModelError(f"model {model}: neither a folder nor a hub id ({_first_line(error)})") from error
+            raise ModelError(f"model {model}: neither a folder nor a hub id ({first_line(error)})") from error
         except LocalEntryNotFoundError:
             pass
     try:
@@ -183,60 +193,12 @@ def fetch_base(model: str, folder: Path | None = None) -> Base:
         raise HubError(f"model {model}: the hub has no such model, or it is private; check the id") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise HubError(
-            f"model {model}: not in the cache, and the hub cannot be reached ({_first_line(error)}); where there is a "
+            f"model {model}: not in the cache, and the hub cannot be reached ({first_line(error)}); where there is a "
             f"network, run 'bertlora cache {model} --to DIR', then give --model DIR here"
         ) from error
     if not (path / "config.json").is_file():
         raise HubError(f"model {model}: the hub's files hold no config.json; name a transformers model")
     return Base(model, path, "" if folder else path.name)
-
-
-def build_classifier(base: Base, labels: Sequence[str], encoder_dropout: float, seed: int) -> Any:
-    """Returns the base as a sequence classifier in fp32, its head drawn from `seed`.
-
-    Raises:
-        ModelError: there are no safetensors weights, or they do not fit the config.
-    """
-    base.check_weights()
-    config = base.config(labels, encoder_dropout)
-    torch.manual_seed(seed)
-    try:
-        with quiet():
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                base.folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                # A checkpoint that has a head for other labels gets a new one.
-                ignore_mismatched_sizes=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"model {base.id}: cannot be loaded ({_first_line(error)})") from error
-    _check_encoder(base, model, loading)
-    return model
-
-
-def sketch_classifier(base: Base, labels: Sequence[str]) -> Any:
-    """Returns the same classifier without weights, on torch's meta device: for counting."""
-    with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(base.config(labels))
-
-
-def new_modules(base: Base, model: nn.Module) -> list[str]:
-    """Returns the modules that are trained whole: the head, and what the checkpoint lacks (a pooler, say).
-
-    The head is all that stands outside the encoder: classifier, DistilBERT's pre-classifier, DeBERTa's pooler.
-    """
-    prefix = str(model.base_model_prefix)
-    head = [name for name, child in model.named_children() if name != prefix and list(child.parameters())]
-    return head + _missing(base, model, prefix)
-
-
-def stored_names(base: Base) -> list[str]:
-    """Returns the names of the tensors in the checkpoint, as they are written there."""
-    return [key for path in base.weight_files for key in _keys(path)]
 
 
 def longest_input(config: Any) -> int:
@@ -247,48 +209,27 @@ def longest_input(config: Any) -> int:
     return positions - config.pad_token_id - 1 if offset else positions
 
 
-def _missing(base: Base, model: nn.Module, prefix: str) -> list[str]:
-    """Returns the encoder's modules of which the checkpoint has no weight at all; none if there is no checkpoint."""
-    stored = {_modern(key.removeprefix(f"{prefix}.")) for key in stored_names(base)}
-    if not stored:
-        return []
-    encoder = getattr(model, prefix)
-    lacking = {name.rpartition(".")[0] for name, _ in encoder.named_parameters() if name not in stored}
-    present = {key.rpartition(".")[0] for key in stored}
-    return [f"{prefix}.{name}" for name in sorted(lacking - present)]
+@cache
+def _sha256(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """Returns the SHA-256 over files; computed once in a process as long as their times and sizes stay."""
+    digest = hashlib.sha256()
+    for path, _, _ in stamps:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
 
 
-def _check_encoder(base: Base, model: nn.Module, loading: dict[str, Any]) -> None:
-    """Raises ModelError where the checkpoint lacks layers of the encoder: transformers would draw them at random."""
-    odd = [key for key, *_ in loading["mismatched_keys"]]
-    odd = [key for key in odd if key.startswith(f"{model.base_model_prefix}.")]
-    odd += [key for key in loading["missing_keys"] if re.search(r"\.\d+\.|embeddings\.word", key)]
-    if odd:
-        raise ModelError(
-            f"model {base.id}: its weights do not fit its config.json ({min(odd)} and {len(odd) - 1} more are missing "
-            "or of another shape); fetch both from the same model"
-        )
-
-
-def _modern(key: str) -> str:
-    """Returns today's name of a weight: old checkpoints say gamma and beta in LayerNorms."""
-    return re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key))
-
-
-def _keys(path: Path) -> list[str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: not a safetensors file ({_first_line(error)})") from error
+def embedded_folder() -> Path | None:
+    """Returns the folder of the embedded model, None where its package is not installed."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    # The package is only located: importing it would import what it depends on.
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
 
 
 def _minilm() -> Base:
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or spec.origin is None:
-        return fetch_base(MINILM_ID)
-    # The package is only located: importing it would import what it depends on.
-    base = Base("minilm", Path(spec.origin).parent / "model")
+    folder = embedded_folder()
+    base = Base("minilm", folder) if folder else replace(fetch_base(MINILM_ID), id="minilm")
     found = base.sha256()
     if found != MINILM_SHA256:
         raise ModelError(
@@ -297,6 +238,6 @@ def _minilm() -> Base:
     return base
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

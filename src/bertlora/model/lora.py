@@ -23,7 +23,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bertlora.model.base import Base, new_modules, quiet
+from bertlora.model.base import Base, quiet
+from bertlora.model.build import new_modules
 from bertlora.model.roles import encoder_linears, matching, target_modules
 from bertlora.recipe import Recipe
 

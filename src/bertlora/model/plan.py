@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from bertlora.model.adapted import check_length
-from bertlora.model.base import find_base, sketch_classifier
+from bertlora.model.base import find_base
+from bertlora.model.build import sketch_classifier
 from bertlora.model.lora import add_adapter, lora_parameters
 from bertlora.model.precision import choose_precision, speed
 from bertlora.model.saved import saved_state

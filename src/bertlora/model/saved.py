@@ -9,7 +9,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from torch import Tensor
 
-from bertlora.model.base import Base, quiet, stored_names
+from bertlora.model.base import Base, quiet
 from bertlora.model.lora import ADAPTER
 
 
@@ -33,7 +33,7 @@ def missing_weights(file: Path, adapted: PeftModel, base: Base, whole: Sequence[
     """
     with safe_open(file, framework="pt") as tensors:
         stored = set(tensors.keys())
-    known = [f".{name}" for name in [*stored, *stored_names(base)]]
+    known = [f".{name}" for name in [*stored, *base.tensor_names()]]
     return sorted(set(saved_state(adapted)) - stored) + [
         module for module in whole if not any(f".{module}." in name for name in known)
     ]

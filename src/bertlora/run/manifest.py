@@ -1,0 +1,85 @@
+"""run.json: what must come back by itself, and whether the run is whole."""
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bertlora.errors import RunError
+
+FORMAT_VERSION = 1
+MANIFEST = "run.json"
+VERSIONS = ("bertlora", "torch", "transformers", "peft", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """run.json: all that must come back by itself.
+
+    Attributes:
+        labels: names in the order of the logits.
+        source_labels: the same labels as the data have them.
+        max_length: longest input in tokens.
+        truncation: `right`, `left` or `head-tail`.
+        pairs: whether it classifies pairs of texts.
+        base: the base model's id, revision and SHA-256 of its weights.
+        seed: draws the untrained head that the base alone answers with.
+        data: fingerprint and folder of the prepared data.
+        versions: of the libraries it was trained with.
+        label_kind: numpy's kind of the labels given to `LoraClassifier.fit`; U for text.
+    """
+
+    labels: list[str]
+    source_labels: list[str]
+    max_length: int
+    truncation: str
+    pairs: bool
+    base: dict[str, str]
+    seed: int
+    data: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    label_kind: str = "U"
+    format_version: int = FORMAT_VERSION
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Returns the manifest of a finished run.
+
+    Raises:
+        RunError: the run is unfinished, of a newer format, or no run at all.
+    """
+    if not (path / MANIFEST).is_file():
+        if (path / "recipe.toml").is_file():
+            raise RunError(f"{path}: the run did not finish; continue it by 'bertlora train ... --out {path} --resume'")
+        raise RunError(
+            f"{path}: is no run folder (no {MANIFEST}) and no PEFT adapter; name the folder given to train --out"
+        )
+    try:
+        table = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version = table["format_version"]
+        if version > FORMAT_VERSION:
+            raise RunError(
+                f"{path}: format {version} is newer than this bertlora reads ({FORMAT_VERSION}); upgrade bertlora"
+            )
+        return _checked(Manifest(**table))
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{path / MANIFEST}: cannot be read ({error}); the run is damaged") from error
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """Returns the manifest, or raises ValueError where a value is not of its kind."""
+    m = manifest
+    lists = all(isinstance(names, list) and len(names) > 1 for names in (m.labels, m.source_labels))
+    based = isinstance(m.base, dict) and {"id", "revision", "sha256"} <= m.base.keys()
+    numbers = isinstance(m.max_length, int) and isinstance(m.seed, int)
+    if not (lists and based and numbers and m.truncation in ("right", "left", "head-tail")):
+        raise ValueError("a value is not of its kind")
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that decide the result."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONS}
