@@ -1,6 +1,6 @@
 """Framing against the tokenizers' own truncation, tables kept on disk, and batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from tokenizers.processors import RobertaProcessing
 from transformers import PreTrainedTokenizerFast
 
 from bertlora.data.token_files import kept_tokens, tokenizer_key
-from bertlora.data.tokens import Framing, Inputs, TokenTable, token_batches, tokenize
+from bertlora.data.tokens import Framing, Inputs, TokenTable, token_batches, token_chunks, tokenize
 from bertlora.errors import InputError, ModelError
 from bertlora.model.base import find_base
 from bertlora.model.predict import Reader
+
+Tables = Callable[[], Iterable[TokenTable]]
 
 WORDS = [
     "a",
@@ -134,10 +136,10 @@ def test_as_many_second_texts_as_texts(tokenizers: dict[str, Any]) -> None:
         Reader.of(tokenizers["bert"], 16, "right").read(["a", "b"], ["c"])
 
 
-def counted(make: Callable[[], TokenTable]) -> tuple[Callable[[], TokenTable], list[int]]:
+def counted(make: Tables) -> tuple[Tables, list[int]]:
     calls: list[int] = []
 
-    def counting() -> TokenTable:
+    def counting() -> Iterable[TokenTable]:
         calls.append(1)
         return make()
 
@@ -147,7 +149,7 @@ def counted(make: Callable[[], TokenTable]) -> tuple[Callable[[], TokenTable], l
 def test_kept_tokens_are_read_back_without_tokenising_again(tokenizers: dict[str, Any], tmp_path: Path) -> None:
     texts = ["a fine film", "", "dull"]
     table = tokenize(tokenizers["bert"], texts)
-    make, calls = counted(lambda: tokenize(tokenizers["bert"], texts))
+    make, calls = counted(lambda: token_chunks(tokenizers["bert"], texts))
     for _ in range(2):
         found = kept_tokens(tmp_path / "tokens", "train.text", make)
         assert [found[i].tolist() for i in range(len(found))] == [table[i].tolist() for i in range(3)]
@@ -158,12 +160,12 @@ def test_kept_tokens_are_read_back_without_tokenising_again(tokenizers: dict[str
 
 def test_kept_tokens_of_no_text(tokenizers: dict[str, Any], tmp_path: Path) -> None:
     for _ in range(2):
-        assert len(kept_tokens(tmp_path, "empty", lambda: tokenize(tokenizers["bert"], []))) == 0
+        assert len(kept_tokens(tmp_path, "empty", lambda: token_chunks(tokenizers["bert"], []))) == 0
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tokenizers: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    table = kept_tokens(tmp_path / "file", "train.text", lambda: tokenize(tokenizers["bert"], ["a film"]))
+    table = kept_tokens(tmp_path / "file", "train.text", lambda: token_chunks(tokenizers["bert"], ["a film"]))
     assert len(table[0]) == 2
 
 

@@ -121,13 +121,14 @@ def test_a_second_training_does_not_tokenise(
     tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    tokenize = bertlora.pipeline.tokenize
+    token_chunks = bertlora.pipeline.token_chunks
 
     def counting(tokenizer: Any, texts: Any) -> Any:
-        asked.append(len(texts))
-        return tokenize(tokenizer, texts)
+        found = list(texts)
+        asked.append(len(found))
+        return token_chunks(tokenizer, found)
 
-    monkeypatch.setattr(bertlora.pipeline, "tokenize", counting)
+    monkeypatch.setattr(bertlora.pipeline, "token_chunks", counting)
     train_run(data, brisk_recipe(tiny), tmp_path / "first")
     assert asked == [data.rows["train"], data.rows["validation"]]
     assert list((data.folder / "tokens").rglob("*.npy"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from bertlora.data.prepared import Prepared
 from bertlora.data.token_files import kept_tokens, tokenizer_key
-from bertlora.data.tokens import Inputs, tokenize
+from bertlora.data.tokens import Inputs, TokenTable, token_chunks
 from bertlora.errors import OutputError, RecipeError, RunError
 from bertlora.evaluation.probe import fit_probe
 from bertlora.files import check_vacant, write_whole, writing
@@ -105,12 +105,14 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
     """Returns a split of prepared data, tokenised once and then read from disk; empty where it has no such split."""
     if not data.rows.get(split):
         return Examples(reader.read([]), np.zeros(0, dtype=np.int64))
-    rows = data.split(split)
-    kept = data.folder / "tokens" / tokenizer_key(reader.tokenizer)
-    first = kept_tokens(kept, f"{split}.text", lambda: tokenize(reader.tokenizer, rows.texts))
-    pairs = rows.pairs
-    second = None if pairs is None else kept_tokens(kept, f"{split}.pair", lambda: tokenize(reader.tokenizer, pairs))
-    return Examples(Inputs(reader.framing, first, second), rows.labels)
+    folder = data.folder / "tokens" / tokenizer_key(reader.tokenizer)
+
+    def tokens(column: str) -> TokenTable:
+        name = f"{split}.{column}"
+        return kept_tokens(folder, name, lambda: token_chunks(reader.tokenizer, data.stream(split, column)))
+
+    second = tokens("text_pair") if data.has_pairs else None
+    return Examples(Inputs(reader.framing, tokens("text"), second), data.label_ids(split))
 
 
 def training_metrics(training: Training) -> dict[str, Any]:

@@ -4,12 +4,14 @@ dataset.json is written last, so that its existence means a whole folder.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bertlora.data.rows import Split
 from bertlora.data.source import SPLITS
@@ -101,10 +103,39 @@ class Prepared:
         except (pa.ArrowException, OSError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{self.path(name)}: cannot be read ({reason}); prepare the data again") from error
-        if len(texts) != self.rows[name]:
-            expected = f"expected {self.rows[name]} as in {MANIFEST}"
-            raise DataError(f"{self.path(name)}: {len(texts)} rows, {expected}; prepare the data again")
+        self._check_rows(name, len(texts))
         return Split(texts, pairs, labels.astype(np.int64), rows.astype(np.int64))
+
+    def stream(self, name: str, column: str) -> Iterator[Any]:
+        """Yields the values of one column of a split, in bounded memory: `text`, `text_pair`, `label` or `row`.
+
+        Raises:
+            DataError: its file is broken.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            for batch in pq.ParquetFile(self.path(name)).iter_batches(GROUP_ROWS, columns=[column]):
+                yield from batch.column(0).to_pylist()
+        except (pa.ArrowException, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{self.path(name)}: cannot be read ({reason}); prepare the data again") from error
+
+    def label_ids(self, name: str) -> NDArray[np.int64]:
+        """Returns the labels of a split alone, (N,), as indices in `labels`.
+
+        Raises:
+            DataError: its file is broken.
+        """
+        ids = np.fromiter(self.stream(name, "label"), dtype=np.int64)
+        self._check_rows(name, len(ids))
+        return ids
+
+    def _check_rows(self, name: str, found: int) -> None:
+        if found != self.rows[name]:
+            expected = f"expected {self.rows[name]} as in {MANIFEST}"
+            raise DataError(f"{self.path(name)}: {found} rows, {expected}; prepare the data again")
 
     def summary(self) -> dict[str, Any]:
         """Returns what `prepare --json` prints: `rows`, `labels`, `fingerprint`, `checks`, and `notes`."""

@@ -5,7 +5,8 @@ reads is cut from that and framed with special tokens by `Framing`, so that anot
 cut, costs no second tokenisation.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,16 +54,28 @@ class TokenTable:
         ids = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(offsets[-1]))
         return cls(ids, offsets)
 
+    @classmethod
+    def joined(cls, tables: Iterable["TokenTable"]) -> "TokenTable":
+        """Returns the texts of all these tables in one."""
+        parts = list(tables)
+        ids = np.concatenate([part.ids for part in parts]) if parts else np.zeros(0, dtype=np.int32)
+        lengths = np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, dtype=np.int64)
+        return cls(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
-def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> TokenTable:
+
+def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> TokenTable:
     """Returns the ids of whole texts, without special tokens. Fast tokenizers use every core."""
-    rows: list[list[int]] = []
-    for start in range(0, len(texts), CHUNK_TEXTS):
-        chunk = list(texts[start : start + CHUNK_TEXTS])
-        rows += tokenizer(
+    return TokenTable.joined(token_chunks(tokenizer, texts))
+
+
+def token_chunks(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> Iterator[TokenTable]:
+    """Yields the same in tables of up to 4,096 texts, for more texts than should be in memory at once."""
+    waiting = iter(texts)
+    while chunk := list(itertools.islice(waiting, CHUNK_TEXTS)):
+        encoded = tokenizer(
             chunk, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )["input_ids"]
-    return TokenTable.of(rows)
+        )
+        yield TokenTable.of(encoded["input_ids"])
 
 
 @dataclass(frozen=True)
