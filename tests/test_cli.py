@@ -1,7 +1,9 @@
 """Every verb of the command line, on tiny models: what it prints, writes and returns."""
 
+import contextlib
 import json
 import os
+import pty
 import re
 import select
 import shlex
@@ -460,3 +462,26 @@ def test_a_fault_of_the_program_is_status_1(monkeypatch: pytest.MonkeyPatch, cap
 
 def test_the_tests_touch_no_network() -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+# A terminal
+
+
+def test_on_a_terminal_a_bar_shows_loss_pace_and_time_left(
+    reviews: Path, tmp_path: Path, model: tuple[object, ...]
+) -> None:
+    ours, theirs = pty.openpty()
+    command = ("train", reviews, "--out", tmp_path / "run", "--epochs", "2", *model)
+    shown = b""
+    with start(*command, env={"TERM": "xterm", "COLUMNS": "120"}, stderr=theirs) as process:
+        os.close(theirs)
+        # Once the other end is closed, reading is an error on Linux and gives nothing elsewhere.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert re.search(r"training .* 8/8  loss \d\.\d{4}  [\d.]+ texts/s .*\d:\d\d:\d\d", text)
+    assert "epoch 2/2  train loss" in text
+    assert "Traceback" not in text

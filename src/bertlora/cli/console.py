@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class TrainingDisplay:
             transient=True,
             disable=not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task("", total=None, loss=float("nan"), pace=0.0)
+        self._task: TaskID | None = None
 
     @contextmanager
     def shown(self) -> Iterator["TrainingDisplay"]:
@@ -65,12 +65,12 @@ class TrainingDisplay:
         """Takes what the training loop yields."""
         from bertlora.training.events import Step
 
-        if isinstance(event, Step):
-            self._bar.update(
-                self._task, total=event.steps, completed=event.step, loss=event.loss, pace=event.examples_per_s
-            )
+        if not isinstance(event, Step):
+            self._bar.console.print(evaluation_line(event, self._epochs), highlight=False, markup=False, soft_wrap=True)
             return
-        self._bar.console.print(evaluation_line(event, self._epochs), highlight=False, markup=False, soft_wrap=True)
+        if self._task is None:
+            self._task = self._bar.add_task("", total=event.steps, loss=event.loss, pace=event.examples_per_s)
+        self._bar.update(self._task, completed=event.step, loss=event.loss, pace=event.examples_per_s)
 
 
 def evaluation_line(e: "Evaluation", epochs: int) -> str:
