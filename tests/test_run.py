@@ -128,6 +128,8 @@ def test_the_adapter_folder_of_a_run_loads_too(run: Path) -> None:
     inside, whole = Run.load(run / "adapter"), Run.load(run)
     assert np.allclose(logits_of(inside.adapted, TEXTS), logits_of(whole.adapted, TEXTS), atol=1e-6)
     assert inside.adapted.reader.framing.max_length == 64
+    assert inside.manifest.labels == whole.manifest.labels
+    assert inside.manifest.base == whole.manifest.base
 
 
 @pytest.mark.parametrize("architecture", ["deberta", "modernbert", "distilbert"])

@@ -2,7 +2,7 @@
 
 RUN/
   recipe.toml     every option as it was resolved
-  adapter/        PEFT's layout, the tokenizer, README.md
+  adapter/        PEFT's layout, the tokenizer, README.md, a run.json of its own
   history.jsonl   one line an evaluation
   metrics.json    what `train --json` prints
   probe.safetensors
@@ -10,7 +10,7 @@ RUN/
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Run:
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> "Run":
-        """Loads a run folder, or a folder with an adapter that PEFT saved.
+        """Loads a run folder, its `adapter/` alone, or a folder with an adapter that PEFT saved.
 
         Args:
             path: the folder.
@@ -64,7 +64,8 @@ class Run:
                 f"{base.folder} has {base.sha256()[:12] or 'no weights'}...; name the right base by --model"
             )
         reader = Reader.of(base.tokenizer(), manifest.max_length, manifest.truncation)
-        adapted = Adapted.load(path / "adapter", base, manifest.labels, reader, manifest.seed)
+        inside = path / "adapter"
+        adapted = Adapted.load(inside if inside.is_dir() else path, base, manifest.labels, reader, manifest.seed)
         adapted.pairs = manifest.pairs
         return cls(path, manifest, adapted, Probe.load(path))
 
@@ -140,11 +141,14 @@ def save_run(
         versions=versions(),
         label_kind=label_kind,
     )
+    # The adapter may leave its run: labels, length and the base's hash go with it.
+    alone = replace(manifest, data={key: value for key, value in manifest.data.items() if key != "folder"})
+    write_whole(path / "adapter" / MANIFEST, alone.to_json())
     write_whole(path / "adapter" / "README.md", model_card(manifest, adapted.base.public_id, recipe, metrics))
     write_whole(path / "recipe.toml", recipe.to_toml())
     write_whole(path / "history.jsonl", "".join(json.dumps(line) + "\n" for line in metrics["epochs"]))
     write_whole(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    write_whole(path / MANIFEST, json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
+    write_whole(path / MANIFEST, manifest.to_json())
     return manifest
 
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bertlora.errors import RunError
@@ -41,6 +41,10 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     label_kind: str = "U"
     format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """Returns the file's text."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
 def read_manifest(path: Path) -> Manifest:
