@@ -264,8 +264,8 @@ RUNS |= {
         "train r.csv --out PLACE/unfinished MODEL", "give --resume to continue it, or --overwrite"
     ),
     "resumed with another recipe": Case("train r.csv --out PLACE/unfinished --resume --rank 9", "was begun with 2"),
-    "unfinished data": Case(
-        "train d --out o MODEL", "d: is unfinished (dataset.json is missing)", {"d": None, "d/train.parquet": b"PAR1"}
+    "a folder of broken splits": Case(
+        "train d --out o MODEL", "train.parquet: not a whole Parquet file", {"d": None, "d/train.parquet": b"PAR1"}
     ),
     "data of a newer format": Case(
         "train d --out o MODEL",

@@ -253,7 +253,9 @@ def test_label_names_are_shown_and_data_keep_their_own(
     good(capsys, "train", reviews, "--out", run, *model, "--epochs", 1, "--label-names", "Negative,Positive")
     (line,) = good(capsys, "predict", run, "i loved it").lines
     assert list(line["probabilities"]) == ["Negative", "Positive"]
-    for data in ((), ("--data", reviews)):
+    shown = tmp_path / "shown.csv"
+    shown.write_text("text,label\nI loved it.,Positive\nI hated it.,Negative\n")
+    for data in ((), ("--data", reviews), ("--data", shown)):
         found = good(capsys, "evaluate", run, *data, "--json").json
         assert list(found["lora"]["per_class"]) == ["Negative", "Positive"]
         assert sum(sum(row) for row in found["lora"]["confusion"]) == found["n"]

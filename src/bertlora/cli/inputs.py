@@ -38,7 +38,7 @@ def given_data(args: Arguments, recipe: Recipe, folder: Path) -> "Prepared":
     from bertlora.data.prepared import Prepared, is_prepared, prepare
 
     specs = list(args.sources) or recipe.data.split()
-    if len(specs) == 1 and (is_prepared(specs[0]) or looks_prepared(specs[0])):
+    if len(specs) == 1 and is_prepared(specs[0]):
         return Prepared.load(Path(specs[0]))
     if is_prepared(folder):
         return Prepared.load(folder)
@@ -55,12 +55,6 @@ def given_data(args: Arguments, recipe: Recipe, folder: Path) -> "Prepared":
     )
 
 
-def looks_prepared(spec: str) -> bool:
-    """Returns whether a folder holds splits that `prepare` wrote, though it did not finish."""
-    path = Path(spec)
-    return path.is_dir() and (path / "train.parquet").is_file() and not (path / "dataset.json").is_file()
-
-
 def labelled_rows(args: Arguments, run: "Run") -> "Examples":
     """Returns the rows that `--data` and `--split` name, or the run's own split, with the run's labels.
 
@@ -73,7 +67,8 @@ def labelled_rows(args: Arguments, run: "Run") -> "Examples":
     manifest = run.manifest
     if args.data:
         if len(args.data) > 1 or not is_prepared(args.data[0]):
-            rows = read_rows(args.data, manifest.source_labels, split=args.split, **column_arguments(args))
+            where = {"split": args.split, **column_arguments(args)}
+            rows = read_rows(args.data, manifest.source_labels, aliases=manifest.labels, **where)
             return Examples(run.adapted.read(rows.texts, rows.pairs), rows.labels)
         data = Prepared.load(Path(args.data[0]))
     else:

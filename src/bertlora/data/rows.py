@@ -66,6 +66,7 @@ def read_rows(
     specs: Sequence[str],
     labels: Sequence[str],
     *,
+    aliases: Sequence[str] = (),
     text_column: str | None = None,
     text_pair_column: str | None = None,
     label_column: str | None = None,
@@ -76,6 +77,7 @@ def read_rows(
     Args:
         specs: what to read, as `open_sources` takes it.
         labels: the labels, in order.
+        aliases: other names of the same labels, in the same order.
         text_column: the text's column; found by its name when None.
         text_pair_column: the second text's column; found likewise.
         label_column: the label's column; found likewise.
@@ -87,7 +89,7 @@ def read_rows(
     """
     source = _one_table(open_sources(specs), split)
     columns = find_columns(source, text_column, text_pair_column, label_column)
-    index = {label: i for i, label in enumerate(labels)}
+    index = {name: i for names in (aliases, labels) for i, name in enumerate(names)}
     texts: list[str] = []
     pairs: list[str] = []
     ids: list[int] = []
