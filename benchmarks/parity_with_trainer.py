@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--validation", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--log", help="a JSONL file: results that it holds are not computed again")
     a = parser.parse_args()
@@ -47,7 +48,8 @@ def main() -> None:
     log = Path(a.log) if a.log else None
     results = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
     for seed in a.seeds:
-        recipe = Recipe.named(a.recipe).replace(model=a.model, epochs=a.epochs, seed=seed)
+        changes = {"model": a.model, "epochs": a.epochs, "max_length": a.max_length, "seed": seed}
+        recipe = Recipe.named(a.recipe).replace(**changes)
         for name, learn in (("bertlora", with_bertlora), ("Trainer + PEFT", with_trainer)):
             if any(r["name"] == name and r["seed"] == seed for r in results):
                 continue
