@@ -44,6 +44,10 @@ def main() -> None:
     parser.add_argument("--log", help="a JSONL file: results that it holds are not computed again")
     a = parser.parse_args()
     frame = pd.read_parquet(a.file)[["text", "label"]].sample(frac=1, random_state=1)
+    if len(frame) < a.train + a.validation:
+        parser.error(f"{a.file} has {len(frame)} rows, expected {a.train + a.validation} or more")
+    if Recipe.named(a.recipe).variant != "lora" or Recipe.named(a.recipe).truncation == "head-tail":
+        parser.error(f"recipe {a.recipe} has keys that the Trainer cannot follow; name one of the published recipes")
     train, validation = frame[: a.train], frame[-a.validation :]
     log = Path(a.log) if a.log else None
     results = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
@@ -109,6 +113,10 @@ def with_trainer(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame) 
                 per_device_eval_batch_size=32,
                 num_train_epochs=recipe.epochs,
                 weight_decay=recipe.weight_decay,
+                gradient_accumulation_steps=recipe.gradient_accumulation,
+                lr_scheduler_type=recipe.schedule,
+                warmup_steps=round(recipe.warmup_fraction * recipe.epochs * -(-len(train) // recipe.batch_size)),
+                max_grad_norm=recipe.max_grad_norm,
                 eval_strategy="epoch",
                 save_strategy="no",
                 report_to=[],

@@ -42,6 +42,7 @@ def main() -> None:
     for seed in a.seeds:
         for change in a.changes:
             key = {"file": Path(a.file).name, "train": a.train, "recipe": a.recipe, "change": change, "seed": seed}
+            key |= {"judged": Path(a.validation_file or a.file).name, "validation": len(validation)}
             if not any(key.items() <= r.items() for r in results):
                 results.append(key | attempt(a.recipe, change, seed, train, validation))
                 with log.open("a") as file:
@@ -52,6 +53,8 @@ def main() -> None:
 def rows(a: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns training and validation rows that do not overlap; the same for all."""
     frame = pd.read_parquet(a.file)[["text", "label"]].sample(frac=1, random_state=1)
+    if len(frame) < a.train + (0 if a.validation_file else a.validation):
+        raise SystemExit(f"{a.file} has {len(frame)} rows, too few for both parts")
     if a.validation_file:
         return frame[: a.train], pd.read_parquet(a.validation_file)
     return frame[: a.train], frame[-a.validation :]

@@ -130,6 +130,8 @@ USAGE = {
         "plan --rnak 4", "argument '--rnak' is unknown; see 'bertlora plan --help'; did you mean '--rank'?"
     ),
     "flag without a verb": Case("--rank 4", "argument '--rank' stands where a verb is expected; see 'bertlora --help'"),
+    "flag named as a positional": Case("plan --sources r.csv", "argument '--sources' is unknown; see 'bertlora plan"),
+    "label column of no use": Case("predict PLACE/run a --label-column x", "argument '--label-column' is unknown"),
     "flag of another verb": Case("env --rank 4", "argument '--rank' is unknown; see 'bertlora env --help'"),
     "flag without a value": Case("plan --rank", "--rank: expected one argument"),
     "missing argument": Case("prepare r.csv", "required: --out; see 'bertlora prepare --help'"),
@@ -182,6 +184,9 @@ VALUES = {
 VALUES |= {
     "label names": Case(
         "train r.csv --out o MODEL --label-names a,b,c", "label_names: got 3, expected one for each of bad, good"
+    ),
+    "label names alike": Case(
+        "train r.csv --out o MODEL --label-names a,a", "label_names: got a, a, expected names that differ"
     ),
     "tracker": Case("train r.csv --out o MODEL --tracker mlflow", "tracker: mlflow is not installed; run pip install"),
     "sample too small": Case("train r.csv --out o MODEL --sample 1", "1 rows for 2 classes are left to train on"),
@@ -263,7 +268,21 @@ RUNS |= {
     "unfinished run in the way": Case(
         "train r.csv --out PLACE/unfinished MODEL", "give --resume to continue it, or --overwrite"
     ),
-    "resumed with another recipe": Case("train r.csv --out PLACE/unfinished --resume --rank 9", "was begun with 2"),
+    "resumed with another recipe": Case("train --out PLACE/unfinished --resume --rank 9", "was begun with 2"),
+    "resumed with other data": Case(
+        "train r.csv --out PLACE/unfinished --resume", "r.csv; leave DATA out when resuming"
+    ),
+    "resumed with the data of another recipe": Case(
+        "train --out PLACE/unfinished --resume --data hub:a/b", "data: got hub:a/b, but"
+    ),
+    "a text for a run on pairs": Case(
+        "predict PLACE/pairs a", "trained on pairs of texts; give --file with both columns"
+    ),
+    "no such split to predict": Case(
+        "predict PLACE/run --file d --split validation",
+        "no validation split, only train, test",
+        {"d": None, "d/train.csv": GOOD, "d/test.csv": GOOD},
+    ),
     "a folder of broken splits": Case(
         "train d --out o MODEL", "train.parquet: not a whole Parquet file", {"d": None, "d/train.parquet": b"PAR1"}
     ),
@@ -281,6 +300,16 @@ WRITERS = {
     "export": "export PLACE/run --to OUT",
     "cache": "cache PLACE/tiny --to OUT",
 }
+PREPARED = {
+    command: Case(command, f"{flag}: DATA is prepared already; give these to prepare")
+    for command, flag in {
+        "train PLACE/run/data --out o MODEL --sample 9": "--sample",
+        "train PLACE/run/data --out o MODEL --split 80/10/10": "--split",
+        "plan PLACE/run/data MODEL --text-column text": "--text-column",
+        "evaluate PLACE/run --data PLACE/run/data --label-column label": "--label-column",
+    }.items()
+}
+
 OUTPUTS = {
     f"{verb} to {out}": Case(
         command.replace("OUT", out), expected, {"r.csv": GOOD, "full": None, "full/mine": "kept", "file": "kept"}
@@ -310,6 +339,25 @@ OVERWRITTEN = {
     )
 }
 
+OWN = {"d": None, "d/r.csv": GOOD}
+
+INPUTS = {
+    "prepare": Case(
+        "prepare d/r.csv --out d --overwrite", "d: holds the input d/r.csv; name another output folder", OWN
+    ),
+    "prepare, without --overwrite": Case("prepare d/r.csv --out d", "d: holds the input d/r.csv", OWN),
+    "prepare, named splits": Case("prepare train=d/r.csv --out d --overwrite", "d: holds the input d/r.csv", OWN),
+    "prepare, a folder above": Case("prepare d/r.csv --out . --overwrite", ".: holds the input d/r.csv", OWN),
+    "prepare, the folder itself": Case("prepare d --out d/ --overwrite", "d: holds the input d;", OWN),
+    "train": Case("train d/r.csv --out d MODEL --overwrite", "d: holds the input d/r.csv", OWN),
+    "train, its own data": Case("train PLACE/run/data --out PLACE/run MODEL --overwrite", "run: holds the input "),
+    "export": Case("export PLACE/run --to PLACE --overwrite", ": holds the input "),
+    "export, the run itself": Case("export PLACE/run --to PLACE/run --overwrite", "run: holds the input "),
+    "export, its adapter": Case("export PLACE/run --to PLACE/run/adapter --overwrite", "adapter: holds the input "),
+    "export, its base": Case("export PLACE/run --to PLACE/tiny --overwrite", "tiny: holds the input "),
+    "cache": Case("cache PLACE/tiny --to PLACE --overwrite", ": holds the input "),
+}
+
 CASES = {
     f"{group}: {name}": case
     for group, cases in {
@@ -319,7 +367,9 @@ CASES = {
         "models": MODELS,
         "runs": RUNS,
         "outputs": OUTPUTS,
+        "inputs": INPUTS,
         "overwrite": OVERWRITTEN,
+        "prepared": PREPARED,
     }.items()
     for name, case in cases.items()
 }
@@ -347,6 +397,9 @@ def place(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
         words = ("train", place / "r.csv", "--out", place / run, "--model", place / model, *SMALL, "--epochs", "1")
         assert main([str(word) for word in words]) == 0
     shutil.rmtree(place / "gone")
+    pairs = json.loads((place / "run" / "run.json").read_text()) | {"pairs": True}
+    shutil.copytree(place / "run", place / "pairs")
+    (place / "pairs" / "run.json").write_text(json.dumps(pairs))
     for name in ("unfinished", "newer", "cut-manifest", "cut-adapter", "no-adapter", "cut-probe"):
         shutil.copytree(place / "run", place / name)
     (place / "unfinished" / "run.json").unlink()
@@ -430,9 +483,43 @@ def test_an_interruption_is_one_line(place: Path, here: Path, monkeypatch: pytes
     (here / "r.csv").write_text(GOOD)
     before = contents(here)
     monkeypatch.setattr("bertlora.data.prepared.open_sources", interrupted)
-    for command in ("prepare r.csv --out o", "train r.csv --out o MODEL"):
-        check(answer(capsys, *words(command, place)), "interrupted")
+    for command, advice in {
+        "prepare r.csv --out o": "interrupted; nothing was half-written\n",
+        "train r.csv --out o MODEL": "interrupted; 'bertlora train ... --resume' continues the run\n",
+    }.items():
+        check(answer(capsys, *words(command, place)), advice)
         assert contents(here) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionError("the hub hung up"), "bertlora: ConnectionError: the hub hung up; --debug shows where\n"),
+        (OSError(errno.ECONNRESET, "reset by peer"), "reset by peer; --debug shows where\n"),
+        (OSError(errno.ENOSPC, "No space left"), "bertlora: No space left; check the path"),
+        (OSError(errno.EACCES, "denied", "a.csv"), "bertlora: a.csv: denied; check the path"),
+    ],
+)
+def test_faults_of_the_network_are_not_blamed_on_a_path(
+    error: OSError, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bertlora.recipe.Recipe.named", failing)
+    check(answer(capsys, "recipes", "default"), expected)
+
+
+@pytest.mark.parametrize("word", ["--sources", "--verb", "--page"])
+def test_only_real_flags_are_suggested(word: str, capsys: Capsys) -> None:
+    found = answer(capsys, "plan", word)
+    assert f"did you mean '{word}'" not in found.err
+
+
+def test_demo_does_not_offer_to_resume(place: Path, capsys: Capsys) -> None:
+    found = answer(capsys, "demo", "--out", place / "unfinished")
+    check(found, "give --overwrite")
+    assert "--resume" not in found.err
 
 
 def no_space(*_: object, **__: object) -> None:

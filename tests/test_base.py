@@ -54,7 +54,7 @@ def copied(folder: Path, to: Path) -> Path:
 def test_minilm_is_the_published_model() -> None:
     base = find_base("minilm")
     assert base.sha256() == MINILM_SHA256
-    assert base.public_id == MINILM_ID
+    assert base.origin == {"id": MINILM_ID, "revision": ""}
     assert find_base(MINILM_ID) == base
 
 

@@ -1,6 +1,8 @@
 """LoraClassifier: scikit-learn's conventions, labels in and out in their own type, and inputs that are refused."""
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -315,6 +317,28 @@ def test_save_replaces_a_run_with_all_that_belongs_to_it(make: Make, fitted: Lor
     run = Run.load(tmp_path / "run")
     assert run.manifest.labels == ["0", "1", "2", "3"]
     assert run.probe is None
+
+
+def test_a_full_disk_keeps_the_run_that_was_there(
+    make: Make, fitted: LoraClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    fitted.save(tmp_path / "run")
+    monkeypatch.setattr("bertlora.model.adapted.Adapted.save", full)
+    with pytest.raises(OutputError, match=r"/run: cannot be written \(No space left on device\); nothing was kept"):
+        make().fit(TEXTS, LABELS).save(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    loaded = LoraClassifier.load(tmp_path / "run")
+    assert np.array_equal(loaded.predict_proba(TEXTS), fitted.predict_proba(TEXTS))
+
+
+def test_the_record_names_the_run_it_lies_in(fitted: LoraClassifier, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "first")
+    LoraClassifier.load(tmp_path / "first").save(tmp_path / "second")
+    for name in ("first", "second"):
+        assert Run.load(tmp_path / name).metrics()["run"] == str(tmp_path / name)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit on a file's size")

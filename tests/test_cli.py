@@ -20,8 +20,9 @@ import pytest
 import torch
 from command_line import SMALL, Answer, answer, good, start
 
+from bertlora.cli.inputs import absolute_sources
 from bertlora.cli.registry import VERBS, build_parser, parse, resolve_recipe
-from bertlora.recipe import Recipe, recipe_keys, recipe_names
+from bertlora.recipe import Recipe, recipe_keys, recipe_names, recipe_path
 
 Capsys = pytest.CaptureFixture[str]
 VERB_NAMES = ("demo", "cache", "prepare", "plan", "train", "evaluate", "predict", "recipes", "env", "export")
@@ -123,7 +124,9 @@ def test_recipes(tmp_path: Path, base: Path, capsys: Capsys) -> None:
     assert all(name in listed for name in recipe_names())
     assert list(good(capsys, "recipes", "--json").json["recipes"]) == recipe_names()
     toml = good(capsys, "recipes", "sst2-bert").out
+    assert toml.startswith(recipe_path("sst2-bert").read_text().partition("model =")[0] + "\n# base model")
     (tmp_path / "mine.toml").write_text(toml)
+    assert good(capsys, "recipes", tmp_path / "mine.toml").out == toml
     again = good(capsys, "recipes", tmp_path / "mine.toml", "--json").json
     assert again == good(capsys, "recipes", "sst2-bert", "--json").json
     assert list(again) == list(recipe_keys())
@@ -218,7 +221,7 @@ def test_train_from_every_kind_of_source_is_the_same(
     tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
 ) -> None:
     good(capsys, "prepare", reviews, "--out", tmp_path / "data")
-    toml = good(capsys, "recipes", "default").out.replace('data = ""', f'data = "{reviews}"')
+    toml = good(capsys, "recipes", "default").out.replace("data = []", f'data = ["{reviews}"]')
     (tmp_path / "mine.toml").write_text(toml)
     sources: dict[str, tuple[object, ...]] = {
         "prepared": (tmp_path / "data",),
@@ -231,6 +234,42 @@ def test_train_from_every_kind_of_source_is_the_same(
         for name, words in sources.items()
     }
     assert all(metrics == found["prepared"] for metrics in found.values())
+
+
+def test_the_recipe_of_a_run_names_the_data_it_was_trained_on(
+    tmp_path: Path, reviews: Path, model: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("my data")
+    folder.mkdir()
+    for split in ("train", "test"):
+        (folder / f"{split}.csv").write_bytes(reviews.read_bytes())
+    good(capsys, "prepare", reviews, "--out", "prepared")
+    there = tmp_path / folder
+    sources: dict[tuple[str, ...], tuple[str, ...]] = {
+        ("reviews.csv",): (str(reviews),),
+        ("my data",): (str(there),),
+        ("train=my data/train.csv", "test=my data/test.csv"): (f"train={there}/train.csv", f"test={there}/test.csv"),
+        ("prepared",): (str(tmp_path / "prepared"),),
+    }
+    for given, stored in sources.items():
+        words = (*given, "--recipe", "imdb-distilbert", "--targets", "query", "--samples", "", "--out", "run", *model)
+        good(capsys, "train", *words, "--epochs", 1, "--overwrite")
+        assert Recipe.named("run/recipe.toml").data == stored
+    assert absolute_sources(["hub:a/b"]) == ("hub:a/b",)
+
+
+@pytest.mark.parametrize(("split", "advice"), [("70/15/15", ""), ("80/20/0", " --split validation"), ("100/0/0", None)])
+def test_train_ends_with_an_advice_that_works(
+    split: str, advice: str | None, tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
+) -> None:
+    run = tmp_path / "run"
+    *_, last = good(capsys, "train", reviews, "--out", run, *model, "--epochs", 1, "--split", split).out.splitlines()
+    if advice is None:
+        assert "Next" not in last
+    else:
+        assert last == f"Next: bertlora evaluate {run}{advice}"
+        good(capsys, *shlex.split(last.removeprefix("Next: bertlora ")))
 
 
 def test_train_from_named_splits(tmp_path: Path, model: tuple[object, ...], capsys: Capsys) -> None:
@@ -292,8 +331,10 @@ def test_resume_without_a_word_on_the_recipe(
     good(capsys, "train", reviews, "--out", run, *model, "--epochs", 2)
     expected = json.loads((run / "metrics.json").read_text())
     (run / "run.json").unlink()
+    stored = Recipe.named(str(run / "recipe.toml")).data
     found = good(capsys, "train", "--out", run, "--resume", "--json").json
     assert timeless(found) == timeless(expected)
+    assert Recipe.named(str(run / "recipe.toml")).data == stored == (str(reviews),)
 
 
 def test_overwrite_trains_anew(trained: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys) -> None:
@@ -333,6 +374,18 @@ def test_evaluate_gives_every_figure(trained: Path, reviews: Path, capsys: Capsy
     assert good(capsys, "evaluate", trained, "--data", f"test={reviews}", "--json").json["n"] == 40
 
 
+def test_evaluate_says_which_rows(trained: Path, reviews: Path, capsys: Capsys) -> None:
+    data = trained / "data"
+    for words, name in {
+        (): "test split",
+        ("--split", "validation"): "validation split",
+        ("--data", data, "--split", "validation"): f"{data}, validation split",
+        ("--data", f"test={reviews}"): f"test={reviews}, test split",
+        ("--data", reviews): str(reviews),
+    }.items():
+        assert f"rows ({name})\n" in good(capsys, "evaluate", trained, *words).out
+
+
 def test_predict_gives_one_line_a_text_in_order(trained: Path, capsys: Capsys) -> None:
     lines = good(capsys, "predict", trained, *TEXTS).lines
     assert [line["text"] for line in lines] == TEXTS
@@ -354,17 +407,26 @@ def test_predict_with_the_base(trained: Path, capsys: Capsys) -> None:
     assert all(a["confidence"] != b["confidence"] for a, b in zip(lora, base, strict=True))
 
 
-@pytest.mark.parametrize("suffix", ["txt", "csv", "parquet"])
+@pytest.mark.parametrize("suffix", ["txt", "log", "csv", "parquet"])
 def test_predict_reads_files_of_any_length_in_order(trained: Path, tmp_path: Path, suffix: str, capsys: Capsys) -> None:
     texts = [f"{TEXTS[i % 3]}, number {i} {'and on ' * (i % 7)}".strip() for i in range(600)]
     path, table = tmp_path / f"texts.{suffix}", pd.DataFrame({"review": texts})
-    if suffix == "txt":
+    if suffix in ("txt", "log"):
         path.write_text("\n".join(texts))
     elif suffix == "csv":
         table.to_csv(path, index=False)
     else:
         table.to_parquet(path, index=False)
     assert [line["text"] for line in good(capsys, "predict", trained, "--file", path).lines] == texts
+
+
+def test_predict_reads_one_split_of_several(trained: Path, tmp_path: Path, capsys: Capsys) -> None:
+    (tmp_path / "d").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "d" / f"{split}.csv").write_text(f"text,label\na film to {split},1\n")
+    for words, split in (((), "test"), (("--split", "train"), "train")):
+        (line,) = good(capsys, "predict", trained, "--file", tmp_path / "d", *words).lines
+        assert line["text"] == f"a film to {split}"
 
 
 def test_predict_takes_pairs_from_a_file(tmp_path: Path, model: tuple[object, ...], capsys: Capsys) -> None:

@@ -170,6 +170,19 @@ def test_a_folder_that_holds_something_is_kept(run: Run, tmp_path: Path) -> None
     assert left_over(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("inside", ["", "run", "run/adapter"])
+def test_neither_the_run_nor_what_holds_it_is_overwritten(run: Run, tmp_path: Path, inside: str) -> None:
+    with pytest.raises(OutputError, match="holds the input"):
+        export_run(run, tmp_path / inside, "merged", overwrite=True)
+    assert Run.load(run.path).manifest == run.manifest
+    assert left_over(tmp_path) == []
+
+
+def test_the_base_is_not_overwritten(run: Run, tiny: Tiny) -> None:
+    with pytest.raises(OutputError, match="holds the input"):
+        export_run(run, tiny("bert"), "merged", overwrite=True)
+
+
 def test_an_unknown_format(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"format 'mergd' is unknown; .*did you mean 'merged'\?"):
         export_run(run, tmp_path / "out", "mergd")

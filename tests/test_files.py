@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bertlora.errors import OutputError
-from bertlora.files import check_vacant, megabytes, replace_folder, size_of, whole_folder, write_whole
+from bertlora.files import check_vacant, megabytes, replace_folder, set_aside, size_of, whole_folder, write_whole
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
@@ -116,7 +116,76 @@ def test_replace_folder(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"old/a.txt": "new"}
 
 
+def test_what_writing_says_inside_is_about_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_to(monkeypatch, "write_text")
+    with pytest.raises(OutputError) as caught, whole_folder(tmp_path / "out") as partial:
+        write_whole(partial / "a.txt", "new")
+    assert str(caught.value) == f"{tmp_path / 'out'}: cannot be written (No space left on device); nothing was kept"
+
+
+# Links
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """Returns a link to a folder on what may be another disk."""
+    (tmp_path / "large" / "target").mkdir(parents=True)
+    (tmp_path / "large" / "target" / "a.txt").write_text("old")
+    (tmp_path / "out").symlink_to(tmp_path / "large" / "target")
+    return tmp_path / "out"
+
+
+def assert_link(link: Path, files: dict[str, str]) -> None:
+    assert link.is_symlink()
+    assert tree(link.parent / "large") == {f"target/{name}": text for name, text in files.items()}
+    assert {path.name for path in link.parent.iterdir()} == {"large", "out"}
+
+
+def test_the_target_of_a_link_is_replaced(linked: Path) -> None:
+    fill(linked, overwrite=True)
+    assert_link(linked, {"a.txt": "new", "b.txt": "new"})
+    with pytest.raises(ValueError, match="bad"):
+        fill(linked, overwrite=True, error=ValueError("bad"))
+    assert_link(linked, {"a.txt": "new", "b.txt": "new"})
+
+
+def test_a_link_to_nowhere_is_filled(linked: Path) -> None:
+    (linked / "a.txt").unlink()
+    linked.resolve().rmdir()
+    fill(linked)
+    assert_link(linked, {"a.txt": "new", "b.txt": "new"})
+
+
+def test_replace_folder_through_a_link(linked: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    replace_folder(tmp_path / "new", linked)
+    assert_link(linked, {})
+
+
+def test_set_aside_through_a_link(linked: Path) -> None:
+    with pytest.raises(FileNotFoundError), set_aside(linked, begun=linked / "b.txt"):
+        (linked / "a.txt").read_text()
+    assert_link(linked, {"a.txt": "old"})
+    with set_aside(linked, begun=linked / "b.txt"):
+        linked.mkdir(parents=True, exist_ok=True)
+        assert tree(linked) == {}
+        (linked / "b.txt").write_text("new")
+    assert_link(linked, {"b.txt": "new"})
+
+
 # Before anything is written
+
+
+def test_an_input_is_not_replaced(linked: Path, tmp_path: Path) -> None:
+    inputs = [tmp_path / "large" / "target" / "a.txt"]
+    for folder in (linked, linked / ".." / "target", tmp_path / "large", tmp_path):
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match=r"holds the input .*a\.txt; name another output folder"):
+                check_vacant(folder, overwrite, inputs)
+        with pytest.raises(OutputError, match="holds the input"), whole_folder(folder, True, inputs):
+            pass
+    assert_link(linked, {"a.txt": "old"})
+    assert check_vacant(linked, True, [tmp_path / "large", linked / "missing"]) is None
 
 
 def test_a_file_in_the_way_is_refused_even_with_overwrite(tmp_path: Path) -> None:

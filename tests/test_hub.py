@@ -106,7 +106,10 @@ def test_a_model_is_fetched_once_and_then_found_offline(hub: HubStandIn, ask: As
 
 def test_a_model_is_copied_to_a_folder(ask: Ask, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     assert ask("cache", "someone/tiny", "--to", "model").status == 0
-    assert contents(tmp_path / "model") == contents(tiny("bert"))
+    copied = contents(tmp_path / "model")
+    # Where it came from is noted beside it, so that an adapter can name a base that others find.
+    assert json.loads(copied.pop("origin.json") or b"")["id"] == "someone/tiny"
+    assert copied == contents(tiny("bert"))
 
 
 @pytest.mark.parametrize(

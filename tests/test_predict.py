@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from helpers import EVERY, PAIRS, TEXTS, adapted_of, logits_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bertlora.errors import RecipeError
+from bertlora.errors import InputError, RecipeError
 from bertlora.model import precision
 from bertlora.model.adapted import Adapted
 from bertlora.model.batches import padded, takes_token_types, unwrapped
@@ -159,3 +160,31 @@ def test_softmax_and_cross_entropy() -> None:
     labels = np.array([0, 1, 1])
     expected = torch.nn.functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels))
     assert cross_entropy(scores, labels) == pytest.approx(float(expected))
+
+
+def test_memory_that_runs_out_halves_the_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = adapted_of(tiny("bert"))
+    inputs = adapted.reader.read(TEXTS)
+    expected = adapted.logits(inputs)
+    forward, sizes = type(adapted.model).forward, []
+
+    def limited(self: Any, **batch: torch.Tensor) -> Any:
+        sizes.append(batch["input_ids"].numel())
+        if sizes[-1] > 40:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return forward(self, **batch)
+
+    monkeypatch.setattr(type(adapted.model), "forward", limited)
+    assert np.allclose(adapted.logits(inputs), expected, atol=1e-5)
+    assert max(sizes) > 40 >= sizes[-1]
+
+
+def test_memory_too_small_for_a_single_text(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = adapted_of(tiny("bert"))
+
+    def fails(self: Any, **batch: torch.Tensor) -> Any:
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(type(adapted.model), "forward", fails)
+    with pytest.raises(InputError, match="memory ran out with a single text"):
+        adapted.logits(adapted.reader.read(TEXTS))

@@ -16,7 +16,7 @@ from bertlora.data.sources import open_sources
 from bertlora.data.splits import part_totals, stratified_sample, stratified_split
 from bertlora.errors import DataError, OutputError, RecipeError
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 SHARES = st.sampled_from([(0.7, 0.15, 0.15), (0.8, 0.2, 0.0), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33), (0.9, 0.05, 0.05)])
 
 
@@ -263,6 +263,14 @@ def test_output_in_the_way(tmp_path: Path) -> None:
         prepare([source], tmp_path / "out")
     assert (tmp_path / "out" / "precious.txt").read_text() == "mine"
     assert prepare([source], tmp_path / "out", overwrite=True).rows["train"] == 14
+
+
+def test_the_source_is_not_overwritten(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "r.csv", reviews(20))
+    for specs in ([source], [f"train={source}"], [str(tmp_path)]):
+        with pytest.raises(OutputError, match="holds the input"):
+            prepare(specs, tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
 
 def test_load_says_what_is_wrong_with_a_folder(tmp_path: Path) -> None:

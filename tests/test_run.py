@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from bertlora.classifier import LoraClassifier
 from bertlora.errors import BertloraError, RunError
 from bertlora.model.adapted import Adapted
+from bertlora.model.base import ORIGIN
 from bertlora.recipe import Recipe
 from bertlora.run import FORMAT_VERSION, Probe, Run, read_manifest, save_run
 
@@ -259,3 +260,26 @@ def test_saving_again_is_unfinished_until_it_is_whole(run: Path, monkeypatch: py
     with pytest.raises(OSError, match="disk full"):
         save_tiny_run(run, adapted)
     assert "did not finish" in refused(run)
+
+
+def test_the_tokenizer_of_the_run_is_the_one_that_reads(tiny: Tiny, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny("bert"), base)
+    save_tiny_run(tmp_path / "run", adapted_of(base))
+    expected = logits_of(Run.load(tmp_path / "run").adapted, TEXTS)
+    file = base / "tokenizer.json"
+    table = json.loads(file.read_text())
+    table["normalizer"]["lowercase"] = False
+    file.write_text(json.dumps(table))
+    texts = [text.upper() for text in TEXTS]
+    assert np.allclose(logits_of(Run.load(tmp_path / "run").adapted, texts), expected, atol=1e-6)
+
+
+def test_a_copied_hub_model_keeps_its_id(tiny: Tiny, tmp_path: Path) -> None:
+    shutil.copytree(tiny("bert"), tmp_path / "base")
+    (tmp_path / "base" / ORIGIN).write_text('{"id": "somebody/some-bert", "revision": "abc"}')
+    save_tiny_run(tmp_path / "run", adapted_of(tmp_path / "base"))
+    config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("somebody/some-bert", "abc")
+    assert "base_model: somebody/some-bert" in (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert Run.load(tmp_path / "run").adapted.base.folder == tmp_path / "base"

@@ -264,3 +264,15 @@ def launch(data: Prepared, recipe: Recipe, out: Path, processes: int) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_history_is_there_while_training_goes_on(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:
+    lines: list[int] = []
+
+    def listen(event: object) -> None:
+        if isinstance(event, Evaluation):
+            file = tmp_path / "run" / "history.jsonl"
+            lines.append(len(file.read_text().splitlines()) if file.exists() else 0)
+
+    metrics = train_run(data, brisk_recipe(tiny), tmp_path / "run", on_event=listen)
+    assert lines == list(range(len(metrics["epochs"])))

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from bertlora.errors import DataError, OutputError, suggestion
-from bertlora.files import check_vacant
+from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
 from bertlora.pipeline import shown_labels, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
@@ -91,25 +91,27 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def save(self, path: str | Path) -> None:
         """Writes a run folder, which `load`, the command line and PEFT (its `adapter/`) read.
 
+        A run that is there is replaced with all that its folder holds, once the new one is whole.
+
         Raises:
-            OutputError: `path` holds something that is no run, or this is an adapter that PEFT trained.
+            OutputError: `path` holds something that is no run, or the base; it cannot be written; or this is an adapter
+                that PEFT trained.
         """
         check_is_fitted(self, "adapted_")
         path = Path(path)
         if not self._metrics:
             raise OutputError(f"{path}: an adapter that PEFT trained has no record to make a run of; copy its folder")
-        check_vacant(path, overwrite=(path / MANIFEST).is_file())
-        metrics = {"run": str(path), **self._metrics}
-        kind = self.classes_.dtype.kind
-        save_run(
-            path,
-            self.adapted_,
-            self.recipe_,
-            metrics,
-            pairs=self.pairs_,
-            label_kind=kind,
-            source_labels=[str(c) for c in self.classes_],
-        )
+        replaced = (path / MANIFEST).is_file()
+        with whole_folder(path, overwrite=replaced, inputs=[self.adapted_.base.folder]) as partial:
+            save_run(
+                partial,
+                self.adapted_,
+                self.recipe_,
+                self._metrics | {"run": str(path)},
+                pairs=self.pairs_,
+                label_kind=self.classes_.dtype.kind,
+                source_labels=[str(c) for c in self.classes_],
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "LoraClassifier":

@@ -3,39 +3,50 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bertlora.errors import BertloraError, OutputError
 
 
-def check_vacant(folder: Path, overwrite: bool) -> None:
-    """Raises OutputError when `folder` exists with something in it and may not be replaced, or cannot be made."""
+def check_vacant(folder: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Raises OutputError when `folder` exists with something in it and may not be replaced, or cannot be made.
+
+    Nor may it be, or hold, one of `inputs`: that would go with what is replaced.
+    """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file, expected a folder to write to; name another")
+    for path in inputs:
+        if path.exists() and path.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(f"{folder}: holds the input {path}; name another output folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise OutputError(f"{folder}: holds something already; name another folder, or give --overwrite to replace it")
-    parent = next(p for p in folder.absolute().parents if p.exists())
+    parent = next(p for p in folder.resolve().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise OutputError(f"{folder}: cannot be made, {parent} is not a folder that may be written to")
 
 
 @contextmanager
-def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(folder: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """Yields a folder beside `folder` to fill; it takes the name `folder` when the block ends well, and goes when not.
 
+    Where `folder` is a link, its target is replaced.
+
     Raises:
-        OutputError: `folder` holds something already and `overwrite` is false, or it cannot be written.
+        OutputError: `folder` holds something already and `overwrite` is false, it holds one of `inputs`, or it cannot
+            be written.
     """
-    check_vacant(folder, overwrite)
-    partial = folder.absolute().parent / f".{folder.name}.partial-{os.getpid()}"
+    check_vacant(folder, overwrite, inputs)
+    real = folder.resolve()
+    partial = real.parent / f".{real.name}.partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)
         yield partial
-        replace_folder(partial, folder)
+        replace_folder(partial, real)
     except Exception as error:
-        if (reason := _system_reason(error)) is None:
+        # What `writing` says inside the block is about the partial folder, which is unknown outside.
+        if (reason := _system_reason(error.__cause__ if isinstance(error, OutputError) else error)) is None:
             raise
         raise OutputError(f"{folder}: cannot be written ({reason}); nothing was kept") from error
     finally:
@@ -44,15 +55,18 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def set_aside(folder: Path, begun: Path) -> Iterator[None]:
-    """Sets aside what `folder` holds while the block fills it anew.
+    """Sets aside what `folder`, or the target of that link, holds while the block fills it anew.
 
     If the block fails before it has written `begun`, all is as it was; otherwise what was there goes.
     """
+    folder = folder.resolve()
     there = folder.is_dir()
-    old = folder.absolute().parent / f".{folder.name}.old-{os.getpid()}"
+    old = _old(folder)
     if there and any(folder.iterdir()):
         folder.rename(old)
     try:
+        if there:
+            folder.mkdir(exist_ok=True)  # a link to it must lead somewhere
         yield
     except BaseException:
         if not begun.exists():
@@ -67,8 +81,9 @@ def set_aside(folder: Path, begun: Path) -> Iterator[None]:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Gives `new` the name `folder`; what was there goes only when the new one stands."""
-    old = folder.absolute().parent / f".{folder.name}.old-{os.getpid()}"
+    """Gives `new` the name `folder`, or its target's if that is a link; what was there goes when the new one stands."""
+    folder = folder.resolve()
+    old = _old(folder)
     if folder.exists():
         folder.rename(old)
     try:
@@ -78,6 +93,11 @@ def replace_folder(new: Path, folder: Path) -> None:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(folder: Path) -> Path:
+    """Returns where what `folder` holds is set aside."""
+    return folder.parent / f".{folder.name}.old-{os.getpid()}"
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -106,7 +126,7 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written ({reason}); free space or name another") from error
 
 
-def _system_reason(error: Exception) -> str | None:
+def _system_reason(error: BaseException | None) -> str | None:
     """Returns what the system said, None if it was not the system that failed.
 
     shutil, and libraries in Rust (safetensors, tokenizers), have the system's number in their text alone.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bertlora.data.prepared import Prepared
+from bertlora.data.prepared import Prepared, source_paths
 from bertlora.data.token_files import kept_tokens, tokenizer_key
 from bertlora.data.tokens import Inputs, TokenTable, token_chunks
 from bertlora.errors import OutputError, RecipeError, RunError
@@ -15,7 +15,7 @@ from bertlora.files import check_vacant, write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.predict import Reader
 from bertlora.recipe import Recipe
-from bertlora.run import MANIFEST, save_run
+from bertlora.run import MANIFEST, save_run, write_history
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Examples, Step
 from bertlora.training.loop import Training
@@ -61,6 +61,8 @@ def train_run(
             on_event(event)
             if isinstance(event, Evaluation):
                 track(event)
+                if main:
+                    write_history(out, training.progress.history)
     metrics = {"run": str(out), **training_metrics(training)}
     metrics["samples"] = _sample_lines(labels, samples, before, adapted.probabilities(samples))
     if main:
@@ -79,8 +81,11 @@ def train_run(
     return metrics
 
 
-def check_run_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """Raises RunError or OutputError when `out` cannot take a run: it holds one, or something else."""
+def check_run_folder(out: Path, resume: bool, overwrite: bool, inputs: Sequence[str] = ()) -> None:
+    """Raises RunError or OutputError when `out` cannot take a run: it holds one, something else, or the run's data.
+
+    `inputs` are sources as `prepare` takes them.
+    """
     finished, begun = (out / MANIFEST).is_file(), (out / "recipe.toml").is_file()
     if resume and finished:
         raise RunError(f"{out}: the run is finished, there is nothing to resume; name another folder for a new one")
@@ -89,7 +94,7 @@ def check_run_folder(out: Path, resume: bool, overwrite: bool) -> None:
     if begun and not (finished or resume or overwrite):
         raise OutputError(f"{out}: holds a run that did not finish; give --resume to continue it, or --overwrite")
     if not resume:
-        check_vacant(out, overwrite)
+        check_vacant(out, overwrite, source_paths(inputs))
 
 
 def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
@@ -98,6 +103,8 @@ def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
         return list(labels)
     if len(recipe.label_names) != len(labels):
         raise RecipeError(f"label_names: got {len(recipe.label_names)}, expected one for each of {', '.join(labels)}")
+    if len(set(recipe.label_names)) < len(recipe.label_names):
+        raise RecipeError(f"label_names: got {', '.join(recipe.label_names)}, expected names that differ")
     return list(recipe.label_names)
 
 

@@ -45,7 +45,7 @@ class Recipe:
     """
 
     model: str = _option("minilm", "base model: a hub id, a folder, or minilm, the embedded one")
-    data: str = _option("", "data source when none is given, as `prepare` takes it")
+    data: tuple[str, ...] = _option((), "data source when none is given, as `prepare` takes it")
     sample: int = _option(0, "rows drawn at random from the source, from each split if it has several; 0 = all", low=0)
     split: str = _option("70/15/15", "shares of train/validation/test in percent; a 0 leaves a part out")
     label_names: tuple[str, ...] = _option((), "names to show for the labels, in their order; empty = as in the data")
@@ -93,7 +93,7 @@ class Recipe:
             object.__setattr__(self, key, _checked(key, kind, getattr(self, key)))
         split_shares(self.split)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, /, **changes: Any) -> Self:
         """Returns a copy with `changes`; an unknown key is an error with a suggestion."""
         for key in changes:
             if key not in recipe_keys():
@@ -104,9 +104,10 @@ class Recipe:
     def named(cls, name: str) -> "Recipe":
         """Returns the recipe of that name, or the one in the TOML file of that path."""
         path = recipe_path(name)
-        table = _read(path)
         try:
-            return cls().replace(**table)
+            return cls().replace(**tomllib.loads(path.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: not a TOML file ({error})") from error
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
 
@@ -174,17 +175,6 @@ def parse_value(key: str, text: str) -> Any:
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
         return {name.strip(): _number(key, value) for name, _, value in pairs}
     return _number(key, text) if kind in (int, float) else text
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a TOML file ({error})") from error
-    for key in table:
-        if key not in recipe_keys():
-            raise RecipeError(f"{path}: recipe key '{key}' is unknown{suggestion(key, recipe_keys())}")
-    return table
 
 
 def _number(key: str, text: str) -> float | int:

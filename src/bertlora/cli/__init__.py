@@ -3,6 +3,7 @@
 Each verb is a short function in one of this folder's modules; heavy imports happen inside it.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -11,6 +12,21 @@ from importlib import import_module
 
 from bertlora.cli.registry import VERBS, build_parser, parse
 from bertlora.errors import BertloraError
+
+# What the system says of files, folders and disks.
+FILE_FAULTS = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+)
 
 # Each registers its verbs, which stand in the help page in this order.
 for _room in ("preparing", "learning", "using", "about"):
@@ -39,14 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return _fail(
-            "interrupted; nothing that was finished is lost ('bertlora train ... --resume' continues a run)", debug
-        )
+        training = argv[:1] == ["train"]
+        state = "'bertlora train ... --resume' continues the run" if training else "nothing was half-written"
+        return _fail(f"interrupted; {state}", debug)
     except BertloraError as error:
         return _fail(str(error), debug)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}; check the path, its permissions and the space left", debug)
+        return _fail(_system_fault(error), debug)
     except Exception as error:
         print(
             f"bertlora: internal fault: {type(error).__name__}: {_line(str(error))}; --debug shows where",
@@ -64,9 +79,13 @@ def _fail(message: str, debug: bool) -> int:
     return 2
 
 
+def _system_fault(error: OSError) -> str:
+    """Returns what the system said; libraries give faults of the network the same type."""
+    if not error.filename and error.errno not in FILE_FAULTS:
+        return f"{type(error).__name__}: {error}; --debug shows where"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; check the path, its permissions and the space left"
+
+
 def _line(message: str) -> str:
     return " ".join(message.split())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,7 @@
 """The verbs that tell: recipes, env."""
 
 import os
+from itertools import takewhile
 from pathlib import Path
 
 from bertlora.cli.registry import Arguments, flag, flags, verb
@@ -22,9 +23,11 @@ def recipes(args: Arguments) -> None:
         if args.json:
             console.print_json({key: getattr(recipe, key) for key in recipe_keys()})
         else:
-            print(recipe.to_toml(), end="")
+            table = recipe.to_toml()
+            opening = [line for line in _opening(recipe_path(args.name)) if line not in table.splitlines()]
+            print("\n".join([*opening, "", table] if opening else [table]), end="")
         return
-    found = {name: _first_comment(recipe_path(name)) for name in recipe_names()}
+    found = {name: _opening(recipe_path(name))[0].removeprefix("#").strip() for name in recipe_names()}
     if args.json:
         console.print_json({"recipes": found})
     else:
@@ -65,6 +68,6 @@ def env(args: Arguments) -> None:
         console.print_table(["what", "value"], [[name, str(value)] for name, value in facts.items()])
 
 
-def _first_comment(path: Path) -> str:
-    line = path.read_text(encoding="utf-8").splitlines()[0]
-    return line.removeprefix("#").strip()
+def _opening(path: Path) -> list[str]:
+    """Returns the comment lines that a TOML file opens with."""
+    return list(takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()))

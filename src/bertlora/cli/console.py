@@ -40,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
 class TrainingDisplay:
     """A bar with loss, pace and time left where stderr is a terminal, and a line an evaluation everywhere."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, quiet: bool = False) -> None:
         self._epochs = epochs
         self._bar = Progress(
             TextColumn("training"),
@@ -49,7 +49,7 @@ class TrainingDisplay:
                 "{task.completed:.0f}/{task.total:.0f}  loss {task.fields[loss]:.4f}  {task.fields[pace]:.1f} texts/s "
             ),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, quiet=quiet),
             transient=True,
             disable=not sys.stderr.isatty(),
         )

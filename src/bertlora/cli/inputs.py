@@ -1,6 +1,7 @@
 """What verbs are given, turned into data: a prepared folder or any source."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,11 @@ SOURCES = (
     "a CSV, TSV, JSONL or Parquet file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE validation=FILE test=FILE"
 )
 
-columns = flags(
+text_columns = flags(
     flag("--text-column", "the column of the text; found by its name when left out"),
     flag("--text-pair-column", "the column of the second text of a pair; found by its name"),
-    flag("--label-column", "the column of the label; found by its name"),
 )
+columns = flags(text_columns, flag("--label-column", "the column of the label; found by its name"))
 
 
 def column_arguments(args: Arguments) -> dict[str, Any]:
@@ -37,8 +38,9 @@ def given_data(args: Arguments, recipe: Recipe, folder: Path) -> "Prepared":
     """Returns the prepared folder that DATA names, or prepares in `folder` the source that DATA or recipe names."""
     from bertlora.data.prepared import Prepared, is_prepared, prepare
 
-    specs = list(args.sources) or recipe.data.split()
+    specs = args.sources or recipe.data
     if len(specs) == 1 and is_prepared(specs[0]):
+        _refuse_preparing(args, "sample", "split")
         return Prepared.load(Path(specs[0]))
     if is_prepared(folder):
         return Prepared.load(folder)
@@ -55,8 +57,31 @@ def given_data(args: Arguments, recipe: Recipe, folder: Path) -> "Prepared":
     )
 
 
-def labelled_rows(args: Arguments, run: "Run") -> "Examples":
-    """Returns the rows that `--data` and `--split` name, or the run's own split, with the run's labels.
+def absolute_sources(specs: Sequence[str]) -> tuple[str, ...]:
+    """Returns the sources so that they mean the same in any folder: `reviews.csv`, `train=FILE`, `hub:NAME`."""
+    return tuple(_absolute(spec) for spec in specs)
+
+
+def _absolute(spec: str) -> str:
+    from bertlora.data.sources import SPLIT_ALIASES
+
+    split, sign, path = spec.partition("=")
+    if spec.startswith("hub:"):
+        return spec
+    if sign and split in SPLIT_ALIASES and not Path(spec).exists():
+        return f"{split}={os.path.abspath(path)}"
+    return os.path.abspath(spec)
+
+
+def _refuse_preparing(args: Arguments, *names: str) -> None:
+    """Raises InputError for a flag that tells how to prepare data, when they are prepared."""
+    for name in (*names, *column_arguments(args)):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')}: DATA is prepared already; give these to prepare")
+
+
+def labelled_rows(args: Arguments, run: "Run") -> tuple["Examples", str]:
+    """Returns the rows that `--data` and `--split` name, or the run's own split, with the run's labels; and their name.
 
     Raises:
         DataError: the run's data has gone, the split is missing, or the labels are others.
@@ -69,16 +94,21 @@ def labelled_rows(args: Arguments, run: "Run") -> "Examples":
         if len(args.data) > 1 or not is_prepared(args.data[0]):
             where = {"split": args.split, **column_arguments(args)}
             rows = read_rows(args.data, manifest.source_labels, aliases=manifest.labels, **where)
-            return Examples(run.adapted.read(rows.texts, rows.pairs), rows.labels)
+            return Examples(run.adapted.read(rows.texts, rows.pairs), rows.labels), _name(args, rows.name)
         data = Prepared.load(Path(args.data[0]))
     else:
         folder = run.path / manifest.data.get("folder", "")
         if not manifest.data or not is_prepared(folder):
             raise DataError(f"{run.path}: the data it was trained on is not at hand; name labelled rows by --data")
         data = Prepared.load(folder)
+    _refuse_preparing(args)
     rows = data.split(args.split)
     order = _order(data.labels, run)
-    return Examples(run.adapted.read(rows.texts, rows.pairs), order[rows.labels])
+    return Examples(run.adapted.read(rows.texts, rows.pairs), order[rows.labels]), _name(args, args.split)
+
+
+def _name(args: Arguments, split: str) -> str:
+    return ", ".join([*([" ".join(args.data)] if args.data else []), *([f"{split} split"] if split else [])])
 
 
 def _order(labels: Sequence[str], run: "Run") -> "npt.NDArray[np.int64]":

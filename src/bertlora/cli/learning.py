@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bertlora.cli.inputs import add_data, columns, given_data
+from bertlora.cli.inputs import absolute_sources, add_data, columns, given_data
 from bertlora.cli.registry import OUT, OVERWRITE, Arguments, flag, flags, resolve_recipe, verb
 
 
@@ -20,17 +20,17 @@ def demo(args: Arguments) -> None:
     from bertlora.data.prepared import prepare
     from bertlora.data.reviews import SAMPLE_TEXTS, embedded_specs
     from bertlora.evaluation.verdict import evaluate_run
-    from bertlora.files import megabytes, set_aside, size_of
-    from bertlora.pipeline import check_run_folder, split_examples, train_run
+    from bertlora.files import check_vacant, megabytes, set_aside, size_of
+    from bertlora.pipeline import split_examples, train_run
     from bertlora.recipe import Recipe
     from bertlora.run import Run
 
     out = Path(args.out)
-    check_run_folder(out, resume=False, overwrite=args.overwrite)
-    recipe = Recipe.named("default").replace(samples=SAMPLE_TEXTS)
+    check_vacant(out, args.overwrite)
+    recipe = Recipe.named("default").replace(samples=SAMPLE_TEXTS, data=absolute_sources(embedded_specs()))
     display = console.TrainingDisplay(recipe.epochs)
     with set_aside(out, begun=out / "recipe.toml"):
-        data = prepare(embedded_specs(), out / "data")
+        data = prepare(recipe.data, out / "data")
         console.say(
             f"{sum(data.rows.values()):,} film reviews written for bertlora: {_rows(data.rows)}; model {recipe.model}"
         )
@@ -44,7 +44,8 @@ def demo(args: Arguments) -> None:
     print_evaluation(result, "test split")
     _print_samples(metrics["samples"])
     adapter = (out / "adapter" / "adapter_model.safetensors").stat().st_size
-    print(f"The adapter: {out / 'adapter'}, {megabytes(adapter)} beside the base model's {megabytes(_weights(run))}.")
+    beside = megabytes(run.adapted.base.weight_bytes)
+    print(f"The adapter: {out / 'adapter'}, {megabytes(adapter)} beside the base model's {beside}.")
     print(f"The whole run: {out}, {megabytes(size_of(out))}.")
     print(f'Next: bertlora predict {out} "A joy from start to finish."')
 
@@ -93,20 +94,30 @@ def train(args: Arguments) -> None:
     """Trains."""
     from contextlib import nullcontext
 
+    import torch
+    from accelerate import PartialState
+
     from bertlora.cli import console
     from bertlora.files import set_aside
     from bertlora.pipeline import check_run_folder, train_run
 
     out = Path(args.out)
-    check_run_folder(out, args.resume, args.overwrite)
+    # Of several processes one alone prepares, writes and prints.
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    main = processes.is_main_process
+    if main:
+        check_run_folder(out, args.resume, args.overwrite, inputs=args.sources)
     recipe = _resumed_recipe(args, out) if args.resume else resolve_recipe(args)
     _check_before_reading(recipe)
-    display = console.TrainingDisplay(recipe.epochs)
-    with nullcontext() if args.resume else set_aside(out, begun=out / "recipe.toml"):
-        data = given_data(args, recipe, out / "data")
-        recipe = recipe.replace(data=recipe.data if data.folder == out / "data" else str(data.folder))
+    display = console.TrainingDisplay(recipe.epochs, quiet=not main)
+    with set_aside(out, begun=out / "recipe.toml") if main and not args.resume else nullcontext():
+        with processes.main_process_first():
+            data = given_data(args, recipe, out / "data")
+        recipe = recipe.replace(data=absolute_sources(args.sources or recipe.data))
         with display.shown():
             metrics = train_run(data, recipe, out, resume=args.resume, on_event=display)
+    if not main:
+        return
     if args.json:
         console.print_json(metrics)
         return
@@ -118,7 +129,8 @@ def train(args: Arguments) -> None:
         else f"; validation accuracy {100 * best['accuracy']:.2f} % (epoch {best['epoch']:g})"
     )
     print(f"{out}: trained in {console.duration(seconds)}{judged}")
-    print(f"Next: bertlora evaluate {out}")
+    if data.rows.get("test") or data.rows.get("validation"):
+        print(f"Next: bertlora evaluate {out}{'' if data.rows.get('test') else ' --split validation'}")
 
 
 def _check_before_reading(recipe: Any) -> None:
@@ -144,12 +156,14 @@ def _resumed_recipe(args: Arguments, out: Path) -> Any:
 
     stored = Recipe.named(str(out / "recipe.toml"))
     asked = resolve_recipe(args, default=str(out / "recipe.toml"))
+    asked = asked.replace(data=absolute_sources(args.sources or asked.data) or stored.data)
     for key in recipe_keys():
-        if key != "data" and getattr(asked, key) != getattr(stored, key):
-            raise RecipeError(
-                f"{key}: got {getattr(asked, key)}, but {out} was begun with {getattr(stored, key)}; "
-                "leave the recipe out when resuming"
-            )
+        got, begun = getattr(asked, key), getattr(stored, key)
+        if got != begun:
+            if key == "data":
+                got, begun = " ".join(got), " ".join(begun) or "none named"
+            source = "DATA" if key == "data" else "the recipe"
+            raise RecipeError(f"{key}: got {got}, but {out} was begun with {begun}; leave {source} out when resuming")
     return stored
 
 
@@ -182,7 +196,3 @@ def _print_samples(samples: list[dict[str, Any]]) -> None:
 
 def _rows(rows: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {split}" for split, n in rows.items())
-
-
-def _weights(run: Any) -> int:
-    return sum(path.stat().st_size for path in run.adapted.base.weight_files)

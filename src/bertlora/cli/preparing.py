@@ -19,11 +19,12 @@ from bertlora.cli.registry import OUT, OVERWRITE, Arguments, flag, flags, verb
 )
 def cache(args: Arguments) -> None:
     """Fetches a model."""
+    import json
     import shutil
 
     from bertlora.cli import console
     from bertlora.files import megabytes, size_of, whole_folder
-    from bertlora.model.base import find_base
+    from bertlora.model.base import ORIGIN, find_base
 
     base = find_base(args.model)
     base.config()
@@ -31,8 +32,9 @@ def cache(args: Arguments) -> None:
     folder = base.folder
     if args.to:
         folder = Path(args.to)
-        with whole_folder(folder, args.overwrite) as partial:
+        with whole_folder(folder, args.overwrite, inputs=[base.folder]) as partial:
             shutil.copytree(base.folder, partial, dirs_exist_ok=True)
+            (partial / ORIGIN).write_text(json.dumps(base.origin) + "\n", encoding="utf-8")
     facts = {"model": base.id, "folder": str(folder), "revision": base.revision, "sha256": base.sha256()}
     if args.json:
         console.print_json(facts)

@@ -49,6 +49,10 @@ class Parser(argparse.ArgumentParser):
         """Raises InputError."""
         raise InputError(f"{message}; see '{self.prog} --help'")
 
+    def flag_names(self) -> list[str]:
+        """Returns the flags that it takes, as they are typed."""
+        return [name for action in self._actions for name in action.option_strings]
+
 
 def build_parser() -> Parser:
     """Returns the parser of all verbs."""
@@ -58,6 +62,7 @@ def build_parser() -> Parser:
         epilog="bertlora VERB --help shows a verb's flags and an example.",
         allow_abbrev=False,
     )
+    parser.set_defaults(page=parser)
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for found in VERBS.values():
@@ -69,6 +74,7 @@ def build_parser() -> Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        page.set_defaults(page=page)
         found.arguments(page)
         if found.recipe_flags:
             _add_recipe_flags(page)
@@ -91,9 +97,9 @@ def parse(parser: Parser, argv: Sequence[str]) -> Arguments:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         flag = unknown[0]
-        known = [f"--{key.replace('_', '-')}" for key in vars(args)] if flag.startswith("-") else []
-        expected = f"see 'bertlora {args.verb} --help'" if args.verb else "see 'bertlora --help'"
-        raise InputError(f"argument '{flag}' is unknown; {expected}{suggestion(flag.split('=')[0], known)}")
+        known = args.page.flag_names() if flag.startswith("-") else []
+        nearest = suggestion(flag.split("=")[0], known)
+        raise InputError(f"argument '{flag}' is unknown; see '{args.page.prog} --help'{nearest}")
     return args
 
 
@@ -121,7 +127,11 @@ def _escaped(help_text: str) -> str:
 
 def flag(name: str, help: str, **more: Any) -> Callable[[argparse.ArgumentParser], None]:
     """Returns a function that adds one flag or positional, for use with `flags`."""
-    return lambda page: void(page.add_argument(name, help=_escaped(help), **more))
+
+    def add(page: argparse.ArgumentParser) -> None:
+        page.add_argument(name, help=_escaped(help), **more)
+
+    return add
 
 
 def flags(*parts: Callable[[argparse.ArgumentParser], None]) -> Callable[[argparse.ArgumentParser], None]:
@@ -132,10 +142,6 @@ def flags(*parts: Callable[[argparse.ArgumentParser], None]) -> Callable[[argpar
             part(page)
 
     return add
-
-
-def void(_: object) -> None:
-    """Drops a value."""
 
 
 OUT = flag("--out", "the folder to write", required=True)

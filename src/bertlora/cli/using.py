@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bertlora.cli.inputs import SOURCES, columns, labelled_rows
-from bertlora.cli.registry import Arguments, flag, flags, verb
+from bertlora.cli.inputs import SOURCES, columns, labelled_rows, text_columns
+from bertlora.cli.registry import OVERWRITE, Arguments, flag, flags, verb
 from bertlora.errors import DataError, InputError
 
 RUN = flag("run", "a run folder, or an adapter that PEFT saved", metavar="RUN")
@@ -38,11 +38,12 @@ def evaluate(args: Arguments) -> None:
     from bertlora.run import Run
 
     run = Run.load(args.run, args.model or "")
-    result = evaluate_run(run, labelled_rows(args, run), choose_precision(args.precision, run.adapted.architecture))
+    rows, name = labelled_rows(args, run)
+    result = evaluate_run(run, rows, choose_precision(args.precision, run.adapted.architecture))
     if args.json:
         console.print_json(result)
     else:
-        print_evaluation(result, " ".join(args.data) if args.data else f"{args.split} split")
+        print_evaluation(result, name)
 
 
 @verb(
@@ -53,8 +54,9 @@ def evaluate(args: Arguments) -> None:
         RUN,
         flag("texts", "texts to label; without any, lines are read from stdin", nargs="*", metavar="TEXT"),
         flag("--file", "label the texts of a file instead: any that `prepare` reads, or plain text, a line each"),
+        flag("--split", "which split of the file, if it has several; default: test", default="test"),
         flag("--base", "ask the base with its untrained head", action="store_true"),
-        columns,
+        text_columns,
         MODEL,
         PRECISION,
     ),
@@ -68,6 +70,8 @@ def predict(args: Arguments) -> None:
 
     chunks = _texts(args)
     run = Run.load(args.run, args.model or "")
+    if run.adapted.pairs and not args.file:
+        raise InputError(f"{args.run}: was trained on pairs of texts; give --file with both columns")
     precision = choose_precision(args.precision, run.adapted.architecture)
     labels = run.manifest.labels
     for chunk in chunks:
@@ -84,13 +88,13 @@ def predict(args: Arguments) -> None:
 
 @verb(
     "export",
-    "writes the run in another format, checked for parity before it is kept",
+    "writes the run in another format; merged is checked for parity before it is kept",
     "bertlora export runs/a --to models/a --format merged",
     flags(
         RUN,
         flag("--to", "the folder to write", required=True),
         flag("--format", "merged: a plain transformers model; adapter: PEFT's folder alone", default="merged"),
-        flag("--overwrite", "replace what the folder holds", action="store_true"),
+        OVERWRITE,
         MODEL,
     ),
 )
@@ -165,7 +169,8 @@ def _texts(args: Arguments) -> Iterator[list[tuple[str, str | None]]]:
     if args.file:
         from bertlora.data.prepared import iter_texts
 
-        return iter_texts(args.file, text_column=args.text_column, text_pair_column=args.text_pair_column)
+        where = {"text_column": args.text_column, "text_pair_column": args.text_pair_column, "split": args.split}
+        return iter_texts(args.file, **where)
     if args.texts:
         if blank := [i for i, text in enumerate(args.texts, 1) if not text.strip()]:
             raise DataError(f"text {blank[0]} is blank; give a text to label")

@@ -26,7 +26,7 @@ from bertlora.errors import DataError
 from bertlora.files import check_vacant, whole_folder
 from bertlora.recipe import split_shares
 
-__all__ = ["Prepared", "Split", "is_prepared", "iter_texts", "prepare", "read_rows"]
+__all__ = ["Prepared", "Split", "is_prepared", "iter_texts", "prepare", "read_rows", "source_paths"]
 
 LEFT_OUT = -1
 NO_LABEL = "-1"  # what GLUE's test sets carry
@@ -61,14 +61,11 @@ def prepare(
     Raises:
         DataError: the data cannot be used; the message names the place. Nothing is written then.
         HubError: the hub cannot be reached, or does not have the data set.
-        OutputError, RecipeError: `out` cannot be written or is in use; `split` is not three shares.
+        OutputError, RecipeError: `out` cannot be written, or holds something; `split` is not three shares.
     """
     shares = split_shares(split)
-    if sample < 0:
-        raise DataError(f"sample: got {sample}, expected a number of rows, or 0 for all")
-    if seed < 0:
-        raise DataError(f"seed: got {seed}, expected a whole number (0 or more)")
-    check_vacant(out, overwrite)
+    _check_numbers(sample, seed)
+    check_vacant(out, overwrite, source_paths(specs))
     sources = open_sources(specs)
     if list(sources) == ["train"]:
         sources = {"": sources["train"]}  # a train split alone is a table like any other
@@ -94,6 +91,20 @@ def prepare(
             checks=find_checks(_kept_rows(surveys, ids, parts), labels),
         ).write_manifest()
     return Prepared.load(out)
+
+
+def source_paths(specs: Sequence[str]) -> list[Path]:
+    """Returns the files and folders that specs name, the hub's aside: no output may replace them."""
+    return [
+        Path(spec if Path(spec).exists() else spec.split("=", 1)[-1]) for spec in specs if not spec.startswith("hub:")
+    ]
+
+
+def _check_numbers(sample: int, seed: int) -> None:
+    if sample < 0:
+        raise DataError(f"sample: got {sample}, expected a number of rows, or 0 for all")
+    if seed < 0:
+        raise DataError(f"seed: got {seed}, expected a whole number (0 or more)")
 
 
 def _survey_all(

@@ -12,7 +12,7 @@ from bertlora.data.columns import Columns, find_columns
 from bertlora.data.labels import normalise_label, unknown_label
 from bertlora.data.readers import PlainTextSource
 from bertlora.data.source import Source
-from bertlora.data.sources import open_sources
+from bertlora.data.sources import SUFFIXES, open_sources
 from bertlora.errors import DataError
 
 
@@ -25,12 +25,14 @@ class Split:
         pairs: the second text of each row, or None where there are no pairs.
         labels: (N,) int64, index of each row's label in the list of labels.
         rows: (N,) int64, the row in the source, from 0.
+        name: which split of its source it is; empty where the source is one table.
     """
 
     texts: list[str]
     pairs: list[str] | None
     labels: NDArray[np.int64]
     rows: NDArray[np.int64]
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -87,7 +89,8 @@ def read_rows(
         DataError: the source is broken, does not have the split, or has a label that is not one of `labels`.
         HubError: the hub cannot be reached.
     """
-    source = _one_table(open_sources(specs), split)
+    sources = open_sources(specs)
+    source = _one_table(sources, split)
     columns = find_columns(source, text_column, text_pair_column, label_column)
     index = {name: i for names in (aliases, labels) for i, name in enumerate(names)}
     texts: list[str] = []
@@ -102,7 +105,8 @@ def read_rows(
         pairs += batch.pairs or []
     if not texts:
         raise no_rows(source)
-    return Split(texts, pairs if columns.text_pair else None, np.array(ids, np.int64), np.arange(len(texts)))
+    name = "" if "" in sources else split
+    return Split(texts, pairs if columns.text_pair else None, np.array(ids, np.int64), np.arange(len(texts)), name)
 
 
 def iter_texts(
@@ -111,7 +115,7 @@ def iter_texts(
     """Streams the texts of a source, which needs no labels; for prediction.
 
     Args:
-        spec: a source as `open_sources` takes it, or a .txt file with one text a line.
+        spec: a source as `open_sources` takes it; a file of any other type is plain text, a line each.
         text_column: the text's column; found by its name when None.
         text_pair_column: the second text's column; found likewise.
         split: which split to read, if the source has several.
@@ -125,7 +129,7 @@ def iter_texts(
     """
     path = Path(spec)
     source: Source
-    if path.suffix.lower() == ".txt" and not path.is_dir():
+    if path.suffix.lower() not in SUFFIXES and path.exists() and not path.is_dir():
         source, columns = PlainTextSource(path, path.name), Columns("text")
     else:
         source = _one_table(open_sources([spec]), split)

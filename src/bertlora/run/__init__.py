@@ -1,7 +1,17 @@
-"""The run folder: what it holds, written last to first, and how it is loaded."""
+"""The run folder: what it holds, how it is written, run.json last, and how it is loaded."""
 
-from bertlora.run.folder import Run, save_run
+from bertlora.run.folder import Run, save_run, write_history
 from bertlora.run.manifest import FORMAT_VERSION, MANIFEST, Manifest, read_manifest, versions
 from bertlora.run.probe import Probe
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "Manifest", "Probe", "Run", "read_manifest", "save_run", "versions"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "Manifest",
+    "Probe",
+    "Run",
+    "read_manifest",
+    "save_run",
+    "versions",
+    "write_history",
+]

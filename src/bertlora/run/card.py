@@ -10,6 +10,7 @@ def model_card(manifest: Manifest, base_id: str, recipe: Recipe, metrics: dict[s
     """Returns the adapter's README: what it is, on what, and what was measured."""
     validation = metrics.get("validation") or {}
     accuracy = validation.get("accuracy")
+    seen = metrics["train"]["examples"]
     judged = "no validation texts were given" if accuracy is None else f"validation accuracy {accuracy:.4f}"
     return f"""---
 base_model: {base_id}
@@ -24,13 +25,13 @@ A LoRA adapter for text classification, trained with bertlora {manifest.versions
 - input: at most {manifest.max_length} tokens, truncation {manifest.truncation}
 - LoRA: rank {recipe.rank}, alpha {recipe.alpha:g}, variant {recipe.variant}, on {", ".join(recipe.targets)}
 - base weights: SHA-256 {manifest.base["sha256"]}
-- trained on {metrics["train"]["examples"]} examples in {metrics["train"]["seconds"]:.0f} s; {judged}
+- {seen} examples seen in training, epochs counted; {judged}
 
 ```python
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
-base = AutoModelForSequenceClassification.from_pretrained("BASE", num_labels={len(manifest.labels)})
+base = AutoModelForSequenceClassification.from_pretrained("{base_id}", num_labels={len(manifest.labels)})
 model = PeftModel.from_pretrained(base, "THIS FOLDER")
 ```
 """

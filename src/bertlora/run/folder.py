@@ -53,7 +53,7 @@ class Run:
             return cls._of_peft(path, model)
         manifest = read_manifest(path)
         try:
-            base = find_base(model or manifest.base["id"])
+            base = find_base(model) if model else find_base(manifest.base["id"], manifest.base["revision"])
         except ModelError as error:
             if model:
                 raise
@@ -63,9 +63,9 @@ class Run:
                 f"{path}: was trained on {manifest.base['id']} with SHA-256 {manifest.base['sha256'][:12]}..., but "
                 f"{base.folder} has {base.sha256()[:12] or 'no weights'}...; name the right base by --model"
             )
-        reader = Reader.of(base.tokenizer(), manifest.max_length, manifest.truncation)
-        inside = path / "adapter"
-        adapted = Adapted.load(inside if inside.is_dir() else path, base, manifest.labels, reader, manifest.seed)
+        adapter = path / "adapter" if (path / "adapter").is_dir() else path
+        reader = Reader.of(Base(base.id, adapter).tokenizer(), manifest.max_length, manifest.truncation)
+        adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed)
         adapted.pairs = manifest.pairs
         return cls(path, manifest, adapted, Probe.load(path))
 
@@ -144,12 +144,17 @@ def save_run(
     # The adapter may leave its run: labels, length and the base's hash go with it.
     alone = replace(manifest, data={key: value for key, value in manifest.data.items() if key != "folder"})
     write_whole(path / "adapter" / MANIFEST, alone.to_json())
-    write_whole(path / "adapter" / "README.md", model_card(manifest, adapted.base.public_id, recipe, metrics))
+    write_whole(path / "adapter" / "README.md", model_card(manifest, adapted.base.origin["id"], recipe, metrics))
     write_whole(path / "recipe.toml", recipe.to_toml())
-    write_whole(path / "history.jsonl", "".join(json.dumps(line) + "\n" for line in metrics["epochs"]))
+    write_history(path, metrics["epochs"])
     write_whole(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_whole(path / MANIFEST, manifest.to_json())
     return manifest
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """Writes RUN/history.jsonl, a line an evaluation."""
+    write_whole(path / "history.jsonl", "".join(json.dumps(line) + "\n" for line in history))
 
 
 def _identity(base: Base) -> dict[str, str]:

@@ -17,6 +17,7 @@ from bertlora.errors import HealthError, RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.batches import padded, takes_token_types
 from bertlora.model.lora import load_trained_state, trained_state
+from bertlora.model.memory import out_of_memory, peak_rss_mib
 from bertlora.model.precision import choose_precision
 from bertlora.model.predict import autocast, logits
 from bertlora.model.predict import cross_entropy as mean_cross_entropy
@@ -25,7 +26,6 @@ from bertlora.training.checkpoints import Progress, load_checkpoint, save_checkp
 from bertlora.training.events import Evaluation, Examples, Step
 from bertlora.training.health import CollapseWatch, check_loss, check_moved
 from bertlora.training.loss import Loss
-from bertlora.training.memory import out_of_memory, peak_rss_mib
 from bertlora.training.optimiser import build_optimiser, rate_factor, set_rates
 
 # Tokens a micro-batch, padding included: activations stay near the cache, and long texts do not pad short ones.
