@@ -97,4 +97,4 @@ def script(monkeypatch: pytest.MonkeyPatch, outcomes: list[tuple[int, float]]) -
             scores[i, given if i < right else 1 - given] = 2.0 if i < right else sure
         return scores
 
-    monkeypatch.setattr(loop, "logits", scripted)
+    monkeypatch.setattr(loop, "executed_logits", scripted)

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from bertlora.errors import ModelError, RunError
 from bertlora.model.adapted import WEIGHTS_FILE, Adapted, adapter_classes, is_adapter, read_adapter_config
-from bertlora.model.lora import LoraLinear, load_trained_state, trained_state
+from bertlora.model.lora import load_trained_state, trained_state
+from bertlora.model.lora_linear import LoraLinear
 
 Tiny = Callable[[str], Path]
 VARIANTS: list[dict[str, Any]] = [

@@ -139,7 +139,7 @@ def test_the_first_step_of_a_warm_up_may_move_nothing(tiny: Tiny) -> None:
 
 def one_class(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool] = lambda call: True) -> None:
     """Lets validation see one class predicted for everything, in the evaluations that `when` says."""
-    logits, calls = loop.logits, []
+    logits, calls = loop.executed_logits, []
 
     def collapsed(model: Any, inputs: Any, *args: Any) -> Any:
         calls.append(None)
@@ -147,7 +147,7 @@ def one_class(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool] = lam
             return np.eye(2)[np.arange(len(inputs)) % 2]
         return np.tile([1.0, 0.0], (len(logits(model, inputs, *args)), 1))
 
-    monkeypatch.setattr(loop, "logits", collapsed)
+    monkeypatch.setattr(loop, "executed_logits", collapsed)
 
 
 def test_collapse_warns_first_and_stops_after_100_steps(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,9 @@ from torch.nn.functional import cross_entropy
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
 from bertlora.model.batches import padded, takes_token_types
-from bertlora.model.lora import LoraLinear, LoraProduct, lora_parameters, trained_state
+from bertlora.model.frozen import Frozen
+from bertlora.model.lora import lora_parameters, trained_state
+from bertlora.model.lora_linear import LoraLinear, LoraProduct, dropout_mask
 
 Tiny = Callable[[str], Path]
 D_IN, D_OUT, R = 7, 5, 3
@@ -96,7 +98,7 @@ def test_dropout_equals_pefts_under_the_same_mask() -> None:
     x = torch.randn(6, D_IN, dtype=torch.float64)
     ours, theirs = layers(LoraLinear, lora_dropout=0.4).train(), layers(PeftLinear, lora_dropout=0.4).train()
     torch.manual_seed(7)
-    mask = torch.empty_like(x).bernoulli_(0.6).div_(0.6)
+    mask = dropout_mask(x, 0.4)
     assert 0 < int((mask == 0).sum()) < mask.numel()
     theirs.lora_dropout["default"] = FixedMask(mask)
     torch.manual_seed(7)
@@ -126,7 +128,7 @@ def test_gradients_are_those_of_the_formula(masked: bool, bias: bool) -> None:
     shift = drawn(D_OUT) if bias else None
 
     def product(x: Tensor, shift: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-        y: Tensor = LoraProduct.apply(x, weight, shift, a, b, 0.7, mask)
+        y: Tensor = LoraProduct.apply(x, Frozen(weight), shift, a, b, 0.7, mask)
         return y
 
     assert torch.autograd.gradcheck(product, (x, shift, a, b))

@@ -212,20 +212,27 @@ class Inputs:
         return Inputs(self.framing, TokenTable.of([self.first[i].tolist() for i in rows]), second)
 
 
-def token_batches(lengths: npt.NDArray[np.int64], batch_size: int, max_tokens: int) -> Iterator[list[int]]:
+def token_batches(
+    lengths: npt.NDArray[np.int64], batch_size: int, max_tokens: int, padding: bool = True
+) -> Iterator[list[int]]:
     """Yields row numbers in batches of texts of like length, longest first, so that little is padded.
 
     Args:
         lengths: (B,) tokens of each text.
         batch_size: most texts a batch.
-        max_tokens: most tokens a batch, padding included; a longer text gets a batch of its own.
+        max_tokens: most tokens a batch; a longer text gets a batch of its own.
+        padding: whether padding counts among these tokens.
     """
     batch: list[int] = []
+    tokens = longest = 0
     for row in np.argsort(-lengths, kind="stable").tolist():
-        longest = int(lengths[batch[0]]) if batch else 0
-        if batch and (len(batch) == batch_size or longest * (len(batch) + 1) > max_tokens):
+        length = int(lengths[row])
+        grown = longest * (len(batch) + 1) if padding else tokens + length
+        if batch and (len(batch) == batch_size or grown > max_tokens):
             yield batch
-            batch = []
+            batch, tokens = [], 0
+        longest = longest if batch else length
+        tokens += length
         batch.append(row)
     if batch:
         yield batch

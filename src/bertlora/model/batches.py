@@ -1,13 +1,16 @@
-"""Framed texts → the tensors that a model takes. Padded here; a packed batch enters at this door."""
+"""Framed texts → the tensors that a model takes: padded batches, or one packed row."""
 
 import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from bertlora.data.tokens import Inputs
+from bertlora.model.packing import Packing
 
 
 def padded(inputs: Inputs, rows: Sequence[int], pad_id: int, takes_types: bool) -> dict[str, Tensor]:
@@ -30,6 +33,37 @@ def padded(inputs: Inputs, rows: Sequence[int], pad_id: int, takes_types: bool) 
     if takes_types and inputs.second is not None:
         batch["token_type_ids"] = types
     return batch
+
+
+def packed(
+    inputs: Inputs, rows: Sequence[int], model: nn.Module, pad_id: int, device: torch.device
+) -> tuple[dict[str, Tensor], Packing]:
+    """Returns the packed row of these rows, in their order, and where each lies.
+
+    Returns:
+        input_ids and position_ids, both (1, T) int64; for pairs token_type_ids, (1, T), where the model takes them.
+    """
+    framed = [inputs[i] for i in rows]
+    packing = Packing(tuple(len(tokens) for tokens, _ in framed), device)
+    filler = packing.row - packing.tokens
+    ids = np.pad(np.concatenate([tokens for tokens, _ in framed]), (0, filler), constant_values=pad_id)
+    batch = {"input_ids": ids, "position_ids": positions(ids, (*packing.lengths, filler), unwrapped(model).config)}
+    kinds = [types for _, types in framed if types is not None]
+    if kinds and takes_token_types(model):
+        batch["token_type_ids"] = np.pad(np.concatenate(kinds), (0, filler))
+    return {name: torch.from_numpy(x.astype(np.int64))[None].to(device) for name, x in batch.items()}, packing
+
+
+def positions(ids: npt.NDArray[np.int32], lengths: Sequence[int], config: Any) -> npt.NDArray[np.int64]:
+    """Returns the position of each token of a packed row, (T,): counted from 0 in each text.
+
+    RoBERTa counts from after its padding id, and leaves out tokens of that id wherever they stand.
+    """
+    if config.model_type not in ("roberta", "xlm-roberta"):
+        # Filler may be longer than the longest text that has positions.
+        return np.concatenate([np.arange(length) for length in lengths[:-1]] + [np.zeros(lengths[-1], dtype=np.int64)])
+    texts = np.split(ids != config.pad_token_id, np.cumsum(lengths)[:-1])
+    return np.concatenate([np.cumsum(real) * real for real in texts]) + int(config.pad_token_id)
 
 
 def takes_token_types(model: nn.Module) -> bool:

@@ -10,9 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bertlora.data.tokens import Framing, Inputs, token_batches, tokenize
+from bertlora.data.tokens import Framing, Inputs, tokenize
 from bertlora.errors import InputError
-from bertlora.model.batches import padded, takes_token_types, unwrapped
+from bertlora.model.batches import unwrapped
+from bertlora.model.execution import Execution, executing
+from bertlora.model.layers import Route
 from bertlora.model.memory import out_of_memory
 
 Array = npt.NDArray[np.float64]
@@ -61,10 +63,16 @@ def logits(model: nn.Module, inputs: Inputs, pad_id: int, batch_size: int, preci
         model: a sequence classifier, with or without an adapter; left in the mode in which it came.
         inputs: framed texts.
         pad_id: the tokenizer's padding id.
-        batch_size: most texts a batch.
+        batch_size: most texts a batch, where batches are padded.
         precision: `fp32` or `bf16`.
     """
-    return _batched(model, inputs, pad_id, batch_size, precision, lambda batch: model(**batch).logits)
+    with executing(model, pad_id, precision, tokens=int(inputs.lengths.sum())) as execution:
+        return executed_logits(execution, inputs, batch_size)
+
+
+def executed_logits(execution: Execution, inputs: Inputs, batch_size: int) -> Array:
+    """Returns the same from a model that is ready to run."""
+    return _batched(execution, inputs, batch_size, lambda rows: execution.logits(inputs, rows))
 
 
 def logits_and_features(
@@ -75,31 +83,28 @@ def logits_and_features(
     One pass gives both; the features are of the encoder's last layer.
     """
     classes = int(unwrapped(model).config.num_labels)
+    lengths = torch.from_numpy(inputs.lengths)
 
-    def both(batch: dict[str, Tensor]) -> Tensor:
-        output = model(**batch, output_hidden_states=True)
-        hidden = output.hidden_states[-1].float()  # (B, T, D)
-        mask = batch["attention_mask"][..., None]  # (B, T, 1)
-        mean = (hidden * mask).sum(1) / mask.sum(1)
-        return torch.cat([output.logits.float(), hidden[:, 0], mean], dim=1)
+    def both(rows: list[int]) -> Tensor:
+        route = Route(whole=True)
+        scores = execution(inputs, rows, route)
+        assert route.hidden is not None
+        own = lengths[rows].tolist()
+        texts = torch.split(route.hidden[: sum(own)].float(), own)
+        features = torch.stack([torch.cat([text[0], text.mean(0)]) for text in texts])
+        return torch.cat([scores.float(), features], dim=1)
 
-    values = _batched(model, inputs, pad_id, batch_size, precision, both)
+    with executing(model, pad_id, precision, tokens=int(inputs.lengths.sum())) as execution:
+        values = _batched(execution, inputs, batch_size, both)
     return values[:, :classes], values[:, classes:]
 
 
-def _batched(
-    model: nn.Module,
-    inputs: Inputs,
-    pad_id: int,
-    batch_size: int,
-    precision: str,
-    compute: Callable[[dict[str, Tensor]], Tensor],
-) -> Array:
+def _batched(execution: Execution, inputs: Inputs, batch_size: int, compute: Callable[[list[int]], Tensor]) -> Array:
     """Returns the rows that `compute` gives for batches of like length, put back in order."""
     max_tokens = MAX_TOKENS
     while True:
         try:
-            return _pass(model, inputs, pad_id, batch_size, max_tokens, precision, compute)
+            return _pass(execution, inputs, batch_size, max_tokens, compute)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -109,22 +114,15 @@ def _batched(
 
 
 def _pass(
-    model: nn.Module,
-    inputs: Inputs,
-    pad_id: int,
-    batch_size: int,
-    max_tokens: int,
-    precision: str,
-    compute: Callable[[dict[str, Tensor]], Tensor],
+    execution: Execution, inputs: Inputs, batch_size: int, max_tokens: int, compute: Callable[[list[int]], Tensor]
 ) -> Array:
     """Returns the same in batches of up to `max_tokens`, padding included."""
     result: Array | None = None
-    device = next(model.parameters()).device
-    takes_types = takes_token_types(model)
-    with evaluating(model), torch.inference_mode(), autocast(device, precision):
-        for rows in token_batches(inputs.lengths, batch_size, max_tokens):
-            batch = {k: v.to(device) for k, v in padded(inputs, rows, pad_id, takes_types).items()}
-            values = compute(batch).double().cpu().numpy()
+    with evaluating(execution.model), torch.inference_mode():
+        # Packed rows have no use for a limit on texts.
+        texts = len(inputs) if execution.packs else batch_size
+        for rows in execution.batches(inputs.lengths, texts, max_tokens):
+            values = compute(rows).double().cpu().numpy()
             if result is None:
                 result = np.empty((len(inputs), values.shape[1]))
             result[rows] = values
@@ -142,11 +140,6 @@ def cross_entropy(scores: Array, labels: npt.NDArray[np.int64]) -> float:
     top = scores.max(axis=1, keepdims=True)
     log_sums = top[:, 0] + np.log(np.exp(scores - top).sum(axis=1))
     return float(np.mean(log_sums - scores[np.arange(len(labels)), labels]))
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Returns torch's mixed precision for `bf16`, and plain fp32 otherwise."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextmanager

@@ -12,15 +12,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from bertlora.data.tokens import token_batches
 from bertlora.errors import HealthError, RunError
 from bertlora.model.adapted import Adapted
-from bertlora.model.batches import padded, takes_token_types
+from bertlora.model.execution import Execution, executing
 from bertlora.model.lora import load_trained_state, trained_state
 from bertlora.model.memory import out_of_memory, peak_rss_mib
 from bertlora.model.precision import choose_precision
-from bertlora.model.predict import autocast, logits
 from bertlora.model.predict import cross_entropy as mean_cross_entropy
+from bertlora.model.predict import executed_logits
 from bertlora.recipe import Recipe
 from bertlora.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from bertlora.training.events import Evaluation, Examples, Step
@@ -29,7 +28,7 @@ from bertlora.training.loss import Loss
 from bertlora.training.optimiser import build_optimiser, rate_factor, set_rates
 
 # Tokens a micro-batch, padding included: activations stay near the cache, and long texts do not pad short ones.
-MICRO_TOKENS = 2048
+MICRO_TOKENS = 4096
 
 
 class Training:
@@ -60,7 +59,6 @@ class Training:
         self.precision = choose_precision(recipe.precision, adapted.architecture)
         self.lengths = train.inputs.lengths
         self.plain, self.pad_id = adapted.model, adapted.reader.pad_id
-        self.takes_types = takes_token_types(adapted.model)
         self.watch = CollapseWatch(adapted.labels)
         self.loss = Loss(recipe, train.labels, len(adapted.labels), self.accelerator.device)
         self.optimiser = build_optimiser(self.plain, recipe)
@@ -70,6 +68,7 @@ class Training:
         self.steps = recipe.epochs * self.steps_per_epoch
         self.steps = min(self.steps, recipe.max_steps or self.steps)
         self.progress = Progress(recipe.batch_size, identity, self.precision)
+        self.execution: Execution
         self.start = trained_state(self.plain)
         self.best = self.start
         torch.manual_seed(recipe.seed)
@@ -82,16 +81,28 @@ class Training:
         Raises:
             HealthError: training cannot succeed; the message names the cause.
         """
-        self.model.train()
-        while self.progress.step < self.steps and not self._patience_spent():
-            for rows in self._batches():
-                yield self._step(rows)
-                if self._evaluation_due():
-                    yield self._evaluate()
-                if self.progress.step == self.steps or self._patience_spent():
-                    break
+        # Dropout within the encoder is what packed rows cannot have.
+        pack = not self.recipe.encoder_dropout
+        with executing(self.plain, self.pad_id, self.precision, training=True, pack=pack) as self.execution:
+            self._keep_prefixes()
+            self.model.train()
+            while self.progress.step < self.steps and not self._patience_spent():
+                for rows in self._batches():
+                    yield self._step(rows)
+                    if self._evaluation_due():
+                        yield self._evaluate()
+                    if self.progress.step == self.steps or self._patience_spent():
+                        break
         load_trained_state(self.plain, self.best)
         self.plain.eval()
+
+    def _keep_prefixes(self) -> None:
+        """Runs frozen layers once for texts that are read more than once; their time is training's."""
+        began = time.perf_counter()
+        if self.steps > self.steps_per_epoch:
+            self.execution.keep_prefix(self.train.inputs, MICRO_TOKENS, self.checkpoints)
+            self.execution.keep_prefix(self.validation.inputs, MICRO_TOKENS, self.checkpoints)
+        self.progress.seconds += time.perf_counter() - began
 
     def summary(self) -> dict[str, Any]:
         """Returns the figures of the training loop alone, evaluation left out."""
@@ -156,7 +167,7 @@ class Training:
         whole = self.loss.weight(self.train.labels[rows])
         mine = rows[rank::world]
         # Texts of like length go together: less is padded, and the mean over the step is the same.
-        groups = token_batches(self.lengths[mine], self.progress.micro_batch, MICRO_TOKENS)
+        groups = self.execution.batches(self.lengths[mine], self.progress.micro_batch, MICRO_TOKENS)
         parts = [[mine[i] for i in group] for group in groups]
         # A process without rows still takes part in the exchange of gradients, with weight 0.
         total = torch.zeros((), device=self.accelerator.device)
@@ -171,10 +182,7 @@ class Training:
 
     def _summed_loss(self, rows: list[int]) -> Tensor:
         """Returns the summed cross-entropy of `rows`, each weighted by its class."""
-        device = self.accelerator.device
-        batch = padded(self.train.inputs, rows, self.pad_id, self.takes_types)
-        with autocast(device, self.precision):
-            scores = self.model(**{k: v.to(device) for k, v in batch.items()}).logits
+        scores = self.execution.logits(self.train.inputs, rows, self.model)
         return self.loss.sum(scores, self.train.labels[rows])
 
     def _evaluation_due(self) -> bool:
@@ -192,7 +200,7 @@ class Training:
         warning = ""
         if len(self.validation):
             inputs, given = self.validation.inputs, self.validation.labels
-            scores = logits(self.plain, inputs, self.pad_id, self.recipe.evaluation_batch_size, self.precision)
+            scores = executed_logits(self.execution, inputs, self.recipe.evaluation_batch_size)
             predicted = scores.argmax(axis=1)
             loss, accuracy = mean_cross_entropy(scores, given), float(np.mean(predicted == given))
             warning = self.watch.check(predicted, given, p.step)

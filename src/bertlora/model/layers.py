@@ -1,0 +1,146 @@
+"""Packed rows through transformers' own encoders: what each layer is given, and what the last one may leave out.
+
+The model's own forward runs; only what its layers do is steered, through a `Route` that travels with the batch:
+
+    embeddings ─ layer 0 ─ … ─ layer K-1 ─ layer K ─ … ─ last layer ─ head
+                 └ skipped where their output is given ┘  └ first token of each text alone
+
+Only that token reaches the head, so the last layer makes queries, output projection and feed-forward of no other. That
+is exact, for the gradients too: what is left out has none. The last layers below are the architectures' own modules in
+their own order, with the first tokens in place of all.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from bertlora.model.attention import NAME, attend
+from bertlora.model.batches import unwrapped
+from bertlora.model.packing import Packing
+
+
+@dataclass
+class Route:
+    """Which layers a batch goes through.
+
+    Attributes:
+        begin: the first layer that runs.
+        given: (T, D) what goes into it; None where it is the embeddings' output.
+        end: the layer before which the row leaves; None runs all.
+        whole: keep every token's last hidden state, in `hidden`.
+        hidden: (T, D) these states, after the pass.
+    """
+
+    begin: int = 0
+    given: Tensor | None = None
+    end: int | None = None
+    whole: bool = False
+    hidden: Tensor | None = None
+
+
+def served(model: Any) -> bool:
+    """Returns whether packed rows give this classifier's logits exactly; other models take padded batches."""
+    config = unwrapped(model).config
+    pooling = getattr(config, "classifier_pooling", "cls")
+    return config.model_type in _FAMILIES and pooling == "cls" and not getattr(config, "is_decoder", False)
+
+
+def encoder_layers(model: Any) -> nn.ModuleList:
+    """Returns the layers of a model that is served, in order."""
+    inner = unwrapped(model)
+    path, _ = _FAMILIES[inner.config.model_type]
+    layers: nn.ModuleList = getattr(inner, inner.base_model_prefix).get_submodule(path)
+    return layers
+
+
+@contextmanager
+def packed_layers(model: Any) -> Iterator[None]:
+    """Inside, the model takes packed rows, with `packing` and `route` beside its usual arguments."""
+    inner, layers = unwrapped(model), encoder_layers(model)
+    before = inner.config._attn_implementation
+    inner.set_attn_implementation(NAME)
+    try:
+        for number, layer in enumerate(layers):
+            layer.forward = _steered(number, layer, number + 1 == len(layers), _FAMILIES[inner.config.model_type][1])
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)
+        inner.set_attn_implementation(before)
+
+
+def _steered(number: int, layer: nn.Module, last: bool, first_tokens: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Returns the forward of a layer under a route; the last one's output is (B, 1, D) in fp32, all else (1, T, D)."""
+    own = layer.forward
+
+    def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
+        if number == route.begin:
+            given = hidden if route.given is None else route.given[None]
+            hidden = given.to(next(layer.parameters()).dtype)
+        runs = number >= route.begin and (route.end is None or number < route.end)
+        if not last:
+            return own(hidden, *args, packing=packing, route=route, **kwargs) if runs else hidden
+        if not route.whole:
+            return first_tokens(layer, hidden, packing, **kwargs).transpose(0, 1).float()
+        hidden = own(hidden, *args, packing=packing, route=route, **kwargs) if runs else hidden
+        route.hidden = hidden[0]
+        return route.hidden[packing.starts][:, None].float()
+
+    return forward
+
+
+def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
+    """BERT's layer, (1, T, D) → (1, B, D); also RoBERTa's and ELECTRA's."""
+    attention, first = layer.attention.self, hidden[:, packing.starts]
+    query, key, value = attention.query(first), attention.key(hidden), attention.value(hidden)
+    seen = _attended(query, key, value, packing, attention.num_attention_heads, attention.scaling)
+    out: Tensor = layer.feed_forward_chunk(layer.attention.output(seen, first))
+    return out
+
+
+def _distilbert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
+    """DistilBERT's layer, (1, T, D) → (1, B, D)."""
+    attention, first = layer.attention, hidden[:, packing.starts]
+    query, key, value = attention.q_lin(first), attention.k_lin(hidden), attention.v_lin(hidden)
+    seen = attention.out_lin(_attended(query, key, value, packing, attention.n_heads, attention.scaling))
+    seen = layer.sa_layer_norm(seen + first)
+    out: Tensor = layer.output_layer_norm(layer.ffn(seen) + seen)
+    return out
+
+
+def _modernbert(
+    layer: Any, hidden: Tensor, packing: Packing, position_embeddings: tuple[Tensor, Tensor], **_: Any
+) -> Tensor:
+    """ModernBERT's layer, (1, T, D) → (1, B, D); its one product for query, key and value makes every query."""
+    from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
+
+    attention = layer.attn
+    made = attention.Wqkv(layer.attn_norm(hidden)).view(*hidden.shape[:2], 3, -1, attention.head_dim)
+    query, key, value = (x.transpose(1, 2) for x in made.unbind(-3))
+    query, key = apply_rotary_pos_emb(query, key, *position_embeddings, unsqueeze_dim=1)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    seen = attend(q[packing.starts], k, v, packing, attention.head_dim**-0.5, attention.sliding_window)
+    seen = seen.flatten(1)[None]
+    first = hidden[:, packing.starts] + attention.out_drop(attention.Wo(seen))
+    out: Tensor = first + layer.mlp(layer.mlp_norm(first))
+    return out
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, packing: Packing, heads: int, scale: float) -> Tensor:
+    """Returns attention of (1, B, D) queries over (1, T, D) keys and values, (1, B, D)."""
+    q, k, v = (x[0].view(x.shape[1], heads, -1) for x in (query, key, value))
+    return attend(q, k, v, packing, scale).flatten(1)[None]
+
+
+# Architecture → where its layers are, and its last layer for first tokens.
+_FAMILIES: dict[str, tuple[str, Callable[..., Tensor]]] = {
+    "bert": ("encoder.layer", _bert),
+    "roberta": ("encoder.layer", _bert),
+    "xlm-roberta": ("encoder.layer", _bert),
+    "electra": ("encoder.layer", _bert),
+    "distilbert": ("transformer.layer", _distilbert),
+    "modernbert": ("layers", _modernbert),
+}

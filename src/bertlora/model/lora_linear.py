@@ -1,0 +1,211 @@
+"""The LoRA linear layer: a frozen product and a low-rank update, in one autograd function.
+
+    y = W x + b + s B A dropout(x)      W (out, in) and b (out,) frozen, A (R, in), B (out, R), s = alpha / R
+
+after Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models". B starts at 0, so that training starts from
+the base.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from bertlora.model.frozen import Frozen
+
+
+class LoraProduct(torch.autograd.Function):
+    """y = W x + b + s B A (m ⊙ x), with the backward written out.
+
+    Of the forward only x, the mask and h = A (m ⊙ x) are kept; the frozen W gets no gradient. Shapes: x (..., in),
+    W (out, in), b (out,) or None, A (R, in), B (out, R), m (..., in) or None, y (..., out). A and B are taken in x's
+    dtype; their gradients come back in their own.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        frozen: Frozen,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scaling: float,
+        mask: Tensor | None,
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])  # (N, in)
+        dropped = flat if mask is None else flat * mask.reshape(flat.shape)
+        down = dropped @ a.to(x.dtype).T  # (N, R)
+        y = frozen.product(flat, bias)
+        y.addmm_(down, b.to(x.dtype).T, alpha=scaling)
+        ctx.save_for_backward(flat, down, a, b, mask)
+        ctx.frozen, ctx.scaling, ctx.shape = frozen, scaling, x.shape
+        return y.reshape(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        flat, down, a, b, mask = ctx.saved_tensors
+        needs_x, _, needs_bias, needs_a, needs_b = ctx.needs_input_grad[:5]
+        g = grads[0].reshape(-1, grads[0].shape[-1]).to(flat.dtype)  # (N, out)
+        dropping = None if mask is None else mask.reshape(flat.shape)
+        g_down = (g @ b.to(g.dtype)).mul_(ctx.scaling)  # (N, R)
+        g_x = g_a = g_b = g_bias = None
+        if needs_b:
+            g_b = (g.T @ down).to(b.dtype).mul_(ctx.scaling)
+        if needs_a:
+            g_a = (g_down.T @ (flat if dropping is None else flat * dropping)).to(a.dtype)
+        if needs_bias:
+            g_bias = g.sum(0)
+        if needs_x:
+            g_x = ctx.frozen.transposed(g)
+            if dropping is None:
+                g_x.addmm_(g_down, a.to(g.dtype))
+            else:
+                g_x += (g_down @ a.to(g.dtype)) * dropping
+            g_x = g_x.reshape(ctx.shape)
+        return g_x, None, g_bias, g_a, g_b, None, None
+
+
+def dropout_mask(like: Tensor, p: float) -> Tensor:
+    """Returns 0 with probability p, to the nearest 1/65,536, and elsewhere what makes the mean 1.
+
+    torch draws number by number on one core; here every draw of 64 bits serves four of them.
+    """
+    dropped, count = round(p * 65_536), like.numel()
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[:count] >= dropped - 32_768
+    return kept.to(like.dtype).mul_(65_536 / (65_536 - dropped)).view(like.shape)
+
+
+class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class counts as Any
+    """A frozen linear layer with one low-rank update, as PEFT's injection makes it.
+
+    PEFT's `LoraLayer` keeps the parameters under PEFT's own names, so that adapters are saved and loaded by PEFT; the
+    arithmetic is `LoraProduct`. Serves plain LoRA, rsLoRA and PiSSA, which differ in scale and start alone.
+    """
+
+    # What `LoraLayer` sets up, each a table by adapter name but for the first and the last.
+    base_layer: nn.Linear
+    lora_A: Any  # noqa: N815
+    lora_B: Any  # noqa: N815
+    lora_dropout: Any
+    disable_adapters: bool
+    scaling: dict[str, float]
+    active_adapters: list[str]
+    merged: bool
+    merged_adapters: list[str]
+    # Set for the time of an execution.
+    joint: "JointLinears | None" = None
+    frozen: Frozen | None = None
+
+    def __init__(
+        self, base_layer: nn.Linear, adapter_name: str, config: LoraConfig, r: int, lora_alpha: float, **kwargs: Any
+    ) -> None:
+        super().__init__()
+        LoraLayer.__init__(self, base_layer, **kwargs)
+        self.fan_in_fan_out = False
+        self._active_adapter = adapter_name
+        LoraLayer.update_layer(self, adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Returns the layer's output, (..., out) for x (..., in)."""
+        name = self._active()
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        if name is None:
+            y: Tensor = self.base_layer(x)
+            return y
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        with torch.autocast(x.device.type, enabled=False):
+            if self.joint is not None:
+                return self.joint(self, x)
+            base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+            product: Tensor = LoraProduct.apply(  # type: ignore[no-untyped-call]
+                x, self.frozen or Frozen(base.weight), base.bias, a, b, self.scaling[name], self.dropout_mask(x)
+            )
+            return product
+
+    def dropout_mask(self, x: Tensor) -> Tensor | None:
+        """Returns what A's input is multiplied with, like x; None without dropout."""
+        name = self._active()
+        dropout = None if name is None else self.lora_dropout[name]
+        if not (self.training and isinstance(dropout, nn.Dropout) and dropout.p > 0):
+            return None
+        return dropout_mask(x, dropout.p)
+
+    def update(self) -> tuple[Tensor, Tensor]:
+        """Returns the active A (R, in) and s B (out, R); there must be one."""
+        (name,) = filter(None, [self._active()])
+        return self.lora_A[name].weight, self.scaling[name] * self.lora_B[name].weight
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Returns s B A, (out, in)."""
+        product: Tensor = self.lora_B[adapter].weight @ self.lora_A[adapter].weight
+        return self.scaling[adapter] * product
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Adds the active update to the frozen weight."""
+        name = self._active()
+        if name is not None:
+            self.base_layer.weight.data += self.get_delta_weight(name).to(self.base_layer.weight.dtype)
+            self.merged_adapters.append(name)
+
+    def unmerge(self) -> None:
+        """Takes merged updates out of the frozen weight again."""
+        while self.merged_adapters:
+            delta = self.get_delta_weight(self.merged_adapters.pop())
+            self.base_layer.weight.data -= delta.to(self.base_layer.weight.dtype)
+
+    def _active(self) -> str | None:
+        """Returns the one adapter to add in the forward pass, or None: switched off, merged, or not of this layer."""
+        if self.disable_adapters or self.merged:
+            return None
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        return names[0] if names else None
+
+
+class JointLinears:
+    """Adapted layers that read the same input, as query, key and value do: one product W x and one A x for all.
+
+    The first of them to be asked computes all outputs; the others find theirs. Weights and biases must be frozen.
+    """
+
+    def __init__(self, members: Sequence[LoraLinear], hold: Callable[[Tensor], Frozen]) -> None:
+        self.members = list(members)
+        self.frozen = hold(torch.cat(tuple(m.base_layer.weight for m in members)).detach())
+        biases: list[Tensor] = [m.base_layer.bias for m in members if m.base_layer.bias is not None]
+        self.bias = torch.cat(biases).detach() if biases else None
+        self.widths = [m.base_layer.out_features for m in members]
+        self._input: Tensor | None = None
+        self._outputs: dict[int, Tensor] = {}
+
+    def __call__(self, member: LoraLinear, x: Tensor) -> Tensor:
+        """Returns this member's output, (..., out) for x (..., in)."""
+        if self._input is not x or id(member) not in self._outputs:
+            self._input = x
+            self._outputs = dict(zip(map(id, self.members), torch.split(self._all(x), self.widths, -1), strict=True))
+        y = self._outputs.pop(id(member))
+        if not self._outputs:
+            self._input = None
+        return y
+
+    def _all(self, x: Tensor) -> Tensor:
+        """Returns the outputs side by side: A stacked, B on the diagonal, one dropout for the one input."""
+        downs, ups = zip(*(member.update() for member in self.members), strict=True)
+        ups = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+        y: Tensor = LoraProduct.apply(  # type: ignore[no-untyped-call]
+            x, self.frozen, self.bias, torch.cat(downs), ups, 1.0, self.members[0].dropout_mask(x)
+        )
+        return y
+
+
+def joinable(members: Sequence[nn.Module]) -> bool:
+    """Returns whether `JointLinears` serves these layers."""
+    adapted = [m for m in members if isinstance(m, LoraLinear) and m._active() is not None]
+    frozen = all(not p.requires_grad for m in adapted for p in m.base_layer.parameters())
+    alike = len({(m.base_layer.in_features, m.base_layer.bias is None) for m in adapted}) == 1
+    return len(adapted) == len(members) and frozen and alike

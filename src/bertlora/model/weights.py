@@ -1,0 +1,105 @@
+"""Weights made ready for an execution and then put back to the bit: merged, in bf16, in order of multiplication."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from bertlora.model.batches import unwrapped
+from bertlora.model.frozen import Frozen, FrozenProduct, Reordered
+from bertlora.model.layers import encoder_layers
+from bertlora.model.lora_linear import JointLinears, LoraLinear, joinable
+
+
+def casts(model: Any) -> bool:
+    """Returns whether the layers can be held in bf16: nothing is trained there but LoRA, and all of that is ours."""
+    layers = encoder_layers(model)
+    ours = all(isinstance(m, LoraLinear) for m in layers.modules() if isinstance(m, LoraLayer))
+    return ours and all("lora_" in name for name, p in layers.named_parameters() if p.requires_grad)
+
+
+@contextmanager
+def held_in(layers: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Inside, frozen weights are held in `dtype`, so that no step has to cast them again."""
+    held = [(p, p.data) for p in layers.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        for parameter, value in held:
+            parameter.data = value.to(dtype)
+        yield
+    finally:
+        for parameter, value in held:
+            parameter.data = value
+
+
+@contextmanager
+def merged(model: Any) -> Iterator[None]:
+    """Inside, the updates stand in the weights themselves, unless they are switched off."""
+    adapted = [
+        m for m in unwrapped(model).modules() if isinstance(m, LoraLayer) and not (m.disable_adapters or m.merged)
+    ]
+    held = [(p, p.data) for m in adapted for p in m.get_base_layer().parameters()]
+    try:
+        for parameter, value in held:
+            parameter.data = value.clone()
+        with torch.no_grad():
+            for layer in adapted:
+                layer.merge()
+        yield
+    finally:
+        for layer in adapted:
+            layer.merged_adapters.clear()
+        for parameter, value in held:
+            parameter.data = value
+
+
+@contextmanager
+def frozen(layers: nn.ModuleList, training: bool) -> Iterator[None]:
+    """Inside, frozen weights are in order of multiplication, and query, key and value share theirs.
+
+    They do so where all three are adapted; not in the last layer, where only key and value read every token.
+    """
+    hold = partial(_hold, training=training)
+    groups = [g for g in map(_attention_inputs, list(layers)[:-1]) if g and joinable(g)]
+    joined = [member for group in groups for member in group]
+    adapted = [m for m in layers.modules() if isinstance(m, LoraLinear) and m not in joined]
+    within = {id(m.get_base_layer()) for m in layers.modules() if isinstance(m, LoraLayer)}
+    plain = [m for m in layers.modules() if type(m) is nn.Linear and _is_frozen(m) and id(m) not in within]
+    try:
+        for group in groups:
+            joint = JointLinears(group, hold)
+            for member in group:
+                member.joint = joint
+        for layer in adapted:
+            layer.frozen = hold(layer.base_layer.weight)
+        for linear in plain:
+            vars(linear)["forward"] = partial(_forward, hold(linear.weight), linear.bias)
+        yield
+    finally:
+        for linear in plain:
+            vars(linear).pop("forward", None)
+        for layer in (*adapted, *joined):
+            layer.joint = layer.frozen = None
+
+
+def _hold(weight: Tensor, training: bool) -> Frozen:
+    return Reordered(weight, training) if Reordered.serves(weight) else Frozen(weight)
+
+
+def _forward(frozen: Frozen, bias: Tensor | None, x: Tensor) -> Tensor:
+    y: Tensor = FrozenProduct.apply(x, frozen, bias)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(p.requires_grad for p in module.parameters())
+
+
+def _attention_inputs(layer: nn.Module) -> list[Any]:
+    """Returns query, key and value of a layer, in this order; none where one product makes all three."""
+    endings = (("query", "key", "value"), ("q_lin", "k_lin", "v_lin"))
+    named = {name.rpartition(".")[2]: module for name, module in layer.named_modules() if "lora_" not in name}
+    return next(([named[name] for name in names] for names in endings if names[0] in named), [])
