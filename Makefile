@@ -20,8 +20,23 @@ lint: $(READY)  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## accuracy beside transformers' Trainer; DATA is a Parquet file with columns text and label
-	$(BIN)/python benchmarks/parity_with_trainer.py $(DATA)
+# DATA holds imdb_train, sst2_train and sst2_validation as Parquet with columns text, label; PEERS the peers' programs.
+BENCH := runs/bench
+RUN := $(BENCH)/sst2
+
+bench: $(READY)  ## speed beside the peers and without each part of the engine; an hour, on an idle machine
+	mkdir -p $(BENCH)
+	$(BIN)/python benchmarks/training_speed.py $(DATA)/imdb_train.parquet --peers $(PEERS) --log $(BENCH)/speed.jsonl
+	$(BIN)/python benchmarks/training_speed.py $(DATA)/sst2_train.parquet --peers $(PEERS) --log $(BENCH)/speed.jsonl \
+		--rows 6400 --batch 32
+	test -f $(RUN)/run.json || $(BIN)/bertlora train $(DATA)/sst2_train.parquet --sample 6400 --out $(RUN)
+	$(BIN)/python benchmarks/prediction_speed.py $(RUN) $(DATA)/sst2_validation.parquet --peers $(PEERS) \
+		--log $(BENCH)/speed.jsonl
+	$(BIN)/python benchmarks/prediction_speed.py $(RUN) $(DATA)/imdb_train.parquet --rows 1000 --peers $(PEERS) \
+		--log $(BENCH)/speed.jsonl
+	$(BIN)/python benchmarks/ablation.py $(DATA)/imdb_train.parquet --rows 100 --log $(BENCH)/speed.jsonl
+	$(BIN)/python benchmarks/ablation.py $(DATA)/sst2_train.parquet --rows 1600 --batch 32 --targets all-linear \
+		--log $(BENCH)/speed.jsonl
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -26,8 +26,8 @@ from torch.nn.functional import cross_entropy
 
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
-from bertlora.model.batches import padded, takes_token_types
-from bertlora.model.frozen import Frozen
+from bertlora.model.engine.batches import padded, takes_token_types
+from bertlora.model.engine.frozen import Frozen
 from bertlora.model.lora import lora_parameters, trained_state
 from bertlora.model.lora_linear import LoraLinear, LoraProduct, dropout_mask
 

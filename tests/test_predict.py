@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bertlora.errors import InputError, RecipeError
 from bertlora.model import precision
 from bertlora.model.adapted import Adapted
-from bertlora.model.batches import padded, takes_token_types, unwrapped
+from bertlora.model.engine.batches import padded, takes_token_types, unwrapped
 from bertlora.model.precision import FP32_ALONE, choose_precision
 from bertlora.model.predict import cross_entropy, evaluating, logits, softmax
 

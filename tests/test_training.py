@@ -25,7 +25,7 @@ from small_training import (
 )
 
 from bertlora.model.adapted import Adapted
-from bertlora.model.execution import executing
+from bertlora.model.engine.execution import executing
 from bertlora.training.events import Examples
 from bertlora.training.loop import Training
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from bertlora.data.tokens import Inputs
 from bertlora.errors import InputError, ModelError, RecipeError, RunError
 from bertlora.model.base import Base, find_base, longest_input, quiet
-from bertlora.model.batches import takes_token_types, unwrapped
 from bertlora.model.build import build_classifier, new_modules
+from bertlora.model.engine.batches import takes_token_types, unwrapped
 from bertlora.model.lora import ADAPTER, add_adapter, trained_state, use_own_linear
 from bertlora.model.original import base_alone, changed_values, values_at_risk
 from bertlora.model.precision import default_device

@@ -14,7 +14,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from bertlora.model.frozen import Frozen
+from bertlora.model.engine.frozen import Frozen
 
 
 class LoraProduct(torch.autograd.Function):

@@ -9,6 +9,8 @@ from bertlora.errors import RecipeError
 
 # A product of the size of a small encoder's layers: texts' tokens, hidden size, feed-forward size.
 TOKENS, HIDDEN, WIDE = 1024, 384, 1536
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ROUNDS = 15
 WORTH_IT = 1.5
 # DeBERTa's first version fills its attention mask with fp32's least number.
 FP32_ALONE = ("deberta",)
@@ -33,22 +35,28 @@ def choose_precision(wanted: str, architecture: str = "") -> str:
     return "bf16" if speed("bf16") >= WORTH_IT * speed("fp32") else "fp32"
 
 
-@cache
 def speed(precision: str) -> float:
-    """Returns the FLOP/s of a matrix product in this precision on the device in use, the best of five."""
+    """Returns the FLOP/s of a matrix product in this precision on the device in use."""
+    return _speeds()[precision]
+
+
+@cache
+def _speeds() -> dict[str, float]:
+    """Returns both precisions' best of many, taken in turn: on a busy machine one after the other would mislead."""
     device = default_device()
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a = torch.randn(TOKENS, HIDDEN, device=device).to(dtype)
-    b = torch.randn(HIDDEN, WIDE, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        c = a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-    assert c.shape == (TOKENS, WIDE)
-    return 2 * TOKENS * HIDDEN * WIDE / best
+    best = dict.fromkeys(DTYPES, float("inf"))
+    pairs = {
+        name: (torch.randn(TOKENS, HIDDEN, device=device).to(dtype), torch.randn(HIDDEN, WIDE, device=device).to(dtype))
+        for name, dtype in DTYPES.items()
+    }
+    for _ in range(ROUNDS):
+        for name, (a, b) in pairs.items():
+            began = time.perf_counter()
+            torch.mm(a, b)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best[name] = min(best[name], time.perf_counter() - began)
+    return {name: 2 * TOKENS * HIDDEN * WIDE / seconds for name, seconds in best.items()}
 
 
 def default_device() -> torch.device:

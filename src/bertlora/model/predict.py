@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bertlora.data.tokens import Framing, Inputs, tokenize
 from bertlora.errors import InputError
-from bertlora.model.batches import unwrapped
-from bertlora.model.execution import Execution, executing
-from bertlora.model.layers import Route
+from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.execution import Execution, executing
+from bertlora.model.engine.layers import Route
 from bertlora.model.memory import out_of_memory
 
 Array = npt.NDArray[np.float64]

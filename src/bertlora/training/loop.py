@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bertlora.errors import HealthError, RunError
 from bertlora.model.adapted import Adapted
-from bertlora.model.execution import Execution, executing
+from bertlora.model.engine.execution import Execution, executing
 from bertlora.model.lora import load_trained_state, trained_state
 from bertlora.model.memory import out_of_memory, peak_rss_mib
 from bertlora.model.precision import choose_precision

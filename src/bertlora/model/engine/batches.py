@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bertlora.data.tokens import Inputs
-from bertlora.model.packing import Packing
+from bertlora.model.engine.packing import Packing
 
 
 def padded(inputs: Inputs, rows: Sequence[int], pad_id: int, takes_types: bool) -> dict[str, Tensor]:
@@ -55,15 +55,17 @@ def packed(
 
 
 def positions(ids: npt.NDArray[np.int32], lengths: Sequence[int], config: Any) -> npt.NDArray[np.int64]:
-    """Returns the position of each token of a packed row, (T,): counted from 0 in each text.
+    """Returns the position of each token of a packed row, (T,): counted from 0 in each text; the last is filler.
 
     RoBERTa counts from after its padding id, and leaves out tokens of that id wherever they stand.
     """
+    *own, filler = lengths
+    # All of the filler is at the first position: it may be longer than the longest text that has positions.
+    rest = np.zeros(filler, dtype=np.int64)
     if config.model_type not in ("roberta", "xlm-roberta"):
-        # Filler may be longer than the longest text that has positions.
-        return np.concatenate([np.arange(length) for length in lengths[:-1]] + [np.zeros(lengths[-1], dtype=np.int64)])
-    texts = np.split(ids != config.pad_token_id, np.cumsum(lengths)[:-1])
-    return np.concatenate([np.cumsum(real) * real for real in texts]) + int(config.pad_token_id)
+        return np.concatenate([*(np.arange(length) for length in own), rest])
+    texts = np.split(ids[: len(ids) - filler] != config.pad_token_id, np.cumsum(own)[:-1])
+    return np.concatenate([*(np.cumsum(real) * real for real in texts), rest]) + int(config.pad_token_id)
 
 
 def takes_token_types(model: nn.Module) -> bool:

@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bertlora.model.attention import NAME, attend
-from bertlora.model.batches import unwrapped
-from bertlora.model.packing import Packing
+from bertlora.model.engine.attention import NAME, attend
+from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.packing import Packing
 
 
 @dataclass
@@ -62,9 +62,12 @@ def packed_layers(model: Any) -> Iterator[None]:
     inner, layers = unwrapped(model), encoder_layers(model)
     before = inner.config._attn_implementation
     inner.set_attn_implementation(NAME)
+    _, first_tokens = _FAMILIES[inner.config.model_type]
+    norm = getattr(getattr(inner, inner.base_model_prefix), "final_norm", None)
     try:
-        for number, layer in enumerate(layers):
-            layer.forward = _steered(number, layer, number + 1 == len(layers), _FAMILIES[inner.config.model_type][1])
+        for number, layer in enumerate(layers[:-1]):
+            layer.forward = _steered(number, layer)
+        layers[-1].forward = _steered_last(len(layers) - 1, layers[-1], first_tokens, norm)
         yield
     finally:
         for layer in layers:
@@ -72,24 +75,44 @@ def packed_layers(model: Any) -> Iterator[None]:
         inner.set_attn_implementation(before)
 
 
-def _steered(number: int, layer: nn.Module, last: bool, first_tokens: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Returns the forward of a layer under a route; the last one's output is (B, 1, D) in fp32, all else (1, T, D)."""
+def _steered(number: int, layer: nn.Module) -> Callable[..., Tensor]:
+    """Returns the forward of a layer under a route, (1, T, D) → (1, T, D)."""
     own = layer.forward
 
     def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
-        if number == route.begin:
-            given = hidden if route.given is None else route.given[None]
-            hidden = given.to(next(layer.parameters()).dtype)
+        hidden = _entering(number, layer, hidden, route)
         runs = number >= route.begin and (route.end is None or number < route.end)
-        if not last:
-            return own(hidden, *args, packing=packing, route=route, **kwargs) if runs else hidden
-        if not route.whole:
-            return first_tokens(layer, hidden, packing, **kwargs).transpose(0, 1).float()
-        hidden = own(hidden, *args, packing=packing, route=route, **kwargs) if runs else hidden
-        route.hidden = hidden[0]
-        return route.hidden[packing.starts][:, None].float()
+        return own(hidden, *args, packing=packing, route=route, **kwargs) if runs else hidden
 
     return forward
+
+
+def _steered_last(
+    number: int, layer: nn.Module, first_tokens: Callable[..., Tensor], norm: nn.Module | None
+) -> Callable[..., Tensor]:
+    """Returns the last layer's forward, (1, T, D) → (B, 1, D) in fp32; what is kept whole has had the last norm."""
+    own = layer.forward
+
+    def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
+        hidden = _entering(number, layer, hidden, route)
+        if not route.whole:
+            return first_tokens(layer, hidden, packing, **kwargs).transpose(0, 1).float()
+        if route.end is not None:
+            route.hidden = hidden[0]
+        else:
+            hidden = own(hidden, *args, packing=packing, route=route, **kwargs)
+            route.hidden = hidden[0] if norm is None else norm(hidden[0].float())
+        return hidden[0, packing.starts][:, None].float()
+
+    return forward
+
+
+def _entering(number: int, layer: nn.Module, hidden: Tensor, route: Route) -> Tensor:
+    """Returns what goes into a layer: at the first that runs what the route gives, in the dtype of the layers."""
+    if number != route.begin:
+        return hidden
+    given = hidden if route.given is None else route.given[None]
+    return given.to(next(layer.parameters()).dtype)
 
 
 def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:

@@ -24,13 +24,19 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from bertlora.model.packing import FAR_BELOW, Bucket, Packing, Places
+from bertlora.model.engine.packing import FAR_BELOW, Bucket, Packing, Places
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # an older torch
+    varlen_attn: Any = None  # type: ignore[no-redef]
 
 NAME = "bertlora_packed"
 # Scores a block: two of them in bf16 stay within a core complex's cache, and memory is bounded.
 BLOCK_SCORES = 1 << 22
 NARROW = 16
 FEW_KEYS = 8
+LARGEST_SUM = 2.0**40
 
 
 def packed_attention(
@@ -66,7 +72,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, wind
         scale: what scores are multiplied with.
         window: tokens at this distance or further are not seen; None sees the whole text.
     """
-    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+    half = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16)
+    # varlen_attn counts a window from the end of the keys, and one query a text stands at their start.
+    if varlen_attn is not None and half and (window is None or len(q) == len(k)):
         return _on_gpu(q, k, v, packing, scale, window)
     # One query a text is little work, and fp32 needs no code made for each shape.
     wide = torch.promote_types(q.dtype, torch.float32) if len(q) != len(k) else q.dtype
@@ -75,15 +83,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, wind
 
 
 def _on_gpu(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
     longest, each = max(packing.lengths), len(q) == len(k)
-    queries = packing.offsets if each else torch.arange(len(packing) + 1, device=q.device, dtype=torch.int32)
-    # One query a text is its first token, and the window is counted from there.
-    reach = (-1, -1) if window is None else (window - 1 if each else 0, window - 1)
-    out: Any = varlen_attn(
-        q, k, v, queries, packing.offsets, longest if each else 1, longest, scale=scale, window_size=reach
-    )
+    asked = packing.offsets if each else torch.arange(len(packing) + 1, device=q.device, dtype=torch.int32)
+    reach = (-1, -1) if window is None else (window - 1, window - 1)
+    most = longest if each else 1
+    out: Any = varlen_attn(q, k, v, asked, packing.offsets, most, longest, scale=scale, window_size=reach)
     seen: Tensor = out
     return seen
 
@@ -236,8 +240,8 @@ def _widened(x: Tensor, *columns: float) -> Tensor:
 def _exponentials(block: Block, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Returns exp(S - m + c), (h N, L or 1, L), and its row sums; puts -m into its column of `left`.
 
-    m need not be the maximum, only near enough for the exponentials to stay finite: where every eighth key tells it too
-    low, all of them are asked.
+    m need not be the maximum, only near enough for the sums to stay far from what overflows, and what they divide from
+    what underflows: where every eighth key tells it too low, all of them are asked.
     """
     # Of several texts in a matrix, few keys would leave some out.
     for stride in (FEW_KEYS, 1) if block.bucket.asked is None else (1,):
@@ -246,7 +250,7 @@ def _exponentials(block: Block, left: Tensor, right: Tensor) -> tuple[Tensor, Te
         left[..., -2] = -_row_maximum(scores)
         weights = block.masked(torch.bmm(left, right.mT)).exp_()
         sums = weights.sum(-1, keepdim=True)
-        if sums.max() < torch.inf:
+        if sums.max() < LARGEST_SUM:
             break
     return weights, sums
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from bertlora.data.tokens import Inputs, token_batches
-from bertlora.model.batches import packed, padded, takes_token_types, unwrapped
-from bertlora.model.layers import Route, encoder_layers, packed_layers, served
+from bertlora.model.engine.batches import packed, padded, takes_token_types, unwrapped
+from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
+from bertlora.model.engine.prefix import Prefix, frozen_depth
+from bertlora.model.engine.weights import casts, frozen, held_in, merged
 from bertlora.model.memory import settle
-from bertlora.model.prefix import Prefix, frozen_depth
-from bertlora.model.weights import casts, frozen, held_in, merged
 
 # Below so many tokens it costs more to merge and to cast the weights than it saves.
 WORTH_PREPARING = 4096

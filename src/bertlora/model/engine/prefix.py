@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bertlora.data.tokens import Inputs
-from bertlora.model.batches import unwrapped
-from bertlora.model.layers import encoder_layers, served
+from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.layers import encoder_layers, served
 
 # Bytes: up to the first in memory, up to the second in a file that is mapped into memory, beyond not kept at all.
 IN_MEMORY, IN_FILE = 1 << 30, 16 << 30

@@ -9,9 +9,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from bertlora.model.batches import unwrapped
-from bertlora.model.frozen import Frozen, FrozenProduct, Reordered
-from bertlora.model.layers import encoder_layers
+from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.frozen import Frozen, FrozenProduct, Reordered
+from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.lora_linear import JointLinears, LoraLinear, joinable
 
 
@@ -65,8 +65,12 @@ def frozen(layers: nn.ModuleList, training: bool) -> Iterator[None]:
     hold = partial(_hold, training=training)
     groups = [g for g in map(_attention_inputs, list(layers)[:-1]) if g and joinable(g)]
     joined = [member for group in groups for member in group]
-    adapted = [m for m in layers.modules() if isinstance(m, LoraLinear) and m not in joined]
-    within = {id(m.get_base_layer()) for m in layers.modules() if isinstance(m, LoraLayer)}
+    wrappers = [m for m in layers.modules() if isinstance(m, LoraLayer)]
+    active = [m for m in wrappers if not (m.disable_adapters or m.merged)]
+    adapted = [m for m in active if isinstance(m, LoraLinear) and m not in joined]
+    # What is merged or switched off leaves its base layer to itself.
+    alone = {id(m.get_base_layer()) for m in wrappers if m not in active}
+    within = {id(part) for m in wrappers for part in m.modules()} - alone
     plain = [m for m in layers.modules() if type(m) is nn.Linear and _is_frozen(m) and id(m) not in within]
     try:
         for group in groups:

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""What each part of the fast engine is worth: training with one of them taken out at a time.
+
+    python benchmarks/ablation.py imdb.parquet --rows 200 --batch 16 --log speed.jsonl
+
+Each variant is a fresh process, in turn. Prints a Markdown table of examples/s beside the whole engine's.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from contest import Result, interleaved, machine, median, ratios, table
+from torch import Tensor
+
+from bertlora.model.adapted import Adapted
+from bertlora.model.engine.frozen import Frozen
+from bertlora.model.engine.layers import Route
+from bertlora.model.engine.packing import Packing
+from bertlora.recipe import Recipe
+from bertlora.training.events import Examples
+from bertlora.training.loop import Training
+
+WHOLE = "the whole engine"
+MODEL = "bertlora.model."
+
+
+def put(module: str, name: str, value: Any) -> None:
+    """Puts something in the place of what a module of the engine uses under this name."""
+    setattr(sys.modules[MODEL + module], name, value)
+
+
+def padded_batches() -> None:
+    """transformers' own padded batches."""
+    put("engine.execution", "served", lambda model: False)
+
+
+def fused_attention() -> None:
+    """torch's fused attention, text by text."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None = None) -> Tensor:
+        out, start = torch.zeros_like(q), 0
+        for text, length in enumerate(packing.lengths):
+            own = slice(start, start + length)
+            asked = own if len(q) == len(k) else slice(text, text + 1)
+            heads = [x.transpose(0, 1)[None] for x in (q[asked], k[own], v[own])]
+            seen = torch.nn.functional.scaled_dot_product_attention(heads[0], heads[1], heads[2], scale=scale)
+            out[asked] = seen[0].transpose(0, 1)
+            start += length
+        return out
+
+    put("engine.attention", "attend", attend)
+    put("engine.layers", "attend", attend)
+
+
+def whole_last_layer() -> None:
+    """The last layer for every token."""
+    put("engine.execution", "Route", lambda **kwargs: Route(**(kwargs | {"whole": True})))
+
+
+def casts_every_step() -> None:
+    """Weights in fp32, cast by autocast at every step."""
+    put("engine.execution", "casts", lambda model: False)
+
+
+def weights_in_given_order() -> None:
+    """Weights that every product puts in order again."""
+    put("engine.weights", "_hold", lambda weight, training: Frozen(weight))
+
+
+def any_size() -> None:
+    """Rows and buckets of whatever size comes."""
+    put("engine.packing", "rounded", lambda size, *_: size)
+
+
+def allocator_as_it_is() -> None:
+    """glibc's own thresholds."""
+    put("engine.execution", "settle", lambda: None)
+
+
+def serial_dropout() -> None:
+    """LoRA's dropout drawn by torch, number by number."""
+
+    def mask(like: Tensor, p: float) -> Tensor:
+        return torch.empty_like(like).bernoulli_(1 - p).div_(1 - p)
+
+    put("lora_linear", "dropout_mask", mask)
+
+
+def separate_products() -> None:
+    """Query, key and value with a product each."""
+    put("engine.weights", "joinable", lambda members: False)
+
+
+VARIANTS: dict[str, Callable[[], None]] = {
+    "without packing": padded_batches,
+    "without our attention": fused_attention,
+    "without the first-token last layer": whole_last_layer,
+    "without weights held in bf16": casts_every_step,
+    "without weights in order": weights_in_given_order,
+    "without few sizes": any_size,
+    "without the allocator's thresholds": allocator_as_it_is,
+    "without the quick dropout": serial_dropout,
+    "without joint query, key, value": separate_products,
+}
+
+
+def main() -> None:
+    """Measures and prints; with --variant it is one contestant."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="Parquet with columns text, label")
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--targets", default="query")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--log")
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.variant:
+        print(json.dumps(contestant(a)))
+        return
+    own = [sys.executable, __file__, a.file, "--rows", str(a.rows), "--batch", str(a.batch), "--targets", a.targets]
+    contestants = {name: [*own, "--variant", name] for name in (WHOLE, *VARIANTS)}
+    key: Result = {"contest": "ablation", "file": Path(a.file).name, "rows": a.rows, "targets": a.targets}
+    results = interleaved(contestants, a.rounds, Path(a.log), key)
+    print(f"{Path(a.file).name}, {a.rows} rows, batch {a.batch}, {a.targets}, {a.rounds} rounds. {machine()}\n")
+    print(summary(results))
+
+
+def contestant(a: argparse.Namespace) -> Result:
+    """Returns what training one epoch came to."""
+    if a.variant != WHOLE:
+        VARIANTS[a.variant]()
+    rows = pd.read_parquet(a.file)[["text", "label"]].sample(a.rows, random_state=1)
+    recipe = Recipe(
+        targets=tuple(a.targets.split(",")), rank=4, alpha=32.0, lora_dropout=0.01, batch_size=a.batch, epochs=1
+    )
+    adapted = Adapted.fresh(recipe, ["0", "1"])
+    train = Examples(adapted.reader.read(rows.text.tolist()), rows.label.to_numpy(dtype=np.int64))
+    training = Training(adapted, recipe, train, Examples(adapted.reader.read([]), np.zeros(0, dtype=np.int64)))
+    for _ in training.run():
+        pass
+    return training.summary()
+
+
+def summary(results: list[Result]) -> str:
+    """Returns the table."""
+
+    def pace(result: Result) -> float:
+        return float(result["examples_per_s"])
+
+    rows = [
+        [
+            name,
+            f"{median(results, name, pace):.1f}",
+            ratios(results, name, WHOLE, pace),
+            f"{median(results, name, lambda r: float(r['peak_mib'])):,.0f} MiB",
+        ]
+        for name in (WHOLE, *VARIANTS)
+    ]
+    return table(["", "examples/s", "of the whole engine's", "peak memory"], rows)
+
+
+if __name__ == "__main__":
+    main()

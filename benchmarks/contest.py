@@ -1,0 +1,91 @@
+"""What the benchmarks share: contestants in fresh processes, in turn, and the medians and ratios of what they print."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bertlora.model.precision import speed
+
+Result = dict[str, Any]
+
+
+def interleaved(contestants: Mapping[str, Sequence[str]], rounds: int, log: Path, key: Result) -> list[Result]:
+    """Runs every contestant once a round, in turn, and returns what they printed.
+
+    Args:
+        contestants: name → command, whose last line of output is a JSON object.
+        rounds: how many.
+        log: a JSONL file to which each result is added as it comes; what it holds is not measured again.
+        key: what tells this contest from others in the log.
+
+    Returns:
+        One object a run: `name`, `round`, the key, what was printed, `wall_s` and `peak_mib` of the process.
+    """
+    found = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    for number in range(rounds):
+        for name, command in contestants.items():
+            own = key | {"name": name, "round": number}
+            if any(own.items() <= result.items() for result in found):
+                continue
+            found.append(own | measured(command))
+            with log.open("a") as file:
+                file.write(json.dumps(found[-1]) + "\n")
+            print(f"round {number + 1}: {name}", file=sys.stderr)
+    return [result for result in found if key.items() <= result.items() and result["name"] in contestants]
+
+
+def measured(command: Sequence[str]) -> Result:
+    """Returns what a command prints, its wall time in seconds and its peak resident memory in MiB."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said, complaint = process.stdout.read(), process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}\n{complaint[-2000:]}")
+    figures: Result = json.loads(said.strip().splitlines()[-1])
+    return figures | {"wall_s": round(time.perf_counter() - began, 2), "peak_mib": usage.ru_maxrss // 1024}
+
+
+def median(results: list[Result], name: str, value: Callable[[Result], float]) -> float:
+    """Returns the median over rounds of one contestant's figure."""
+    return statistics.median(value(r) for r in results if r["name"] == name)
+
+
+def ratios(results: list[Result], name: str, rival: str, value: Callable[[Result], float]) -> str:
+    """Returns how many times the rival's figure one contestant reaches in the same round: median, least and most."""
+    theirs = {r["round"]: value(r) for r in results if r["name"] == rival}
+    found = sorted(value(r) / theirs[r["round"]] for r in results if r["name"] == name)
+    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+
+
+def machine() -> str:
+    """Returns what the figures depend on: processor, threads, rate of the matrix product, versions, date."""
+    model = next((line for line in _cpu_lines() if line.startswith("model name")), platform.processor())
+    features = [name for name in ("amx_bf16", "avx512_bf16", "avx2") if any(f" {name}" in s for s in _cpu_lines())]
+    rates = ", ".join(f"{speed(p) / 1e12:.2f} TFLOP/s in {p}" for p in ("bf16", "fp32"))
+    kind = f"{model.partition(':')[2].strip()}, {features[0] if features else 'no wide vectors'}"
+    return f"{time.strftime('%Y-%m-%d')}; {kind}; {torch.get_num_threads()} threads; {rates}; torch {torch.__version__}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Returns a Markdown table, figures to the right."""
+    lines = [f"| {' | '.join(head)} |", f"|{'|'.join(['---'] + ['---:'] * (len(head) - 1))}|"]
+    return "\n".join(lines + [f"| {' | '.join(map(str, row))} |" for row in rows])
+
+
+def _cpu_lines() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

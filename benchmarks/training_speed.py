@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Training side by side with transformers' Trainer and PEFT: same rows, recipe and machine, in turn.
+
+    python benchmarks/training_speed.py imdb.parquet --peers PEERS --rows 400 --batch 16 --log speed.jsonl
+
+PEERS holds hf_peft_train.py, which trains with `--stock` as tutorials do and with `--tuned` as well as flags allow.
+Each contestant is a fresh process. Prints a Markdown table: examples/s of the training loop alone, real tokens/s, share
+of the matrix product's rate, wall time of the whole process, peak memory.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from contest import Result, interleaved, machine, median, ratios, table
+
+from bertlora.model.base import embedded_folder
+from bertlora.model.precision import speed
+from bertlora.recipe import Recipe
+
+STOCK, TUNED, OURS = "Trainer + PEFT, stock", "Trainer + PEFT, tuned", "bertlora"
+# MiniLM's linear layers: four products of 384 x 384 and two of 384 x 1,536 in each of six layers.
+WEIGHTS = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="Parquet with columns text, label")
+    parser.add_argument("--peers", required=True, help="folder with hf_peft_train.py")
+    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--targets", default="query", help="the module names that are adapted, or all-linear")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--log", required=True)
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        contestants = commands(a, Path(folder))
+        key: Result = {"contest": "training", "file": Path(a.file).name, "rows": a.rows, "targets": a.targets}
+        results = interleaved(contestants, a.rounds, Path(a.log), key)
+    print(f"{Path(a.file).name}, {a.rows} rows, batch {a.batch}, {a.rounds} rounds. {machine()}\n")
+    print(summary([normal(r) for r in results]))
+
+
+def commands(a: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
+    """Returns the three commands; all draw the same rows."""
+    rows = pd.read_parquet(a.file)[["text", "label"]].sample(a.rows, random_state=1)
+    rows.to_parquet(folder / "train.parquet")
+    recipe = Recipe(
+        targets=tuple(a.targets.split(",")),
+        rank=4,
+        alpha=32.0,
+        lora_dropout=0.01,
+        batch_size=a.batch,
+        epochs=1,
+        max_length=512,
+        truncation="left",
+        split="100/0/0",
+    )
+    (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    peer = [sys.executable, f"{a.peers}/hf_peft_train.py", "--model", str(embedded_folder()), "--no-eval"]
+    peer += ["--train", a.file, "--validation", str(folder / "train.parquet"), "--n", str(a.rows)]
+    peer += ["--batch", str(a.batch), "--targets", a.targets]
+    ours = [sys.executable, "-m", "bertlora", "train", str(folder / "train.parquet"), "--overwrite", "--json"]
+    ours += ["--recipe", str(folder / "recipe.toml"), "--out", str(folder / "run")]
+    return {STOCK: [*peer, "--stock"], TUNED: [*peer, "--tuned"], OURS: ours}
+
+
+def normal(result: Result) -> Result:
+    """Returns a result with examples/s and tokens/s at the top, wherever its contestant prints them."""
+    own: Result = result.get("train", {})
+    return result | own
+
+
+def summary(results: list[Result]) -> str:
+    """Returns the table."""
+
+    def pace(result: Result) -> float:
+        return float(result["examples_per_s"])
+
+    rows = []
+    for name in (STOCK, TUNED, OURS):
+        tokens = median(results, name, lambda r: float(r["tokens_per_s"]))
+        rate = tokens * 4 * WEIGHTS / speed("fp32" if name == STOCK else "bf16")
+        rows.append(
+            [
+                name,
+                f"{median(results, name, pace):.1f}",
+                ratios(results, name, STOCK, pace),
+                ratios(results, name, TUNED, pace),
+                f"{tokens:,.0f}",
+                f"{100 * rate:.0f} %",
+                f"{median(results, name, lambda r: float(r['wall_s'])):.1f} s",
+                f"{median(results, name, lambda r: float(r['peak_mib'])):,.0f} MiB",
+            ]
+        )
+    head = ["", "examples/s", "times stock", "times tuned", "tokens/s", "of the product's rate", "wall", "peak memory"]
+    return table(head, rows)
+
+
+if __name__ == "__main__":
+    main()
