@@ -35,7 +35,7 @@ bench: $(READY)  ## speed beside the peers and without each part of the engine; 
 	$(BIN)/python benchmarks/prediction_speed.py $(RUN) $(DATA)/imdb_train.parquet --rows 1000 --peers $(PEERS) \
 		--log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/ablation.py $(DATA)/imdb_train.parquet --rows 100 --log $(BENCH)/speed.jsonl
-	$(BIN)/python benchmarks/ablation.py $(DATA)/sst2_train.parquet --rows 1600 --batch 32 --targets all-linear \
+	$(BIN)/python benchmarks/ablation.py $(DATA)/sst2_train.parquet --rows 800 --batch 32 --targets all-linear \
 		--log $(BENCH)/speed.jsonl
 
 $(READY): pyproject.toml constraints.txt

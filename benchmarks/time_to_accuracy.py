@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=4000, help="rows of the same file to judge by")
     parser.add_argument("--judged-file", help="judge by these rows instead")
     parser.add_argument("--recipe", default="default")
-    parser.add_argument("--set", nargs="*", default=[], metavar="FLAG", help="recipe flags, as `train` takes them")
+    parser.add_argument("--change", default="", help='changes to the recipe: "rank=16 learning_rate=5e-4"')
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--peers", help="folder with hf_peft_train.py")
     parser.add_argument("--peer-epochs", type=int, nargs="+", default=[3])
@@ -59,13 +59,14 @@ def one(a: argparse.Namespace, folder: Path, seed: int, judged: pd.DataFrame) ->
     """Trains under one seed and judges the run."""
     out = folder / "run"
     command = [sys.executable, "-m", "bertlora", "train", str(folder / "train.parquet"), "--recipe", a.recipe]
-    command += ["--split", "100/0/0", "--out", str(out), "--overwrite", "--json", "--seed", str(seed), *a.set]
+    command += ["--split", "100/0/0", "--out", str(out), "--overwrite", "--json", "--seed", str(seed)]
+    command += [f"--{change.replace('_', '-')}" for change in a.change.split()]
     trained = measured(command)
     adapted = Run.load(out).adapted
     scores = adapted.logits(adapted.read(judged.text.tolist()), precision=trained["train"]["precision"])
     trained["accuracy"] = float(np.mean(scores.argmax(1) == judged.label.to_numpy()))
     print(f"seed {seed}: {trained['wall_s']} s, {100 * trained['accuracy']:.2f} %", file=sys.stderr)
-    return trained | {"label": "bertlora, " + a.recipe}
+    return trained | {"label": f"bertlora, {a.recipe} {a.change}".strip()}
 
 
 def peer(a: argparse.Namespace, folder: Path, epochs: int) -> Result:

@@ -374,6 +374,14 @@ def test_evaluate_gives_every_figure(trained: Path, reviews: Path, capsys: Capsy
     assert good(capsys, "evaluate", trained, "--data", f"test={reviews}", "--json").json["n"] == 40
 
 
+def test_evaluate_reads_the_tokens_that_are_kept(
+    trained: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = good(capsys, "evaluate", trained, "--json").json
+    monkeypatch.setattr("bertlora.pipeline.token_chunks", lambda *_: pytest.fail("tokenised again"))
+    assert good(capsys, "evaluate", trained, "--json").json == first
+
+
 def test_evaluate_says_which_rows(trained: Path, reviews: Path, capsys: Capsys) -> None:
     data = trained / "data"
     for words, name in {
@@ -408,7 +416,10 @@ def test_predict_with_the_base(trained: Path, capsys: Capsys) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["txt", "log", "csv", "parquet"])
-def test_predict_reads_files_of_any_length_in_order(trained: Path, tmp_path: Path, suffix: str, capsys: Capsys) -> None:
+def test_predict_reads_files_of_any_length_in_order(
+    trained: Path, tmp_path: Path, suffix: str, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertlora.cli.using.CHUNK_TEXTS", 256)
     texts = [f"{TEXTS[i % 3]}, number {i} {'and on ' * (i % 7)}".strip() for i in range(600)]
     path, table = tmp_path / f"texts.{suffix}", pd.DataFrame({"review": texts})
     if suffix in ("txt", "log"):

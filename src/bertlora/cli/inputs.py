@@ -87,6 +87,7 @@ def labelled_rows(args: Arguments, run: "Run") -> tuple["Examples", str]:
         DataError: the run's data has gone, the split is missing, or the labels are others.
     """
     from bertlora.data.prepared import Prepared, is_prepared, read_rows
+    from bertlora.pipeline import split_examples
     from bertlora.training.events import Examples
 
     manifest = run.manifest
@@ -102,9 +103,10 @@ def labelled_rows(args: Arguments, run: "Run") -> tuple["Examples", str]:
             raise DataError(f"{run.path}: the data it was trained on is not at hand; name labelled rows by --data")
         data = Prepared.load(folder)
     _refuse_preparing(args)
-    rows = data.split(args.split)
-    order = _order(data.labels, run)
-    return Examples(run.adapted.read(rows.texts, rows.pairs), order[rows.labels]), _name(args, args.split)
+    data.require(args.split)
+    run.adapted.check_pairs(data.has_pairs)
+    examples = split_examples(run.adapted.reader, data, args.split)
+    return Examples(examples.inputs, _order(data.labels, run)[examples.labels]), _name(args, args.split)
 
 
 def _name(args: Arguments, split: str) -> str:

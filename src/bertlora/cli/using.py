@@ -14,7 +14,8 @@ from bertlora.errors import DataError, InputError
 RUN = flag("run", "a run folder, or an adapter that PEFT saved", metavar="RUN")
 MODEL = flag("--model", "where the base model lies now, if not where it was in training")
 PRECISION = flag("--precision", "fp32 (default), bf16, or auto", choices=("fp32", "bf16", "auto"), default="fp32")
-CHUNK_TEXTS = 256
+# Texts a call: enough that readying the weights tells little, few enough that answers come while the rest is read.
+CHUNK_TEXTS = 1024
 
 
 @verb(
@@ -181,7 +182,7 @@ def _texts(args: Arguments) -> Iterator[list[tuple[str, str | None]]]:
 
 
 def _stdin_chunks() -> Iterator[list[tuple[str, str | None]]]:
-    """Yields the lines of stdin as they come: all that wait, up to 256, so that neither a pipe nor a person waits."""
+    """Yields the lines of stdin as they come: all that wait, up to a call's, so that neither a pipe nor a person waits."""
     lines: queue.Queue[str | UnicodeDecodeError | None] = queue.Queue(maxsize=4 * CHUNK_TEXTS)
 
     def read() -> None:

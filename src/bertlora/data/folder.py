@@ -94,8 +94,7 @@ class Prepared:
         import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
         import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
-        if name not in self.rows:
-            raise DataError(f"{self.folder}: has no {name} split, only {', '.join(self.rows)}; name one of these")
+        self.require(name)
         try:
             table = pq.read_table(self.path(name))
             pairs = table["text_pair"].to_pylist() if self.has_pairs else None
@@ -105,6 +104,11 @@ class Prepared:
             raise DataError(f"{self.path(name)}: cannot be read ({reason}); prepare the data again") from error
         self._check_rows(name, len(texts))
         return Split(texts, pairs, labels.astype(np.int64), rows.astype(np.int64))
+
+    def require(self, name: str) -> None:
+        """Raises DataError when there is no such split."""
+        if name not in self.rows:
+            raise DataError(f"{self.folder}: has no {name} split, only {', '.join(self.rows)}; name one of these")
 
     def stream(self, name: str, column: str) -> Iterator[Any]:
         """Yields the values of one column of a split, in bounded memory: `text`, `text_pair`, `label` or `row`.

@@ -6,7 +6,8 @@ the embedded data pass the same checks as everyone's. `docs/datasheet.md` says h
 
 from pathlib import Path
 
-SPLITS = ("train", "validation", "test")
+from bertlora.data.source import SPLITS
+
 LABELS = ("negative", "positive")
 
 # For the demo's last step: the first three are positive, the last three negative; none is in the data.

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import classification_report, confusion_matrix
 
+from bertlora.evaluation.comparison import RESAMPLES
 from bertlora.model.predict import Array, cross_entropy, softmax
 
 Labels = npt.NDArray[np.int64]
 
 BINS = 15
-RESAMPLES = 10_000
 
 
 def judge(logits: Array, given: Labels, labels: Sequence[str]) -> dict[str, Any]:
@@ -55,13 +55,6 @@ def report_of(predicted: Labels, given: Labels, labels: Sequence[str]) -> dict[s
         given, predicted, labels=classes, target_names=list(labels), output_dict=True, zero_division=0
     )
     return report
-
-
-def report_text(predicted: Labels, given: Labels, labels: Sequence[str]) -> str:
-    """Returns the same report as text with four digits."""
-    classes = range(len(labels))
-    text = classification_report(given, predicted, labels=classes, target_names=list(labels), digits=4, zero_division=0)
-    return str(text).rstrip()
 
 
 def accuracy_interval(right: npt.NDArray[np.bool_], resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:

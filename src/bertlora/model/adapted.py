@@ -155,10 +155,15 @@ class Adapted:
         Raises:
             InputError: something is no text, or single texts go to a classifier of pairs, or pairs to one of texts.
         """
-        if self.pairs is not None and len(texts) and self.pairs != (pairs is not None):
+        if len(texts):
+            self.check_pairs(pairs is not None)
+        return self.reader.read(texts, pairs)
+
+    def check_pairs(self, pairs: bool) -> None:
+        """Raises InputError when single texts go to a classifier of pairs, or pairs to one of texts."""
+        if self.pairs is not None and self.pairs != pairs:
             wanted, got = ("pairs of texts", "single texts") if self.pairs else ("single texts", "pairs of texts")
             raise InputError(f"got {got}, but the classifier was trained on {wanted}; name both columns, or one")
-        return self.reader.read(texts, pairs)
 
     def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None, base: bool = False) -> Array:
         """Returns the softmax of the logits of texts, or of pairs, (B, K) float64."""

@@ -9,13 +9,14 @@ from torch import nn
 from bertlora.model.adapted import check_length
 from bertlora.model.base import find_base
 from bertlora.model.build import sketch_classifier
+from bertlora.model.engine.execution import ROW_TOKENS
 from bertlora.model.lora import add_adapter, lora_parameters
 from bertlora.model.precision import choose_precision, speed
 from bertlora.model.saved import saved_state
 from bertlora.recipe import Recipe
 
-# Share of a matrix product's rate that training reaches, roughly: MiniLM on IMDB, two cores with bf16 products.
-EFFICIENCY = 0.2
+# Share of a matrix product's rate that training reaches, roughly: MiniLM on IMDB and SST-2, docs/performance.md.
+EFFICIENCY = 0.35
 
 
 def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.0) -> dict[str, Any]:
@@ -102,4 +103,4 @@ def _memory(recipe: Recipe, config: Any, total: int) -> float:
     wide = int(settings.get("intermediate_size") or settings.get("hidden_dim") or 4 * hidden)
     layers = int(settings.get("num_hidden_layers") or settings.get("n_layers") or 12)
     a_token = 4 * layers * (10 * hidden + 2 * wide)
-    return 450 * 2**20 + 4 * total + a_token * recipe.batch_size * recipe.max_length
+    return 450 * 2**20 + 4 * total + a_token * min(recipe.batch_size * recipe.max_length, ROW_TOKENS)

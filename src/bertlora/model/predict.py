@@ -13,14 +13,11 @@ from torch import Tensor, nn
 from bertlora.data.tokens import Framing, Inputs, tokenize
 from bertlora.errors import InputError
 from bertlora.model.engine.batches import unwrapped
-from bertlora.model.engine.execution import Execution, executing
+from bertlora.model.engine.execution import ROW_TOKENS, Execution, executing
 from bertlora.model.engine.layers import Route
 from bertlora.model.memory import out_of_memory
 
 Array = npt.NDArray[np.float64]
-
-# Tokens a batch, padding included: enough to keep the cores busy, little enough to stay in cache.
-MAX_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def logits_and_features(
 
 def _batched(execution: Execution, inputs: Inputs, batch_size: int, compute: Callable[[list[int]], Tensor]) -> Array:
     """Returns the rows that `compute` gives for batches of like length, put back in order."""
-    max_tokens = MAX_TOKENS
+    max_tokens = ROW_TOKENS
     while True:
         try:
             return _pass(execution, inputs, batch_size, max_tokens, compute)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bertlora.errors import HealthError, RunError
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine.execution import Execution, executing
+from bertlora.model.engine.execution import ROW_TOKENS, Execution, executing
 from bertlora.model.lora import load_trained_state, trained_state
 from bertlora.model.memory import out_of_memory, peak_rss_mib
 from bertlora.model.precision import choose_precision
@@ -26,9 +26,6 @@ from bertlora.training.events import Evaluation, Examples, Step
 from bertlora.training.health import CollapseWatch, check_loss, check_moved
 from bertlora.training.loss import Loss
 from bertlora.training.optimiser import build_optimiser, rate_factor, set_rates
-
-# Tokens a micro-batch, padding included: activations stay near the cache, and long texts do not pad short ones.
-MICRO_TOKENS = 4096
 
 
 class Training:
@@ -100,8 +97,8 @@ class Training:
         """Runs frozen layers once for texts that are read more than once; their time is training's."""
         began = time.perf_counter()
         if self.steps > self.steps_per_epoch:
-            self.execution.keep_prefix(self.train.inputs, MICRO_TOKENS, self.checkpoints)
-            self.execution.keep_prefix(self.validation.inputs, MICRO_TOKENS, self.checkpoints)
+            self.execution.keep_prefix(self.train.inputs, ROW_TOKENS, self.checkpoints)
+            self.execution.keep_prefix(self.validation.inputs, ROW_TOKENS, self.checkpoints)
         self.progress.seconds += time.perf_counter() - began
 
     def summary(self) -> dict[str, Any]:
@@ -167,7 +164,7 @@ class Training:
         whole = self.loss.weight(self.train.labels[rows])
         mine = rows[rank::world]
         # Texts of like length go together: less is padded, and the mean over the step is the same.
-        groups = self.execution.batches(self.lengths[mine], self.progress.micro_batch, MICRO_TOKENS)
+        groups = self.execution.batches(self.lengths[mine], self.progress.micro_batch, ROW_TOKENS)
         parts = [[mine[i] for i in group] for group in groups]
         # A process without rows still takes part in the exchange of gradients, with weight 0.
         total = torch.zeros((), device=self.accelerator.device)

@@ -11,7 +11,7 @@ before the exponential rides along in the matrix product, as further columns of 
     forward     [q/sqrt(d), -m, 1] [k, 1, c]'  =  S - m + c   m: near the row's maximum; c: far below 0 at padding
                 exp(that) v                    =  o r         r: the sum of the row's exponentials
     backward    exp(the same)                  =  P r         recomputed: no (T, T) matrix is kept
-                [g/r, -D, -E] [v, 1, 1]'       =  dS / (P r)  D + E: g'o/r in two parts, E what rounding takes from D
+                [g/r, -D] [v, 1]'              =  dS / (P r)  D: g'o/r
 
 after Dao et al. 2022, "FlashAttention", for what is recomputed; q, k, v, o, g (a gradient) are (tokens, heads, d).
 """
@@ -115,12 +115,11 @@ class PackedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, shift, total = ctx.saved_tensors
-        queries, keys, values = _queries(q, ctx.scale, shift), _keys(k), _widened(v, 1.0, 1.0)
+        queries, keys, values = _queries(q, ctx.scale, shift), _keys(k), _widened(v, 1.0)
         given = grads[0].to(q.dtype).transpose(0, 1) / total
         due = (given.float() * out.float()).sum(-1)
-        changes = _widened(given.transpose(0, 1), 0.0, 0.0)
-        changes[:, :-1, -2] = -due
-        changes[:, :-1, -1] = -(due + changes[:, :-1, -2].float())
+        changes = _widened(given.transpose(0, 1), 0.0)
+        changes[:, :-1, -1] = -due
         needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
         gq, gk, gv = (_outputs(x, ctx.packing) if needs else None for x, needs in needed)
         for block in _blocks(ctx.packing, q, k, ctx.window):
@@ -128,7 +127,7 @@ class PackedAttention(torch.autograd.Function):
             # Transposed, (keys, queries): two of the three products below then read it by rows.
             weights = block.masked(torch.bmm(right, left.mT)).exp_()
             if gv is not None:
-                block.put_keys(gv, torch.bmm(weights, change[..., :-2]))
+                block.put_keys(gv, torch.bmm(weights, change[..., :-1]))
             slopes = torch.bmm(block.keys(values), change.mT).mul_(weights)
             if gk is not None:
                 block.put_keys(gk, torch.bmm(slopes, left[..., :-2]))

@@ -98,14 +98,13 @@ class Bucket:
             return None
         key = (one_query, narrow, like.dtype)
         if key not in self.masks:
-            hidden = self._hidden(one_query, narrow)
+            hidden = self._hidden(one_query, narrow).to(like.device)
             self.masks[key] = like.new_zeros(hidden.shape).masked_fill_(hidden, FAR_BELOW)
         return self.masks[key]
 
     def _hidden(self, one_query: bool, window: int | None) -> Tensor:
         if self.asked is None or self.keys is None:
-            device = None if self.keys is None else self.keys.rows.device
-            places = torch.arange(self.longest, device=device)[None]
+            places = torch.arange(self.longest)[None]
             asking = places[:, :1] if one_query else places
             return (asking[..., None] - places[:, None]).abs() >= (window or self.longest)
         queries = self.asked if one_query else self.keys
