@@ -34,7 +34,9 @@ bench: $(READY)  ## speed beside the peers and without each part of the engine; 
 		--log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/prediction_speed.py $(RUN) $(DATA)/imdb_train.parquet --rows 1000 --peers $(PEERS) \
 		--log $(BENCH)/speed.jsonl
-	$(BIN)/python benchmarks/ablation.py $(DATA)/imdb_train.parquet --rows 100 --log $(BENCH)/speed.jsonl
+	$(BIN)/python benchmarks/time_to_accuracy.py $(DATA)/imdb_train.parquet --rows 1000 --seeds 1 2 3
+	$(BIN)/python benchmarks/time_to_accuracy.py $(DATA)/sst2_train.parquet --seeds 1 2 3 \
+		--judged-file $(DATA)/sst2_validation.parquet
 	$(BIN)/python benchmarks/ablation.py $(DATA)/sst2_train.parquet --rows 800 --batch 32 --targets all-linear \
 		--log $(BENCH)/speed.jsonl
 

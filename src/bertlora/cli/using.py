@@ -182,7 +182,7 @@ def _texts(args: Arguments) -> Iterator[list[tuple[str, str | None]]]:
 
 
 def _stdin_chunks() -> Iterator[list[tuple[str, str | None]]]:
-    """Yields the lines of stdin as they come: all that wait, up to a call's, so that neither a pipe nor a person waits."""
+    """Yields the lines of stdin as they come, all that wait in one call, so that neither a pipe nor a person waits."""
     lines: queue.Queue[str | UnicodeDecodeError | None] = queue.Queue(maxsize=4 * CHUNK_TEXTS)
 
     def read() -> None:
