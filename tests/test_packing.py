@@ -1,5 +1,7 @@
 """Packed rows: every token has one place, every text one matrix, and sizes are few."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from bertlora.model.engine.packing import (
     BUCKET_OVERHEAD,
+    ROOMS,
     ROW_FINENESS,
     ROW_LEAST,
     SHORT,
@@ -76,7 +79,7 @@ def test_every_token_has_exactly_one_place(lengths: tuple[int, ...]) -> None:
         if bucket.asked is None:
             assert bucket.count == len(own)
             continue
-        assert bucket.longest == SHORT
+        assert bucket.longest == min(room for room in ROOMS if room >= own[0])
         asked = bucket.asked.owners.shape
         assert asked[0] == bucket.count
         check_places(bucket.asked, (asked[0], asked[1]), bucket.texts.start, [1] * len(own), len(packing))
@@ -95,7 +98,19 @@ def test_long_texts_share_a_bucket_only_where_little_is_wasted(lengths: tuple[in
             assert own[-1] > SHORT
             assert sum(own[0] ** 2 - length**2 for length in own) <= BUCKET_OVERHEAD
             assert bucket.longest == rounded(own[0], CPU, TEXT_FINENESS, TEXT_LEAST)
-    assert sum(lengths[bucket.texts][0] <= SHORT for bucket in packing.buckets) <= 1
+
+
+@MANY
+@given(SHORT_ALONE)
+def test_short_texts_share_a_bucket_unless_smaller_matrices_save_more_than_they_cost(lengths: list[int]) -> None:
+    for repeats in (1, 40):
+        texts = sorted(lengths * repeats, reverse=True)
+        buckets = Packing(tuple(texts), CPU).buckets
+        for bucket, following in pairwise(buckets):
+            assert following.longest < bucket.longest
+            rest = texts[following.texts.start :]
+            assert texts[following.texts.start - 1] > bucket.longest // 2 >= rest[0]
+            assert sum(rest) * (bucket.longest // 2) > BUCKET_OVERHEAD
 
 
 @MANY

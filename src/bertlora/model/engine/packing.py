@@ -22,8 +22,9 @@ from torch import Tensor
 
 # Added to a score it leaves an exponential of 0.
 FAR_BELOW = -30_000.0
-# Texts of up to so many tokens share matrices of this size.
-SHORT = 64
+# Sizes of the matrices that short texts share: the smallest that holds the longest of them.
+ROOMS = (16, 32, 64)
+SHORT = ROOMS[-1]
 # A text joins a bucket of longer ones when that wastes fewer scores a head than starting a bucket of its own costs in
 # overhead: measured on two cores, some 30 calls of 10 microseconds against 15 nanoseconds a token pair of all heads.
 BUCKET_OVERHEAD = 20_000
@@ -172,7 +173,7 @@ class Packing:
         """Returns the end of the bucket that starts with this text; of long texts it has 1, 2, 4, ..."""
         longest, wasted, last = self.lengths[first], 0, first + 1
         if longest <= SHORT:
-            return len(self)
+            return self._end_of_short(first)
         while last < len(self) and self.lengths[last] > SHORT:
             wasted += longest**2 - self.lengths[last] ** 2
             if wasted > BUCKET_OVERHEAD:
@@ -180,10 +181,17 @@ class Packing:
             last += 1
         return first + (1 << (last - first).bit_length() >> 1)
 
+    def _end_of_short(self, first: int) -> int:
+        """Returns where texts begin that would save more in smaller matrices of their own than these cost."""
+        smaller = _room(self.lengths[first]) // 2
+        split = next((i for i in range(first, len(self)) if self.lengths[i] <= smaller), len(self))
+        saved = sum(self.lengths[split:]) * smaller
+        return split if smaller in ROOMS and saved > BUCKET_OVERHEAD else len(self)
+
     def _bucket(self, texts: slice, tokens: slice) -> Bucket:
         lengths = self.lengths[texts]
         if lengths[0] <= SHORT and len(lengths) > 1:
-            return self._shared(texts, tokens, filled(lengths, SHORT))
+            return self._shared(texts, tokens, _room(lengths[0]))
         longest, count = rounded(lengths[0], self.device, TEXT_FINENESS, TEXT_LEAST), len(lengths)
         if min(lengths) == longest:
             return Bucket(texts, tokens, count, longest)
@@ -191,18 +199,23 @@ class Packing:
         keys = Places.of(starts, torch.tensor(lengths), (count, longest), tokens, self.row)
         return Bucket(texts, tokens, count, longest, keys.to(self.device))
 
-    def _shared(self, texts: slice, tokens: slice, matrices: list[list[int]]) -> Bucket:
-        """Returns the bucket of short texts, of which these share a matrix."""
-        lengths, count = torch.tensor(self.lengths[texts]), len(matrices)
-        width = -(-max(map(len, matrices)) // 4) * 4
+    def _shared(self, texts: slice, tokens: slice, room: int) -> Bucket:
+        """Returns the bucket of short texts, which share matrices of this size."""
+        lengths, matrices = torch.tensor(self.lengths[texts]), filled(self.lengths[texts], room)
+        count, width = len(matrices), -(-max(map(len, matrices)) // 4) * 4
         starts, slots = torch.empty_like(lengths), torch.empty_like(lengths)
         for number, members in enumerate(matrices):
             own = lengths[members]
-            starts[members] = number * SHORT + own.cumsum(0) - own
+            starts[members] = number * room + own.cumsum(0) - own
             slots[members] = number * width + torch.arange(len(members))
-        keys = Places.of(starts, lengths, (count, SHORT), tokens, self.row)
+        keys = Places.of(starts, lengths, (count, room), tokens, self.row)
         asked = Places.of(slots, torch.ones_like(lengths), (count, width), texts, len(self))
-        return Bucket(texts, tokens, count, SHORT, keys.to(self.device), asked.to(self.device))
+        return Bucket(texts, tokens, count, room, keys.to(self.device), asked.to(self.device))
+
+
+def _room(longest: int) -> int:
+    """Returns the size of the matrices that texts of up to this length share."""
+    return next(room for room in ROOMS if longest <= room)
 
 
 def filled(lengths: Sequence[int], room: int) -> list[list[int]]:
