@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from contest import Result, interleaved, machine, median, ratios, table
+from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 from torch import Tensor
 
 from bertlora.model.adapted import Adapted
@@ -113,13 +113,11 @@ VARIANTS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Measures and prints; with --variant it is one contestant."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = contest_parser(__doc__)
     parser.add_argument("file", help="Parquet with columns text, label")
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--targets", default="query")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--log")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.variant:
@@ -127,7 +125,9 @@ def main() -> None:
         return
     own = [sys.executable, __file__, a.file, "--rows", str(a.rows), "--batch", str(a.batch), "--targets", a.targets]
     contestants = {name: [*own, "--variant", name] for name in (WHOLE, *VARIANTS)}
-    key: Result = {"contest": "ablation", "file": Path(a.file).name, "rows": a.rows, "targets": a.targets}
+    key: Result = {"contest": "ablation", "file": Path(a.file).name, "rows": a.rows, "targets": a.targets} | {
+        "batch": a.batch
+    }
     results = interleaved(contestants, a.rounds, Path(a.log), key)
     print(f"{Path(a.file).name}, {a.rows} rows, batch {a.batch}, {a.targets}, {a.rounds} rounds. {machine()}\n")
     print(summary(results))

@@ -1,5 +1,6 @@
 """What the benchmarks share: contestants in fresh processes, in turn, and the medians and ratios of what they print."""
 
+import argparse
 import json
 import os
 import platform
@@ -16,6 +17,14 @@ import torch
 from bertlora.model.precision import speed
 
 Result = dict[str, Any]
+
+
+def contest_parser(description: str | None) -> argparse.ArgumentParser:
+    """Returns a parser with what every contest takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--log", default="speed.jsonl", help="results are kept here, and not measured again")
+    return parser
 
 
 def interleaved(contestants: Mapping[str, Sequence[str]], rounds: int, log: Path, key: Result) -> list[Result]:

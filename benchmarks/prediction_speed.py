@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from contest import Result, interleaved, machine, median, ratios, table
+from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 
 from bertlora.deploy.export import export_run
 from bertlora.model.engine.execution import executing
@@ -29,13 +29,11 @@ PEERS, BF16, FP32 = "transformers", "bertlora, bf16", "bertlora, fp32"
 
 def main() -> None:
     """Measures and prints; with --precision it is bertlora's own contestant."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = contest_parser(__doc__)
     parser.add_argument("run", help="a run folder")
     parser.add_argument("texts", help="Parquet with a column text")
     parser.add_argument("--rows", type=int, default=0, help="the first so many; 0 = all")
     parser.add_argument("--peers", help="folder with hf_pipeline_predict.py")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--log")
     parser.add_argument("--precision", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.precision:
@@ -51,7 +49,7 @@ def main() -> None:
             BF16: [*own, "--precision", "bf16"],
             FP32: [*own, "--precision", "fp32"],
         }
-        key: Result = {"contest": "prediction", "file": Path(a.texts).name, "rows": a.rows}
+        key: Result = {"contest": "prediction", "file": Path(a.texts).name, "rows": a.rows, "run": a.run}
         results = interleaved(contestants, a.rounds, Path(a.log), key)
     print(f"{Path(a.texts).name}, {results[0]['texts']} texts, {a.rounds} rounds. {machine()}\n")
     print(summary(results))

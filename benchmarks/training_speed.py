@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from contest import Result, interleaved, machine, median, ratios, table
+from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 
 from bertlora.model.base import embedded_folder
 from bertlora.model.precision import speed
@@ -27,18 +27,18 @@ WEIGHTS = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = contest_parser(__doc__)
     parser.add_argument("file", help="Parquet with columns text, label")
     parser.add_argument("--peers", required=True, help="folder with hf_peft_train.py")
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--targets", default="query", help="the module names that are adapted, or all-linear")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--log", required=True)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         contestants = commands(a, Path(folder))
-        key: Result = {"contest": "training", "file": Path(a.file).name, "rows": a.rows, "targets": a.targets}
+        key: Result = {"contest": "training", "file": Path(a.file).name, "rows": a.rows, "targets": a.targets} | {
+            "batch": a.batch
+        }
         results = interleaved(contestants, a.rounds, Path(a.log), key)
     print(f"{Path(a.file).name}, {a.rows} rows, batch {a.batch}, {a.rounds} rounds. {machine()}\n")
     print(summary([normal(r) for r in results]))

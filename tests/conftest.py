@@ -6,6 +6,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,12 @@ NEGATIVE = ["a dull and lifeless mess", "terrible script, awful pacing", "i hate
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Returns a function: architecture → folder with a tiny random encoder checkpoint and MiniLM's tokenizer."""
-    made: dict[str, Path] = {}
+    return made_once(_make, tmp_path_factory)
 
-    def make(architecture: str) -> Path:
-        if architecture not in made:
-            made[architecture] = _make(architecture, tmp_path_factory.mktemp(architecture))
-        return made[architecture]
 
-    return make
+def made_once(make: Callable[[str, Path], Path], folders: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns a function: architecture → the folder that `make` filled for it, once."""
+    return cache(lambda architecture: make(architecture, folders.mktemp(architecture)))
 
 
 def _make(architecture: str, folder: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES, SMALL
+from conftest import ARCHITECTURES, SMALL, made_once
 from helpers import LABELS, adapted_of, plain_classifier
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -54,14 +54,7 @@ Folders = Callable[[str], Path]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Returns a function: architecture → folder with a tiny random encoder of three layers."""
-    made: dict[str, Path] = {}
-
-    def make(architecture: str) -> Path:
-        if architecture not in made:
-            made[architecture] = saved_encoder(architecture, tmp_path_factory.mktemp(architecture))
-        return made[architecture]
-
-    return make
+    return made_once(saved_encoder, tmp_path_factory)
 
 
 def saved_encoder(architecture: str, folder: Path, **changes: Any) -> Path:

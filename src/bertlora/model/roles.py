@@ -118,6 +118,13 @@ def encoder_linears(model: nn.Module, whole: Iterable[str] = ()) -> list[str]:
     ]
 
 
+def attention_inputs(kind: str, layer: nn.Module) -> list[nn.Module]:
+    """Returns query, key and value of a layer of a BERT or a listed kind; none where one product makes all three."""
+    table = _FAMILIES.get(kind, _BERT)
+    paths = [table[role] for role in ("query", "key", "value")]
+    return [layer.get_submodule(path) for path in paths] if len(set(paths)) == len(paths) else []
+
+
 def layer_number(name: str) -> int | None:
     """Returns the layer that a module belongs to, or None outside the layers (a pooler)."""
     found = re.search(r"\.(\d+)\.", name)

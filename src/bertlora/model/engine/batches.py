@@ -36,7 +36,7 @@ def padded(inputs: Inputs, rows: Sequence[int], pad_id: int, takes_types: bool) 
 
 
 def packed(
-    inputs: Inputs, rows: Sequence[int], model: nn.Module, pad_id: int, device: torch.device
+    inputs: Inputs, rows: Sequence[int], config: Any, pad_id: int, takes_types: bool, device: torch.device
 ) -> tuple[dict[str, Tensor], Packing]:
     """Returns the packed row of these rows, in their order, and where each lies.
 
@@ -47,9 +47,9 @@ def packed(
     packing = Packing(tuple(len(tokens) for tokens, _ in framed), device)
     filler = packing.row - packing.tokens
     ids = np.pad(np.concatenate([tokens for tokens, _ in framed]), (0, filler), constant_values=pad_id)
-    batch = {"input_ids": ids, "position_ids": positions(ids, (*packing.lengths, filler), unwrapped(model).config)}
+    batch = {"input_ids": ids, "position_ids": positions(ids, (*packing.lengths, filler), config)}
     kinds = [types for _, types in framed if types is not None]
-    if kinds and takes_token_types(model):
+    if kinds and takes_types:
         batch["token_type_ids"] = np.pad(np.concatenate(kinds), (0, filler))
     return {name: torch.from_numpy(x.astype(np.int64))[None].to(device) for name, x in batch.items()}, packing
 

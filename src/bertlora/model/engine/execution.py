@@ -35,6 +35,7 @@ class Execution:
         model: the classifier, with or without an adapter.
         pad_id: the tokenizer's padding id.
         packs: whether it takes packed rows.
+        takes_types: whether it tells the texts of a pair apart by token types.
         autocast: torch's mixed precision, for weights that stay in fp32.
         prefixes: what frozen layers made of texts, by the identity of their inputs.
     """
@@ -42,6 +43,7 @@ class Execution:
     model: Any
     pad_id: int
     packs: bool
+    takes_types: bool
     autocast: bool
     prefixes: dict[int, Prefix] = field(default_factory=dict)
 
@@ -94,12 +96,13 @@ class Execution:
         call, device = run or self.model, next(self.model.parameters()).device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast):
             if self.packs:
-                batch, packing = packed(inputs, rows, self.model, self.pad_id, device)
+                config = unwrapped(self.model).config
+                batch, packing = packed(inputs, rows, config, self.pad_id, self.takes_types, device)
                 if (prefix := self.prefixes.get(id(inputs))) is not None:
                     route.begin, route.given = prefix.begin, prefix.get(rows, packing.row, device)
                 scores: Tensor = call(**batch, packing=packing, route=route).logits
                 return scores
-            batch = padded(inputs, rows, self.pad_id, takes_token_types(self.model))
+            batch = padded(inputs, rows, self.pad_id, self.takes_types)
             output = call(**{k: v.to(device) for k, v in batch.items()}, output_hidden_states=route.whole)
             if route.whole:
                 route.hidden = output.hidden_states[-1][batch["attention_mask"].bool()]
@@ -133,5 +136,6 @@ def executing(
             if resident:
                 stack.enter_context(held_in(layers, torch.bfloat16))
             if worth:
-                stack.enter_context(frozen(layers, training))
-        yield Execution(model, pad_id, packs, autocast=precision == "bf16" and not resident)
+                stack.enter_context(frozen(model, training))
+        autocast = precision == "bf16" and not resident
+        yield Execution(model, pad_id, packs, takes_token_types(model), autocast)

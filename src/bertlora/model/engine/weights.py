@@ -13,6 +13,7 @@ from bertlora.model.engine.batches import unwrapped
 from bertlora.model.engine.frozen import Frozen, FrozenProduct, Reordered
 from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.lora_linear import JointLinears, LoraLinear, joinable
+from bertlora.model.roles import attention_inputs
 
 
 def casts(model: Any) -> bool:
@@ -38,9 +39,7 @@ def held_in(layers: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 @contextmanager
 def merged(model: Any) -> Iterator[None]:
     """Inside, the updates stand in the weights themselves, unless they are switched off."""
-    adapted = [
-        m for m in unwrapped(model).modules() if isinstance(m, LoraLayer) and not (m.disable_adapters or m.merged)
-    ]
+    adapted = _in_use(unwrapped(model))
     held = [(p, p.data) for m in adapted for p in m.get_base_layer().parameters()]
     try:
         for parameter, value in held:
@@ -57,16 +56,17 @@ def merged(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(layers: nn.ModuleList, training: bool) -> Iterator[None]:
+def frozen(model: Any, training: bool) -> Iterator[None]:
     """Inside, frozen weights are in order of multiplication, and query, key and value share theirs.
 
     They do so where all three are adapted; not in the last layer, where only key and value read every token.
     """
-    hold = partial(_hold, training=training)
-    groups = [g for g in map(_attention_inputs, list(layers)[:-1]) if g and joinable(g)]
+    hold, layers = partial(_hold, training=training), encoder_layers(model)
+    attending = partial(attention_inputs, unwrapped(model).config.model_type)
+    groups: list[Any] = [g for g in map(attending, layers[:-1]) if g and joinable(g)]
     joined = [member for group in groups for member in group]
     wrappers = [m for m in layers.modules() if isinstance(m, LoraLayer)]
-    active = [m for m in wrappers if not (m.disable_adapters or m.merged)]
+    active = _in_use(layers)
     adapted = [m for m in active if isinstance(m, LoraLinear) and m not in joined]
     # What is merged or switched off leaves its base layer to itself.
     alone = {id(m.get_base_layer()) for m in wrappers if m not in active}
@@ -89,6 +89,11 @@ def frozen(layers: nn.ModuleList, training: bool) -> Iterator[None]:
             layer.joint = layer.frozen = None
 
 
+def _in_use(model: nn.Module) -> list[Any]:
+    """Returns the adapted layers whose update is neither merged nor switched off."""
+    return [m for m in model.modules() if isinstance(m, LoraLayer) and not (m.disable_adapters or m.merged)]
+
+
 def _hold(weight: Tensor, training: bool) -> Frozen:
     return Reordered(weight, training) if Reordered.serves(weight) else Frozen(weight)
 
@@ -100,10 +105,3 @@ def _forward(frozen: Frozen, bias: Tensor | None, x: Tensor) -> Tensor:
 
 def _is_frozen(module: nn.Module) -> bool:
     return not any(p.requires_grad for p in module.parameters())
-
-
-def _attention_inputs(layer: nn.Module) -> list[Any]:
-    """Returns query, key and value of a layer, in this order; none where one product makes all three."""
-    endings = (("query", "key", "value"), ("q_lin", "k_lin", "v_lin"))
-    named = {name.rpartition(".")[2]: module for name, module in layer.named_modules() if "lora_" not in name}
-    return next(([named[name] for name in names] for names in endings if names[0] in named), [])
