@@ -68,7 +68,7 @@ def test_pairs_too(architecture: str, tiny: Tiny, tmp_path: Path) -> None:
 def test_the_tokenizer_saved_cuts_as_we_do(side: str, tiny: Tiny, tmp_path: Path) -> None:
     adapted = adapted_of(tiny("bert"), max_length=9, truncation=side)
     adapted.save(tmp_path)
-    assert max(len(adapted.reader.read(TEXTS)[i][0]) for i in range(4)) == 9
+    assert max(len(adapted.reader.read(TEXTS).window(i)[0]) for i in range(4)) == 9
     assert np.allclose(peft_logits(tiny("bert"), tmp_path, TEXTS), logits_of(adapted, TEXTS), atol=1e-5)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert (tokenizer.model_max_length, tokenizer.truncation_side) == (9, side)
@@ -142,7 +142,7 @@ def test_merged_gives_the_same(variant: str, tiny: Tiny) -> None:
     merged = adapted.merged().eval()
     inputs = adapted.reader.read(["a film"])
     with torch.inference_mode():
-        found = merged(input_ids=torch.from_numpy(inputs[0][0].astype(np.int64))[None]).logits.numpy()
+        found = merged(input_ids=torch.from_numpy(inputs.window(0)[0].astype(np.int64))[None]).logits.numpy()
     assert np.allclose(found, adapted.logits(inputs), atol=1e-5)
 
 

@@ -18,7 +18,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bertlora.data.tokens import Inputs, TokenTable
+from bertlora.data.framing import Inputs
+from bertlora.data.tokens import TokenTable
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base, quiet
 from bertlora.model.engine import execution as execution_module
@@ -457,15 +458,19 @@ def test_a_frozen_prefix_may_be_given(architecture: str, folders: Folders) -> No
         whole = execution.logits(inputs, rows)
         for begin in range(3):
             first = Route(end=begin, whole=True)
-            execution(inputs, rows, first)
+            execution.logits(inputs, rows, route=first)
             assert first.hidden is not None
             given = first.hidden.clone()
-            assert torch.allclose(execution(inputs, rows, Route(begin=begin, given=given)), whole, atol=1e-5)
+            assert torch.allclose(
+                execution.logits(inputs, rows, route=Route(begin=begin, given=given)), whole, atol=1e-5
+            )
             # It is what is given that counts, not what stands below.
-            moved = execution(inputs, rows, Route(begin=begin, given=given + 0.5 * torch.randn_like(given)))
+            moved = execution.logits(
+                inputs, rows, route=Route(begin=begin, given=given + 0.5 * torch.randn_like(given))
+            )
             assert float((moved - whole).abs().max()) > 1e-2
         every = Route(whole=True)
-        assert torch.allclose(execution(inputs, rows, every), whole, atol=1e-5)
+        assert torch.allclose(execution.logits(inputs, rows, route=every), whole, atol=1e-5)
 
 
 @EACH
@@ -478,9 +483,9 @@ def test_a_frozen_prefix_gives_the_gradients_of_the_whole(architecture: str, fol
         _, expected = learned(adapted.model, lambda: execution.logits(inputs, rows)[labels])
         first = Route(end=2, whole=True)
         with torch.no_grad():
-            execution(inputs, rows, first)
+            execution.logits(inputs, rows, route=first)
         route = Route(begin=2, given=first.hidden)
-        _, found = learned(adapted.model, lambda: execution(inputs, rows, route)[labels])
+        _, found = learned(adapted.model, lambda: execution.logits(inputs, rows, route=route)[labels])
     assert_near(found, expected, 1e-5)
 
 

@@ -149,7 +149,7 @@ def test_base_view_is_first_token_and_mean_of_the_base(tiny: Tiny) -> None:
     scores, found = adapted.base_view(inputs)
     assert np.allclose(scores, adapted.logits(inputs, base=True), atol=1e-6)
     with adapted.model.disable_adapter(), torch.inference_mode():
-        ids = torch.from_numpy(inputs[1][0].astype(np.int64))[None]
+        ids = torch.from_numpy(inputs.window(1)[0].astype(np.int64))[None]
         hidden = unwrapped(adapted.model).bert(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
     assert np.allclose(found[1], torch.cat([hidden[0], hidden.mean(0)]).numpy(), atol=1e-5)
 

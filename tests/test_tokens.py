@@ -12,8 +12,9 @@ from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import RobertaProcessing
 from transformers import PreTrainedTokenizerFast
 
+from bertlora.data.framing import Framing, Inputs, token_batches
 from bertlora.data.token_files import kept_tokens, tokenizer_key
-from bertlora.data.tokens import Framing, Inputs, TokenTable, token_batches, token_chunks, tokenize
+from bertlora.data.tokens import TokenTable, token_chunks, tokenize
 from bertlora.errors import InputError, ModelError
 from bertlora.model.base import find_base
 from bertlora.model.predict import Reader
@@ -68,8 +69,8 @@ def test_a_text_is_framed_as_its_tokenizer_does(
     tokenizer.truncation_side = side
     expected = tokenizer(text, truncation=True, max_length=length)["input_ids"]
     inputs = framed(tokenizer, [text], None, length, side)
-    assert inputs[0][0].tolist() == expected
-    assert inputs[0][1] is None
+    assert inputs.window(0)[0].tolist() == expected
+    assert inputs.window(0)[1] is None
     assert inputs.lengths.tolist() == [len(expected)]
 
 
@@ -83,7 +84,7 @@ def test_a_pair_is_framed_as_its_tokenizer_does(
     tokenizer.truncation_side = side
     expected = tokenizer([text], [pair], truncation="longest_first", max_length=length, return_token_type_ids=True)
     inputs = framed(tokenizer, [text], [pair], length, side)
-    ids, types = inputs[0]
+    ids, types = inputs.window(0)
     assert ids.tolist() == expected["input_ids"][0]
     assert types is not None
     assert types.tolist() == expected["token_type_ids"][0]
@@ -110,12 +111,12 @@ def test_lengths_are_those_of_what_is_framed(
 ) -> None:
     second = [b for _, b in rows] if pairs else None
     inputs = framed(tokenizers["bert"], [a for a, _ in rows], second, length, "head-tail")
-    real = [len(inputs[i][0]) for i in range(len(inputs))]
+    real = [len(inputs.window(i)[0]) for i in range(len(inputs))]
     assert inputs.lengths.tolist() == real
     assert max(real) <= length
     some = list(range(0, len(rows), 2))
     taken = inputs.take(some)
-    assert [taken[i][0].tolist() for i in range(len(taken))] == [inputs[i][0].tolist() for i in some]
+    assert [taken.window(i)[0].tolist() for i in range(len(taken))] == [inputs.window(i)[0].tolist() for i in some]
 
 
 def test_no_room_for_text_is_an_error(tokenizers: dict[str, Any]) -> None:

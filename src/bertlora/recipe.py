@@ -77,6 +77,11 @@ class Recipe:
     max_grad_norm: float = _option(1.0, "gradients are clipped to this norm; 0 = never", low=0)
     max_length: int = _option(512, "longest text in tokens, special tokens included", low=8)
     truncation: str = _option("right", "which end of a long text is cut", choices=("right", "left", "head-tail"))
+    long_texts: str = _option(
+        "truncate",
+        "texts over max_length are cut, or read in overlapping windows and their logits averaged",
+        choices=("truncate", "windows"),
+    )
     encoder_dropout: float = _option(0.0, "the encoder's and head's own dropout, in training", low=0, high=0.99)
     class_weights: str = _option("none", "weight of a class in the loss", choices=("none", "balanced"))
     evaluate_every_steps: int = _option(0, "optimiser steps between evaluations; 0 = once an epoch", low=0)

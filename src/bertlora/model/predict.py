@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bertlora.data.tokens import Framing, Inputs, tokenize
+from bertlora.data.framing import Framing, Inputs
+from bertlora.data.tokens import tokenize
 from bertlora.errors import InputError
-from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.batches import pooled, unwrapped
 from bertlora.model.engine.execution import ROW_TOKENS, Execution, executing
 from bertlora.model.engine.layers import Route
 from bertlora.model.memory import out_of_memory
@@ -28,9 +29,9 @@ class Reader:
     framing: Framing
 
     @classmethod
-    def of(cls, tokenizer: Any, max_length: int, truncation: str) -> "Reader":
-        """Returns the reader for this maximum length in tokens and truncation (`right`, `left`, `head-tail`)."""
-        return cls(tokenizer, Framing.of(tokenizer, max_length, truncation))
+    def of(cls, tokenizer: Any, max_length: int, truncation: str, long_texts: str = "truncate") -> "Reader":
+        """Returns the reader for this maximum length in tokens, truncation and way with long texts; see `Framing`."""
+        return cls(tokenizer, Framing.of(tokenizer, max_length, truncation, long_texts))
 
     @property
     def pad_id(self) -> int:
@@ -77,19 +78,19 @@ def logits_and_features(
 ) -> tuple[Array, Array]:
     """Returns logits (B, K), and what the encoder makes of each text: first token and mean over tokens, (B, 2 D).
 
-    One pass gives both; the features are of the encoder's last layer.
+    One pass gives both; the features are of the encoder's last layer, and pooled over windows as logits are.
     """
     classes = int(unwrapped(model).config.num_labels)
-    lengths = torch.from_numpy(inputs.lengths)
 
     def both(rows: list[int]) -> Tensor:
         route = Route(whole=True)
-        scores = execution(inputs, rows, route)
+        scores = execution.logits(inputs, rows, route=route)
         assert route.hidden is not None
-        own = lengths[rows].tolist()
-        texts = torch.split(route.hidden[: sum(own)].float(), own)
-        features = torch.stack([torch.cat([text[0], text.mean(0)]) for text in texts])
-        return torch.cat([scores.float(), features], dim=1)
+        windows, owners = inputs.windows_of(rows)
+        own = inputs.windows.lengths[windows].tolist()
+        states = torch.split(route.hidden[: sum(own)].float(), own)
+        features = torch.stack([torch.cat([state[0], state.mean(0)]) for state in states])
+        return torch.cat([scores.float(), pooled(features, owners, len(rows))], dim=1)
 
     with executing(model, pad_id, precision, tokens=int(inputs.lengths.sum())) as execution:
         values = _batched(execution, inputs, batch_size, both)

@@ -22,6 +22,7 @@ class Manifest:
         source_labels: the same labels as the data have them.
         max_length: longest input in tokens.
         truncation: `right`, `left` or `head-tail`.
+        long_texts: `truncate` or `windows`.
         pairs: whether it classifies pairs of texts.
         base: the base model's id, revision and SHA-256 of its weights.
         seed: draws the untrained head that the base alone answers with.
@@ -40,6 +41,7 @@ class Manifest:
     data: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     label_kind: str = "U"
+    long_texts: str = "truncate"
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -79,7 +81,8 @@ def _checked(manifest: Manifest) -> Manifest:
     lists = all(isinstance(names, list) and len(names) > 1 for names in (m.labels, m.source_labels))
     based = isinstance(m.base, dict) and {"id", "revision", "sha256"} <= m.base.keys()
     numbers = isinstance(m.max_length, int) and isinstance(m.seed, int)
-    if not (lists and based and numbers and m.truncation in ("right", "left", "head-tail")):
+    reads = m.truncation in ("right", "left", "head-tail") and m.long_texts in ("truncate", "windows")
+    if not (lists and based and numbers and reads):
         raise ValueError("a value is not of its kind")
     return manifest
 

@@ -9,17 +9,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bertlora.data.tokens import Inputs
+from bertlora.data.framing import Inputs
 from bertlora.model.engine.packing import Packing
 
 
-def padded(inputs: Inputs, rows: Sequence[int], pad_id: int, takes_types: bool) -> dict[str, Tensor]:
-    """Returns the batch of these rows, each padded on the right to the longest of them.
+def padded(inputs: Inputs, windows: Sequence[int], pad_id: int, takes_types: bool) -> dict[str, Tensor]:
+    """Returns the batch of these P windows, each padded on the right to the longest of them.
 
     Returns:
-        input_ids and attention_mask, both (B, T) int64; for pairs token_type_ids, (B, T), where the model takes them.
+        input_ids and attention_mask, both (P, T) int64; for pairs token_type_ids, (P, T), where the model takes them.
     """
-    framed = [inputs[i] for i in rows]
+    framed = [inputs.window(p) for p in windows]
     longest = max(len(ids) for ids, _ in framed)
     ids = torch.full((len(framed), longest), pad_id)
     mask = torch.zeros((len(framed), longest), dtype=torch.int64)
@@ -36,14 +36,14 @@ def padded(inputs: Inputs, rows: Sequence[int], pad_id: int, takes_types: bool) 
 
 
 def packed(
-    inputs: Inputs, rows: Sequence[int], config: Any, pad_id: int, takes_types: bool, device: torch.device
+    inputs: Inputs, windows: Sequence[int], config: Any, pad_id: int, takes_types: bool, device: torch.device
 ) -> tuple[dict[str, Tensor], Packing]:
-    """Returns the packed row of these rows, in their order, and where each lies.
+    """Returns the packed row of these windows, in their order, and where each lies.
 
     Returns:
         input_ids and position_ids, both (1, T) int64; for pairs token_type_ids, (1, T), where the model takes them.
     """
-    framed = [inputs[i] for i in rows]
+    framed = [inputs.window(p) for p in windows]
     packing = Packing(tuple(len(tokens) for tokens, _ in framed), device)
     filler = packing.row - packing.tokens
     ids = np.pad(np.concatenate([tokens for tokens, _ in framed]), (0, filler), constant_values=pad_id)
@@ -66,6 +66,21 @@ def positions(ids: npt.NDArray[np.int32], lengths: Sequence[int], config: Any) -
         return np.concatenate([*(np.arange(length) for length in own), rest])
     texts = np.split(ids[: len(ids) - filler] != config.pad_token_id, np.cumsum(own)[:-1])
     return np.concatenate([*(np.cumsum(real) * real for real in texts), rest]) + int(config.pad_token_id)
+
+
+def pooled(values: Tensor, owners: npt.NDArray[np.int64], texts: int) -> Tensor:
+    """Returns for each text the mean over its windows, (B, X).
+
+    Args:
+        values: (P, X), a row a window.
+        owners: (P,) the text of each window.
+        texts: B.
+    """
+    if np.array_equal(owners, np.arange(texts)):
+        return values
+    whose = torch.from_numpy(owners).to(values.device)
+    sums = values.new_zeros(texts, values.shape[1]).index_add(0, whose, values)
+    return sums / torch.bincount(whose, minlength=texts).unsqueeze(1)
 
 
 def takes_token_types(model: nn.Module) -> bool:

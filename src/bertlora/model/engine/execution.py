@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bertlora.data.tokens import Inputs, token_batches
-from bertlora.model.engine.batches import packed, padded, takes_token_types, unwrapped
+from bertlora.data.framing import Inputs, token_batches
+from bertlora.model.engine.batches import packed, padded, pooled, takes_token_types, unwrapped
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
 from bertlora.model.engine.prefix import Prefix, frozen_depth
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
@@ -57,16 +57,6 @@ class Execution:
         """
         return token_batches(lengths, texts, tokens, padding=not self.packs)
 
-    def logits(self, inputs: Inputs, rows: Sequence[int], run: Any = None) -> Tensor:
-        """Returns the logits of these rows, (B, K).
-
-        Args:
-            inputs: framed texts.
-            rows: which of them.
-            run: what to call in the model's place, such as the same model wrapped for several processes.
-        """
-        return self(inputs, rows, Route(), run)
-
     def keep_prefix(self, inputs: Inputs, tokens: int, folder: Path | None = None) -> None:
         """Runs the layers below the lowest adapter once for all these texts; from then on only those above run.
 
@@ -86,23 +76,35 @@ class Execution:
         with torch.inference_mode():
             for rows in self.batches(inputs.lengths, len(inputs), tokens):
                 route = Route(end=depth, whole=True)
-                self(inputs, rows, route)
+                self.logits(inputs, rows, route=route)
                 assert route.hidden is not None
-                prefix.put(rows, route.hidden)
+                prefix.put(inputs.windows_of(rows)[0], route.hidden)
         self.prefixes[id(inputs)] = prefix
 
-    def __call__(self, inputs: Inputs, rows: Sequence[int], route: Route, run: Any = None) -> Tensor:
-        """Returns the same by way of `route`; a padded batch knows one way alone, and keeps what it is asked to."""
-        call, device = run or self.model, next(self.model.parameters()).device
+    def logits(self, inputs: Inputs, rows: Sequence[int], run: Any = None, route: Route | None = None) -> Tensor:
+        """Returns the logits of these texts, (B, K), those of several windows pooled.
+
+        Args:
+            inputs: the texts.
+            rows: which of them.
+            run: what to call in the model's place, such as the same model wrapped for several processes.
+            route: the way through the layers, and what to keep; a padded batch knows one way alone.
+        """
+        windows, owners = inputs.windows_of(rows)
+        return pooled(self._scores(inputs, windows, run or self.model, route or Route()), owners, len(rows))
+
+    def _scores(self, inputs: Inputs, windows: Sequence[int], call: Any, route: Route) -> Tensor:
+        """Returns the logits of these windows, (P, K)."""
+        device = next(self.model.parameters()).device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast):
             if self.packs:
                 config = unwrapped(self.model).config
-                batch, packing = packed(inputs, rows, config, self.pad_id, self.takes_types, device)
+                batch, packing = packed(inputs, windows, config, self.pad_id, self.takes_types, device)
                 if (prefix := self.prefixes.get(id(inputs))) is not None:
-                    route.begin, route.given = prefix.begin, prefix.get(rows, packing.row, device)
+                    route.begin, route.given = prefix.begin, prefix.get(windows, packing.row, device)
                 scores: Tensor = call(**batch, packing=packing, route=route).logits
                 return scores
-            batch = padded(inputs, rows, self.pad_id, self.takes_types)
+            batch = padded(inputs, windows, self.pad_id, self.takes_types)
             output = call(**{k: v.to(device) for k, v in batch.items()}, output_hidden_states=route.whole)
             if route.whole:
                 route.hidden = output.hidden_states[-1][batch["attention_mask"].bool()]

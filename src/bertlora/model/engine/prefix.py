@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bertlora.data.tokens import Inputs
+from bertlora.data.framing import Inputs
 from bertlora.model.engine.batches import unwrapped
 from bertlora.model.engine.layers import encoder_layers, served
 
@@ -24,13 +24,13 @@ IN_MEMORY, IN_FILE = 1 << 30, 16 << 30
 
 @dataclass(frozen=True)
 class Prefix:
-    """Hidden states of many texts, end to end.
+    """Hidden states of the windows of many texts, end to end.
 
     Attributes:
         inputs: the texts.
         begin: the layer that the states go into.
         states: (tokens, D).
-        offsets: (B + 1,) where each text's begin.
+        offsets: (P + 1,) where each window's begin.
     """
 
     inputs: Inputs
@@ -49,7 +49,7 @@ class Prefix:
             dtype: of the states.
             folder: where the file goes, if there must be one; None is the system's temporary folder.
         """
-        offsets = np.concatenate([[0], np.cumsum(inputs.lengths)]).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(inputs.windows.lengths)]).astype(np.int64)
         shape = (int(offsets[-1]), width)
         size = shape[0] * width * dtype.itemsize
         if size > IN_FILE:
@@ -61,18 +61,18 @@ class Prefix:
             flat = torch.from_file(file.name, shared=True, size=shape[0] * width, dtype=dtype)
         return cls(inputs, begin, flat.view(shape), offsets)
 
-    def tokens(self, rows: Sequence[int]) -> Tensor:
-        """Returns the place of every token of these texts, in their order."""
-        return torch.from_numpy(np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in rows]))
+    def tokens(self, windows: Sequence[int]) -> Tensor:
+        """Returns the place of every token of these windows, in their order."""
+        return torch.from_numpy(np.concatenate([np.arange(self.offsets[p], self.offsets[p + 1]) for p in windows]))
 
-    def put(self, rows: Sequence[int], hidden: Tensor) -> None:
-        """Keeps hidden states (T, D) of these texts; what comes after their tokens is filler."""
-        places = self.tokens(rows)
+    def put(self, windows: Sequence[int], hidden: Tensor) -> None:
+        """Keeps hidden states (T, D) of these windows; what comes after their tokens is filler."""
+        places = self.tokens(windows)
         self.states.index_copy_(0, places, hidden[: len(places)].to(self.states))
 
-    def get(self, rows: Sequence[int], length: int, device: torch.device) -> Tensor:
-        """Returns the states of these texts as a packed row (length, D), 0 at its filler."""
-        places = self.tokens(rows)
+    def get(self, windows: Sequence[int], length: int, device: torch.device) -> Tensor:
+        """Returns the states of these windows as a packed row (length, D), 0 at its filler."""
+        places = self.tokens(windows)
         row = self.states.new_zeros(length, self.states.shape[1])
         torch.index_select(self.states, 0, places, out=row[: len(places)])
         return row.to(device)

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""What each way with long texts loses, and whether a temperature fitted on validation rows helps on others.
+
+    python benchmarks/long_texts.py imdb.parquet --out runs/long
+
+One recipe is trained on the same rows with each way, and judged on other rows: reviews that are over the maximum
+length, and reviews that fit. Prints two Markdown tables. Runs that are in --out already are judged without training
+them again.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from contest import machine, table
+
+from bertlora.data.prepared import Prepared, prepare
+from bertlora.evaluation.comparison import Comparison
+from bertlora.evaluation.metrics import judge
+from bertlora.evaluation.verdict import Judged
+from bertlora.pipeline import train_run
+from bertlora.recipe import Recipe
+from bertlora.run import MANIFEST, Run
+
+WAYS = {
+    "right end cut": {"truncation": "right"},
+    "left end cut": {"truncation": "left"},
+    "middle cut (head and tail)": {"truncation": "head-tail"},
+    "windows": {"long_texts": "windows"},
+}
+
+
+def main() -> None:
+    """Trains, judges and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="Parquet with columns text, label (0, 1, ...)")
+    parser.add_argument("--train", type=int, default=1000)
+    parser.add_argument("--validation", type=int, default=500)
+    parser.add_argument("--judged", type=int, default=1000, help="rows of each kind to judge by")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="where the runs go")
+    a = parser.parse_args()
+    frame = pd.read_parquet(a.file)[["text", "label"]].sample(frac=1, random_state=1)
+    learned = frame[: a.train + a.validation]
+    runs = {name: trained(a, name, keys, learned) for name, keys in WAYS.items()}
+    long, short = by_length(next(iter(runs.values())), frame[len(learned) :], a.judged)
+    judged = {name: (scored(run, long), scored(run, short)) for name, run in runs.items()}
+    print(f"{Path(a.file).name}, {a.train} rows to learn from, {len(long)} long and {len(short)} others to judge by,")
+    print(f"seed {a.seed}. {machine()}\n\n{losses(runs, judged)}\n\n{calibration(judged)}")
+
+
+def trained(a: argparse.Namespace, name: str, keys: dict[str, str], frame: pd.DataFrame) -> Run:
+    """Returns the run of one way with long texts."""
+    out = a.out / "-".join(keys.values())
+    recipe = Recipe.named("default").replace(**keys, seed=a.seed)
+    if not (out / MANIFEST).is_file():
+        data = a.out / "data"
+        if not data.exists():
+            a.out.mkdir(parents=True, exist_ok=True)
+            frame[: a.train].to_parquet(a.out / "train.parquet")
+            frame[a.train :].to_parquet(a.out / "validation.parquet")
+            sources = [f"{split}={a.out / split}.parquet" for split in ("train", "validation")]
+            prepare(sources, data)
+        train_run(Prepared.load(data), recipe, out)
+        print(f"{name}: trained", file=sys.stderr)
+    return Run.load(out)
+
+
+def by_length(run: Run, frame: pd.DataFrame, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns so many rows that are over the maximum length, and so many that fit."""
+    framing = run.adapted.reader.framing
+    lengths = run.adapted.read(list(frame.text)).first.lengths
+    over = lengths > framing.room(pair=False)
+    return frame[over][:count], frame[~over][:count]
+
+
+def scored(run: Run, frame: pd.DataFrame) -> Judged:
+    """Returns what a run makes of rows."""
+    inputs = run.adapted.read(list(frame.text))
+    scores = run.adapted.logits(inputs, precision=run.metrics()["train"]["precision"])
+    return Judged(run.manifest.labels, frame.label.to_numpy(np.int64), {"lora": scores}, run.adapted.temperature)
+
+
+def losses(runs: dict[str, Run], judged: dict[str, tuple[Judged, Judged]]) -> str:
+    """Returns the table of accuracies, and how each way compares with the first on the long texts."""
+    first = next(iter(judged.values()))[0].right("lora")
+    rows = []
+    for name, (long, short) in judged.items():
+        found = Comparison.of(first, long.right("lora"))
+        low, high = judge(long.scores["lora"], long.given, long.labels)["accuracy_ci95"]
+        rows.append(
+            [
+                name,
+                f"{100 * long.right('lora').mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})",
+                f"{found.gain:+.1f} ({found.low:+.1f} to {found.high:+.1f})",
+                f"{100 * short.right('lora').mean():.1f} %",
+                f"{runs[name].metrics()['train']['examples_per_s']:.1f}",
+            ]
+        )
+    head = ["", "accuracy, long texts", "points over the first", "accuracy, others", "training, texts/s"]
+    return table(head, rows)
+
+
+def calibration(judged: dict[str, tuple[Judged, Judged]]) -> str:
+    """Returns the table of calibration errors and losses on all judged rows, raw and with the run's temperature."""
+    rows = []
+    for name, parts in judged.items():
+        scores = np.concatenate([part.scores["lora"] for part in parts])
+        given, temperature = np.concatenate([part.given for part in parts]), parts[0].temperature
+        raw, scaled = (judge(scores / t, given, parts[0].labels) for t in (1.0, temperature))
+        figures = [f"{found[key]:.4f}" for key in ("ece", "loss") for found in (raw, scaled)]
+        rows.append([name, f"{temperature:.2f}", *figures])
+    return table(["", "temperature", "ECE, raw", "ECE, calibrated", "log loss, raw", "log loss, calibrated"], rows)
+
+
+if __name__ == "__main__":
+    main()
