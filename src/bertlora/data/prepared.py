@@ -4,23 +4,23 @@
     prepared.rows                   # {"train": 1400, "validation": 300, "test": 300}
     prepared.split("train").texts
 
-Between the passes only a few numbers a row are held in memory.
+The second pass examines what it writes, for the checks; where these ask for other splits (`fix`), a third one writes
+them. Between the passes some hundred bytes a row are held in memory, and no text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bertlora.data.checks import KeptRows, find_checks
+from bertlora.data.checks import LEFT_OUT, Check, Examiner, find_checks, fixed
 from bertlora.data.columns import Columns, find_columns
 from bertlora.data.folder import Prepared, SplitWriter, data_fingerprint, is_prepared, split_path
 from bertlora.data.labels import check_labels, order_labels
 from bertlora.data.rows import Split, iter_texts, read_rows, text_batches
+from bertlora.data.sharing import Ids, Parts, check_train, kept_rows, parts_of, share_out
 from bertlora.data.source import SPLITS, Source
 from bertlora.data.sources import open_sources
-from bertlora.data.splits import stratified_sample, stratified_split
 from bertlora.data.survey import Survey, survey
 from bertlora.errors import DataError
 from bertlora.files import check_vacant, whole_folder
@@ -28,7 +28,6 @@ from bertlora.recipe import split_shares
 
 __all__ = ["Prepared", "Split", "is_prepared", "iter_texts", "prepare", "read_rows", "source_paths"]
 
-LEFT_OUT = -1
 NO_LABEL = "-1"  # what GLUE's test sets carry
 
 
@@ -43,6 +42,9 @@ def prepare(
     sample: int = 0,
     seed: int = 42,
     overwrite: bool = False,
+    strict: bool = False,
+    fix: bool = False,
+    more_checks: Callable[[Prepared], list[Check]] = lambda _: [],
 ) -> Prepared:
     """Reads, checks, splits and writes data.
 
@@ -57,9 +59,13 @@ def prepare(
         sample: rows drawn at random, each class in its share, from the table or from each split; 0 = all.
         seed: seed of sample and split.
         overwrite: whether what `out` holds may be replaced.
+        strict: whether a check of severity `warning` is an error.
+        fix: whether exact duplicates go, and texts that are equal or near come into one split; see `fixed`.
+        more_checks: makes checks of the data as they will stand, in a folder that is not final yet.
 
     Raises:
-        DataError: the data cannot be used; the message names the place. Nothing is written then.
+        DataError: the data cannot be used, or not with `strict`; the message names the place, or the checks. Nothing is
+            written then.
         HubError: the hub cannot be reached, or does not have the data set.
         OutputError, RecipeError: `out` cannot be written, or holds something; `split` is not three shares.
     """
@@ -73,11 +79,18 @@ def prepare(
     first, *_ = surveys.values()
     labels, unused = _labels(first)
     ids = {name: found.ids(labels, first.source.name) for name, found in surveys.items()}
-    parts = _share_out(ids, shares, sample, seed)
-    _check_train(parts, ids, labels, first.source.name)
+    parts = share_out(ids, shares, sample, seed)
+    check_train(parts, ids, labels, first.source.name)
     with whole_folder(out, overwrite) as folder:
-        rows, fingerprint = _write(folder, surveys, ids, parts, labels)
-        Prepared(
+        examiner = Examiner(pairs=first.columns.text_pair is not None)
+        rows, fingerprint = _write(folder, surveys, ids, parts, labels, examiner.add)
+        kept = kept_rows(ids, parts, examiner.facts())
+        kept, fixes = fixed(kept, list(surveys), shares, seed) if fix else (kept, [])
+        if fixes:
+            parts = parts_of(kept, ids)
+            check_train(parts, ids, labels, first.source.name)
+            rows, fingerprint = _write(folder, surveys, ids, parts, labels)
+        data = Prepared(
             folder=folder,
             labels=labels,
             rows=rows,
@@ -87,9 +100,13 @@ def prepare(
             shares=split,
             sample=sample,
             seed=seed,
-            notes=[*notes, *unused, *(note for found in surveys.values() for note in found.source.notes)],
-            checks=find_checks(_kept_rows(surveys, ids, parts), labels),
-        ).write_manifest()
+            notes=[*notes, *unused, *(note for found in surveys.values() for note in found.source.notes), *fixes],
+            checks=find_checks(kept, labels),
+        )
+        data.checks.extend(more_checks(data))
+        if strict:
+            _check_strictly(data, first.source.name, fix)
+        data.write_manifest()
     return Prepared.load(out)
 
 
@@ -157,60 +174,28 @@ def _labels(first: Survey) -> tuple[list[str], list[str]]:
     return labels, [f"{name}: no row has the label '{one}', so it was left out" for one in named if one not in labels]
 
 
-def _share_out(
-    ids: dict[str, NDArray[np.int32]], shares: tuple[float, float, float], sample: int, seed: int
-) -> dict[str, NDArray[np.int8]]:
-    """Returns for each source the split of each row, as an index in SPLITS, or LEFT_OUT."""
-    if "" in ids:
-        parts = np.full(len(ids[""]), LEFT_OUT, np.int8)
-        drawn = stratified_sample(ids[""], sample, seed)
-        parts[drawn] = stratified_split(ids[""][drawn], shares, seed)
-        return {"": parts}
-    shared = {name: np.full(len(found), SPLITS.index(name), np.int8) for name, found in ids.items()}
-    if "validation" not in ids and shares[1] > 0:
-        cut = shares[1] / (shares[0] + shares[1])
-        shared["train"] = stratified_split(ids["train"], (1 - cut, cut, 0.0), seed)
-    for name, parts in shared.items():
-        for part in np.unique(parts):
-            members = np.flatnonzero(parts == part)
-            drawn = stratified_sample(ids[name][members], sample, seed)
-            parts[np.delete(members, drawn)] = LEFT_OUT
-    return shared
-
-
-def _check_train(
-    parts: dict[str, NDArray[np.int8]], ids: dict[str, NDArray[np.int32]], labels: list[str], name: str
-) -> None:
-    first = next(iter(parts))
-    in_train = ids[first][parts[first] == 0]
-    if len(np.unique(in_train)) < len(labels):
-        raise DataError(
-            f"{name}: {len(in_train)} rows for {len(labels)} classes are left to train on, expected one each or more; "
-            "give more rows, a larger --sample, or train a larger share of --split"
-        )
-
-
-def _kept_rows(
-    surveys: dict[str, Survey], ids: dict[str, NDArray[np.int32]], parts: dict[str, NDArray[np.int8]]
-) -> KeptRows:
-    kept = {name: np.flatnonzero(part != LEFT_OUT) for name, part in parts.items()}
-    return KeptRows(
-        hashes=np.concatenate([surveys[name].hashes[rows] for name, rows in kept.items()]),
-        labels=np.concatenate([ids[name][rows] for name, rows in kept.items()]),
-        splits=np.concatenate([parts[name][rows] for name, rows in kept.items()]),
-        rows=np.concatenate(list(kept.values())),
-        short=np.concatenate([surveys[name].short[rows] for name, rows in kept.items()]),
-    )
+def _check_strictly(data: Prepared, name: str, fixed: bool) -> None:
+    found = [check for check in data.checks if check["severity"] != "note"]
+    if found:
+        listed = ", ".join(f"{check['name']} ({check['count']:,})" for check in found)
+        advice = "" if fixed else ", or let --fix drop exact duplicates and split without leakage"
+        raise DataError(f"{name}: found {listed}, which --strict forbids; see rows and advice without it{advice}")
 
 
 def _write(
     folder: Path,
     surveys: dict[str, Survey],
-    ids: dict[str, NDArray[np.int32]],
-    parts: dict[str, NDArray[np.int8]],
+    ids: Ids,
+    parts: Parts,
     labels: list[str],
+    examine: Callable[[str, str | None], None] = lambda text, pair: None,
 ) -> tuple[dict[str, int], str]:
-    """Reads every source again and writes its rows; returns the rows of each split and the fingerprint."""
+    """Reads every source again and writes its rows; returns the rows of each split and the fingerprint.
+
+    `examine` is given each text that is written, in the order of the sources.
+    """
+    for split in SPLITS:  # fixing may leave nothing of one that stood there
+        split_path(folder, split).unlink(missing_ok=True)
     present = np.unique(np.concatenate(list(parts.values())))
     pairs = next(iter(surveys.values())).columns.text_pair is not None
     writers = {part: SplitWriter(split_path(folder, SPLITS[part]), labels, pairs) for part in present if part >= 0}
@@ -222,6 +207,7 @@ def _write(
                 raise _changed(found.source)
             for i in np.flatnonzero(whose != LEFT_OUT):
                 pair = batch.pairs[i] if batch.pairs else None
+                examine(batch.texts[i], pair)
                 writers[whose[i]].add(batch.texts[i], pair, int(ids[name][row + i]), int(row + i))
             row += len(batch.texts)
         if row < len(parts[name]):

@@ -1,4 +1,4 @@
-"""The first pass over a source: of each row its label, a hash of its text and whether it is short, 13 bytes a row."""
+"""The first pass over a source: its labels, 4 bytes a row; and the hash that tells texts apart."""
 
 from array import array
 from dataclasses import dataclass
@@ -13,8 +13,6 @@ from bertlora.data.rows import no_rows, text_batches
 from bertlora.data.source import Source
 from bertlora.errors import DataError
 
-SHORT_WORDS = 3
-
 
 @dataclass(frozen=True)
 class Survey:
@@ -25,16 +23,12 @@ class Survey:
         columns: its columns.
         first_places: its labels in order of appearance, each with the position of its first row.
         label_ids: (N,) int32, index of each row's label in `first_places`.
-        hashes: (N,) uint64, of the text and its pair.
-        short: (N,) bool, whether the text has fewer than 3 words.
     """
 
     source: Source
     columns: Columns
     first_places: dict[str, int]
     label_ids: NDArray[np.int32]
-    hashes: NDArray[np.uint64]
-    short: NDArray[np.bool_]
 
     def ids(self, labels: list[str], trained_by: str) -> NDArray[np.int32]:
         """Returns (N,) int32, the index of each row's label in `labels`.
@@ -61,7 +55,7 @@ def survey(source: Source, columns: Columns) -> Survey:
     """
     first_places: dict[str, int] = {}
     ids: dict[str, int] = {}
-    label_ids, hashes, short = array("i"), array("Q"), array("b")
+    label_ids = array("i")
     for batch in text_batches(source, columns):
         for label, position in zip(batch.labels or [], batch.positions, strict=True):
             if label not in ids:
@@ -73,20 +67,9 @@ def survey(source: Source, columns: Columns) -> Survey:
                 f"{source.name}: column '{columns.label}' has more than {MAX_CLASSES:,} different labels; "
                 "name the right column with --label-column"
             )
-        pairs = batch.pairs or [""] * len(batch.texts)
-        for text, pair in zip(batch.texts, pairs, strict=True):
-            hashes.append(text_hash(text, pair))
-            short.append(len(f"{text} {pair}".split(maxsplit=SHORT_WORDS)) < SHORT_WORDS)
     if not label_ids:
         raise no_rows(source)
-    return Survey(
-        source,
-        columns,
-        first_places,
-        np.frombuffer(label_ids, np.int32),
-        np.frombuffer(hashes, np.uint64),
-        np.frombuffer(short, np.bool_),
-    )
+    return Survey(source, columns, first_places, np.frombuffer(label_ids, np.int32))
 
 
 def text_hash(text: str, pair: str = "") -> int:

@@ -1,0 +1,97 @@
+"""Checks that need a tokenizer and a maximum length: what truncation cuts off, and what the tokenizer does not know.
+
+Letters: B texts, T tokens.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertlora.data.checks.find import Check, a_check
+from bertlora.data.folder import Prepared
+from bertlora.data.framing import Inputs
+from bertlora.data.tokens import TokenTable
+
+# Shares above which it is a warning: of all tokens cut off, of texts with unknown tokens.
+LOST_TOKENS_SHARE = 0.05
+UNKNOWN_TEXTS_SHARE = 0.01
+IDS_AT_ONCE = 1 << 24
+
+
+def token_checks(data: Prepared, read: Callable[[str], Inputs], unknown_id: int | None) -> list[Check]:
+    """Returns the checks `truncated` and `unknown_tokens` that found something, split by split.
+
+    Args:
+        data: the prepared data.
+        read: returns a split as the model reads it.
+        unknown_id: the tokenizer's id for what it does not know; None where it knows every byte.
+
+    Returns:
+        Objects as `find_checks` returns them.
+    """
+    cut_rows, unknown_rows, texts = [], [], 0
+    lost = tokens = unknown = 0
+    for split in data.rows:
+        inputs = read(split)
+        rows = np.fromiter(data.stream(split, "row"), np.int64)
+        lengths, beyond = _lost(inputs)
+        texts, tokens, lost = texts + len(inputs), tokens + int(lengths.sum()), lost + int(beyond.sum())
+        counts = _unknown(inputs, unknown_id)
+        unknown += int(counts.sum())
+        cut_rows.append((split, rows[beyond > 0]))
+        unknown_rows.append((split, rows[counts > 0]))
+        max_length, way = inputs.framing.max_length, inputs.framing.long_texts
+    if not texts:
+        return []
+    count = sum(len(rows) for _, rows in cut_rows)
+    other = " or long_texts = windows" if way == "truncate" and not data.has_pairs else ""
+    advice = (
+        f"{_percent(count, texts)} of texts are longer than {max_length} tokens allow, {_percent(lost, tokens)} of all "
+        f"tokens are lost; a larger max_length{other} keeps them"
+    )
+    severity = "warning" if lost > LOST_TOKENS_SHARE * tokens else "note"
+    checks = [*_listed("truncated", severity, cut_rows, advice)]
+    count = sum(len(rows) for _, rows in unknown_rows)
+    advice = (
+        f"{_percent(count, texts)} of texts have characters that the tokenizer does not know ({unknown:,} tokens); "
+        "clean them, or take a model that knows them"
+    )
+    severity = "warning" if count > UNKNOWN_TEXTS_SHARE * texts else "note"
+    return [*checks, *_listed("unknown_tokens", severity, unknown_rows, advice)]
+
+
+def _lost(inputs: Inputs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the tokens of each text, and how many of them the model does not read, (B,)."""
+    pair = inputs.second is not None
+    lengths = inputs.first.lengths + (0 if inputs.second is None else inputs.second.lengths)
+    windows = np.diff(inputs.windows.offsets)
+    return lengths, np.maximum(lengths - windows * inputs.framing.room(pair), 0)
+
+
+def _unknown(inputs: Inputs, unknown_id: int | None) -> NDArray[np.int64]:
+    """Returns the unknown tokens of each text, (B,)."""
+    counts = np.zeros(len(inputs), np.int64)
+    if unknown_id is not None:
+        for table in (inputs.first, *([] if inputs.second is None else [inputs.second])):
+            counts += _occurrences(table, unknown_id)
+    return counts
+
+
+def _occurrences(table: TokenTable, token: int) -> NDArray[np.int64]:
+    """Returns how often each text has a token, (B,); the ids may lie on disk and are read in parts."""
+    counts = np.zeros(len(table), np.int64)
+    for start in range(0, len(table.ids), IDS_AT_ONCE):
+        places = start + np.flatnonzero(table.ids[start : start + IDS_AT_ONCE] == token)
+        counts += np.bincount(np.searchsorted(table.offsets, places, side="right") - 1, minlength=len(table))
+    return counts
+
+
+def _listed(name: str, severity: str, rows: list[tuple[str, NDArray[np.int64]]], advice: str) -> Iterator[Check]:
+    splits = [split for split, found in rows for _ in found]
+    yield from a_check(name, severity, np.concatenate([found for _, found in rows]), splits, advice)
+
+
+def _percent(part: int, whole: int) -> str:
+    share = 100 * part / max(1, whole)
+    return f"{share:.1f} %" if share >= 0.1 or not part else "under 0.1 %"

@@ -1,0 +1,65 @@
+"""Words of a text as its user wrote it, and which of them each of a tokenizer's tokens belongs to."""
+
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+Span = tuple[int, int]
+
+# Over a text's kinds, one letter a character: l letter or digit, m mark (an accent of its own, a joiner), i a letter of
+# a script that writes no spaces, j apostrophe or hyphen, y emoji and the like, p other punctuation and signs, space.
+_WORDS = re.compile(r"l[lm]*(?:jl[lm]*)*|im*|y[ym]*|[pjm]+")
+_JOINING = "'’-‐"
+_KINDS = {"L": "l", "N": "l", "Pc": "l", "M": "m", "C": "m", "Sk": "y", "So": "y", "S": "p", "P": "p", "Z": " "}
+_HANGUL = range(0xAC00, 0xD7A4)  # wide, yet written with spaces
+
+
+def word_spans(text: str) -> list[Span]:
+    """Returns where the words of a text start and end: what lies between them is white space alone.
+
+    `don't` and `well-made` are one word, punctuation stands alone, and so does each letter of Chinese and Japanese.
+    """
+    return [found.span() for found in _WORDS.finditer("".join(map(_kind, text)))]
+
+
+def words_of_tokens(text: str, offsets: Sequence[Span]) -> tuple[list[Span], list[int]]:
+    """Returns the words of a text, and for each token the word that it belongs to.
+
+    Words that a token spans are taken as one. A token of white space goes to the word after it.
+
+    Args:
+        text: the text.
+        offsets: the first character of each token, and the one after its last.
+    """
+    spans = word_spans(text) or ([(0, len(text))] if offsets else [])
+    starts, ends = [start for start, _ in spans], [end for _, end in spans]
+    reached = [_reached(starts, ends, *offset) for offset in offsets]
+    glued = {i for first, last in reached for i in range(first + 1, last + 1)}
+    numbers = [n - 1 for n in accumulate(int(i not in glued) for i in range(len(spans)))]
+    words: list[Span] = []
+    for i, (start, end) in enumerate(spans):
+        if i in glued:
+            words[-1] = (words[-1][0], end)
+        else:
+            words.append((start, end))
+    return words, [numbers[first] for first, _ in reached]
+
+
+def _reached(starts: Sequence[int], ends: Sequence[int], start: int, end: int) -> Span:
+    """Returns the first and the last word that these characters touch."""
+    first = min(bisect_right(ends, start), len(ends) - 1)
+    return first, max(first, bisect_left(starts, end) - 1)
+
+
+def _kind(character: str) -> str:
+    """Returns the letter for a character's kind, as `_WORDS` reads it."""
+    if character.isspace():
+        return " "
+    if character in _JOINING:
+        return "j"
+    category = unicodedata.category(character)
+    if category == "Lo" and unicodedata.east_asian_width(character) == "W" and ord(character) not in _HANGUL:
+        return "i"
+    return _KINDS.get(category) or _KINDS[category[0]]
