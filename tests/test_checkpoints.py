@@ -176,7 +176,7 @@ def test_a_damaged_checkpoint_is_refused(tiny: Tiny, tmp_path: Path, file: str, 
 
 def test_a_checkpoint_holds_tensors_and_json_alone(tiny: Tiny, tmp_path: Path) -> None:
     interrupt(small_training(dropping_recipe(tiny), checkpoints=tmp_path, identity="abc"), 1)
-    names = ["best.safetensors", "optimiser.safetensors", "progress.json", "trained.safetensors"]
+    names = ["best.safetensors", "optimiser.safetensors", "progress.json", "scores.safetensors", "trained.safetensors"]
     assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == names
     progress = json.loads((tmp_path / FOLDER / "progress.json").read_text())
     assert (progress["step"], progress["epoch"], progress["identity"]) == (4, 1, "abc")
@@ -206,7 +206,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tiny: Tiny, monkeypatch: pytes
 def test_saved_is_what_is_loaded(tiny: Tiny, tmp_path: Path) -> None:
     training = small_training(dropping_recipe(tiny))
     interrupt(training, 1)
-    save_checkpoint(tmp_path, training.progress, state(training), training.start, training.optimiser)
+    scores = torch.rand(16, 2).double()
+    save_checkpoint(tmp_path, training.progress, state(training), training.start, scores, training.optimiser)
     expected = torch.rand(3)
     other = small_training(dropping_recipe(tiny))
     found = load_checkpoint(tmp_path, other.optimiser)
@@ -214,6 +215,7 @@ def test_saved_is_what_is_loaded(tiny: Tiny, tmp_path: Path) -> None:
     assert found[0] == training.progress
     assert same(found[1], state(training))
     assert same(found[2], training.start)
+    assert found[3].equal(scores)
     assert torch.rand(3).equal(expected)
     moments, loaded = training.optimiser.state_dict()["state"], other.optimiser.state_dict()["state"]
     assert all(torch.equal(moments[i][key], loaded[i][key]) for i in moments for key in moments[i])

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from small_training import TEXTS, examples, run_all, small_recipe
 
 from bertlora.evaluation import probe as module
-from bertlora.evaluation.probe import fit_probe
+from bertlora.evaluation.probe import Frozen, fit_probe, frozen_features, learning_curve
 from bertlora.model.adapted import Adapted
 from bertlora.training.loop import Training
 
@@ -27,7 +27,7 @@ Tiny = Callable[[str], Path]
 def test_folded_probe_equals_scikit_learn(tiny: Tiny, ids: list[int], classes: int) -> None:
     adapted = Adapted.fresh(small_recipe(tiny("bert")), [f"class {i}" for i in range(classes)])
     train = examples(adapted, TEXTS, ids)
-    probe = fit_probe(adapted, train, seed=0)
+    probe = fit_probe(frozen_features(adapted, train, seed=0))
     assert probe is not None
     _, features = adapted.base_view(train.inputs)
     ours = softmax(probe.logits(features), axis=1)
@@ -43,7 +43,7 @@ def test_folded_probe_equals_scikit_learn(tiny: Tiny, ids: list[int], classes: i
 
 def test_no_probe_for_a_single_class(tiny: Tiny) -> None:
     adapted = Adapted.fresh(small_recipe(tiny("bert")), ["a", "b"])
-    assert fit_probe(adapted, examples(adapted, TEXTS[:3], [1, 1, 1]), seed=0) is None
+    assert fit_probe(frozen_features(adapted, examples(adapted, TEXTS[:3], [1, 1, 1]), seed=0)) is None
 
 
 @pytest.mark.parametrize(("bias", "variant"), [("none", "lora"), ("all", "lora"), ("none", "pissa"), ("none", "dora")])
@@ -51,9 +51,9 @@ def test_the_probe_does_not_depend_on_the_adapter(tiny: Tiny, bias: str, variant
     recipe = small_recipe(tiny("bert"), bias=bias, variant=variant)
     adapted = Adapted.fresh(recipe, ["a", "b"])
     train = examples(adapted, TEXTS, [1, 0] * 8)
-    before = fit_probe(adapted, train, seed=0)
+    before = fit_probe(frozen_features(adapted, train, seed=0))
     run_all(Training(adapted, recipe, train, train))
-    after = fit_probe(adapted, train, seed=0)
+    after = fit_probe(frozen_features(adapted, train, seed=0))
     assert before is not None
     assert after is not None
     assert np.array_equal(before.weight, after.weight)
@@ -62,9 +62,9 @@ def test_the_probe_does_not_depend_on_the_adapter(tiny: Tiny, bias: str, variant
 def test_many_rows_are_sampled_by_the_seed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     adapted = Adapted.fresh(small_recipe(tiny("bert")), ["a", "b"])
     train = examples(adapted, TEXTS, [1, 0] * 8)
-    whole = fit_probe(adapted, train, seed=0)
+    whole = fit_probe(frozen_features(adapted, train, seed=0))
     monkeypatch.setattr(module, "MAX_ROWS", 10)
-    first, again, other = (fit_probe(adapted, train, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (fit_probe(frozen_features(adapted, train, seed=seed)) for seed in (0, 0, 1))
     assert whole is not None
     assert first is not None
     assert again is not None
@@ -72,3 +72,21 @@ def test_many_rows_are_sampled_by_the_seed(tiny: Tiny, monkeypatch: pytest.Monke
     assert np.array_equal(first.weight, again.weight)
     assert not np.array_equal(first.weight, other.weight)
     assert not np.array_equal(first.weight, whole.weight)
+
+
+def test_the_learning_curve_rises_with_rows_where_there_is_more_to_learn() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, size=600)
+    features = random.normal(size=(600, 60)) + 0.35 * labels[:, None]
+    curve = learning_curve(Frozen(features, labels, 2), seed=0)
+    assert [rows for rows, _ in curve] == [112, 225, 450]
+    assert curve[0][1] < curve[1][1] < curve[2][1]
+    # Labels that have nothing to do with the features: a curve at chance.
+    flat = learning_curve(Frozen(features, random.permutation(labels), 2), seed=0)
+    assert all(0.4 < accuracy < 0.6 for _, accuracy in flat)
+
+
+def test_no_learning_curve_without_enough_rows_of_each_class() -> None:
+    features = np.random.default_rng(0).normal(size=(9, 3))
+    assert learning_curve(Frozen(features, np.array([0] * 6 + [1] * 3), 2), seed=0) == []
+    assert learning_curve(Frozen(features, np.zeros(9, dtype=np.int64), 2), seed=0) == []

@@ -72,7 +72,7 @@ def test_everything_comes_back(truncation: str, tiny: Tiny, tmp_path: Path) -> N
 
 def test_the_model_card_names_what_counts(run: Path) -> None:
     card = (run / "adapter" / "README.md").read_text()
-    for text in ("negative, positive, mixed", "at most 64 tokens", "rank 4", "no validation texts"):
+    for text in ("negative, positive, mixed", "at most 64 tokens", "rank 4", "No validation texts"):
         assert text in card
 
 

@@ -11,7 +11,7 @@ from small_training import BAD, GOOD, examples, small_recipe
 
 from bertlora.data.prepared import prepare
 from bertlora.evaluation.comparison import mcnemar
-from bertlora.evaluation.verdict import evaluate_run
+from bertlora.evaluation.verdict import figures, judge_rows
 from bertlora.pipeline import split_examples, train_run
 from bertlora.run import Run
 from bertlora.training.events import Examples
@@ -25,8 +25,11 @@ KEYS = {
     "improvement_relative_percent",
     "mcnemar_p",
     "verdict",
+    "temperature",
+    "uncalibrated",
 }
 FIGURES = {"accuracy", "accuracy_ci95", "macro_f1", "loss", "ece", "per_class", "confusion"}
+FIGURES |= {"balanced_accuracy", "weighted_f1", "matthews", "roc_auc", "average_precision", "brier"}
 Judged = tuple[Run, Examples, dict[str, Any]]
 
 
@@ -44,7 +47,7 @@ def judged(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
     train_run(data, recipe, folder / "run")
     run = Run.load(folder / "run")
     test = split_examples(run.adapted.reader, data, "test")
-    return run, test, evaluate_run(run, test)
+    return run, test, figures(judge_rows(run, test))
 
 
 def test_has_the_keys_of_the_interface(judged: Judged) -> None:
@@ -93,7 +96,7 @@ def test_improvement_is_over_the_base(judged: Judged) -> None:
 def test_without_a_probe_the_base_is_the_rival(judged: Judged) -> None:
     run, test, whole = judged
     bare = Run(run.path, run.manifest, run.adapted)
-    result = evaluate_run(bare, test)
+    result = figures(judge_rows(bare, test))
     assert result["probe"] is None
     assert "the base" in result["verdict"]
     assert result["lora"] == whole["lora"]
@@ -104,13 +107,13 @@ def test_without_a_probe_the_base_is_the_rival(judged: Judged) -> None:
 def test_a_base_that_is_never_right_has_no_relative_improvement(judged: Judged) -> None:
     run, test, _ = judged
     base = run.adapted.logits(test.inputs, base=True).argmax(axis=1)
-    result = evaluate_run(run, Examples(test.inputs, 1 - base))
+    result = figures(judge_rows(run, Examples(test.inputs, 1 - base)))
     assert result["base"]["accuracy"] == 0
     assert result["improvement_relative_percent"] is None
 
 
 def test_rows_of_one_class_can_be_judged(judged: Judged) -> None:
     run, _, _ = judged
-    result = evaluate_run(run, examples(run.adapted, GOOD, [1] * len(GOOD)))
+    result = figures(judge_rows(run, examples(run.adapted, GOOD, [1] * len(GOOD))))
     assert result["n"] == len(GOOD)
     assert [line["support"] for line in result["lora"]["per_class"].values()] == [0, len(GOOD)]

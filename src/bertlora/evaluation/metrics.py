@@ -1,40 +1,61 @@
 """Figures of one classifier on labelled rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import classification_report, confusion_matrix
+from scipy.special import logsumexp
+from sklearn.metrics import (
+    average_precision_score,
+    classification_report,
+    confusion_matrix,
+    matthews_corrcoef,
+    recall_score,
+    roc_auc_score,
+)
 
-from bertlora.evaluation.comparison import RESAMPLES
+from bertlora.evaluation.calibration import brier_score, calibration_error
+from bertlora.evaluation.intervals import accuracy_interval
 from bertlora.model.predict import Array, cross_entropy, softmax
 
 Labels = npt.NDArray[np.int64]
 
-BINS = 15
-
 
 def judge(logits: Array, given: Labels, labels: Sequence[str]) -> dict[str, Any]:
-    """Returns accuracy with its interval, macro F1, loss, calibration error, figures per class, confusion matrix.
+    """Returns the figures of `evaluate --json`: how often it is right, how well it ranks, how far it can be trusted.
 
     Args:
-        logits: (N, K).
+        logits: (N, K), N at least 1; divided by the temperature already, where the run has one.
         given: (N,) the right classes.
         labels: the names of the K classes.
 
     Returns:
-        The figures under the names of `evaluate --json`. `confusion[i][j]` counts rows of class i predicted as j.
+        The figures under their names. Those of averages: `balanced_accuracy` is the mean recall of the classes that
+        have rows, `macro_f1` and `weighted_f1` take all K. `matthews` is 0 where it is not defined. `roc_auc` and
+        `average_precision` are None where a class has no rows; see `ranking`. `loss` is the log loss in nats, `brier`
+        lies in 0..2. `confusion[i][j]` counts rows of class i predicted as j.
+
+    Raises:
+        InputError: there are no rows.
     """
-    predicted = logits.argmax(axis=1)
+    predicted, probabilities = logits.argmax(axis=1), softmax(logits)
+    interval = accuracy_interval(predicted == given)
     # By number: a class may well be called "accuracy".
     report = report_of(predicted, given, [str(i) for i in range(len(labels))])
+    one_class_alone = len(np.union1d(given, predicted)) == 1  # scikit-learn then warns
     return {
         "accuracy": float(np.mean(predicted == given)),
-        "accuracy_ci95": list(accuracy_interval(predicted == given)),
+        "accuracy_ci95": list(interval),
+        "balanced_accuracy": float(recall_score(given, predicted, labels=np.unique(given), average="macro")),
         "macro_f1": float(report["macro avg"]["f1-score"]),
+        "weighted_f1": float(report["weighted avg"]["f1-score"]),
+        "matthews": 0.0 if one_class_alone else float(matthews_corrcoef(given, predicted)),
+        "roc_auc": ranking(roc_auc_score, logits, given),
+        "average_precision": ranking(average_precision_score, logits, given),
         "loss": cross_entropy(logits, given),
-        "ece": calibration_error(softmax(logits), given),
+        "brier": brier_score(probabilities, given),
+        "ece": calibration_error(probabilities, given),
         "per_class": {
             label: {
                 "precision": float(report[str(i)]["precision"]),
@@ -57,26 +78,25 @@ def report_of(predicted: Labels, given: Labels, labels: Sequence[str]) -> dict[s
     return report
 
 
-def accuracy_interval(right: npt.NDArray[np.bool_], resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % bootstrap interval of an accuracy: percentiles over resampled rows.
+def ranking(score: Callable[..., float], logits: Array, given: Labels) -> float | None:
+    """Returns how well the logits rank the rows of a class above the others.
 
-    Drawing N rows with replacement of which a share p is right is a binomial draw, so no rows need be drawn.
+    Args:
+        score: scikit-learn's `roc_auc_score` or `average_precision_score`.
+        logits: (N, K).
+        given: (N,) the right classes.
+
+    Returns:
+        For two classes the score of the second; for more the mean of each class against the rest; None where a class
+        has no rows.
     """
-    rows = len(right)
-    shares = np.random.default_rng(seed).binomial(rows, right.mean(), size=resamples) / rows
-    low, high = np.percentile(shares, [2.5, 97.5])
-    return float(low), float(high)
+    classes = logits.shape[1]
+    if len(np.unique(given)) < classes:
+        return None
+    ranked = [1] if classes == 2 else range(classes)
+    return float(np.mean([score(given == k, _log_odds(logits, k)) for k in ranked]))
 
 
-def calibration_error(probabilities: Array, given: Labels, bins: int = BINS) -> float:
-    """Returns the expected calibration error: |accuracy - confidence| over bins of confidence, weighted by their rows.
-
-    After Guo et al. 2017, "On Calibration of Modern Neural Networks"; equal-width bins.
-    """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == given
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(right[place == b].mean() - confidence[place == b].mean()) * (place == b).mean() for b in np.unique(place)
-    ]
-    return float(sum(gaps))
+def _log_odds(logits: Array, k: int) -> Array:
+    """Returns the log odds (N,) of class k: the order of its probability, without its ties near 0 and 1."""
+    return np.asarray(logits[:, k] - logsumexp(np.delete(logits, k, axis=1), axis=1))

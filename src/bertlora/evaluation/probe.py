@@ -1,42 +1,90 @@
-"""The linear probe: what the frozen encoder gives without any adapter. LoRA must beat it to be worth its name."""
+"""The linear probe: what the frozen encoder gives without any adapter. LoRA must beat it to be worth its name.
+
+Letters: N training rows, F features, K classes.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from bertlora.model.adapted import Adapted
+from bertlora.model.predict import Array
 from bertlora.run import Probe
 from bertlora.training.events import Examples
+
+Labels = npt.NDArray[np.int64]
 
 # More rows hardly move a probe of some hundred features, and cost a pass of the encoder each.
 MAX_ROWS = 10_000
 REGULARISATION = 0.1
 MAX_ITERATIONS = 1000
+# Shares of the training rows that the learning curve is drawn through.
+CURVE = (0.25, 0.5, 1.0)
+FOLDS = 4
 
 
-def fit_probe(adapted: Adapted, train: Examples, seed: int, precision: str = "fp32") -> Probe | None:
-    """Returns softmax regression on the frozen encoder's first token and mean over tokens.
+@dataclass(frozen=True)
+class Frozen:
+    """What the frozen encoder makes of training rows.
 
-    Args:
-        adapted: the encoder; its adapter is switched off.
-        train: the rows to fit on; a random 10,000 of them if there are more.
-        seed: draws these rows.
-        precision: `fp32` or `bf16`.
-
-    Returns:
-        The probe, the features' standardisation folded into its weights; None when `train` has one class alone.
+    Attributes:
+        features: (N, F), the last layer's first token and mean over tokens.
+        labels: (N,).
+        classes: K.
     """
+
+    features: Array
+    labels: Labels
+    classes: int
+
+
+def frozen_features(adapted: Adapted, train: Examples, seed: int, precision: str = "fp32") -> Frozen:
+    """Runs the encoder, its adapter switched off, on training rows: a random 10,000 of them if there are more."""
     rows = np.arange(len(train))
     if len(rows) > MAX_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_ROWS, replace=False))
-    labels = train.labels[rows]
-    if len(np.unique(labels)) < 2:
-        return None
     _, features = adapted.base_view(train.inputs.take(rows.tolist()), precision)
-    scaler = StandardScaler().fit(features)
-    fitted = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS).fit(scaler.transform(features), labels)
-    return _folded(fitted, scaler, len(adapted.labels))
+    return Frozen(features, train.labels[rows], len(adapted.labels))
+
+
+def fit_probe(frozen: Frozen) -> Probe | None:
+    """Returns softmax regression on the features, their standardisation folded into its weights.
+
+    None when there is one class alone.
+    """
+    if len(np.unique(frozen.labels)) < 2:
+        return None
+    scaler = StandardScaler().fit(frozen.features)
+    fitted = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS)
+    return _folded(fitted.fit(scaler.transform(frozen.features), frozen.labels), scaler, frozen.classes)
+
+
+def learning_curve(frozen: Frozen, seed: int) -> list[tuple[int, float]]:
+    """Returns (rows, accuracy) of probes that learn from a quarter, half and all of three folds, judged on the fourth.
+
+    Four folds in turn; the means. Empty when a class has fewer rows than there are folds.
+    """
+    counts = np.bincount(frozen.labels, minlength=frozen.classes)
+    if counts[counts > 0].min() < FOLDS or np.sum(counts > 0) < 2:
+        return []
+    found: dict[float, list[tuple[int, float]]] = {share: [] for share in CURVE}
+    for learned, judged in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(
+        frozen.features, frozen.labels
+    ):
+        # StratifiedKFold gives rows in order; a share of them must be a random one.
+        learned = np.random.default_rng(seed).permutation(learned)
+        for share, results in found.items():
+            part = learned[: max(2, round(share * len(learned)))]
+            probe = fit_probe(Frozen(frozen.features[part], frozen.labels[part], frozen.classes))
+            if probe is not None:
+                right = probe.logits(frozen.features[judged]).argmax(axis=1) == frozen.labels[judged]
+                results.append((len(part), float(right.mean())))
+    means = [np.mean(results, axis=0) for results in found.values() if results]
+    return [(round(float(rows)), float(accuracy)) for rows, accuracy in means]
 
 
 def _folded(fitted: LogisticRegression, scaler: StandardScaler, classes: int) -> Probe:

@@ -1,42 +1,79 @@
 """Base, linear probe and LoRA on the same rows: the figures, and what they mean."""
 
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from bertlora.evaluation.comparison import mcnemar, verdict
 from bertlora.evaluation.metrics import judge
+from bertlora.model.predict import Array
 from bertlora.run import Run
 from bertlora.training.events import Examples
 
+# What a temperature changes; it leaves every label as it is.
+CALIBRATED = ("loss", "ece", "brier")
+RIVALS = {"probe": "the probe", "base": "the base"}
 
-def evaluate_run(run: Run, examples: Examples, precision: str = "fp32") -> dict[str, Any]:
-    """Returns what `evaluate --json` prints.
+
+@dataclass(frozen=True)
+class Judged:
+    """What the classifiers of a run make of the same N labelled rows.
+
+    Attributes:
+        labels: names of the K classes.
+        given: (N,) int64, the right classes.
+        scores: logits (N, K) of `base` (the untrained head), `probe` (not where the run has none) and `lora`.
+        temperature: by which LoRA's logits are divided when it predicts.
+    """
+
+    labels: list[str]
+    given: npt.NDArray[np.int64]
+    scores: dict[str, Array]
+    temperature: float = 1.0
+
+    def right(self, name: str) -> npt.NDArray[np.bool_]:
+        """Returns which rows a classifier gets right, (N,)."""
+        return np.asarray(self.scores[name].argmax(axis=1) == self.given)
+
+
+def judge_rows(run: Run, examples: Examples, precision: str = "fp32") -> Judged:
+    """Runs base, probe and LoRA on labelled rows.
 
     Args:
         run: the run to judge.
-        examples: labelled rows that it has not learned from.
+        examples: rows that it has not learned from.
         precision: `fp32` or `bf16`.
+    """
+    base, features = run.adapted.base_view(examples.inputs, precision)
+    scores = {"base": base} | ({} if run.probe is None else {"probe": run.probe.logits(features)})
+    scores["lora"] = run.adapted.logits(examples.inputs, precision=precision)
+    return Judged(run.manifest.labels, examples.labels, scores, run.adapted.temperature)
+
+
+def figures(judged: Judged) -> dict[str, Any]:
+    """Returns what `evaluate --json` prints.
 
     Returns:
-        `n`; `base` (the untrained head), `probe` (None where the run has none) and `lora`, each as `judge` gives it;
+        `n`; `base`, `probe` (None where the run has none) and `lora`, each as `judge` gives it, LoRA as it predicts;
+        `temperature` of its calibration, and `uncalibrated`, its `loss`, `ece` and `brier` without it;
         `improvement_points` and `improvement_relative_percent` of LoRA over the base; `mcnemar_p` and `verdict` of
         LoRA against the probe, or against the base where there is no probe.
     """
-    given, labels = examples.labels, run.manifest.labels
-    base, features = run.adapted.base_view(examples.inputs, precision)
-    scores = {
-        "base": base,
-        "probe": None if run.probe is None else run.probe.logits(features),
-        "lora": run.adapted.logits(examples.inputs, precision=precision),
-    }
-    figures = {name: None if found is None else judge(found, given, labels) for name, found in scores.items()}
-    right = {name: found.argmax(axis=1) == given for name, found in scores.items() if found is not None}
-    rival, rival_name = ("probe", "the probe") if "probe" in right else ("base", "the base")
-    before, after = float(right["base"].mean()), float(right["lora"].mean())
+    found: dict[str, Any] = {"base": None, "probe": None, "lora": None}
+    found |= {name: judge(scores, judged.given, judged.labels) for name, scores in judged.scores.items()}
+    raw = {key: found["lora"][key] for key in CALIBRATED}
+    found["lora"] = judge(judged.scores["lora"] / judged.temperature, judged.given, judged.labels)
+    rival = next(name for name in RIVALS if name in judged.scores)
+    before, after = float(judged.right("base").mean()), float(judged.right("lora").mean())
     return {
-        "n": len(given),
-        **figures,
+        "n": len(judged.given),
+        **found,
+        "temperature": judged.temperature,
+        "uncalibrated": raw,
         "improvement_points": 100 * (after - before),
         "improvement_relative_percent": 100 * (after - before) / before if before else None,
-        "mcnemar_p": mcnemar(right[rival], right["lora"]),
-        "verdict": verdict((rival_name, "LoRA"), right[rival], right["lora"]),
+        "mcnemar_p": mcnemar(judged.right(rival), judged.right("lora")),
+        "verdict": verdict((RIVALS[rival], "LoRA"), judged.right(rival), judged.right("lora")),
     }

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from bertlora.data.tokens import Inputs
+from bertlora.data.framing import Inputs
 from bertlora.errors import InputError, ModelError, RecipeError, RunError
 from bertlora.model.base import Base, find_base, longest_input, quiet
 from bertlora.model.build import build_classifier, new_modules
@@ -40,6 +40,7 @@ class Adapted:
         base: the base model's files.
         initial: the adapter as PiSSA drew it, needed to save it in a form that fits the unchanged base; else empty.
         pairs: whether it was trained on pairs of texts; None where that is not known.
+        temperature: by which logits are divided before they become probabilities.
         changed: the base's own values of parameters that the adapter changes in place; see `original.py`.
     """
 
@@ -50,6 +51,7 @@ class Adapted:
     initial: dict[str, Tensor] = field(default_factory=dict)
     changed: dict[str, Tensor] = field(default_factory=dict)
     pairs: bool | None = None
+    temperature: float = 1.0
 
     @property
     def architecture(self) -> str:
@@ -66,7 +68,7 @@ class Adapted:
         """
         base = find_base(recipe.model)
         check_length(recipe, base)
-        reader = Reader.of(base.tokenizer(), recipe.max_length, recipe.truncation)
+        reader = Reader.of(base.tokenizer(), recipe.max_length, recipe.truncation, recipe.long_texts)
         model = build_classifier(base, labels, recipe.encoder_dropout, recipe.seed)
         values = values_at_risk(model, recipe.bias, "pissa" if recipe.variant == "pissa" else True)
         adapted = add_adapter(recipe, base, model).to(default_device())
@@ -166,9 +168,11 @@ class Adapted:
             raise InputError(f"got {got}, but the classifier was trained on {wanted}; name both columns, or one")
 
     def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None, base: bool = False) -> Array:
-        """Returns the softmax of the logits of texts, or of pairs, (B, K) float64."""
+        """Returns the probabilities of texts, or of pairs, (B, K) float64; the base's are not calibrated."""
         inputs = self.read(texts, pairs)
-        return softmax(self.logits(inputs, base)) if len(inputs) else torch.zeros(0, len(self.labels)).double().numpy()
+        if not len(inputs):
+            return np.zeros((0, len(self.labels)))
+        return softmax(self.logits(inputs, base) / (1.0 if base else self.temperature))
 
     def base_view(self, inputs: Inputs, precision: str = "fp32") -> tuple[Array, Array]:
         """Returns the base's logits, (B, K), and the frozen encoder's features, (B, 2 D), from one pass."""

@@ -6,6 +6,8 @@ RUN/
   history.jsonl   one line an evaluation
   metrics.json    what `train --json` prints
   probe.safetensors
+  calibration.json  validation.safetensors    the temperature, and the validation logits that it was fitted on
+  report.html
   run.json        written last; no run.json: the run did not finish
 """
 
@@ -20,10 +22,14 @@ from bertlora.model.adapted import Adapted, adapter_classes, is_adapter, read_ad
 from bertlora.model.base import Base, find_base, longest_input
 from bertlora.model.predict import Reader
 from bertlora.recipe import Recipe
+from bertlora.run.calibration import FILES as CALIBRATION_FILES
+from bertlora.run.calibration import Calibration
 from bertlora.run.card import model_card
 from bertlora.run.manifest import MANIFEST, Manifest, read_manifest, versions
 from bertlora.run.probe import FILE as PROBE_FILE
 from bertlora.run.probe import Probe
+
+REPORT = "report.html"
 
 
 @dataclass
@@ -34,6 +40,7 @@ class Run:
     manifest: Manifest
     adapted: Adapted
     probe: Probe | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> "Run":
@@ -64,10 +71,17 @@ class Run:
                 f"{base.folder} has {base.sha256()[:12] or 'no weights'}...; name the right base by --model"
             )
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
-        reader = Reader.of(Base(base.id, adapter).tokenizer(), manifest.max_length, manifest.truncation)
+        reader = Reader.of(
+            Base(base.id, adapter).tokenizer(), manifest.max_length, manifest.truncation, manifest.long_texts
+        )
         adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed)
         adapted.pairs = manifest.pairs
-        return cls(path, manifest, adapted, Probe.load(path))
+        calibration = Calibration.load(path)
+        if calibration is not None:
+            if calibration.logits.shape[1] != len(manifest.labels):
+                raise RunError(f"{path}: its calibration is of another number of labels; the run is damaged")
+            adapted.temperature = calibration.temperature
+        return cls(path, manifest, adapted, Probe.load(path), calibration)
 
     def metrics(self) -> dict[str, Any]:
         """Returns metrics.json, what training measured; empty for an adapter that PEFT trained."""
@@ -104,6 +118,7 @@ def save_run(
     label_kind: str = "U",
     data: dict[str, str] | None = None,
     probe: Probe | None = None,
+    calibration: Calibration | None = None,
 ) -> Manifest:
     """Writes a run folder, run.json last.
 
@@ -117,6 +132,7 @@ def save_run(
         label_kind: numpy's kind of the labels as they were given.
         data: fingerprint and folder of the data.
         probe: the linear probe fitted on the same training rows.
+        calibration: the temperature, and the validation rows that it was fitted on.
 
     Raises:
         OutputError: something cannot be written; then there is no run.json.
@@ -124,16 +140,20 @@ def save_run(
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         (path / MANIFEST).unlink(missing_ok=True)
-        (path / PROBE_FILE).unlink(missing_ok=True)
+        for name in (PROBE_FILE, *CALIBRATION_FILES, REPORT):
+            (path / name).unlink(missing_ok=True)
         adapted.save(path / "adapter")
         if probe is not None:
             probe.save(path)
+        if calibration is not None:
+            calibration.save(path)
     framing = adapted.reader.framing
     manifest = Manifest(
         labels=adapted.labels,
         source_labels=source_labels or adapted.labels,
         max_length=framing.max_length,
         truncation=framing.truncation,
+        long_texts=framing.long_texts,
         pairs=pairs,
         base=_identity(adapted.base),
         seed=recipe.seed,
@@ -143,8 +163,9 @@ def save_run(
     )
     # The adapter may leave its run: labels, length and the base's hash go with it.
     alone = replace(manifest, data={key: value for key, value in manifest.data.items() if key != "folder"})
+    card = model_card(manifest, adapted.base.origin["id"], recipe, metrics, calibration)
     write_whole(path / "adapter" / MANIFEST, alone.to_json())
-    write_whole(path / "adapter" / "README.md", model_card(manifest, adapted.base.origin["id"], recipe, metrics))
+    write_whole(path / "adapter" / "README.md", card)
     write_whole(path / "recipe.toml", recipe.to_toml())
     write_history(path, metrics["epochs"])
     write_whole(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")

@@ -55,9 +55,12 @@ def save_checkpoint(
     progress: Progress,
     trained: dict[str, Tensor],
     best: dict[str, Tensor],
+    scores: Tensor,
     optimiser: torch.optim.Optimizer,
 ) -> None:
     """Writes RUN/checkpoint whole: an interruption leaves the one before.
+
+    `scores` are the validation logits of the best adapter.
 
     Raises:
         OutputError: it cannot be written.
@@ -67,7 +70,7 @@ def save_checkpoint(
     random = {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["random.cuda"] = torch.cuda.get_rng_state()
-    tables = {"trained": trained, "best": best, "optimiser": moments | random}
+    tables = {"trained": trained, "best": best, "scores": {"best": scores}, "optimiser": moments | random}
     with whole_folder(run / FOLDER, overwrite=True) as partial:
         for name, tensors in tables.items():
             # Not save_file, which gives a full disk an error type of its own.
@@ -77,8 +80,10 @@ def save_checkpoint(
 
 def load_checkpoint(
     run: Path, optimiser: torch.optim.Optimizer
-) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]] | None:
-    """Returns progress, trained and best tensors, and restores optimiser and random state; None where there is none.
+) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor], Tensor] | None:
+    """Returns progress, trained and best tensors, and the best's validation logits; None where there is none.
+
+    Restores optimiser and random state.
 
     Raises:
         RunError: the checkpoint cannot be read, or is of another model.
@@ -89,6 +94,7 @@ def load_checkpoint(
     try:
         progress = Progress(**json.loads((folder / "progress.json").read_text()))
         trained, best = load_file(folder / "trained.safetensors"), load_file(folder / "best.safetensors")
+        scores = load_file(folder / "scores.safetensors")["best"]
         moments = load_file(folder / "optimiser.safetensors")
         torch.set_rng_state(moments.pop("random.cpu"))
         on_gpu = moments.pop("random.cuda", None)
@@ -101,7 +107,7 @@ def load_checkpoint(
         optimiser.load_state_dict(optimiser.state_dict() | {"state": entries})
     except Exception as error:  # a damaged file fails in many ways, and all mean the same here
         raise RunError(f"{folder}: cannot be resumed from ({error}); give --overwrite to start again") from error
-    return progress, trained, best
+    return progress, trained, best, scores
 
 
 def drop_checkpoint(run: Path) -> None:

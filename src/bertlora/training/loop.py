@@ -18,8 +18,8 @@ from bertlora.model.engine.execution import ROW_TOKENS, Execution, executing
 from bertlora.model.lora import load_trained_state, trained_state
 from bertlora.model.memory import out_of_memory, peak_rss_mib
 from bertlora.model.precision import choose_precision
+from bertlora.model.predict import Array, executed_logits
 from bertlora.model.predict import cross_entropy as mean_cross_entropy
-from bertlora.model.predict import executed_logits
 from bertlora.recipe import Recipe
 from bertlora.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from bertlora.training.events import Evaluation, Examples, Step
@@ -39,6 +39,10 @@ class Training:
         checkpoints: the run folder, to which a checkpoint goes at each evaluation; None keeps none.
         resume: start from the checkpoint there, if there is one.
         identity: fingerprint of the data; a checkpoint made on other data is refused.
+
+    Attributes:
+        best: the trained tensors of the best evaluation so far.
+        best_scores: (V, K) its logits of the V validation texts; V is 0 where there are none.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Training:
         self.execution: Execution
         self.start = trained_state(self.plain)
         self.best = self.start
+        self.best_scores: Array = np.zeros((0, len(adapted.labels)))
         torch.manual_seed(recipe.seed)
         if resume and checkpoints is not None:
             self._resume(checkpoints)
@@ -194,6 +199,7 @@ class Training:
         if rate:  # the first step of a warm-up has none
             check_moved(self.start, state, p.step)
         loss = accuracy = None
+        scores = self.best_scores
         warning = ""
         if len(self.validation):
             inputs, given = self.validation.inputs, self.validation.labels
@@ -204,7 +210,7 @@ class Training:
         gained = self._gained(loss, accuracy)
         p.stale = 0 if gained else p.stale + 1
         if gained:
-            self.best = state
+            self.best, self.best_scores = state, scores
         done = Evaluation(
             epoch=round(p.step / self.steps_per_epoch, 4),
             step=p.step,
@@ -220,7 +226,7 @@ class Training:
         p.loss_sum, p.loss_steps = 0.0, 0
         p.history.append(asdict(done))
         if self.checkpoints is not None and self.accelerator.is_main_process:
-            save_checkpoint(self.checkpoints, p, state, self.best, self.optimiser)
+            save_checkpoint(self.checkpoints, p, state, self.best, torch.from_numpy(self.best_scores), self.optimiser)
         self.model.train()
         return done
 
@@ -245,7 +251,8 @@ class Training:
                 raise RunError(
                     f"{run}: was begun on other data; name the same data, or give --overwrite to start again"
                 )
-            self.progress, trained, self.best = found
+            self.progress, trained, self.best, scores = found
+            self.best_scores = scores.numpy()
             self.precision = self.progress.precision
             if {n: t.shape for n, t in trained.items()} != {n: t.shape for n, t in self.start.items()}:
                 raise RunError(f"{run}: was begun with another model or adapter; give --overwrite to start again")
