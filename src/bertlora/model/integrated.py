@@ -1,0 +1,167 @@
+"""Integrated gradients: how much each token of a text moves the logits from those of a text of blanks.
+
+    F(x) = logit of the label - logit of its strongest rival        x (T, D) the word embeddings of the text's tokens
+    a_t  = (x_t - b_t) · ∫ ∂F/∂x_t (b + s (x - b)) ds, s from 0 to 1         b (T, D) the baseline, a text of blanks
+    Σ a_t = F(x) - F(b)
+
+after Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"; the integral is Captum's, by Gauss-Legendre
+quadrature. Only word embeddings change along the way: special tokens and positions are the text's own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from bertlora.data.framing import Inputs
+from bertlora.data.tokens import TokenTable
+from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.execution import Execution
+from bertlora.model.predict import Array
+
+# What the sum of attributions may miss the change of the logit difference by: this share of it, or so many logits.
+TOLERANCE_SHARE, TOLERANCE_LOGITS = 0.01, 0.01
+# Steps of the integral: doubled from the first to the second until the tolerance holds, as 32 do for most texts.
+FIRST_STEPS, MOST_STEPS = 32, 1024
+# Tokens a batch of steps, which bounds the memory.
+BATCH_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """A text's label, and what its tokens did for it.
+
+    Attributes:
+        label: the predicted class.
+        rival: the class with the next highest logit.
+        tokens: (N,) logits, for each token of the text, then of the second text; not a number where it was not read.
+        difference: the label's logit less the rival's.
+        baseline: the same of the baseline.
+    """
+
+    label: int
+    rival: int
+    tokens: Array
+    difference: float
+    baseline: float
+
+    @property
+    def gap(self) -> float:
+        """What the tokens sum to, less what they should."""
+        return float(np.nansum(self.tokens)) - (self.difference - self.baseline)
+
+
+def blank_id(tokenizer: Any) -> int:
+    """Returns the id of the token that says nothing, of which a baseline is made.
+
+    That is the mask, which encoders meet in pretraining as "some word stands here". To padding they never attend, so
+    what they make of a row of it is anything; it was tried, and a row of it had a stronger label than a row of masks.
+    """
+    return int(tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id)
+
+
+def attributed(execution: Execution, inputs: Inputs, blank: int) -> Attributed:
+    """Returns label and attributions of one text. Those of its windows are averaged, as their logits are.
+
+    Args:
+        execution: the model, ready to run.
+        inputs: the text, alone.
+        blank: the token id that the baseline is made of.
+    """
+    with torch.no_grad():
+        scores = execution.logits(inputs, [0])[0].double().cpu().numpy()
+    label = int(scores.argmax())
+    rival = int(np.where(np.arange(len(scores)) == label, -np.inf, scores).argmax())
+    windows, places = _apart(inputs), _apart(_numbered(inputs))
+    paths = [_Path(execution, windows, p, blank, (label, rival)) for p in range(len(windows))]
+    baseline, difference = (float(np.mean([path.ends[i] for path in paths])) for i in (0, 1))
+    tolerance = max(TOLERANCE_LOGITS, TOLERANCE_SHARE * abs(difference - baseline))
+    tokens = np.full(int(_token_counts(inputs).sum()), np.nan)
+    for p, path in enumerate(paths):
+        numbers, _ = places.window(p)
+        own = -1 - numbers[numbers < 0]
+        tokens[own] = np.nan_to_num(tokens[own]) + path.integral(tolerance)[numbers < 0] / len(paths)
+    return Attributed(label, rival, tokens, difference, baseline)
+
+
+class _Path:
+    """The straight way from the baseline to a window's text, S points of it a batch.
+
+    Attributes:
+        start: (1, T, D) word embeddings of the baseline.
+        stop: (1, T, D) those of the text.
+        ends: the logit difference at start and stop.
+    """
+
+    def __init__(self, execution: Execution, windows: Inputs, p: int, blank: int, classes: tuple[int, int]) -> None:
+        self._execution, self._windows, self._p, self._classes = execution, windows, p, classes
+        self._table = unwrapped(execution.model).get_input_embeddings()
+        ids = torch.from_numpy(windows.window(p)[0]).long()
+        special = torch.from_numpy(_numbered(windows).window(p)[0]) >= 0
+        rows = torch.stack([torch.where(special, ids, blank), ids])
+        with torch.no_grad():
+            both = self._table(rows.to(next(self._table.parameters()).device))
+            start, stop = self.difference(both).double().tolist()
+        self.start, self.stop, self.ends = both[:1], both[1:], (start, stop)
+
+    def difference(self, embedded: Tensor) -> Tensor:
+        """Returns the logit difference with these embeddings in place of the text's, (S,) for (S, T, D)."""
+        with _embedded(self._table, embedded):
+            scores = self._execution.logits(self._windows, [self._p] * len(embedded))
+        return scores[:, self._classes[0]] - scores[:, self._classes[1]]
+
+    def integral(self, tolerance: float) -> Array:
+        """Returns the attribution of each token of the window, (T,)."""
+        from captum.attr import IntegratedGradients
+
+        gradients, change = IntegratedGradients(self.difference), self.ends[1] - self.ends[0]
+        steps, batch = FIRST_STEPS, max(1, BATCH_TOKENS // self.stop.shape[1])
+        while True:
+            parts = gradients.attribute(self.stop, self.start, n_steps=steps, internal_batch_size=batch)
+            tokens: Array = parts[0].detach().double().sum(-1).cpu().numpy()
+            if abs(tokens.sum() - change) <= tolerance or steps >= MOST_STEPS:
+                return tokens
+            steps *= 2
+
+
+@contextmanager
+def _embedded(table: nn.Module, embedded: Tensor) -> Iterator[None]:
+    """Inside, the table of word embeddings answers with (S, T, D) for S texts alike, padded or packed in a row."""
+    rows = embedded.flatten(0, 1)
+
+    def answer(_: nn.Module, __: Any, own: Tensor) -> Tensor:
+        # A packed row ends in filler.
+        return torch.cat([rows, own.flatten(0, -2)[len(rows) :]]).view(own.shape)
+
+    handle = table.register_forward_hook(answer)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _apart(inputs: Inputs) -> Inputs:
+    """Returns the inputs with every window as a text of its own."""
+    if inputs.framing.long_texts == "truncate":
+        return inputs
+    room, windows = inputs.framing.room(pair=False), inputs.windows
+    parts = [inputs.first[i][s : s + room] for i, s in zip(windows.texts, windows.starts, strict=True)]
+    return Inputs(replace(inputs.framing, long_texts="truncate"), TokenTable.of([part.tolist() for part in parts]))
+
+
+def _numbered(inputs: Inputs) -> Inputs:
+    """Returns the inputs with tokens -1, -2, ...: framed, they tell which stands where, and where special ones do."""
+    numbers = -1 - np.arange(_token_counts(inputs).sum(), dtype=np.int32)
+    first, second = np.split(numbers, _token_counts(inputs)[:1])
+    pairs = None if inputs.second is None else TokenTable(second, inputs.second.offsets)
+    return Inputs(inputs.framing, TokenTable(first, inputs.first.offsets), pairs)
+
+
+def _token_counts(inputs: Inputs) -> npt.NDArray[np.int64]:
+    """Returns the tokens of all texts, and of all second texts, (2,)."""
+    return np.array([len(inputs.first.ids), 0 if inputs.second is None else len(inputs.second.ids)])
