@@ -1,0 +1,128 @@
+"""Cross-validation at the price of little more than one pass: K adapters in turn over one frozen prefix.
+
+What the layers below the lowest adapter make of a text is computed once and shared by all folds; a fold is a set of row
+numbers, and nothing of the texts is copied.
+
+Letters: N rows, B rows of a step, K classes.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bertlora.model.adapted import Adapted
+from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.execution import ROW_TOKENS, Execution, executing
+from bertlora.model.lora import load_trained_state, trained_state
+from bertlora.model.precision import choose_precision
+from bertlora.model.predict import Array, evaluating
+from bertlora.recipe import Recipe
+from bertlora.training.events import Examples, Step
+from bertlora.training.health import check_loss
+from bertlora.training.loss import Loss
+from bertlora.training.optimiser import build_optimiser, set_rates
+
+Rows = npt.NDArray[np.int64]
+
+
+def out_of_fold_logits(
+    adapted: Adapted, recipe: Recipe, examples: Examples, fold: Rows, on_step: Callable[[Step], None] = lambda _: None
+) -> Array:
+    """Returns logits, (N, K), each row's from the adapter that has not learned from the row's fold.
+
+    Every fold starts from the same fresh adapter and goes through all epochs; the last adapter judges. With
+    `adapt_last_layers` the layers below run once a text, otherwise in every step.
+
+    Args:
+        adapted: a fresh adapter; it is left as it came.
+        recipe: how each fold is trained.
+        examples: all rows.
+        fold: (N,) the fold of each row, from 0.
+        on_step: called with each step, counted over all folds.
+
+    Raises:
+        HealthError: the loss is no number.
+    """
+    start, scores = trained_state(adapted.model), np.zeros((len(examples), len(adapted.labels)))
+    precision = choose_precision(recipe.precision, adapted.architecture)
+    pack = not recipe.encoder_dropout
+    with executing(adapted.model, adapted.reader.pad_id, precision, training=True, pack=pack) as execution:
+        execution.keep_prefix(examples.inputs, ROW_TOKENS)
+        folds = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max()) + 1)]
+        count = _Counter(sum(_steps(recipe, len(learned)) for learned, _ in folds), on_step)
+        for learned, judged in folds:
+            load_trained_state(adapted.model, start)
+            _train(execution, recipe, examples, learned, count)
+            scores[judged] = _judge(execution, examples, judged)
+    load_trained_state(adapted.model, start)
+    adapted.model.eval()
+    return scores
+
+
+class _Counter:
+    """Counts steps over all folds and tells of each."""
+
+    def __init__(self, steps: int, on_step: Callable[[Step], None]) -> None:
+        self._steps, self._on_step = steps, on_step
+        self._done = self._examples = 0
+        self._began = time.perf_counter()
+
+    def __call__(self, loss: float, examples: int) -> None:
+        self._done += 1
+        self._examples += examples
+        pace = self._examples / max(time.perf_counter() - self._began, 1e-9)
+        self._on_step(Step(self._done, self._steps, loss, pace))
+
+
+def _train(execution: Execution, recipe: Recipe, examples: Examples, rows: Rows, count: _Counter) -> None:
+    """Trains the model on these rows of `examples`."""
+    model, inputs, labels = execution.model, examples.inputs, examples.labels
+    optimiser = build_optimiser(model, recipe)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, learning[0].device)
+    steps = _steps(recipe, len(rows))
+    torch.manual_seed(recipe.seed)
+    model.train()
+    for step, batch in enumerate(_batches(recipe, rows, steps)):
+        whole, total = loss.weight(labels[batch]), 0.0
+        for part in execution.batches(inputs.lengths[batch], recipe.batch_size, ROW_TOKENS):
+            chosen = batch[part]
+            mean = loss.sum(execution.logits(inputs, chosen.tolist()), labels[chosen]) / whole
+            mean.backward()  # type: ignore[no-untyped-call]
+            total += mean.item()
+        check_loss(total, step + 1, set_rates(optimiser, recipe, step, steps))
+        if recipe.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(learning, recipe.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        count(total, len(batch))
+
+
+def _judge(execution: Execution, examples: Examples, rows: Rows) -> Array:
+    """Returns the logits of these rows, in their order."""
+    scores = np.zeros((len(rows), unwrapped(execution.model).config.num_labels))
+    with evaluating(execution.model), torch.inference_mode():
+        for part in execution.batches(examples.inputs.lengths[rows], len(rows), ROW_TOKENS):
+            scores[part] = execution.logits(examples.inputs, rows[part].tolist()).double().cpu().numpy()
+    return scores
+
+
+def _batches(recipe: Recipe, rows: Rows, steps: int) -> Iterator[Rows]:
+    """Yields the rows of each step, (B,): a fresh random order an epoch, the same for a seed."""
+    size = recipe.batch_size * recipe.gradient_accumulation
+    for epoch in range(recipe.epochs):
+        order = np.random.default_rng([recipe.seed, epoch]).permutation(rows)
+        for begin in range(0, len(order), size):
+            if steps == 0:
+                return
+            steps -= 1
+            yield order[begin : begin + size]
+
+
+def _steps(recipe: Recipe, rows: int) -> int:
+    """Returns the optimiser steps of a training on so many rows."""
+    steps = recipe.epochs * -(-rows // (recipe.batch_size * recipe.gradient_accumulation))
+    return min(steps, recipe.max_steps or steps)
