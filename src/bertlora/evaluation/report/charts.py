@@ -1,0 +1,130 @@
+"""Small charts as inline SVG. Each is one picture to a screen reader, with a title and a description.
+
+Series differ by dash and marker as well as by colour.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from bertlora.evaluation.report.plot import (
+    BOTTOM,
+    HEIGHT,
+    LETTER,
+    WIDTH,
+    Axis,
+    Plot,
+    Series,
+    percent,
+    picture,
+    plain,
+    round_ticks,
+    share_of,
+    share_ticks,
+    tag,
+)
+
+TALL = 276.0
+LABEL = 40  # letters
+
+
+def line_chart(
+    name: str,
+    title: str,
+    description: str,
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    mark: tuple[float, str] | None = None,
+    height: float = HEIGHT,
+) -> Markup:
+    """Returns lines over two axes, and an upright mark with a word."""
+    plot = Plot(x, y, height)
+    if mark:
+        plot.mark(*mark)
+    for one in reversed(series):
+        plot.draw(one)
+    return plot.picture(name, title, description)
+
+
+def histogram(
+    name: str,
+    title: str,
+    description: str,
+    bins: Sequence[tuple[float, float, int]],
+    x: Axis,
+    mark: tuple[float, str] | None,
+) -> Markup:
+    """Returns bars over bins (low, high, count); those beyond the mark are pale."""
+    plot = Plot(x, Axis("texts", round_ticks(0, max(count for *_, count in bins), 4), plain))
+    for low, high, count in bins:
+        left, right, top = plot.across(low), plot.across(high), plot.down(count)
+        height = plot.height - BOTTOM - top
+        style = "bar beyond" if mark and low >= mark[0] else "bar"
+        width = max(right - left - 1.0, 0.8)
+        plot.add(tag("rect", x=left + 0.5, y=top, width=width, height=height, class_=style))
+    if mark:
+        plot.mark(*mark)
+    return plot.picture(name, title, description)
+
+
+def reliability(
+    name: str, title: str, description: str, series: Sequence[Series], bins: Sequence[Mapping[str, Any]], low: float
+) -> Markup:
+    """Returns accuracy over confidence, with the line on which the two agree.
+
+    Args:
+        name: see `picture`.
+        title: see `picture`.
+        description: see `picture`.
+        series: points (confidence, accuracy); the first stands out.
+        bins: those of the first series, as `Bin` has them: each gets the interval of its accuracy as a whisker, and its
+            share of the rows as a bar at the foot.
+        low: where the axes start: no confidence can be below 1/K.
+    """
+    ticks = [tick for tick in round_ticks(low, 1.0) if tick >= low - 1e-9]
+    right = Axis("right", [0, 0.25, 0.5, 0.75, 1.0], percent)
+    plot = Plot(Axis("confidence", ticks, percent, (low, 1.0)), right, TALL)
+    foot, rows = plot.height - BOTTOM, sum(one["count"] for one in bins)
+    for one in bins:
+        left, height = plot.across(one["low"]), 50.0 * one["count"] / rows
+        width = plot.across(one["high"]) - left - 1
+        plot.add(tag("rect", x=left + 0.5, y=foot - height, width=width, height=height, class_="foot"))
+        (x, y1), (_, y2) = (plot.place(one["confidence"], end) for end in one["accuracy_ci95"])
+        plot.add(tag("line", x1=x, x2=x, y1=y1, y2=y2, class_="whisker"))
+    (x1, y1), (x2, y2) = plot.place(low, low), plot.place(1, 1)
+    plot.add(tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="ideal"))
+    for one_series in reversed(series):
+        plot.draw(one_series)
+    return plot.picture(name, title, description)
+
+
+def intervals(
+    name: str, title: str, description: str, rows: Sequence[tuple[str, float, float, float]], strong: int
+) -> Markup:
+    """Returns a dot with its interval for each row (label, value, low, high), fractions; row `strong` stands out."""
+    row = 44.0
+    values = [value for _, *parts in rows for value in parts]
+    ticks = share_ticks(min(values), max(values))
+    bottom = row * len(rows) + 6
+    inner = 10.0, WIDTH - 18.0
+
+    def across(value: float) -> float:
+        return inner[0] + share_of(value, (ticks[0], ticks[-1])) * (inner[1] - inner[0])
+
+    shapes = [tag("line", x1=across(t), x2=across(t), y1=6.0, y2=bottom, class_="grid") for t in ticks]
+    shapes += [tag("text", percent(t), x=across(t), y=bottom + 17, text_anchor="middle") for t in ticks]
+    for i, (label, value, low, high) in enumerate(rows):
+        y = row * i + 34.0
+        style = 0 if i == strong else 1
+        short = label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
+        said = f"{short}, {100 * value:.1f} %"
+        # Text is set from the side on which the dot leaves room.
+        start = across(low) if across(low) + LETTER * len(said) < inner[1] else inner[1] - LETTER * len(said)
+        shapes.append(tag("text", said, x=max(start, 2.0), y=y - 12, class_="strong" if style == 0 else "label"))
+        shapes.append(tag("line", x1=across(low), x2=across(high), y1=y, y2=y, class_=f"interval s{style}"))
+        for end in (low, high):
+            shapes.append(tag("line", x1=across(end), x2=across(end), y1=y - 4, y2=y + 4, class_=f"interval s{style}"))
+        shapes.append(tag("circle", cx=across(value), cy=y, r=5.2, class_=f"dot full s{style}"))
+    return picture(name, title, description, shapes, bottom + 26)

@@ -1,0 +1,145 @@
+"""Several runs on the same rows, side by side: the facts of their page, and its charts and tables.
+
+Letters: M runs, N rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bertlora.evaluation.report import tables
+from bertlora.evaluation.report.page import fill
+from bertlora.evaluation.report.pictures import Picture, accuracy_picture, curves_picture
+from bertlora.evaluation.report.plot import Axis, Series, percent, plain, round_ticks, share_ticks
+from bertlora.evaluation.report.run_facts import origin_facts, recipe_facts, training_facts
+from bertlora.evaluation.side_by_side import side_by_side
+from bertlora.evaluation.verdict import Judged
+from bertlora.run import Run
+
+Table = dict[str, Any]
+
+SECTIONS = {
+    "verdict": "Verdict",
+    "training": "Training",
+    "classes": "Per class",
+    "recipe": "Recipes",
+    "origin": "Origin",
+}
+NOTES = {
+    "verdict": "The LoRA adapter of each run, on the same rows.",
+    "training": "Each run's own validation rows, at each evaluation.",
+    "classes": "F1 of each class.",
+    "recipe": "The keys whose values differ.",
+}
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Returns the folders' own names where they tell the runs apart, else the paths."""
+    names = [Path(path).resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)
+
+
+def comparison_facts(runs: Mapping[str, Run], judged: Mapping[str, Judged], where: str) -> Table:
+    """Returns all that the page on several runs says.
+
+    Args:
+        runs: the runs by name, two or more.
+        judged: what each makes of the same rows in the same order, by the same names.
+        where: what these rows are.
+    """
+    found = side_by_side(judged)
+    return {
+        "names": list(runs),
+        "n": found["n"],
+        "where": where,
+        "classifiers": [{"name": name, **figures} for name, figures in found["runs"].items()],
+        "pairs": found["pairs"],
+        "strangers": len({run.manifest.data.get("fingerprint", "") for run in runs.values()}) > 1,
+        "training": {name: training_facts(run.metrics()) for name, run in runs.items()},
+        "recipe": _differing({name: recipe_facts(run) for name, run in runs.items()}),
+        "origins": {name: origin_facts(run) for name, run in runs.items()},
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def render_comparison(facts: Table) -> str:
+    """Returns the page on several runs as HTML. Every text in the facts is escaped."""
+    curves = {name: part for name, part in facts["training"].items() if part}
+    judged = {name: part for name, part in curves.items() if part["judged"]}
+    names = facts["names"]
+    view = {
+        **facts,
+        "pairs": [tables.split_sentence(pair["verdict"]) | {"holm": _holm(pair, facts)} for pair in facts["pairs"]],
+        "more": tables.more_figures(facts["classifiers"]),
+        "classes": _classes(facts["classifiers"]),
+        "recipe": facts["recipe"]
+        and [[r["key"], *(tables.opening(value, 100) for value in r["values"]), r["help"]] for r in facts["recipe"]],
+        "origins": _origins(facts["origins"]),
+    }
+    pictures = {
+        "accuracy": accuracy_picture(facts),
+        "losses": _losses(judged, names) if judged else None,
+        "progress": _progress(judged, names) if judged else None,
+    }
+    return fill("comparison.html", f"{' and '.join(names)}: compared", SECTIONS, NOTES, facts=view, pictures=pictures)
+
+
+def _differing(recipes: Mapping[str, list[Table] | None]) -> list[Table] | None:
+    """Returns the keys whose values differ, None where a run has no recipe."""
+    known = [recipe for recipe in recipes.values() if recipe is not None]
+    if len(known) < len(recipes):
+        return None
+    rows = [
+        {"key": o[0]["key"], "values": [r["value"] for r in o], "help": o[0]["help"]} for o in zip(*known, strict=True)
+    ]
+    return [row for row in rows if len(set(row["values"])) > 1]
+
+
+def _holm(pair: Table, facts: Table) -> str:
+    count = len(facts["pairs"])
+    return f"With {count} pairs tested, p = {pair['mcnemar_p_holm']:.2g} (Holm)." if count > 1 else ""
+
+
+def _classes(classifiers: Sequence[Table]) -> Table:
+    """Returns F1 of each class, a column a run; runs may name the classes in another order."""
+    first = classifiers[0]["per_class"]
+    rows = [
+        [label, *(f"{c['per_class'][label]['f1']:.3f}" for c in classifiers), f"{line['support']:,}"]
+        for label, line in first.items()
+    ]
+    return {"columns": ["class", *(c["name"] for c in classifiers), "support"], "rows": rows}
+
+
+def _origins(origins: Mapping[str, Table]) -> Table:
+    """Returns what each run was made from, a column a run."""
+    views = [dict(tables.origin_view(part)) for part in origins.values()]
+    names = [name for name in views[0] if name != "Report written"]
+    return {"columns": ["", *origins], "rows": [[name, *(view.get(name, "") for view in views)] for name in names]}
+
+
+def _losses(parts: Mapping[str, Table], names: Sequence[str]) -> Picture:
+    return _overlaid("losses", "Validation loss", "loss (nats)", "validation_loss", parts, names)
+
+
+def _progress(parts: Mapping[str, Table], names: Sequence[str]) -> Picture:
+    return _overlaid("progress", "Validation accuracy", "accuracy", "accuracy", parts, names)
+
+
+def _overlaid(name: str, title: str, axis: str, key: str, parts: Mapping[str, Table], names: Sequence[str]) -> Picture:
+    """Returns one figure of several trainings over their epochs."""
+    series = [
+        Series(run, [(line["epoch"], line[key]) for line in part["epochs"]], list(names).index(run))
+        for run, part in parts.items()
+    ]
+    values = [y for one in series for _, y in one.points]
+    form = percent if key == "accuracy" else plain
+    ticks = share_ticks(min(values), max(values)) if key == "accuracy" else round_ticks(0, max(values))
+    written = "{:.2%}".format if key == "accuracy" else "{:.4f}".format
+    epochs = sorted({x for one in series for x, _ in one.points})
+    rows = [
+        [f"{x:g}", *(written(dict(one.points)[x]) if x in dict(one.points) else "" for one in series)] for x in epochs
+    ]
+    said = "; ".join(f"{one.name} from {written(one.points[0][1])} to {written(one.points[-1][1])}" for one in series)
+    columns = ["epoch", *(one.name for one in series)]
+    return curves_picture(name, title, said, series, Axis(axis, ticks, form), columns, rows)

@@ -1,0 +1,204 @@
+"""From facts to charts, each with the table of its numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from bertlora.evaluation.report.charts import TALL, histogram, intervals, line_chart, reliability
+from bertlora.evaluation.report.plot import Axis, Series, percent, plain, round_ticks, sample, share_ticks
+from bertlora.evaluation.report.tables import in_percent, interval
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart, what it shows in words, the key of its lines, and its numbers.
+
+    Attributes:
+        name: names its parts in the page.
+        title: its caption.
+        svg: the chart.
+        key: (sample of the line, name), where there is more than one line.
+        columns, rows: its numbers, as texts; the first column heads the row.
+    """
+
+    name: str
+    title: str
+    svg: Markup
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    key: Sequence[tuple[Markup, str]] = field(default_factory=list)
+
+
+def pictures_of(facts: Table) -> dict[str, Picture | None]:
+    """Returns the charts of a report by name, None where there are no facts for it."""
+    makers = {
+        "accuracy": (accuracy_picture, facts["verdict"]),
+        "losses": (losses_picture, facts["training"]),
+        "progress": (progress_picture, facts["training"]),
+        "reliability": (reliability_picture, facts["calibration"]),
+        "risk": (risk_picture, facts["risk_coverage"]),
+        "lengths": (lengths_picture, facts["lengths"]),
+    }
+    return {name: None if part is None else make(part) for name, (make, part) in makers.items()}
+
+
+def accuracy_picture(part: Table) -> Picture:
+    """Returns accuracy with its interval, a classifier a line; the last of the most accurate stands out."""
+    rows = [(c["name"], c["accuracy"], *c["accuracy_ci95"]) for c in part["classifiers"]]
+    title = f"Accuracy and its 95 % interval, {part['n']:,} rows"
+    said = "; ".join(
+        f"{name} {in_percent(value)}, from {in_percent(low)} to {in_percent(high)}" for name, value, low, high in rows
+    )
+    best = max(range(len(rows)), key=lambda i: (rows[i][1], i))
+    columns = ["", "accuracy", "95 % interval", "macro F1", "loss", "calibration error"]
+    table = [
+        [
+            c["name"],
+            in_percent(c["accuracy"]),
+            interval(c["accuracy_ci95"]),
+            f"{c['macro_f1']:.3f}",
+            f"{c['loss']:.3f}",
+            f"{c['ece']:.3f}",
+        ]
+        for c in part["classifiers"]
+    ]
+    return Picture("accuracy", title, intervals("accuracy", title, said + ".", rows, best), columns, table)
+
+
+def losses_picture(part: Table) -> Picture:
+    """Returns training and validation loss at each evaluation."""
+    lines = part["epochs"]
+    series = [Series("validation loss", _points_of(lines, "validation_loss"), 0)] if part["judged"] else []
+    series.append(Series("training loss", _points_of(lines, "train_loss"), len(series)))
+    values = [y for one in series for _, y in one.points]
+    y = Axis("loss (nats)", round_ticks(0, max(values)), plain)
+    columns = ["epoch", *(one.name for one in reversed(series))]
+    keys = ["train_loss", "validation_loss"][: len(series)]
+    rows = [[_epoch(line, part), *(_number(line[key]) for key in keys)] for line in lines]
+    said = "; ".join(f"{one.name} from {one.points[0][1]:.3f} to {one.points[-1][1]:.3f}" for one in series)
+    return curves_picture("losses", "Loss at each evaluation", said, series, y, columns, rows, part["best_epoch"])
+
+
+def progress_picture(part: Table) -> Picture | None:
+    """Returns validation accuracy at each evaluation, None without validation rows."""
+    if not part["judged"]:
+        return None
+    points = _points_of(part["epochs"], "accuracy")
+    values = [y for _, y in points]
+    y = Axis("accuracy", share_ticks(min(values), max(values)), percent)
+    rows = [[_epoch(line, part), f"{100 * line['accuracy']:.2f} %"] for line in part["epochs"]]
+    first, last, top = (in_percent(value) for value in (values[0], values[-1], max(values)))
+    said = f"validation accuracy from {first} to {last}, at best {top}"
+    title = "Validation accuracy at each evaluation"
+    series = [Series("accuracy", points)]
+    return curves_picture("progress", title, said, series, y, ["epoch", "accuracy"], rows, part["best_epoch"])
+
+
+def reliability_picture(part: Table) -> Picture:
+    """Returns how often LoRA is right at each confidence, before and after temperature scaling."""
+    raw, scaled = part["before"], part["after"]
+    title = "Reliability"
+    series = [Series("as trained", _reliable(raw), 0 if scaled is None else 1)]
+    said = f"Calibration error {raw['ece']:.3f} as trained"
+    if scaled is not None:
+        series.insert(0, Series(f"at temperature {part['temperature']:.2f}", _reliable(scaled), 0))
+        said += f", {scaled['ece']:.3f} at temperature {part['temperature']:.2f}"
+    shown = raw if scaled is None else scaled
+    low = min(1 / part["classes"], shown["bins"][0]["low"])
+    svg = reliability("reliability", title, said + ".", series, shown["bins"], low)
+    columns = ["outputs", "confidence", "mean confidence", "right", "95 % interval", "rows"]
+    rows = [
+        [
+            name,
+            f"{100 * b['low']:.0f} to {100 * b['high']:.0f} %",
+            in_percent(b["confidence"]),
+            in_percent(b["accuracy"]),
+            interval(b["accuracy_ci95"]),
+            f"{b['count']:,}",
+        ]
+        for name, curve in (("as trained", raw), ("with temperature", scaled))
+        if curve is not None
+        for b in curve["bins"]
+    ]
+    return Picture("reliability", title, svg, columns, rows, _key(series))
+
+
+def risk_picture(part: Table) -> Picture:
+    """Returns the share of wrong answers, when only the surest texts are answered."""
+    points = [(p["coverage"], p["risk"]) for p in part["curve"]]
+    title = "Risk and coverage"
+    top = max(max(y for _, y in points), 0.01)
+    x, y = Axis("texts answered", [0, 0.2, 0.4, 0.6, 0.8, 1], percent), Axis("wrong", round_ticks(0, top, 4), percent)
+    said = "; ".join(
+        f"{percent(p['coverage'])} answered, {in_percent(p['risk'])} of them wrong" for p in part["points"]
+    )
+    svg = line_chart("risk", title, said + ".", [Series("LoRA", points)], x, y, height=TALL)
+    columns = ["texts answered", "wrong among them", "confidence needed"]
+    rows = [[percent(p["coverage"]), in_percent(p["risk"]), f"{p['confidence']:.3f}"] for p in part["points"]]
+    return Picture("risk", title, svg, columns, rows)
+
+
+def lengths_picture(part: Table) -> Picture:
+    """Returns the histogram of lengths, with the place from which texts are too long."""
+    bins = [(low, high, count) for low, high, count in part["bins"]]
+    title = f"Length of the texts in tokens, {part['where']}"
+    shown = part["room"] + 1 < bins[-1][1]
+    mark = (float(part["room"] + 1), f"over {part['room']:,}") if shown else None
+    said = f"Median {part['median']:,.0f} tokens, longest {part['longest']:,}; "
+    said += f"{in_percent(part['over_share'])} are over {part['room']:,}."
+    x = Axis("tokens", round_ticks(0, bins[-1][1]), plain)
+    svg = histogram("lengths", title, said, bins, x, mark)
+    rows = [[f"{low:,} to {high - 1:,}", f"{count:,}"] for low, high, count in bins]
+    if part["longer"]:
+        rows.append([f"{bins[-1][1]:,} or more", f"{part['longer']:,}"])
+    return Picture("lengths", title, svg, ["tokens", "texts"], rows)
+
+
+def curves_picture(
+    name: str,
+    title: str,
+    said: str,
+    series: Sequence[Series],
+    y: Axis,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    best: float | None = None,
+) -> Picture:
+    """Returns lines over epochs, with the best epoch marked."""
+    said = said[0].upper() + said[1:] + ("." if best is None else f"; epoch {best:g} was kept.")
+    mark = None if best is None else (best, f"kept: epoch {best:g}")
+    svg = line_chart(name, title, said, series, epoch_axis([x for one in series for x, _ in one.points]), y, mark)
+    return Picture(name, title, svg, columns, rows, _key(series))
+
+
+def epoch_axis(epochs: Sequence[float]) -> Axis:
+    """Returns the axis of epochs, with whole ticks."""
+    first, last = min(epochs), max(epochs)
+    step = max(1, round((last - first) / 6))
+    ticks = [float(tick) for tick in range(int(first), int(last) + 1, step) if tick >= first] or [first]
+    return Axis("epoch", ticks, plain, (first, last) if last > first else (first - 0.5, first + 0.5))
+
+
+def _epoch(line: Table, part: Table) -> str:
+    """Returns the epoch of an evaluation as its row is headed."""
+    return f"{line['epoch']:g}" + (", kept" if line["epoch"] == part["best_epoch"] else "")
+
+
+def _key(series: Sequence[Series]) -> list[tuple[Markup, str]]:
+    return [(sample(one.style), one.name) for one in series] if len(series) > 1 else []
+
+
+def _points_of(lines: Sequence[Table], key: str) -> list[tuple[float, float]]:
+    return [(line["epoch"], line[key]) for line in lines if line.get(key) is not None]
+
+
+def _reliable(curve: Table) -> list[tuple[float, float]]:
+    return [(b["confidence"], b["accuracy"]) for b in curve["bins"]]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
