@@ -124,7 +124,7 @@ SOURCES = {
 }
 
 USAGE = {
-    "unknown verb": Case("trian", "verb 'trian' is unknown; expected one of cache, prepare, demo,"),
+    "unknown verb": Case("trian", "verb 'trian' is unknown; expected one of cache, prepare, audit, demo,"),
     "suggested verb": Case("evalute", "did you mean 'evaluate'?"),
     "unknown flag": Case(
         "plan --rnak 4", "argument '--rnak' is unknown; see 'bertlora plan --help'; did you mean '--rank'?"
@@ -136,7 +136,7 @@ USAGE = {
     "flag without a value": Case("plan --rank", "--rank: expected one argument"),
     "missing argument": Case("prepare r.csv", "required: --out; see 'bertlora prepare --help'"),
     "no DATA": Case("train --out o MODEL", "DATA is missing, and the recipe names none"),
-    "unknown recipe": Case("plan --recipe imdb", "recipe 'imdb' is not one of default, imdb-bert-cased"),
+    "unknown recipe": Case("plan --recipe imdb", "recipe 'imdb' is not one of default, audit, imdb-bert-cased"),
     "unknown recipe to print": Case("recipes sst2-brt", "did you mean 'sst2-bert'?"),
     "recipe that is no TOML": Case("plan --recipe r.csv", "r.csv: not a TOML file"),
     "recipe that is a folder": Case("plan --recipe d", "recipe 'd' is not one of default", {"d": None}),

@@ -28,6 +28,7 @@ Capsys = pytest.CaptureFixture[str]
 VERB_NAMES = ("demo", "cache", "prepare", "plan", "train", "evaluate", "predict", "recipes", "env", "export")
 TEXTS = ["a joy from start to finish", "dull, lifeless, and far too long for what it is", "i loved it"]
 FIGURES = {"accuracy", "accuracy_ci95", "macro_f1", "loss", "ece", "per_class", "confusion"}
+FIGURES |= {"balanced_accuracy", "weighted_f1", "matthews", "roc_auc", "average_precision", "brier"}
 NOT_THE_CLOCK = ("seconds", "examples_per_s", "tokens_per_s", "peak_rss_mib", "run")
 
 
@@ -197,7 +198,10 @@ def test_train_from_a_prepared_folder(tmp_path: Path, reviews: Path, model: tupl
     found = good(capsys, "train", tmp_path / "data", "--out", run, *model, "--epochs", 2, "--samples", "i loved it")
     assert re.search(rf"^{run}: trained in .*; validation accuracy \d+\.\d\d %", found.out, re.MULTILINE)
     assert "i loved it" in found.out
-    assert re.fullmatch(r"(epoch [12]/2  train loss .*  validation loss .*  accuracy .* %.*texts/s.*\n){2}", found.err)
+    assert re.fullmatch(
+        r"(epoch [12]/2  train loss .*  validation loss .*  accuracy .* %.*texts/s.*\n){2}",
+        found.err,
+    )
     there = {path.name for path in run.iterdir()}
     assert {"recipe.toml", "adapter", "history.jsonl", "metrics.json", "run.json"} <= there
     assert not {"checkpoint", "data"} & there
@@ -419,7 +423,7 @@ def test_predict_with_the_base(trained: Path, capsys: Capsys) -> None:
 def test_predict_reads_files_of_any_length_in_order(
     trained: Path, tmp_path: Path, suffix: str, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bertlora.cli.using.CHUNK_TEXTS", 256)
+    monkeypatch.setattr("bertlora.cli.predicting.CHUNK_TEXTS", 256)
     texts = [f"{TEXTS[i % 3]}, number {i} {'and on ' * (i % 7)}".strip() for i in range(600)]
     path, table = tmp_path / f"texts.{suffix}", pd.DataFrame({"review": texts})
     if suffix in ("txt", "log"):

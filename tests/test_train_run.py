@@ -16,7 +16,7 @@ from small_training import small_recipe, without_timings
 import bertlora.pipeline
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.errors import HealthError, OutputError, RecipeError, RunError
-from bertlora.evaluation.verdict import evaluate_run
+from bertlora.evaluation.verdict import figures, judge_rows
 from bertlora.files import size_of
 from bertlora.pipeline import check_run_folder, split_examples, train_run
 from bertlora.recipe import Recipe
@@ -91,7 +91,7 @@ def test_samples_are_predicted_before_and_after(tiny: Tiny, data: Prepared, tmp_
 def test_the_run_gives_the_accuracy_that_training_saw(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:
     metrics = train_run(data, brisk_recipe(tiny), tmp_path / "run")
     run = Run.load(tmp_path / "run")
-    result = evaluate_run(run, split_examples(run.adapted.reader, data, "validation"))
+    result = figures(judge_rows(run, split_examples(run.adapted.reader, data, "validation")))
     assert result["lora"]["accuracy"] == metrics["validation"]["accuracy"]
     assert result["lora"]["loss"] == pytest.approx(metrics["validation"]["loss"], abs=1e-5)
     assert result["probe"] is not None
@@ -101,7 +101,7 @@ def test_a_run_without_validation(tiny: Tiny, reviews: Path, tmp_path: Path) -> 
     data = prepare([str(reviews)], tmp_path / "data", split="80/0/20")
     metrics = train_run(data, brisk_recipe(tiny), tmp_path / "run")
     assert metrics["validation"] == {"accuracy": None, "loss": None, "epoch": 2.0}
-    assert "no validation texts" in (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert "No validation texts" in (tmp_path / "run" / "adapter" / "README.md").read_text()
 
 
 def test_shown_labels_take_the_place_of_the_datas(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from bertlora.errors import DataError, OutputError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
-from bertlora.pipeline import shown_labels, training_metrics
+from bertlora.pipeline import calibrated, shown_labels, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run import MANIFEST, Run, save_run
 from bertlora.training.events import Examples
@@ -31,6 +31,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         adapted_: the trained model.
         recipe_: the recipe as it was resolved.
         history_: the evaluations.
+        calibration_: the temperature of its probabilities, fitted on `validation`; None without that.
 
     Example:
         >>> classifier = LoraClassifier(model="minilm", rank=8).fit(texts, labels)  # doctest: +SKIP
@@ -56,7 +57,8 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         Args:
             X: (N,) texts, or (N, 2) pairs of texts: a list, an array or a pandas column.
             y: (N,) labels of any kind.
-            validation: texts and labels that choose the best adapter; without them the last one is kept.
+            validation: texts and labels that choose the best adapter and its temperature; without them the last
+                adapter is kept as it is.
 
         Raises:
             DataError: no texts, or a single class.
@@ -75,6 +77,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         for _ in training.run():
             pass
         self.history_ = training.progress.history
+        self.calibration_ = calibrated(self.adapted_, training)
         self._metrics = training_metrics(training)
         return self
 
@@ -84,7 +87,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Returns probabilities, (N, K) float64, columns as `classes_`."""
+        """Returns probabilities, (N, K) float64, columns as `classes_`, calibrated where `fit` was given validation."""
         check_is_fitted(self, "adapted_")
         return self.adapted_.probabilities(*_columns(X))
 
@@ -111,6 +114,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 pairs=self.pairs_,
                 label_kind=self.classes_.dtype.kind,
                 source_labels=[str(c) for c in self.classes_],
+                calibration=self.calibration_,
             )
 
     @classmethod
@@ -126,6 +130,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.recipe_ = Recipe.named(self.recipe)
         self.adapted_, self.pairs_ = run.adapted, run.manifest.pairs
         self.classes_ = typed_labels(run.manifest.source_labels, run.manifest.label_kind)
+        self.calibration_ = run.calibration
         self._metrics = run.metrics()
         self.history_ = self._metrics.get("epochs", [])
         return self

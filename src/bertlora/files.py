@@ -27,6 +27,18 @@ def check_vacant(folder: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> 
         raise OutputError(f"{folder}: cannot be made, {parent} is not a folder that may be written to")
 
 
+def check_vacant_file(file: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Raises OutputError when `file` cannot be written, is one of `inputs`, or is there and may not be replaced."""
+    if file.is_dir():
+        raise OutputError(f"{file}: is a folder, expected a file to write; name a file in it")
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise OutputError(f"{file}: cannot be written, {file.parent} is not a folder that may be written to")
+    if file.exists() and any(path.exists() and path.samefile(file) for path in inputs):
+        raise OutputError(f"{file}: is the input; name another output file")
+    if file.exists() and not overwrite:
+        raise OutputError(f"{file}: is there already; name another file, or give --overwrite to replace it")
+
+
 @contextmanager
 def whole_folder(folder: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """Yields a folder beside `folder` to fill; it takes the name `folder` when the block ends well, and goes when not.

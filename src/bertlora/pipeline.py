@@ -1,21 +1,28 @@
 """The whole story, from prepared data to a run folder: read, train, probe, save."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bertlora.data.framing import Inputs
 from bertlora.data.prepared import Prepared, source_paths
 from bertlora.data.token_files import kept_tokens, tokenizer_key
-from bertlora.data.tokens import Inputs, TokenTable, token_chunks
-from bertlora.errors import OutputError, RecipeError, RunError
-from bertlora.evaluation.probe import fit_probe
+from bertlora.data.tokens import TokenTable, token_chunks
+from bertlora.errors import InputError, OutputError, RecipeError, RunError
+from bertlora.evaluation.advice import Evidence, advise
+from bertlora.evaluation.calibration import calibrate
+from bertlora.evaluation.metrics import judge
+from bertlora.evaluation.probe import fit_probe, frozen_features, learning_curve
+from bertlora.evaluation.report import report_training
+from bertlora.evaluation.seeds import summarise
 from bertlora.files import check_vacant, write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.predict import Reader
 from bertlora.recipe import Recipe
-from bertlora.run import MANIFEST, save_run, write_history
+from bertlora.run import MANIFEST, Calibration, Run, save_run, write_history
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Examples, Step
 from bertlora.training.loop import Training
@@ -64,30 +71,106 @@ def train_run(
                 if main:
                     write_history(out, training.progress.history)
     metrics = {"run": str(out), **training_metrics(training)}
+    calibration = calibrated(adapted, training)
     metrics["samples"] = _sample_lines(labels, samples, before, adapted.probabilities(samples))
     if main:
-        save_run(
-            out,
-            adapted,
-            recipe,
-            metrics,
-            source_labels=list(data.labels),
-            pairs=data.has_pairs,
-            data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
-            probe=fit_probe(adapted, train, recipe.seed, training.precision),
-        )
-        drop_checkpoint(out)
+        _finish(training, adapted, data, out, metrics, calibration)
     training.accelerator.wait_for_everyone()
     return metrics
 
 
-def check_run_folder(out: Path, resume: bool, overwrite: bool, inputs: Sequence[str] = ()) -> None:
+def _finish(
+    training: Training,
+    adapted: Adapted,
+    data: Prepared,
+    out: Path,
+    metrics: dict[str, Any],
+    calibration: Calibration | None,
+) -> None:
+    """Adds the advice to `metrics`, and writes the run folder with all that goes beside the adapter."""
+    recipe, validation = training.recipe, training.validation
+    frozen = frozen_features(adapted, training.train, recipe.seed, training.precision)
+    metrics["advice"] = advise(
+        Evidence(
+            recipe,
+            adapted.labels,
+            metrics["epochs"],
+            training.train.inputs,
+            validation.labels,
+            training.best_scores / adapted.temperature,
+            learning_curve(frozen, recipe.seed),
+        )
+    )
+    probe = fit_probe(frozen)
+    manifest = save_run(
+        out,
+        adapted,
+        recipe,
+        metrics,
+        source_labels=list(data.labels),
+        pairs=data.has_pairs,
+        data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
+        probe=probe,
+        calibration=calibration,
+    )
+    drop_checkpoint(out)
+    report_training(Run(out, manifest, adapted, probe, calibration), data, training.train.inputs)
+
+
+def train_seeds(
+    data: Prepared, recipe: Recipe, out: Path, count: int, *, resume: bool = False, on_event: Listener = lambda _: None
+) -> dict[str, Any]:
+    """Trains a recipe under `count` seeds: its own in `out`, the next ones in `out/seeds`, a run folder each.
+
+    What is in `out` was chosen by no result; the other runs tell how far it depends on luck.
+
+    Args:
+        data: the prepared data.
+        recipe: how; its seed is the first.
+        out: the run folder.
+        count: how many seeds.
+        resume: leave finished runs as they are, and go on with the one that is not.
+        on_event: called with each step and each evaluation.
+
+    Returns:
+        The metrics of the first, and where there are several, in `seeds`, how all of them do on the test split (the
+        validation split where there is none): `values`, `split`, and what `SeedSummary.figures` gives.
+
+    Raises:
+        BertloraError: as `train_run`; or there are no rows to judge by.
+    """
+    split = next((name for name in ("test", "validation") if data.rows.get(name)), "")
+    if count > 1 and not split:
+        raise InputError(f"--seeds {count}: the data has neither test nor validation rows to judge by; split some off")
+    folders = {seed: out / "seeds" / str(seed) for seed in range(recipe.seed, recipe.seed + count)}
+    folders[recipe.seed] = out
+    for seed, folder in folders.items():
+        if not (folder / MANIFEST).is_file():
+            train_run(data, recipe.replace(seed=seed), folder, resume=resume, on_event=on_event)
+    metrics = Run.load(out).metrics()
+    if count > 1:
+        accuracies = [_accuracy(Run.load(folder), data, split) for folder in folders.values()]
+        metrics["seeds"] = {"values": list(folders), "split": split, **summarise(accuracies).figures()}
+        write_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def _accuracy(run: Run, data: Prepared, split: str) -> float:
+    """Returns a run's accuracy on a split, in the precision that it was trained in."""
+    rows = split_examples(run.adapted.reader, data, split)
+    scores = run.adapted.logits(rows.inputs, precision=run.metrics()["train"]["precision"])
+    return float(np.mean(scores.argmax(axis=1) == rows.labels))
+
+
+def check_run_folder(
+    out: Path, resume: bool, overwrite: bool, inputs: Sequence[str] = (), several: bool = False
+) -> None:
     """Raises RunError or OutputError when `out` cannot take a run: it holds one, something else, or the run's data.
 
-    `inputs` are sources as `prepare` takes them.
+    `inputs` are sources as `prepare` takes them; of `several` seeds, one may be finished when the others are resumed.
     """
     finished, begun = (out / MANIFEST).is_file(), (out / "recipe.toml").is_file()
-    if resume and finished:
+    if resume and finished and not several:
         raise RunError(f"{out}: the run is finished, there is nothing to resume; name another folder for a new one")
     if resume and not begun:
         raise RunError(f"{out}: holds no run to resume; leave out --resume")
@@ -122,11 +205,22 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
     return Examples(Inputs(reader.framing, tokens("text"), second), data.label_ids(split))
 
 
+def calibrated(adapted: Adapted, training: Training) -> Calibration | None:
+    """Fits the temperature of a trained adapter to its validation rows; None, and no change, where there are none."""
+    calibration = calibrate(training.best_scores, training.validation.labels)
+    adapted.temperature = 1.0 if calibration is None else calibration.temperature
+    return calibration
+
+
 def training_metrics(training: Training) -> dict[str, Any]:
     """Returns the figures of a finished training; `validation` is the evaluation whose adapter is kept."""
     history = training.progress.history
     best = max((e for e in history if e["best"]), key=lambda e: e["step"])
     validation = {"accuracy": best["accuracy"], "loss": best["validation_loss"], "epoch": best["epoch"]}
+    if len(given := training.validation.labels):
+        classes = [str(k) for k in range(training.best_scores.shape[1])]
+        figures = judge(training.best_scores, given, classes)
+        validation |= {key: figures[key] for key in ("accuracy_ci95", "macro_f1", "matthews", "roc_auc")}
     return {"train": training.summary(), "validation": validation, "epochs": history}
 
 

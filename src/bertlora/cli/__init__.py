@@ -29,7 +29,7 @@ FILE_FAULTS = (
 )
 
 # Each registers its verbs, which stand in the help page in this order.
-for _room in ("preparing", "learning", "using", "about"):
+for _room in ("preparing", "auditing", "learning", "judging", "reporting", "predicting", "exporting", "about"):
     import_module(f"bertlora.cli.{_room}")
 
 

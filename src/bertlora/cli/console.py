@@ -25,16 +25,17 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
-    """Prints a table on stdout; columns whose cells are numbers are set right."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", stderr: bool = False) -> None:
+    """Prints a table on stdout, or stderr; columns whose cells are numbers are set right."""
     table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for i, name in enumerate(columns):
         numbers = all(isinstance(row[i], int | float) for row in rows)
         table.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    # Where stdout is no terminal, rich would cut at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False).print(table)
+    # Where it is no terminal, rich would cut at 80 columns.
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    Console(stderr=stderr, width=None if terminal else 120, highlight=False, markup=False).print(table)
 
 
 class TrainingDisplay:
@@ -68,6 +69,9 @@ class TrainingDisplay:
         if not isinstance(event, Step):
             self._bar.console.print(evaluation_line(event, self._epochs), highlight=False, markup=False, soft_wrap=True)
             return
+        if self._task is not None and event.step == 1:  # another seed
+            self._bar.remove_task(self._task)
+            self._task = None
         if self._task is None:
             self._task = self._bar.add_task("", total=event.steps, loss=event.loss, pace=event.examples_per_s)
         self._bar.update(self._task, completed=event.step, loss=event.loss, pace=event.examples_per_s)

@@ -98,15 +98,44 @@ def labelled_rows(args: Arguments, run: "Run") -> tuple["Examples", str]:
             return Examples(run.adapted.read(rows.texts, rows.pairs), rows.labels), _name(args, rows.name)
         data = Prepared.load(Path(args.data[0]))
     else:
-        folder = run.path / manifest.data.get("folder", "")
-        if not manifest.data or not is_prepared(folder):
-            raise DataError(f"{run.path}: the data it was trained on is not at hand; name labelled rows by --data")
-        data = Prepared.load(folder)
+        data = Prepared.load(own_data(run))
     _refuse_preparing(args)
     data.require(args.split)
     run.adapted.check_pairs(data.has_pairs)
     examples = split_examples(run.adapted.reader, data, args.split)
     return Examples(examples.inputs, _order(data.labels, run)[examples.labels]), _name(args, args.split)
+
+
+def own_data(run: "Run") -> Path:
+    """Returns the folder of the prepared data that a run was trained on.
+
+    Raises:
+        DataError: it has gone.
+    """
+    from bertlora.data.prepared import is_prepared
+
+    folder = run.path / run.manifest.data.get("folder", "")
+    if not run.manifest.data or not is_prepared(folder):
+        raise DataError(f"{run.path}: the data it was trained on is not at hand; name labelled rows by --data")
+    return folder
+
+
+def judged_folder(args: Arguments, run: "Run") -> Path | None:
+    """Returns the prepared folder that a run is judged by: that of `--data`, or its own; None where it is a source."""
+    from bertlora.data.prepared import is_prepared
+
+    if not args.data:
+        return own_data(run)
+    return Path(args.data[0]) if len(args.data) == 1 and is_prepared(args.data[0]) else None
+
+
+def usual_split(args: Arguments, run: "Run") -> str:
+    """Returns test, or validation where a prepared folder has that alone."""
+    from bertlora.data.prepared import Prepared
+
+    folder = judged_folder(args, run)
+    rows = {} if folder is None else Prepared.load(folder).rows
+    return "validation" if "validation" in rows and "test" not in rows else "test"
 
 
 def _name(args: Arguments, split: str) -> str:

@@ -1,10 +1,15 @@
 """The verbs that lead to a run: demo, plan, train."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertlora.cli.inputs import absolute_sources, add_data, columns, given_data
 from bertlora.cli.registry import OUT, OVERWRITE, Arguments, flag, flags, resolve_recipe, verb
+from bertlora.errors import InputError
+
+if TYPE_CHECKING:
+    from bertlora.data.prepared import Prepared
+    from bertlora.model.predict import Reader
 
 
 @verb(
@@ -16,10 +21,13 @@ from bertlora.cli.registry import OUT, OVERWRITE, Arguments, flag, flags, resolv
 def demo(args: Arguments) -> None:
     """Tells the whole story on the embedded reviews."""
     from bertlora.cli import console
-    from bertlora.cli.using import print_evaluation
+    from bertlora.cli.judging import print_evaluation
+    from bertlora.cli.preparing import print_checks
+    from bertlora.cli.reporting import judged_material
     from bertlora.data.prepared import prepare
     from bertlora.data.reviews import SAMPLE_TEXTS, embedded_specs
-    from bertlora.evaluation.verdict import evaluate_run
+    from bertlora.evaluation.report import write_report
+    from bertlora.evaluation.verdict import figures, judge_rows
     from bertlora.files import check_vacant, megabytes, set_aside, size_of
     from bertlora.pipeline import split_examples, train_run
     from bertlora.recipe import Recipe
@@ -34,20 +42,27 @@ def demo(args: Arguments) -> None:
         console.say(
             f"{sum(data.rows.values()):,} film reviews written for bertlora: {_rows(data.rows)}; model {recipe.model}"
         )
+        if data.checks:
+            print_checks(data.checks, stderr=True)
         with display.shown():
             metrics = train_run(data, recipe, out, on_event=display)
     run = Run.load(out)
-    result = evaluate_run(run, split_examples(run.adapted.reader, data, "test"))
+    test = split_examples(run.adapted.reader, data, "test")
+    judged = judge_rows(run, test)
+    result = figures(judged)
+    report = write_report(run, judged_material(run, judged, data.split("test"), test.inputs, "test split"))
     if args.json:
-        console.print_json(metrics | {"evaluation": result})
+        console.print_json(metrics | {"evaluation": result, "report": str(report)})
         return
     print_evaluation(result, "test split")
     _print_samples(metrics["samples"])
+    print_advice(metrics["advice"])
     adapter = (out / "adapter" / "adapter_model.safetensors").stat().st_size
     beside = megabytes(run.adapted.base.weight_bytes)
     print(f"The adapter: {out / 'adapter'}, {megabytes(adapter)} beside the base model's {beside}.")
     print(f"The whole run: {out}, {megabytes(size_of(out))}.")
     print(f'Next: bertlora predict {out} "A joy from start to finish."')
+    print(f"The report: {report}")
 
 
 @verb(
@@ -87,7 +102,14 @@ def plan(args: Arguments) -> None:
     "train",
     "trains an adapter and writes a run folder",
     "bertlora train data/reviews --recipe default --out runs/a --rank 16",
-    flags(add_data, OUT, columns, flag("--resume", "continue an interrupted run", action="store_true"), OVERWRITE),
+    flags(
+        add_data,
+        OUT,
+        columns,
+        flag("--seeds", "train under so many seeds, and tell how far they differ; default: 1", type=int, default=1),
+        flag("--resume", "continue an interrupted run", action="store_true"),
+        OVERWRITE,
+    ),
     recipe_flags=True,
 )
 def train(args: Arguments) -> None:
@@ -99,23 +121,27 @@ def train(args: Arguments) -> None:
 
     from bertlora.cli import console
     from bertlora.files import set_aside
-    from bertlora.pipeline import check_run_folder, train_run
+    from bertlora.pipeline import check_run_folder, train_seeds
 
     out = Path(args.out)
+    if args.seeds < 1:
+        raise InputError(f"--seeds: got {args.seeds}, expected a whole number (1 or more)")
     # Of several processes one alone prepares, writes and prints.
     processes = PartialState(cpu=not torch.cuda.is_available())
     main = processes.is_main_process
     if main:
-        check_run_folder(out, args.resume, args.overwrite, inputs=args.sources)
+        check_run_folder(out, args.resume, args.overwrite, inputs=args.sources, several=args.seeds > 1)
     recipe = _resumed_recipe(args, out) if args.resume else resolve_recipe(args)
     _check_before_reading(recipe)
     display = console.TrainingDisplay(recipe.epochs, quiet=not main)
     with set_aside(out, begun=out / "recipe.toml") if main and not args.resume else nullcontext():
         with processes.main_process_first():
             data = given_data(args, recipe, out / "data")
+        if main:
+            _show_checks(data, recipe)
         recipe = recipe.replace(data=absolute_sources(args.sources or recipe.data))
         with display.shown():
-            metrics = train_run(data, recipe, out, resume=args.resume, on_event=display)
+            metrics = train_seeds(data, recipe, out, args.seeds, resume=args.resume, on_event=display)
     if not main:
         return
     if args.json:
@@ -129,6 +155,9 @@ def train(args: Arguments) -> None:
         else f"; validation accuracy {100 * best['accuracy']:.2f} % (epoch {best['epoch']:g})"
     )
     print(f"{out}: trained in {console.duration(seconds)}{judged}")
+    if seeds := metrics.get("seeds"):
+        print(f"{seeds['split']} split, seeds {', '.join(map(str, seeds['values']))}: {seeds['verdict']}")
+    print_advice(metrics["advice"])
     if data.rows.get("test") or data.rows.get("validation"):
         print(f"Next: bertlora evaluate {out}{'' if data.rows.get('test') else ' --split validation'}")
 
@@ -138,15 +167,33 @@ def _check_before_reading(recipe: Any) -> None:
     from bertlora.model.adapted import check_length
     from bertlora.model.base import find_base
     from bertlora.model.plan import plan as plan_run
-    from bertlora.model.predict import Reader
     from bertlora.training.trackers import check_tracker
 
     check_tracker(recipe)
     base = find_base(recipe.model)
     check_length(recipe, base)
     base.check_weights()
-    Reader.of(base.tokenizer(), recipe.max_length, recipe.truncation)
+    _reader(recipe)
     plan_run(recipe, labels=2)
+
+
+def _show_checks(data: "Prepared", recipe: Any) -> None:
+    """Prints on stderr what is odd in the data, as the recipe reads them."""
+    from bertlora.cli.preparing import checks_as_read, print_checks
+
+    as_read = ("truncated", "unknown_tokens")
+    found = [check for check in data.checks if check["name"] not in as_read]
+    if found := found + checks_as_read(data, _reader(recipe)):
+        print_checks(found, stderr=True)
+
+
+def _reader(recipe: Any) -> "Reader":
+    """Returns how the recipe's base reads texts."""
+    from bertlora.model.base import find_base
+    from bertlora.model.predict import Reader
+
+    tokenizer = find_base(recipe.model).tokenizer()
+    return Reader.of(tokenizer, recipe.max_length, recipe.truncation, recipe.long_texts)
 
 
 def _resumed_recipe(args: Arguments, out: Path) -> Any:
@@ -173,17 +220,20 @@ def _size_of_data(args: Arguments, recipe: Any) -> tuple[int, int, float]:
 
     import numpy as np
 
-    from bertlora.model.base import find_base
-    from bertlora.model.predict import Reader
     from bertlora.pipeline import split_examples
 
     if not args.sources:
         return max(2, len(recipe.label_names)), 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         data = given_data(args, recipe, Path(folder) / "data")
-        reader = Reader.of(find_base(recipe.model).tokenizer(), recipe.max_length, recipe.truncation)
-        examples = split_examples(reader, data, "train")
+        examples = split_examples(_reader(recipe), data, "train")
         return len(data.labels), len(examples), float(np.mean(examples.inputs.lengths))
+
+
+def print_advice(advice: list[dict[str, str]]) -> None:
+    """Prints what to do next, each with its figure."""
+    for one in advice:
+        print(f"Advice: {one['text']} ({one['figure']})")
 
 
 def _print_samples(samples: list[dict[str, Any]]) -> None:

@@ -146,3 +146,6 @@ def flags(*parts: Callable[[argparse.ArgumentParser], None]) -> Callable[[argpar
 
 OUT = flag("--out", "the folder to write", required=True)
 OVERWRITE = flag("--overwrite", "replace what the output folder holds", action="store_true")
+RUN = flag("run", "a run folder, or an adapter that PEFT saved", metavar="RUN")
+MODEL = flag("--model", "where the base model lies now, if not where it was in training")
+PRECISION = flag("--precision", "fp32 (default), bf16, or auto", choices=("fp32", "bf16", "auto"), default="fp32")
