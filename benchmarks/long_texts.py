@@ -48,7 +48,7 @@ def main() -> None:
     long, short = by_length(next(iter(runs.values())), frame[len(learned) :], a.judged)
     judged = {name: (scored(run, long), scored(run, short)) for name, run in runs.items()}
     print(f"{Path(a.file).name}, {a.train} rows to learn from, {len(long)} long and {len(short)} others to judge by,")
-    print(f"seed {a.seed}. {machine()}\n\n{losses(runs, judged)}\n\n{calibration(judged)}")
+    print(f"seed {a.seed}. {machine()}\n\n{losses(judged)}\n\n{calibration(judged)}")
 
 
 def trained(a: argparse.Namespace, name: str, keys: dict[str, str], frame: pd.DataFrame) -> Run:
@@ -83,23 +83,23 @@ def scored(run: Run, frame: pd.DataFrame) -> Judged:
     return Judged(run.manifest.labels, frame.label.to_numpy(np.int64), {"lora": scores}, run.adapted.temperature)
 
 
-def losses(runs: dict[str, Run], judged: dict[str, tuple[Judged, Judged]]) -> str:
+def losses(judged: dict[str, tuple[Judged, Judged]]) -> str:
     """Returns the table of accuracies, and how each way compares with the first on the long texts."""
     first = next(iter(judged.values()))[0].right("lora")
-    rows = []
+    rows: list[list[str]] = []
     for name, (long, short) in judged.items():
-        found = Comparison.of(first, long.right("lora"))
+        mine = first if not rows else long.right("lora")
+        found = Comparison.of(first, mine)
         low, high = judge(long.scores["lora"], long.given, long.labels)["accuracy_ci95"]
         rows.append(
             [
                 name,
                 f"{100 * long.right('lora').mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})",
-                f"{found.gain:+.1f} ({found.low:+.1f} to {found.high:+.1f})",
+                "" if first is mine else f"{found.gain:+.1f} ({found.low:+.1f} to {found.high:+.1f})",
                 f"{100 * short.right('lora').mean():.1f} %",
-                f"{runs[name].metrics()['train']['examples_per_s']:.1f}",
             ]
         )
-    head = ["", "accuracy, long texts", "points over the first", "accuracy, others", "training, texts/s"]
+    head = ["", "accuracy, long texts", "points over the first", "accuracy, others"]
     return table(head, rows)
 
 

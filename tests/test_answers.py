@@ -1,5 +1,7 @@
 """What `predict` answers: calibrated, raw, with abstention, and with sets of labels."""
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +30,8 @@ def run(tiny: Callable[[str], Path], tmp_path: Path, reviews: Path, capsys: Caps
     right = random.random(400) < softmax(np.stack([sure / 3, np.zeros(400)], axis=1), axis=1)[:, 0]
     logits[np.arange(400), np.where(right, labels, 1 - labels)] = sure
     Calibration(3.0, 0.1, 0.01, logits, labels).save(out)
+    for manifest in (out / "run.json", out / "adapter" / "run.json"):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"temperature": 3.0}))
     return out
 
 
@@ -46,6 +50,22 @@ def test_probabilities_are_calibrated_unless_raw_ones_are_asked_for(run: Path, c
     assert [line["label"] for line in predicted(run, capsys).lines] == [
         adapted.labels[k] for k in scores.argmax(axis=1)
     ]
+
+
+def test_the_temperature_goes_with_the_adapter(run: Path, tmp_path: Path, capsys: Capsys) -> None:
+    good(capsys, "export", run, "--to", tmp_path / "out", "--format", "adapter")
+    whole = predicted(run, capsys).lines
+    assert predicted(run / "adapter", capsys).lines == whole
+    assert predicted(tmp_path / "out", capsys).lines == whole
+
+
+def test_a_calibration_of_another_training_is_refused(run: Path, capsys: Capsys) -> None:
+    found = Calibration.load(run)
+    assert found is not None
+    dataclasses.replace(found, temperature=2.0).save(run)
+    refused = answer(capsys, "predict", run, *TEXTS)
+    assert refused.status == 2
+    assert "calibration is of another training" in refused.err
 
 
 def test_a_text_that_is_not_sure_enough_gets_no_label(run: Path, capsys: Capsys) -> None:
@@ -98,6 +118,6 @@ def test_a_run_without_validation_rows_has_nothing_to_choose_by(run: Path) -> No
     for name in ("calibration.json", "validation.safetensors"):
         (run / name).unlink()
     bare = Run.load(run)
-    assert Answers.of(bare).temperature == 1.0
+    assert Answers.of(bare).temperature == 3.0
     with pytest.raises(InputError, match="no validation rows to choose by"):
         Answers.of(bare, sets=0.9)

@@ -359,3 +359,12 @@ def test_predict_shows_colours_on_a_terminal_and_json_where_asked(
 def test_explain_takes_no_texts_at_all(tiny: Tiny) -> None:
     adapted: Adapted = adapted_of(tiny("bert"))
     assert explain(adapted, []) == []
+
+
+def test_the_terminal_says_when_there_is_no_label_and_which_may_be_right(tiny: Tiny) -> None:
+    adapted = adapted_of(tiny("bert"))
+    (why,) = explain(adapted, ["a joy"])
+    shown = io.StringIO()
+    answer = {"text": "a joy", "label": None, "confidence": 0.5, "labels": ["negative", "mixed"]}
+    print_explained(answer, why, Console(file=shown, width=100))
+    assert shown.getvalue().startswith(f"no label; the likeliest, {why.label}, has 50.0 %  (may be: negative, mixed)")

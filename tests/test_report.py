@@ -437,6 +437,9 @@ def test_tokens_read_are_those_in_the_windows(lengths: list[int], truncation: st
     assert read <= whole
     assert found["tokens_lost_share"] == pytest.approx(1 - len(read) / len(whole))
     assert found["cut"] == sum(not set(row) <= read for row in rows)
+    assert found["ways"][long_texts]["tokens_lost_share"] == pytest.approx(found["tokens_lost_share"])
+    assert found["ways"]["windows"]["tokens_lost_share"] <= found["ways"]["truncate"]["tokens_lost_share"]
+    assert found["ways"]["truncate"]["run_share"] <= found["ways"]["windows"]["run_share"]
     assert found["over"] == sum(n > 16 for n in lengths)
     assert found["longest"] == max(lengths)
     # Every text is counted once, and a bin never mixes texts that fit with texts that do not.

@@ -21,7 +21,7 @@ PICTURES |= dict.fromkeys(range(0x7F, 0xA0), "\ufffd")
 def print_explained(answer: dict[str, Any], explanation: "Explanation", console: Console | None = None) -> None:
     """Prints label and confidence, the text in colour, and what the colours mean."""
     console = console or Console(highlight=False)
-    console.print(Text(f"{explanation.label}  {100 * answer['confidence']:.1f} %", style="bold"))
+    console.print(Text(_said(answer, explanation.label), style="bold"))
     words = [*explanation.words, *(explanation.pair_words or ())]
     largest = max((abs(word.attribution) for word in words if word.attribution is not None), default=0.0)
     console.print(coloured(answer["text"], explanation.words, largest), overflow="fold")
@@ -29,6 +29,13 @@ def print_explained(answer: dict[str, Any], explanation: "Explanation", console:
         console.print(coloured(answer["text_pair"], explanation.pair_words, largest), overflow="fold")
     console.print(_legend(explanation, any(word.attribution is None for word in words)), overflow="fold")
     console.print()
+
+
+def _said(answer: dict[str, Any], likeliest: str) -> str:
+    """Returns label and confidence; that there is none, where the run abstains; and the labels that may be right."""
+    sure = f"{100 * answer['confidence']:.1f} %"
+    said = f"{likeliest}  {sure}" if answer["label"] else f"no label; the likeliest, {likeliest}, has {sure}"
+    return f"{said}  (may be: {', '.join(answer['labels'])})" if "labels" in answer else said
 
 
 def coloured(text: str, words: Sequence["Word"], largest: float) -> Text:

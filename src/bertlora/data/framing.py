@@ -184,17 +184,16 @@ class Inputs:
     @cached_property
     def windows(self) -> Windows:
         """The windows of all texts."""
-        lengths, framing = self.first.lengths, self.framing
-        starts = [framing.starts(length) for length in lengths.tolist()]
+        framing = self.framing
+        starts = [framing.starts(length) for length in self.first.lengths.tolist()]
         counts = np.array([len(found) for found in starts], dtype=np.int64)
         texts = np.repeat(np.arange(len(self)), counts)
-        whole = lengths + (0 if self.second is None else self.second.lengths)
         room = framing.room(self.second is not None)
         return Windows(
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             texts=texts,
             starts=np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
-            lengths=(np.minimum(whole, room) + framing.max_length - room)[texts],
+            lengths=(np.minimum(self.whole, room) + framing.max_length - room)[texts],
         )
 
     @cached_property
@@ -202,6 +201,21 @@ class Inputs:
         """(B,) tokens of each text as the model reads it, all its windows together."""
         ends = np.concatenate([[0], np.cumsum(self.windows.lengths)])
         return np.asarray(np.diff(ends[self.windows.offsets]))
+
+    @property
+    def whole(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens of each text, or pair, before anything is cut, special tokens aside."""
+        return np.asarray(self.first.lengths + (0 if self.second is None else self.second.lengths))
+
+    @property
+    def unread(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens of each text, or pair, that are in no window."""
+        windows, room = self.windows, self.framing.room(self.second is not None)
+        read = np.minimum(self.whole, room)
+        later = np.flatnonzero(np.diff(windows.texts) == 0) + 1  # windows that follow another of the same text
+        steps = windows.starts[later] - windows.starts[later - 1]
+        np.add.at(read, windows.texts[later], np.minimum(steps, room))
+        return np.asarray(self.whole - np.minimum(read, self.whole))
 
     def window(self, p: int) -> tuple[Ids, Ids | None]:
         """Returns the framed ids (T,) of window `p` and, for a pair, the token types (T,)."""

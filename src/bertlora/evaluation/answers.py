@@ -60,6 +60,8 @@ class Answers:
 
         judged, given = run.calibration.validation, run.calibration.labels
         threshold = _threshold(abstain, judged, given) if abstain else None
+        if sets is not None and not 0 < sets <= 1:
+            raise InputError(f"--sets: got {sets:g}, expected a share between 0 and 1, such as 0.9")
         floor = None if sets is None else label_floor(judged, given, sets)
         return cls(run.manifest.labels, temperature, threshold, floor)
 
@@ -98,4 +100,6 @@ def _threshold(abstain: str, judged: Array, given: Labels) -> "Threshold":
         raise InputError(
             f"--abstain: got '{abstain}', expected accuracy=A or coverage=C with a share, such as accuracy=0.95"
         ) from None
+    if not 0 < share <= 1:
+        raise InputError(f"--abstain: got '{abstain}', expected a share between 0 and 1, such as {kind}=0.9")
     return choose(judged, given, share)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save
 from bertlora.errors import RunError
 from bertlora.files import write_whole, writing
 from bertlora.model.predict import Array, softmax
+from bertlora.run.manifest import Manifest
 
 FILES = FILE, ROWS_FILE = "calibration.json", "validation.safetensors"
 
@@ -45,6 +46,10 @@ class Calibration:
     def validation(self) -> Array:
         """Calibrated probabilities (N, K) of the validation rows: what thresholds and label sets are chosen on."""
         return self.probabilities(self.logits.astype(np.float64))
+
+    def fits(self, manifest: Manifest) -> bool:
+        """Tells whether it is of the training that the manifest tells of."""
+        return self.temperature == manifest.temperature and self.logits.shape[1] == len(manifest.labels)
 
     def save(self, run: Path) -> None:
         """Writes RUN/calibration.json and RUN/validation.safetensors.

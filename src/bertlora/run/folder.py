@@ -77,10 +77,9 @@ class Run:
         adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed)
         adapted.pairs = manifest.pairs
         calibration = Calibration.load(path)
-        if calibration is not None:
-            if calibration.logits.shape[1] != len(manifest.labels):
-                raise RunError(f"{path}: its calibration is of another number of labels; the run is damaged")
-            adapted.temperature = calibration.temperature
+        adapted.temperature = manifest.temperature
+        if calibration is not None and not calibration.fits(manifest):
+            raise RunError(f"{path}: its calibration is of another training; the run is damaged")
         return cls(path, manifest, adapted, Probe.load(path), calibration)
 
     def metrics(self) -> dict[str, Any]:
@@ -154,6 +153,7 @@ def save_run(
         max_length=framing.max_length,
         truncation=framing.truncation,
         long_texts=framing.long_texts,
+        temperature=adapted.temperature,
         pairs=pairs,
         base=_identity(adapted.base),
         seed=recipe.seed,

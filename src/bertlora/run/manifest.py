@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ class Manifest:
         max_length: longest input in tokens.
         truncation: `right`, `left` or `head-tail`.
         long_texts: `truncate` or `windows`.
+        temperature: by which logits are divided before they become probabilities.
         pairs: whether it classifies pairs of texts.
         base: the base model's id, revision and SHA-256 of its weights.
         seed: draws the untrained head that the base alone answers with.
@@ -42,6 +44,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     label_kind: str = "U"
     long_texts: str = "truncate"
+    temperature: float = 1.0
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -82,6 +85,7 @@ def _checked(manifest: Manifest) -> Manifest:
     based = isinstance(m.base, dict) and {"id", "revision", "sha256"} <= m.base.keys()
     numbers = isinstance(m.max_length, int) and isinstance(m.seed, int)
     reads = m.truncation in ("right", "left", "head-tail") and m.long_texts in ("truncate", "windows")
+    numbers = numbers and isinstance(m.temperature, int | float) and 0 < m.temperature < math.inf
     if not (lists and based and numbers and reads):
         raise ValueError("a value is not of its kind")
     return manifest

@@ -35,11 +35,11 @@ def token_checks(data: Prepared, read: Callable[[str], Inputs], unknown_id: int 
     for split in data.rows:
         inputs = read(split)
         rows = np.fromiter(data.stream(split, "row"), np.int64)
-        lengths, beyond = _lost(inputs)
-        texts, tokens, lost = texts + len(inputs), tokens + int(lengths.sum()), lost + int(beyond.sum())
+        unread = inputs.unread
+        texts, tokens, lost = texts + len(inputs), tokens + int(inputs.whole.sum()), lost + int(unread.sum())
         counts = _unknown(inputs, unknown_id)
         unknown += int(counts.sum())
-        cut_rows.append((split, rows[beyond > 0]))
+        cut_rows.append((split, rows[unread > 0]))
         unknown_rows.append((split, rows[counts > 0]))
         max_length, way = inputs.framing.max_length, inputs.framing.long_texts
     if not texts:
@@ -59,14 +59,6 @@ def token_checks(data: Prepared, read: Callable[[str], Inputs], unknown_id: int 
     )
     severity = "warning" if count > UNKNOWN_TEXTS_SHARE * texts else "note"
     return [*checks, *_listed("unknown_tokens", severity, unknown_rows, advice)]
-
-
-def _lost(inputs: Inputs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the tokens of each text, and how many of them the model does not read, (B,)."""
-    pair = inputs.second is not None
-    lengths = inputs.first.lengths + (0 if inputs.second is None else inputs.second.lengths)
-    windows = np.diff(inputs.windows.offsets)
-    return lengths, np.maximum(lengths - windows * inputs.framing.room(pair), 0)
 
 
 def _unknown(inputs: Inputs, unknown_id: int | None) -> NDArray[np.int64]:

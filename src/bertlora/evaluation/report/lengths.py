@@ -1,6 +1,7 @@
 """How long texts are in tokens, and what of them a model reads."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,7 @@ def length_facts(inputs: Inputs, where: str) -> dict[str, Any] | None:
         return None
     framing = inputs.framing
     room = framing.room(inputs.second is not None)
-    whole = inputs.first.lengths + (0 if inputs.second is None else inputs.second.lengths)
-    lost = whole - tokens_read(inputs, whole, room)
+    whole, lost = inputs.whole, inputs.unread
     edges = bin_edges(whole, room)
     counts, _ = np.histogram(whole, bins=[*edges[:-1], np.nextafter(edges[-1], 0)])
     return {
@@ -44,20 +44,26 @@ def length_facts(inputs: Inputs, where: str) -> dict[str, Any] | None:
         "cut_share": float(np.mean(lost > 0)),
         "tokens": int(whole.sum()),
         "tokens_lost_share": float(lost.sum() / max(whole.sum(), 1)),
+        "ways": way_facts(inputs),
         "bins": [[low, high, int(count)] for low, high, count in zip(edges, edges[1:], counts, strict=False)],
         "longer": int(np.sum(whole >= edges[-1])),
     }
 
 
-def tokens_read(inputs: Inputs, whole: Counts, room: int) -> Counts:
-    """Returns how many tokens of each text are read, (N,): what fits, or what its windows cover together."""
-    read = np.minimum(whole, room)
-    if inputs.framing.long_texts == "windows":
-        windows = inputs.windows
-        later = np.flatnonzero(np.diff(windows.texts) == 0) + 1  # windows that follow another of the same text
-        steps = windows.starts[later] - windows.starts[later - 1]
-        np.add.at(read, windows.texts[later], np.minimum(steps, room))
-    return np.minimum(read, whole)
+def way_facts(inputs: Inputs) -> dict[str, dict[str, float]]:
+    """Returns for each way with long texts the share of tokens not read, and the tokens it runs for each it is given.
+
+    A cut loses the same wherever it is made. Windows overlap, and are of single texts.
+    """
+    found = {}
+    for way in ("truncate", "windows") if inputs.second is None else ("truncate",):
+        other = Inputs(replace(inputs.framing, long_texts=way), inputs.first, inputs.second)
+        total = max(int(inputs.whole.sum()), 1)
+        found[way] = {
+            "tokens_lost_share": float(other.unread.sum()) / total,
+            "run_share": float(other.lengths.sum()) / total,
+        }
+    return found
 
 
 def bin_edges(whole: Counts, room: int) -> list[int]:

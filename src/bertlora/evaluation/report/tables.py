@@ -101,6 +101,10 @@ def length_view(part: Table) -> Table:
         ["of which something is not read", f"{part['cut']:,}", in_percent(part["cut_share"])],
         ["tokens not read", "", in_percent(part["tokens_lost_share"])],
     ]
+    names = {"truncate": "tokens not read, were long texts cut", "windows": "were they read in windows"}
+    for way, found in part["ways"].items():
+        cost = f"; {found['run_share']:.2f} tokens run for each"
+        rows.append([names[way] + cost, "", in_percent(found["tokens_lost_share"])])
     return {"sentence": length_sentence(part), "rows": rows}
 
 

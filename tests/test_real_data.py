@@ -1,0 +1,79 @@
+"""The verdict on real rows: SST-2's validation sentences and IMDB reviews, its figures computed a second time.
+
+The data lie beside a checkout where bertlora is developed; elsewhere these tests are skipped.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import bootstrap
+from sklearn.metrics import classification_report
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from bertlora.data.prepared import prepare
+from bertlora.evaluation.comparison import Comparison
+from bertlora.evaluation.verdict import Judged, figures, judge_rows
+from bertlora.pipeline import split_examples, train_run
+from bertlora.recipe import Recipe
+from bertlora.run import Run
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+KEPT = {"sst2": 872, "imdb": 4000}
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="the real data are not at hand")]
+
+
+@pytest.fixture(scope="module", params=KEPT)
+def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Judged, dict[str, Any]]:
+    """Returns what a run that learned from a few hundred rows makes of rows kept from it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    rows = pd.read_parquet(DATA / f"{request.param}_train.parquet").sample(frac=1, random_state=1)
+    kept = pd.read_parquet(DATA / "sst2_validation.parquet") if request.param == "sst2" else rows[-KEPT["imdb"] :]
+    for name, part in {"train": rows[:300], "validation": rows[300:400], "test": kept}.items():
+        part[["text", "label"]].to_parquet(folder / f"{name}.parquet")
+    data = prepare([f"{name}={folder / name}.parquet" for name in ("train", "validation", "test")], folder / "data")
+    recipe = Recipe.named("default").replace(max_length=24, epochs=1)
+    precision = train_run(data, recipe, folder / "run")["train"]["precision"]
+    run = Run.load(folder / "run")
+    found = judge_rows(run, split_examples(run.adapted.reader, data, "test"), precision)
+    return found, figures(found)
+
+
+def test_intervals_agree_with_scipys_bootstrap(judged: tuple[Judged, dict[str, Any]]) -> None:
+    found, result = judged
+    assert result["n"] in KEPT.values()
+    for name in ("base", "probe", "lora"):
+        right = found.right(name)
+        theirs = bootstrap((right,), np.mean, method="percentile", n_resamples=20_000, rng=0).confidence_interval
+        assert result[name]["accuracy_ci95"] == pytest.approx([theirs.low, theirs.high], abs=4e-3)
+        # And with a formula, at so many rows.
+        wilson = proportion_confint(right.sum(), len(right), method="wilson")
+        assert result[name]["accuracy_ci95"] == pytest.approx(wilson, abs=5e-3)
+
+
+def test_the_comparison_agrees_with_statsmodels_and_scipy(judged: tuple[Judged, dict[str, Any]]) -> None:
+    found, result = judged
+    probe, lora = found.right("probe"), found.right("lora")
+    table = [[np.sum(lora & probe), np.sum(lora & ~probe)], [np.sum(~lora & probe), np.sum(~lora & ~probe)]]
+    assert result["mcnemar_p"] == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
+    ours = Comparison.of(probe, lora)
+    difference = 100 * (lora.astype(float) - probe.astype(float))
+    theirs = bootstrap((difference,), np.mean, method="percentile", n_resamples=20_000, rng=0).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.4)
+    assert ours.gain == pytest.approx(difference.mean())
+
+
+def test_the_report_a_class_is_scikit_learns(judged: tuple[Judged, dict[str, Any]]) -> None:
+    found, result = judged
+    theirs = classification_report(
+        found.given, found.scores["lora"].argmax(axis=1), output_dict=True, zero_division=0, labels=[0, 1]
+    )
+    for number, label in enumerate(found.labels):
+        assert result["lora"]["per_class"][label] == pytest.approx(
+            {key.replace("-score", ""): value for key, value in theirs[str(number)].items()}
+        )
+    if result["n"] == KEPT["sst2"]:
+        assert [result["lora"]["per_class"][label]["support"] for label in found.labels] == [428, 444]
