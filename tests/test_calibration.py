@@ -9,7 +9,7 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.proportion import proportion_confint
@@ -66,9 +66,60 @@ def test_on_rows_not_seen_it_lowers_log_loss_and_error_and_moves_no_answer(class
         assert np.array_equal(before.argmax(axis=1), after.argmax(axis=1))
 
 
-def test_probabilities_that_are_right_stay_nearly_as_they_are() -> None:
+@pytest.mark.parametrize("rows", [30, 60, 200])
+def test_a_model_that_has_learned_nothing_is_mostly_left_as_it_is(rows: int) -> None:
+    """Small logits that have nothing to do with the labels fit 60 rows by luck at a low temperature, and no others."""
+    rng = np.random.default_rng(rows)
+    found, harm, worst = [], [], []
+    for _ in range(600):
+        logits, labels = 0.05 * rng.normal(size=(rows, 2)), rng.integers(2, size=rows)
+        others, given_others = 0.05 * rng.normal(size=(2000, 2)), rng.integers(2, size=2000)
+        raw = log_loss(others, given_others)
+        best = minimize_scalar(
+            lambda heat, seen=logits, right=labels: log_loss(seen / np.exp(heat), right), (-4.6, 4.6), method="golden"
+        )
+        found.append(fit_temperature(logits, labels))
+        harm.append(log_loss(others / found[-1], given_others) - raw)
+        worst.append(log_loss(others / np.exp(np.clip(best.x, -4.6, 4.6)), given_others) - raw)
+    left = np.mean(np.array(found) == 1)
+    print(f"{rows} rows: {left:.1%} left at 1; {np.mean(harm):+.4f} nats on others, {np.mean(worst):+.4f} without test")
+    assert left > 0.93
+    # What luck still costs: 0.07 / N by theory (the chi-square tail beyond 3.84), a quarter of what it would.
+    assert np.mean(harm) < 0.12 / rows
+    assert np.mean(harm) < np.mean(worst) / 2
+
+
+def test_an_overconfident_model_is_mended_even_by_few_rows() -> None:
+    rng = np.random.default_rng(10)
+    gains = []
+    for _ in range(100):
+        temperature = fit_temperature(*draw(rng, 60, heat=4.0))
+        logits, labels = draw(rng, 2000, heat=4.0)
+        gains.append(log_loss(logits, labels) - log_loss(logits / temperature, labels))
+    print(f"log loss falls by {np.mean(gains):.2f} nats, {np.mean(np.array(gains) > 0):.0%} of the time")
+    assert np.mean(gains) > 0.3
+    assert np.mean(np.array(gains) > 0) > 0.9
+
+
+def test_the_gain_must_be_more_than_luck() -> None:
+    """Around the bound of the likelihood-ratio test, 3.84, with few rows and with many."""
+    for rows in (40, 400):
+        labels = np.arange(rows) % 2
+        said = []
+        for heat in np.linspace(1.0, 3.0, 60):
+            logits = heat * np.eye(2)[np.where(np.arange(rows) % 10 < 8, labels, 1 - labels)]
+            target = np.eye(2)[labels] * (1 - 1 / (rows + 1)) + 0.5 / (rows + 1)
+            loss = lambda t, z=logits, y=target: -float((y * log_softmax(z / t, axis=1)).sum())  # noqa: E731
+            gain = loss(1.0) - minimize_scalar(loss, bounds=(0.05, 50), method="bounded").fun
+            assert (fit_temperature(logits, labels) != 1.0) == (2 * gain > 3.84)
+            said.append(2 * gain > 3.84)
+        assert len(set(said)) == 2
+
+
+def test_probabilities_that_are_right_stay_as_they_are() -> None:
     rng = np.random.default_rng(4)
     found = [fit_temperature(*draw(rng, 500, heat=1.0)) for _ in range(50)]
+    assert np.mean(np.array(found) == 1) > 0.85
     assert np.mean(found) == pytest.approx(1.0, abs=0.05)
     assert max(abs(np.log(found))) < 0.35
 

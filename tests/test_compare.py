@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
+from bertlora import pipeline
 from bertlora.evaluation.side_by_side import holm, side_by_side
 from bertlora.evaluation.verdict import Judged
+from bertlora.recipe import Recipe
 from bertlora.run import Run
 
 Capsys = pytest.CaptureFixture[str]
@@ -115,3 +118,22 @@ def test_seeds_need_rows_to_judge_by(
     assert zero.status == 2
     assert "--seeds: got 0" in zero.err
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(("main", "loaded"), [(True, 2), (False, 0)])
+def test_of_several_processes_the_main_one_alone_judges_seeds(
+    main: bool, loaded: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And a single seed needs no run loaded again."""
+    loads: list[Path] = []
+    monkeypatch.setattr(pipeline, "train_run", lambda data, recipe, out, **_: {"run": str(out)})
+    monkeypatch.setattr(pipeline, "PartialState", lambda **_: SimpleNamespace(is_main_process=main))
+    monkeypatch.setattr(pipeline.Run, "load", loads.append)
+    monkeypatch.setattr(pipeline, "_accuracy", lambda *_: 0.75)
+    data = SimpleNamespace(rows={"test": 4})
+    assert pipeline.train_seeds(data, Recipe(), tmp_path, 1) == {"run": str(tmp_path)}  # type: ignore[arg-type]
+    assert loads == []
+    metrics = pipeline.train_seeds(data, Recipe(), tmp_path, 2)  # type: ignore[arg-type]
+    assert len(loads) == loaded
+    assert ("seeds" in metrics) == main
+    assert (tmp_path / "metrics.json").is_file() == main

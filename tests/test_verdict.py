@@ -10,7 +10,9 @@ import pytest
 from small_training import BAD, GOOD, examples, small_recipe
 
 from bertlora.data.prepared import prepare
-from bertlora.evaluation.comparison import mcnemar
+from bertlora.evaluation.comparison import Comparison, mcnemar
+from bertlora.evaluation.metrics import judge
+from bertlora.evaluation.verdict import Judged as Scores
 from bertlora.evaluation.verdict import figures, judge_rows
 from bertlora.pipeline import split_examples, train_run
 from bertlora.run import Run
@@ -23,6 +25,7 @@ KEYS = {
     "lora",
     "improvement_points",
     "improvement_relative_percent",
+    "comparisons",
     "mcnemar_p",
     "verdict",
     "temperature",
@@ -82,6 +85,11 @@ def test_figures_are_those_of_each_classifier(judged: Judged) -> None:
     right = {name: found.argmax(axis=1) == test.labels for name, found in scores.items()}
     assert result["mcnemar_p"] == mcnemar(right["probe"], right["lora"])
     assert "the probe" in result["verdict"]
+    assert list(result["comparisons"]) == ["probe", "base"]
+    for rival, name in {"probe": "the probe", "base": "the base"}.items():
+        expected = Comparison.of(right[rival], right["lora"]).figures((name, "LoRA"))
+        assert result["comparisons"][rival] == expected
+    assert result["comparisons"]["base"]["gain_points"] == pytest.approx(result["improvement_points"])
     assert result["lora"]["accuracy"] > 0.8
 
 
@@ -98,6 +106,7 @@ def test_without_a_probe_the_base_is_the_rival(judged: Judged) -> None:
     bare = Run(run.path, run.manifest, run.adapted)
     result = figures(judge_rows(bare, test))
     assert result["probe"] is None
+    assert result["comparisons"] == {"base": whole["comparisons"]["base"]}
     assert "the base" in result["verdict"]
     assert result["lora"] == whole["lora"]
     right = run.adapted.logits(test.inputs, base=True).argmax(axis=1) == test.labels
@@ -117,3 +126,16 @@ def test_rows_of_one_class_can_be_judged(judged: Judged) -> None:
     result = figures(judge_rows(run, examples(run.adapted, GOOD, [1] * len(GOOD))))
     assert result["n"] == len(GOOD)
     assert [line["support"] for line in result["lora"]["per_class"].values()] == [0, len(GOOD)]
+
+
+def test_only_loras_logits_are_divided_by_the_temperature() -> None:
+    random = np.random.default_rng(0)
+    scores = {name: random.normal(size=(60, 3)) for name in ("base", "probe", "lora")}
+    found = Scores(["a", "b", "c"], np.arange(60) % 3, scores, temperature=2.5)
+    assert np.array_equal(found.logits("base"), scores["base"])
+    assert np.array_equal(found.logits("probe"), scores["probe"])
+    assert found.logits("lora") == pytest.approx(scores["lora"] / 2.5)
+    result, raw = figures(found), judge(scores["lora"], found.given, found.labels)
+    assert result["lora"] == judge(scores["lora"] / 2.5, found.given, found.labels)
+    assert result["uncalibrated"] == {key: raw[key] for key in ("loss", "ece", "brier")}
+    assert result["uncalibrated"]["loss"] > result["lora"]["loss"]

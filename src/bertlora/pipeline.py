@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate import PartialState
 
 from bertlora.data.framing import Inputs
 from bertlora.data.prepared import Prepared, source_paths
@@ -95,7 +97,7 @@ def _finish(
             recipe,
             adapted.labels,
             metrics["epochs"],
-            training.train.inputs,
+            training.train,
             validation.labels,
             training.best_scores / adapted.temperature,
             learning_curve(frozen, recipe.seed),
@@ -122,7 +124,8 @@ def train_seeds(
 ) -> dict[str, Any]:
     """Trains a recipe under `count` seeds: its own in `out`, the next ones in `out/seeds`, a run folder each.
 
-    What is in `out` was chosen by no result; the other runs tell how far it depends on luck.
+    What is in `out` was chosen by no result; the other runs tell how far it depends on luck. Of several processes all
+    train, and the main one alone judges and writes.
 
     Args:
         data: the prepared data.
@@ -133,8 +136,9 @@ def train_seeds(
         on_event: called with each step and each evaluation.
 
     Returns:
-        The metrics of the first, and where there are several, in `seeds`, how all of them do on the test split (the
-        validation split where there is none): `values`, `split`, and what `SeedSummary.figures` gives.
+        The metrics of the first, and where there are several, in `seeds` (of the main process), how all of them do on
+        the test split (the validation split where there is none): `values`, `split`, and what `SeedSummary.figures`
+        gives.
 
     Raises:
         BertloraError: as `train_run`; or there are no rows to judge by.
@@ -144,11 +148,14 @@ def train_seeds(
         raise InputError(f"--seeds {count}: the data has neither test nor validation rows to judge by; split some off")
     folders = {seed: out / "seeds" / str(seed) for seed in range(recipe.seed, recipe.seed + count)}
     folders[recipe.seed] = out
-    for seed, folder in folders.items():
-        if not (folder / MANIFEST).is_file():
-            train_run(data, recipe.replace(seed=seed), folder, resume=resume, on_event=on_event)
-    metrics = Run.load(out).metrics()
-    if count > 1:
+    trained = {
+        seed: train_run(data, recipe.replace(seed=seed), folder, resume=resume, on_event=on_event)
+        for seed, folder in folders.items()
+        if not (folder / MANIFEST).is_file()
+    }
+    metrics = trained.get(recipe.seed) or Run.load(out).metrics()
+    # Judging takes no part in any exchange, so that the other processes need not wait for it.
+    if count > 1 and PartialState(cpu=not torch.cuda.is_available()).is_main_process:
         accuracies = [_accuracy(Run.load(folder), data, split) for folder in folders.values()]
         metrics["seeds"] = {"values": list(folders), "split": split, **summarise(accuracies).figures()}
         write_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -156,10 +163,9 @@ def train_seeds(
 
 
 def _accuracy(run: Run, data: Prepared, split: str) -> float:
-    """Returns a run's accuracy on a split, in the precision that it was trained in."""
+    """Returns a run's accuracy on a split, in the precision that `evaluate` takes where none is named."""
     rows = split_examples(run.adapted.reader, data, split)
-    scores = run.adapted.logits(rows.inputs, precision=run.metrics()["train"]["precision"])
-    return float(np.mean(scores.argmax(axis=1) == rows.labels))
+    return float(np.mean(run.adapted.logits(rows.inputs).argmax(axis=1) == rows.labels))
 
 
 def check_run_folder(

@@ -16,6 +16,8 @@ Labels = npt.NDArray[np.int64]
 BINS = 15
 FEWEST_ROWS = 30
 HOTTEST = 100.0
+# 95 % of the chi-square distribution with one degree of freedom: twice a log-likelihood gains less by luck.
+LUCK = 3.84
 
 
 def calibrate(logits: Array, labels: Labels) -> Calibration | None:
@@ -43,12 +45,16 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
     uncertain: together they leave one row's weight to all classes alike. So N rows that are all right do not make a new
     one certain, only as sure as N rows can.
 
+    A temperature is fitted on few rows, and a model that has learned next to nothing has logits that fit some rows by
+    luck. So 1.0 is kept unless the likelihood-ratio test (Wilks 1938, "The large-sample distribution of the likelihood
+    ratio for testing composite hypotheses") refuses it at 95 %: 2 N (gain in mean log-likelihood) > 3.84.
+
     Args:
         logits: (N, K) of rows that the model has not learned from.
         labels: (N,) their right classes.
 
     Returns:
-        The temperature; 1.0 with fewer than 30 rows, or where no temperature fits better than 1.
+        The temperature; 1.0 with fewer than 30 rows, or where no temperature fits better than luck would have it.
     """
     rows = len(labels)
     if rows < FEWEST_ROWS:
@@ -62,7 +68,7 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
 
     bounds = -np.log(HOTTEST), np.log(HOTTEST)
     found = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-    return float(np.exp(found)) if loss(0.0) - loss(found) > 1e-12 else 1.0
+    return float(np.exp(found)) if 2 * rows * (loss(0.0) - loss(found)) > LUCK else 1.0
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,19 @@ FOLDS = 4
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """A point of a learning curve: training rows, and for each fold the accuracy, 0..1, on rows not learned from."""
+
+    rows: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over folds."""
+        return float(np.mean(self.accuracies))
+
+
+@dataclass(frozen=True)
 class Frozen:
     """What the frozen encoder makes of training rows.
 
@@ -63,10 +76,11 @@ def fit_probe(frozen: Frozen) -> Probe | None:
     return _folded(fitted.fit(scaler.transform(frozen.features), frozen.labels), scaler, frozen.classes)
 
 
-def learning_curve(frozen: Frozen, seed: int) -> list[tuple[int, float]]:
-    """Returns (rows, accuracy) of probes that learn from a quarter, half and all of three folds, judged on the fourth.
+def learning_curve(frozen: Frozen, seed: int) -> list[CurvePoint]:
+    """Returns how probes do that learn from a quarter, half and all of three folds, judged on the fourth.
 
-    Four folds in turn; the means. Empty when a class has fewer rows than there are folds.
+    Four folds in turn, in the same order at each point. Empty when a class has fewer rows than there are folds; a point
+    is left out when a fold's rows are of one class alone.
     """
     counts = np.bincount(frozen.labels, minlength=frozen.classes)
     if counts[counts > 0].min() < FOLDS or np.sum(counts > 0) < 2:
@@ -83,8 +97,8 @@ def learning_curve(frozen: Frozen, seed: int) -> list[tuple[int, float]]:
             if probe is not None:
                 right = probe.logits(frozen.features[judged]).argmax(axis=1) == frozen.labels[judged]
                 results.append((len(part), float(right.mean())))
-    means = [np.mean(results, axis=0) for results in found.values() if results]
-    return [(round(float(rows)), float(accuracy)) for rows, accuracy in means]
+    whole = [zip(*results, strict=True) for results in found.values() if len(results) == FOLDS]
+    return [CurvePoint(round(float(np.mean(rows))), tuple(accuracies)) for rows, accuracies in whole]
 
 
 def _folded(fitted: LogisticRegression, scaler: StandardScaler, classes: int) -> Probe:

@@ -22,10 +22,7 @@ def side_by_side(judged: Mapping[str, Judged]) -> dict[str, Any]:
         `Comparison.figures` gives, and `mcnemar_p_holm`: p as it must be read where several pairs are tested
         (Holm 1979, "A simple sequentially rejective multiple test procedure").
     """
-    runs = {
-        name: judge(found.scores["lora"] / found.temperature, found.given, found.labels)
-        for name, found in judged.items()
-    }
+    runs = {name: judge(found.logits("lora"), found.given, found.labels) for name, found in judged.items()}
     pairs = [
         {"first": first, "second": second}
         | Comparison.of(judged[first].right("lora"), judged[second].right("lora")).figures((first, second))

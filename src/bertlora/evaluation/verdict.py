@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.evaluation.comparison import mcnemar, verdict
+from bertlora.evaluation.comparison import Comparison
 from bertlora.evaluation.metrics import judge
 from bertlora.model.predict import Array
 from bertlora.run import Run
@@ -33,6 +33,10 @@ class Judged:
     scores: dict[str, Array]
     temperature: float = 1.0
 
+    def logits(self, name: str) -> Array:
+        """Returns a classifier's logits (N, K) as it predicts with them: LoRA's divided by the temperature."""
+        return self.scores[name] / self.temperature if name == "lora" else self.scores[name]
+
     def right(self, name: str) -> npt.NDArray[np.bool_]:
         """Returns which rows a classifier gets right, (N,)."""
         return np.asarray(self.scores[name].argmax(axis=1) == self.given)
@@ -58,22 +62,28 @@ def figures(judged: Judged) -> dict[str, Any]:
     Returns:
         `n`; `base`, `probe` (None where the run has none) and `lora`, each as `judge` gives it, LoRA as it predicts;
         `temperature` of its calibration, and `uncalibrated`, its `loss`, `ece` and `brier` without it;
-        `improvement_points` and `improvement_relative_percent` of LoRA over the base; `mcnemar_p` and `verdict` of
-        LoRA against the probe, or against the base where there is no probe.
+        `improvement_points` and `improvement_relative_percent` of LoRA over the base; `comparisons` of LoRA against
+        `probe` (not where the run has none) and against `base`, each as `Comparison.figures` gives it; `mcnemar_p` and
+        `verdict` of the first of these.
     """
     found: dict[str, Any] = {"base": None, "probe": None, "lora": None}
-    found |= {name: judge(scores, judged.given, judged.labels) for name, scores in judged.scores.items()}
-    raw = {key: found["lora"][key] for key in CALIBRATED}
-    found["lora"] = judge(judged.scores["lora"] / judged.temperature, judged.given, judged.labels)
-    rival = next(name for name in RIVALS if name in judged.scores)
+    found |= {name: judge(judged.logits(name), judged.given, judged.labels) for name in judged.scores}
+    raw = judge(judged.scores["lora"], judged.given, judged.labels)
+    comparisons = {
+        rival: Comparison.of(judged.right(rival), judged.right("lora")).figures((name, "LoRA"))
+        for rival, name in RIVALS.items()
+        if rival in judged.scores
+    }
+    chief = next(iter(comparisons.values()))
     before, after = float(judged.right("base").mean()), float(judged.right("lora").mean())
     return {
         "n": len(judged.given),
         **found,
         "temperature": judged.temperature,
-        "uncalibrated": raw,
+        "uncalibrated": {key: raw[key] for key in CALIBRATED},
         "improvement_points": 100 * (after - before),
         "improvement_relative_percent": 100 * (after - before) / before if before else None,
-        "mcnemar_p": mcnemar(judged.right(rival), judged.right("lora")),
-        "verdict": verdict((RIVALS[rival], "LoRA"), judged.right(rival), judged.right("lora")),
+        "comparisons": comparisons,
+        "mcnemar_p": chief["mcnemar_p"],
+        "verdict": chief["verdict"],
     }
