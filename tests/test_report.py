@@ -553,7 +553,7 @@ def test_report_verb_refuses_in_one_line(
     before = contents(run.path)
     for argv, fault in (
         ((tmp_path / "none",), "no such run folder"),
-        ((run.path, run.path), "expected different runs"),
+        ((run.path, f"{run.path}/"), "expected two different runs"),
         ((run.path, "--out", there), "is there already"),
         ((run.path, "--out", tmp_path), "is a folder"),
         ((run.path, "--out", tmp_path / "no" / "r.html"), "not a folder that may be written to"),

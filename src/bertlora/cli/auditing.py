@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertlora.cli.inputs import add_data, columns, given_data
 from bertlora.cli.registry import Arguments, flag, flags, resolve_recipe, verb
-from bertlora.errors import DataError
+from bertlora.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from bertlora.data.prepared import Prepared, Split
@@ -48,6 +48,8 @@ def audit(args: Arguments) -> None:
     from bertlora.files import check_vacant_file
     from bertlora.model.plan import plan
 
+    if args.folds < 2:
+        raise InputError(f"--folds: got {args.folds}, expected 2 or more")
     # Here --split names a split; the recipe's key of that name, which shares out a table, has no say.
     split, args.split = args.split, None
     recipe = resolve_recipe(args, default="audit").replace(split="100/0/0")

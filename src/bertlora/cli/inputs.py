@@ -2,11 +2,11 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertlora.cli.registry import Arguments, flag, flags
+from bertlora.cli.registry import MODEL, PRECISION, Arguments, flag, flags
 from bertlora.errors import DataError, InputError
 from bertlora.recipe import Recipe
 
@@ -27,6 +27,14 @@ text_columns = flags(
     flag("--text-pair-column", "the column of the second text of a pair; found by its name"),
 )
 columns = flags(text_columns, flag("--label-column", "the column of the label; found by its name"))
+
+
+def judging_flags(
+    whose: str, split: Callable[[argparse.ArgumentParser], None]
+) -> Callable[[argparse.ArgumentParser], None]:
+    """Returns the flags of a verb that judges: which rows, `whose` data where none are named, base and precision."""
+    data = flag("--data", f"a prepared folder, or {SOURCES}; default: the data of {whose}", nargs="+")
+    return flags(data, split, columns, MODEL, PRECISION)
 
 
 def column_arguments(args: Arguments) -> dict[str, Any]:
@@ -127,6 +135,33 @@ def judged_folder(args: Arguments, run: "Run") -> Path | None:
     if not args.data:
         return own_data(run)
     return Path(args.data[0]) if len(args.data) == 1 and is_prepared(args.data[0]) else None
+
+
+def say_met(args: Arguments, run: "Run") -> str:
+    """Warns on stderr of rows that a run has met, or may have, and returns which: a key of the report's `CAUTIONS`.
+
+    Returns:
+        `train` or `validation` where these rows are the run's own of that name, `other` where they are of other
+        prepared data than it learned from, else nothing.
+    """
+    from bertlora.cli.console import say
+    from bertlora.evaluation.report.tables import CAUTIONS
+
+    met = _met(args, run)
+    if met:
+        say(f"caution, {run.path}: {CAUTIONS[met]}")
+    return met
+
+
+def _met(args: Arguments, run: "Run") -> str:
+    from bertlora.data.prepared import Prepared
+
+    folder, own = judged_folder(args, run), run.manifest.data.get("fingerprint")
+    if folder is None or not own:
+        return ""
+    if Prepared.load(folder).fingerprint != own:
+        return "other"
+    return "" if args.split == "test" else str(args.split)
 
 
 def usual_split(args: Arguments, run: "Run") -> str:

@@ -1,9 +1,11 @@
 """The verbs that judge runs: evaluate, compare."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertlora.cli.inputs import SOURCES, columns, labelled_rows, own_data, usual_split
-from bertlora.cli.registry import MODEL, PRECISION, RUN, Arguments, flag, flags, verb
+from bertlora.cli.inputs import judged_folder, judging_flags, labelled_rows, own_data, say_met, usual_split
+from bertlora.cli.registry import RUN, Arguments, flag, flags, verb
 from bertlora.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,11 +21,7 @@ SPLIT = flag("--split", "which split to judge by; default: test", default="test"
     "bertlora evaluate runs/a --split test",
     flags(
         RUN,
-        flag("--data", f"a prepared folder, or {SOURCES}; default: the data of the run", nargs="+"),
-        SPLIT,
-        columns,
-        MODEL,
-        PRECISION,
+        judging_flags("the run", SPLIT),
     ),
 )
 def evaluate(args: Arguments) -> None:
@@ -35,6 +33,7 @@ def evaluate(args: Arguments) -> None:
 
     run = Run.load(args.run, args.model or "")
     rows, name = labelled_rows(args, run)
+    say_met(args, run)
     result = figures(judge_rows(run, rows, choose_precision(args.precision, run.adapted.architecture)))
     if args.json:
         console.print_json(result)
@@ -48,11 +47,7 @@ def evaluate(args: Arguments) -> None:
     "bertlora compare runs/a runs/b --split test",
     flags(
         flag("runs", "run folders, or adapters that PEFT saved", nargs="+", metavar="RUN"),
-        flag("--data", f"a prepared folder, or {SOURCES}; default: the data of the first run", nargs="+"),
-        SPLIT,
-        columns,
-        MODEL,
-        PRECISION,
+        judging_flags("the first run", SPLIT),
     ),
 )
 def compare(args: Arguments) -> None:
@@ -60,8 +55,7 @@ def compare(args: Arguments) -> None:
     from bertlora.cli import console
     from bertlora.evaluation.side_by_side import side_by_side
 
-    if len(args.runs) < 2 or len(set(args.runs)) < len(args.runs):
-        raise InputError(f"RUN: got {' '.join(args.runs)}, expected two different runs or more")
+    check_different(args.runs)
     _, judged, name = judged_runs(args)
     result = side_by_side(judged)
     if args.json:
@@ -72,6 +66,12 @@ def compare(args: Arguments) -> None:
     for pair in result["pairs"]:
         holm = f" With {len(result['pairs'])} pairs tested, p = {pair['mcnemar_p_holm']:.2g} (Holm)."
         print(pair["verdict"] + (holm if len(result["pairs"]) > 1 else ""))
+
+
+def check_different(runs: Sequence[str]) -> None:
+    """Raises InputError for fewer than two runs, and for a folder named twice, in whatever way."""
+    if len(runs) < 2 or len({Path(name).resolve() for name in runs}) < len(runs):
+        raise InputError(f"RUN: got {' '.join(runs)}, expected two different runs or more")
 
 
 def judged_runs(args: Arguments) -> tuple[dict[str, "Run"], dict[str, "Judged"], str]:
@@ -90,16 +90,20 @@ def judged_runs(args: Arguments) -> tuple[dict[str, "Run"], dict[str, "Judged"],
         args.split = args.split or usual_split(args, run)
         args.data = args.data or [str(own_data(run))]
         rows, where = labelled_rows(args, run)
+        say_met(args, run)
         say(f"judging {len(rows):,} rows by {name}")
         scores = run.adapted.logits(rows.inputs, precision=choose_precision(args.precision, run.adapted.architecture))
         judged[name] = Judged(run.manifest.labels, rows.labels, {"lora": scores}, run.adapted.temperature)
-    if len({run.manifest.data.get("fingerprint") for run in runs.values()}) > 1:
+    sources = judged_folder(args, run) is None  # of prepared data, `say_met` has told it of each run
+    if sources and len({run.manifest.data.get("fingerprint") for run in runs.values()}) > 1:
         say("the runs learned from different data; see that none has learned from these rows")
     return runs, judged, f"{args.split} split of the data of {args.runs[0]}" if own else where
 
 
 def print_evaluation(result: dict[str, Any], where: str) -> None:
     """Prints base, probe and LoRA: the four lines, the table, the report a class, the confusion matrix, the verdict."""
+    from bertlora.evaluation.report.facts import NAMES
+
     base, lora = result["base"]["accuracy"], result["lora"]["accuracy"]
     print(f"{result['n']:,} rows ({where})\n")
     print(f"Base BERT Accuracy: {base:.4f} ({100 * base:.2f}%)")
@@ -107,8 +111,7 @@ def print_evaluation(result: dict[str, Any], where: str) -> None:
     print(f"Improvement: {result['improvement_points']:.2f} percentage points")
     relative = result["improvement_relative_percent"]
     print(f"Relative Improvement: {'not defined, the base is never right' if relative is None else f'{relative:.2f}%'}")
-    names = {"base": "base, untrained head", "probe": "linear probe", "lora": "LoRA"}
-    print_figures({name: result[key] for key, name in names.items() if result[key]})
+    print_figures({name: result[key] for key, name in NAMES.items() if result[key]})
     _print_classes(result["lora"])
     print(result["verdict"])
 

@@ -102,20 +102,13 @@ def prepare(args: Arguments) -> None:
 def print_checks(checks: Sequence[dict[str, Any]], stderr: bool = False) -> None:
     """Prints what the checks found as a short table: check, severity, count, the first rows, what to do."""
     from bertlora.cli import console
+    from bertlora.data.checks.naming import named_rows
 
     if not checks:
         print("checks: nothing found", file=sys.stderr if stderr else sys.stdout)
         return
-    rows = [[c["name"], c["severity"], c["count"], _first_rows(c), c["advice"]] for c in checks]
+    rows = [[c["name"], c["severity"], c["count"], named_rows(c, ROWS_SHOWN), c["advice"]] for c in checks]
     console.print_table(["check", "severity", "count", "first rows", "what to do"], rows, stderr=stderr)
-
-
-def _first_rows(check: dict[str, Any]) -> str:
-    """Returns the first rows that a check names, in their source: `train 5, 17; test 0`."""
-    by_split: dict[str, list[str]] = {}
-    for split, row in list(zip(check["splits"], check["rows"], strict=True))[:ROWS_SHOWN]:
-        by_split.setdefault(split, []).append(str(row))
-    return "; ".join(f"{split} {', '.join(rows)}" for split, rows in by_split.items())
 
 
 def _token_checks(model: str | None, max_length: int | None) -> "Callable[[Prepared], list[dict[str, Any]]]":

@@ -4,9 +4,9 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertlora.cli.inputs import SOURCES, column_arguments, columns, judged_folder, labelled_rows, usual_split
-from bertlora.cli.judging import judged_runs
-from bertlora.cli.registry import MODEL, PRECISION, Arguments, flag, flags, verb
+from bertlora.cli.inputs import column_arguments, judged_folder, judging_flags, labelled_rows, say_met, usual_split
+from bertlora.cli.judging import check_different, judged_runs
+from bertlora.cli.registry import Arguments, flag, flags, verb
 from bertlora.errors import BertloraError, InputError
 
 if TYPE_CHECKING:
@@ -26,28 +26,30 @@ AUDITED = ("row", "given", "suggested", "confidence", "doubtful", "text")
     "bertlora report runs/a --split test",
     flags(
         flag("runs", "a run folder, or several to compare on the same rows", nargs="+", metavar="RUN"),
-        flag("--data", f"a prepared folder, or {SOURCES}; default: the data of the (first) run", nargs="+"),
-        flag("--split", "which split to judge by; default: test, or validation where there is no test split"),
+        judging_flags(
+            "the (first) run",
+            flag("--split", "which split to judge by; default: test, or validation where there is no test split"),
+        ),
         flag("--audit", "the CSV file that 'bertlora audit DATA --out FILE' wrote, for the doubtful labels"),
         flag("--out", "the file to write; default: RUN/report.html, or RUN/comparison.html in the first of several"),
         flag("--overwrite", "replace the file that --out names", action="store_true"),
-        columns,
-        MODEL,
-        PRECISION,
     ),
 )
 def report(args: Arguments) -> None:
     """Writes the report of a run, or of several."""
     from bertlora.cli import console
     from bertlora.files import check_vacant_file
+    from bertlora.model.adapted import is_adapter
 
     several = len(args.runs) > 1
-    if len(set(args.runs)) < len(args.runs):
-        raise InputError(f"RUN: got {' '.join(args.runs)}, expected different runs")
+    if several:
+        check_different(args.runs)
     if several and args.audit:
         raise InputError("--audit: a comparison has no doubtful labels; name one run")
     if args.out:
         check_vacant_file(Path(args.out), args.overwrite)
+    elif is_adapter(Path(args.runs[0])):
+        raise InputError(f"{args.runs[0]}: is an adapter, which takes no report; name a file by --out")
     path, facts = _compared(args) if several else _judged(args)
     if args.json:
         console.print_json({"report": str(path), "facts": facts})
@@ -69,7 +71,7 @@ def _judged(args: Arguments) -> tuple[Path, dict[str, Any]]:
     run = Run.load(args.runs[0], args.model or "")
     args.split = args.split or usual_split(args, run)
     rows, where = labelled_rows(args, run)
-    texts, met = _texts(args, run), _met(args, run)
+    texts, met = _texts(args, run), say_met(args, run)
     say(f"judging {len(rows):,} rows ({where})")
     judged = judge_rows(run, rows, choose_precision(args.precision, run.adapted.architecture))
     facts = facts_of(run, judged_material(run, judged, texts, rows.inputs, where, met, doubtful))
@@ -157,24 +159,16 @@ def _texts(args: Arguments, run: "Run") -> "Split":
     return read_rows(args.data, labels[0], aliases=labels[1], split=args.split, **column_arguments(args))
 
 
-def _met(args: Arguments, run: "Run") -> str:
-    """Returns `train` or `validation` where these rows are the run's own of that name, else nothing."""
-    from bertlora.data.prepared import Prepared
-
-    folder = judged_folder(args, run)
-    if folder is None or args.split == "test":
-        return ""
-    own = Prepared.load(folder).fingerprint == run.manifest.data.get("fingerprint")
-    return str(args.split) if own else ""
-
-
 def _read_audit(path: Path) -> list[dict[str, Any]]:
     """Returns the rows that an audit doubts.
 
     Raises:
         InputError: the file is missing, or none that `audit --out` wrote.
     """
+    from bertlora.data.delimited import FIELD_LIMIT
+
     fault = f"{path}: expected the CSV file that 'bertlora audit DATA --out FILE' wrote"
+    csv.field_size_limit(FIELD_LIMIT)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = csv.DictReader(file)

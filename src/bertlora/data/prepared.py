@@ -105,7 +105,7 @@ def prepare(
         )
         data.checks.extend(more_checks(data))
         if strict:
-            _check_strictly(data, first.source.name, fix)
+            _check_strictly(data, fix)
         data.write_manifest()
     return Prepared.load(out)
 
@@ -174,12 +174,13 @@ def _labels(first: Survey) -> tuple[list[str], list[str]]:
     return labels, [f"{name}: no row has the label '{one}', so it was left out" for one in named if one not in labels]
 
 
-def _check_strictly(data: Prepared, name: str, fixed: bool) -> None:
+def _check_strictly(data: Prepared, fixed: bool) -> None:
     found = [check for check in data.checks if check["severity"] != "note"]
     if found:
         listed = ", ".join(f"{check['name']} ({check['count']:,})" for check in found)
         advice = "" if fixed else ", or let --fix drop exact duplicates and split without leakage"
-        raise DataError(f"{name}: found {listed}, which --strict forbids; see rows and advice without it{advice}")
+        names = ", ".join(dict.fromkeys(data.sources.values()))
+        raise DataError(f"{names}: found {listed}, which --strict forbids; see rows and advice without it{advice}")
 
 
 def _write(

@@ -74,7 +74,8 @@ def _split_again(
         return []
     splits[rows] = stratified_split(kept.labels[rows], _shares(had, shares), seed, group)
     several = sizes[sizes > 1]
-    return [f"split again, {len(several):,} groups of like texts ({several.sum():,} rows) whole in one split each"]
+    whole = f", {len(several):,} groups of like texts ({several.sum():,} rows) whole in one split each"
+    return ["split again" + (whole if len(several) else "")]
 
 
 def _shares(had: NDArray[np.int64], shares: Shares) -> Shares:

@@ -54,6 +54,7 @@ def comparison_facts(runs: Mapping[str, Run], judged: Mapping[str, Judged], wher
         "n": found["n"],
         "where": where,
         "classifiers": [{"name": name, **figures} for name, figures in found["runs"].items()],
+        "classes": _class_facts(runs, found["runs"]),
         "pairs": found["pairs"],
         "strangers": len({run.manifest.data.get("fingerprint", "") for run in runs.values()}) > 1,
         "training": {name: training_facts(run.metrics()) for name, run in runs.items()},
@@ -72,7 +73,7 @@ def render_comparison(facts: Table) -> str:
         **facts,
         "pairs": [tables.split_sentence(pair["verdict"]) | {"holm": _holm(pair, facts)} for pair in facts["pairs"]],
         "more": tables.more_figures(facts["classifiers"]),
-        "classes": _classes(facts["classifiers"]),
+        "classes": _classes(facts),
         "recipe": facts["recipe"]
         and [[r["key"], *(tables.opening(value, 100) for value in r["values"]), r["help"]] for r in facts["recipe"]],
         "origins": _origins(facts["origins"]),
@@ -101,14 +102,35 @@ def _holm(pair: Table, facts: Table) -> str:
     return f"With {count} pairs tested, p = {pair['mcnemar_p_holm']:.2g} (Holm)." if count > 1 else ""
 
 
-def _classes(classifiers: Sequence[Table]) -> Table:
-    """Returns F1 of each class, a column a run; runs may name the classes in another order."""
-    first = classifiers[0]["per_class"]
+def _class_facts(runs: Mapping[str, Run], figures: Mapping[str, Table]) -> list[Table]:
+    """Returns F1 of each class by every run, and its rows, under the name that the first run shows.
+
+    The others may show the same labels under other names, or in another order: the names in the data tell which is
+    which. Where a run's data had other names still, they are those that another run shows.
+    """
+    first, *_ = (run.manifest for run in runs.values())
+    found = []
+    for source, shown in zip(first.source_labels, first.labels, strict=True):
+        own = {name: figures[name]["per_class"].get(_shown(run, (source, shown)), {}) for name, run in runs.items()}
+        support = next(iter(own.values()))["support"]
+        found.append({"label": shown, "f1": [part.get("f1") for part in own.values()], "support": support})
+    return found
+
+
+def _shown(run: Run, names: Sequence[str]) -> str:
+    """Returns the name under which a run shows the class that has one of these names; empty where it has none."""
+    known = {label: label for label in run.manifest.labels}
+    known |= dict(zip(run.manifest.source_labels, run.manifest.labels, strict=True))
+    return next((known[name] for name in names if name in known), "")
+
+
+def _classes(facts: Table) -> Table:
+    """Returns F1 of each class, a column a run."""
     rows = [
-        [label, *(f"{c['per_class'][label]['f1']:.3f}" for c in classifiers), f"{line['support']:,}"]
-        for label, line in first.items()
+        [line["label"], *("" if f1 is None else f"{f1:.3f}" for f1 in line["f1"]), f"{line['support']:,}"]
+        for line in facts["classes"]
     ]
-    return {"columns": ["class", *(c["name"] for c in classifiers), "support"], "rows": rows}
+    return {"columns": ["class", *facts["names"], "support"], "rows": rows}
 
 
 def _origins(origins: Mapping[str, Table]) -> Table:

@@ -42,7 +42,7 @@ class Material:
         judged: the logits of base, probe and LoRA, or of LoRA alone, on N labelled rows.
         where: what these rows are: `test split`.
         met: empty for rows that the run has not met; `validation` for those that chose epoch and temperature, `train`
-            for those that it learned from.
+            for those that it learned from; `other` for rows of other prepared data than its own.
         texts: the N texts.
         pairs: the N second texts of pairs.
         rows: the N rows' places in their source, from 0.
@@ -98,7 +98,7 @@ def _judged_facts(judged: Judged, run: Run, m: Material) -> Table:
 def verdict_facts(judged: Judged, where: str, met: str) -> Table:
     """Returns the figures of each classifier, base first and LoRA last, and the sentence that says what they mean."""
     classifiers = [
-        {"name": name, **judge(_scaled(judged, key), judged.given, judged.labels)}
+        {"name": name, **judge(judged.logits(key), judged.given, judged.labels)}
         for key, name in NAMES.items()
         if key in judged.scores
     ]
@@ -121,7 +121,7 @@ def verdict_facts(judged: Judged, where: str, met: str) -> Table:
 
 def calibration_facts(judged: Judged, fitted: bool, met: str) -> Table:
     """Returns the reliability curve of LoRA as trained, and with its temperature if one was `fitted`."""
-    raw, scaled = softmax(judged.scores["lora"]), softmax(_scaled(judged, "lora"))
+    raw, scaled = softmax(judged.scores["lora"]), softmax(judged.logits("lora"))
     return {
         "classes": len(judged.labels),
         "temperature": judged.temperature if fitted else None,
@@ -138,7 +138,7 @@ def _reliability(probabilities: Array, given: npt.NDArray[np.int64]) -> Table:
 
 def risk_facts(judged: Judged) -> Table:
     """Returns the risk-coverage curve of LoRA, at most 200 points of it, and its value at round coverages."""
-    found = risk_coverage(softmax(_scaled(judged, "lora")), judged.given)
+    found = risk_coverage(softmax(judged.logits("lora")), judged.given)
 
     def at(place: int) -> Table:
         coverage, risk, least = (float(part[place]) for part in (found.coverage, found.risk, found.thresholds))
@@ -149,8 +149,3 @@ def risk_facts(judged: Judged) -> Table:
     # The nearest threshold that answers as many or more: rows of the same confidence cannot be parted.
     rounds = dict.fromkeys(int(np.searchsorted(found.coverage, share - 1e-9)) for share in COVERAGES)
     return {"area": found.area, "curve": [at(int(i)) for i in curve], "points": [at(i) for i in rounds]}
-
-
-def _scaled(judged: Judged, name: str) -> Array:
-    """Returns the logits of a classifier as it predicts."""
-    return judged.scores[name] / (judged.temperature if name == "lora" else 1.0)

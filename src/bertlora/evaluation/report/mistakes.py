@@ -22,7 +22,7 @@ Table = dict[str, Any]
 
 def worst_errors(judged: Judged, most: int = SHOWN) -> list[int]:
     """Returns the rows that LoRA gets wrong, the most confident first."""
-    confidence = softmax(judged.scores["lora"] / judged.temperature).max(axis=1)
+    confidence = softmax(judged.logits("lora")).max(axis=1)
     wrong = np.flatnonzero(~judged.right("lora"))
     return [int(row) for row in wrong[np.argsort(-confidence[wrong], kind="stable")][:most]]
 
@@ -43,7 +43,7 @@ def error_facts(
         explanations: row of the N → token attributions, of as many as have them.
         rows: the N rows' places in their source, by which they are shown; None: they are shown by their own.
     """
-    probabilities = softmax(judged.scores["lora"] / judged.temperature)
+    probabilities = softmax(judged.logits("lora"))
     shown = []
     for row in worst_errors(judged):
         predicted = int(probabilities[row].argmax())

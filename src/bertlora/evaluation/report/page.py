@@ -54,7 +54,7 @@ def fill(template: str, title: str, sections: dict[str, str], notes: dict[str, s
     """Returns a template filled, without blank lines."""
     known = {name: notes.get(name, "") for name in sections}
     page = environment().get_template(template)
-    html = page.render(title=title, sections=sections.items(), notes=known, css=style_sheet(), **parts)
+    html = page.render(title=title, sections=sections, notes=known, css=style_sheet(), **parts)
     return "\n".join(line for line in html.splitlines() if line.strip()) + "\n"
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bertlora.data.checks.naming import named_rows
+
 Table = dict[str, Any]
 
 LARGEST_MATRIX = 20
@@ -24,6 +26,7 @@ CAUTIONS = {
     "": "",
     "validation": "Epoch and temperature were chosen by these rows, which flatters the figures a little.",
     "train": "The run has learned from these rows, so the figures say nothing of new texts.",
+    "other": "The run learned from different data, which may hold these rows too; see that they do not.",
 }
 
 
@@ -35,8 +38,10 @@ def verdict_view(part: Table) -> Table:
 
 def split_sentence(sentence: str) -> Table:
     """Returns a verdict in two: what it says in `large` letters, and the test behind it in `small` ones."""
-    large, _, small = sentence.partition(" (")
-    return {"large": large + "." * bool(small), "small": small[:1].upper() + small[1:].replace(")", "", 1)}
+    start, sign, end = sentence.rpartition(" (McNemar")  # a name in the sentence may hold brackets too
+    if not sign:
+        return {"large": sentence, "small": ""}
+    return {"large": f"{start}.", "small": f"McNemar{end}".replace(")", "", 1)}
 
 
 def more_figures(classifiers: Sequence[Table]) -> Table:
@@ -191,6 +196,5 @@ def _figure(value: float | None) -> str:
 
 
 def _rows(check: Table) -> str:
-    """Returns the first rows of a check as people read them: `12, 40, 41, ...`."""
-    rows = [f"{row:,}" for row in check["rows"][:ROWS_NAMED]]
-    return ", ".join(rows) + (", …" if len(check["rows"]) > ROWS_NAMED else "")
+    """Returns the first rows of a check as people read them: `train 12, 40; test 3, …`."""
+    return named_rows(check, ROWS_NAMED) + (", …" if len(check["rows"]) > ROWS_NAMED else "")
