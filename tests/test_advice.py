@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertlora.data.framing import Framing, Inputs
+from bertlora.data.framing import Framing
+from bertlora.data.inputs import Inputs
 from bertlora.data.tokens import TokenTable
 from bertlora.evaluation.advice import Evidence, advise
 from bertlora.evaluation.probe import CurvePoint, Frozen, learning_curve

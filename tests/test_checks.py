@@ -13,7 +13,8 @@ from bertlora.cli.preparing import print_checks
 from bertlora.data.checks import token_checks
 from bertlora.data.checks.language import language_of, script_of
 from bertlora.data.checks.texts import has_html, is_empty, is_mojibake
-from bertlora.data.framing import Framing, Inputs
+from bertlora.data.framing import Framing
+from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.data.tokens import TokenTable
 from bertlora.errors import DataError

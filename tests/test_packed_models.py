@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 from bertlora.data.tokens import TokenTable
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base, quiet

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_training import BAD, GOOD, small_recipe
 
-from bertlora.data.framing import Framing, Inputs
+from bertlora.data.framing import Framing
+from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.data.tokens import TokenTable
 from bertlora.errors import ModelError, OutputError

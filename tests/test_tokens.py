@@ -12,7 +12,8 @@ from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import RobertaProcessing
 from transformers import PreTrainedTokenizerFast
 
-from bertlora.data.framing import Framing, Inputs, token_batches
+from bertlora.data.framing import Framing
+from bertlora.data.inputs import Inputs, token_batches
 from bertlora.data.token_files import kept_tokens, tokenizer_key
 from bertlora.data.tokens import TokenTable, token_chunks, tokenize
 from bertlora.errors import InputError, ModelError

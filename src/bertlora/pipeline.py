@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared, source_paths
 from bertlora.data.token_files import kept_tokens, tokenizer_key
 from bertlora.data.tokens import TokenTable, token_chunks

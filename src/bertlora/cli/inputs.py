@@ -120,10 +120,8 @@ def own_data(run: "Run") -> Path:
     Raises:
         DataError: it has gone.
     """
-    from bertlora.data.prepared import is_prepared
-
-    folder = run.path / run.manifest.data.get("folder", "")
-    if not run.manifest.data or not is_prepared(folder):
+    folder = run.data_folder
+    if folder is None:
         raise DataError(f"{run.path}: the data it was trained on is not at hand; name labelled rows by --data")
     return folder
 

@@ -233,7 +233,7 @@ def _size_of_data(args: Arguments, recipe: Any) -> tuple[int, int, float]:
 def print_advice(advice: list[dict[str, str]]) -> None:
     """Prints what to do next, each with its figure."""
     for one in advice:
-        print(f"Advice: {one['text']} ({one['figure']})")
+        print(f"Advice: {one['text']}\n  {one['figure']}")
 
 
 def _print_samples(samples: list[dict[str, Any]]) -> None:

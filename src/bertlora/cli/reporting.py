@@ -10,7 +10,7 @@ from bertlora.cli.registry import Arguments, flag, flags, verb
 from bertlora.errors import BertloraError, InputError
 
 if TYPE_CHECKING:
-    from bertlora.data.framing import Inputs
+    from bertlora.data.inputs import Inputs
     from bertlora.data.prepared import Split
     from bertlora.evaluation.report import Material
     from bertlora.evaluation.verdict import Judged

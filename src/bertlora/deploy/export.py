@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bertlora.data.prepared import Prepared, is_prepared, iter_texts
+from bertlora.data.prepared import Prepared, iter_texts
 from bertlora.data.reviews import embedded_specs
 from bertlora.errors import BertloraError, InputError, suggestion
 from bertlora.files import size_of, whole_folder
@@ -110,8 +110,8 @@ def check_parity(run: Run, folder: Path) -> dict[str, Any]:
 
 def parity_texts(run: Run) -> list[tuple[str, str | None]]:
     """Returns up to 100 real texts: of the run's own data where that is at hand, else embedded reviews."""
-    folder = run.path / run.manifest.data.get("folder", "")
-    if run.manifest.data and is_prepared(folder):
+    folder = run.data_folder
+    if folder is not None:
         data = Prepared.load(folder)
         rows = data.split(list(data.rows)[-1])
         pairs: list[str | None] = list(rows.pairs) if rows.pairs else [None] * len(rows)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 from bertlora.errors import InputError, ModelError, RecipeError, RunError
 from bertlora.model.base import Base, find_base, longest_input, quiet
 from bertlora.model.build import build_classifier, new_modules

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 from bertlora.data.tokens import TokenTable
 from bertlora.model.engine.batches import unwrapped
 from bertlora.model.engine.execution import Execution

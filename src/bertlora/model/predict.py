@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bertlora.data.framing import Framing, Inputs
+from bertlora.data.framing import Framing
+from bertlora.data.inputs import Inputs
 from bertlora.data.tokens import tokenize
 from bertlora.errors import InputError
 from bertlora.model.engine.batches import pooled, unwrapped

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bertlora.data.folder import is_prepared
 from bertlora.errors import ModelError, RunError
 from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted, adapter_classes, is_adapter, read_adapter_config
@@ -81,6 +82,12 @@ class Run:
         if calibration is not None and not calibration.fits(manifest):
             raise RunError(f"{path}: its calibration is of another training; the run is damaged")
         return cls(path, manifest, adapted, Probe.load(path), calibration)
+
+    @property
+    def data_folder(self) -> Path | None:
+        """The prepared data that it was trained on, None where these are not at hand."""
+        folder = self.path / self.manifest.data.get("folder", "")
+        return folder if self.manifest.data and is_prepared(folder) else None
 
     def metrics(self) -> dict[str, Any]:
         """Returns metrics.json, what training measured; empty for an adapter that PEFT trained."""

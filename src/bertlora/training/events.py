@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bertlora.data.checks.find import Check, a_check
 from bertlora.data.folder import Prepared
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 from bertlora.data.tokens import TokenTable
 
 # Shares above which it is a warning: of all tokens cut off, of texts with unknown tokens.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 from bertlora.evaluation.abstention import risk_coverage
 from bertlora.evaluation.calibration import calibration_error, reliability
 from bertlora.evaluation.comparison import verdict

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 
 Counts = npt.NDArray[np.int64]
 

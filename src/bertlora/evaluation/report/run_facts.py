@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from bertlora.data.prepared import Prepared, is_prepared
+from bertlora.data.prepared import Prepared
 from bertlora.errors import DataError
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run import MANIFEST, Run
@@ -23,8 +23,8 @@ def training_facts(metrics: Table) -> Table | None:
 
 def check_facts(run: Run) -> Table | None:
     """Returns what was found in the run's own data, None where these are not at hand."""
-    folder = run.path / run.manifest.data.get("folder", "")
-    if not run.manifest.data or not is_prepared(folder):
+    folder = run.data_folder
+    if folder is None:
         return None
     try:
         data = Prepared.load(folder)

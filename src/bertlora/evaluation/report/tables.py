@@ -104,12 +104,10 @@ def length_view(part: Table) -> Table:
         ["all", f"{part['n']:,}", in_percent(1.0)],
         [over, f"{part['over']:,}", in_percent(part["over_share"])],
         ["of which something is not read", f"{part['cut']:,}", in_percent(part["cut_share"])],
-        ["tokens not read", "", in_percent(part["tokens_lost_share"])],
+        ["share of tokens not read", "", in_percent(part["tokens_lost_share"])],
     ]
-    names = {"truncate": "tokens not read, were long texts cut", "windows": "were they read in windows"}
-    for way, found in part["ways"].items():
-        cost = f"; {found['run_share']:.2f} tokens run for each"
-        rows.append([names[way] + cost, "", in_percent(found["tokens_lost_share"])])
+    names = {"truncate": "so it is when cut", "windows": "so it is in windows"}
+    rows += [[names[way], "", in_percent(found["tokens_lost_share"])] for way, found in part["ways"].items()]
     return {"sentence": length_sentence(part), "rows": rows}
 
 
@@ -122,9 +120,17 @@ def length_sentence(part: Table) -> str:
     lost = f"{in_percent(part['tokens_lost_share'])} of all tokens"
     if part["long_texts"] == "windows":
         rest = f"{lost} lie between the windows of very long texts" if part["cut"] else "nothing is lost"
-        return f"{start} {over} and are read in overlapping windows: {rest}."
+        return f"{start} {over} and are read in overlapping windows: {rest}. {_cost_of_windows(part)}"
     ends = {"right": "their end is", "left": "their start is", "head-tail": "their middle is"}[part["truncation"]]
-    return f"{start} {over}; {ends} cut, which loses {lost}."
+    return f"{start} {over}; {ends} cut, which loses {lost}. {_cost_of_windows(part)}".rstrip()
+
+
+def _cost_of_windows(part: Table) -> str:
+    """Returns in a sentence how much more windows run; nothing where texts cannot be read in them."""
+    if "windows" not in part["ways"]:
+        return ""
+    times = part["ways"]["windows"]["run_share"] / part["ways"]["truncate"]["run_share"]
+    return f"Windows run {times:.2f} times the tokens that cutting runs."
 
 
 def doubtful_view(rows: list[Table] | None) -> Table | list[Any] | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared
 from bertlora.evaluation.report.facts import Material, facts_of
 from bertlora.evaluation.report.page import render

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bertlora.data.framing import Inputs, token_batches
+from bertlora.data.inputs import Inputs, token_batches
 from bertlora.model.engine.batches import packed, padded, pooled, takes_token_types, unwrapped
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
 from bertlora.model.engine.prefix import Prefix, frozen_depth

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bertlora.data.framing import Inputs
+from bertlora.data.inputs import Inputs
 from bertlora.model.engine.batches import unwrapped
 from bertlora.model.engine.layers import encoder_layers, served
 

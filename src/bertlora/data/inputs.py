@@ -1,0 +1,143 @@
+"""Texts as a model reads them: the windows of each, framed; and the batches that they go through it in.
+
+Letters: B texts, P windows (as many as texts, where long texts are cut), T tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bertlora.data.framing import Framing
+from bertlora.data.tokens import Ids, TokenTable
+from bertlora.errors import InputError
+
+
+class Windows(NamedTuple):
+    """The windows of texts, end to end in the order of the texts.
+
+    Attributes:
+        offsets: (B + 1,) int64, text i has the windows `offsets[i]` to `offsets[i + 1]`.
+        texts: (P,) int64, whose window each is.
+        starts: (P,) int64, its first token in the text.
+        lengths: (P,) int64, its tokens as the model reads it, special tokens included.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    texts: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Texts as a model reads them. Framing is done on access, so that a mapped table stays on disk.
+
+    Attributes:
+        framing: how they are cut and framed.
+        first: the texts.
+        second: the second texts of pairs, or None.
+
+    Raises:
+        InputError: windows of pairs are asked for.
+    """
+
+    framing: Framing
+    first: TokenTable
+    second: TokenTable | None = None
+
+    def __post_init__(self) -> None:
+        if self.second is not None and self.framing.long_texts == "windows":
+            raise InputError("long_texts: windows are of single texts; for pairs of texts use truncate")
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The windows of all texts."""
+        framing = self.framing
+        starts = [framing.starts(length) for length in self.first.lengths.tolist()]
+        counts = np.array([len(found) for found in starts], dtype=np.int64)
+        texts = np.repeat(np.arange(len(self)), counts)
+        room = framing.room(self.second is not None)
+        return Windows(
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            texts=texts,
+            starts=np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
+            lengths=(np.minimum(self.whole, room) + framing.max_length - room)[texts],
+        )
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens of each text as the model reads it, all its windows together."""
+        ends = np.concatenate([[0], np.cumsum(self.windows.lengths)])
+        return np.asarray(np.diff(ends[self.windows.offsets]))
+
+    @property
+    def whole(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens of each text, or pair, before anything is cut, special tokens aside."""
+        return np.asarray(self.first.lengths + (0 if self.second is None else self.second.lengths))
+
+    @property
+    def unread(self) -> npt.NDArray[np.int64]:
+        """(B,) tokens of each text, or pair, that are in no window."""
+        windows, room = self.windows, self.framing.room(self.second is not None)
+        read = np.minimum(self.whole, room)
+        later = np.flatnonzero(np.diff(windows.texts) == 0) + 1  # windows that follow another of the same text
+        steps = windows.starts[later] - windows.starts[later - 1]
+        np.add.at(read, windows.texts[later], np.minimum(steps, room))
+        return np.asarray(self.whole - np.minimum(read, self.whole))
+
+    def window(self, p: int) -> tuple[Ids, Ids | None]:
+        """Returns the framed ids (T,) of window `p` and, for a pair, the token types (T,)."""
+        text, start = int(self.windows.texts[p]), int(self.windows.starts[p])
+        ids = self.first[text]
+        if self.framing.long_texts == "windows":
+            ids = ids[start : start + self.framing.room(pair=False)]
+        return self.framing(ids, None if self.second is None else self.second[text])
+
+    def windows_of(self, rows: Sequence[int]) -> tuple[list[int], npt.NDArray[np.int64]]:
+        """Returns the windows of these texts, longest first, and for each the place of its text in `rows`."""
+        offsets, lengths = self.windows.offsets, self.windows.lengths
+        if self.framing.long_texts == "truncate":
+            found, owners = np.asarray(rows), np.arange(len(rows))
+        else:
+            found = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in rows])
+            owners = np.repeat(np.arange(len(rows)), np.diff(offsets)[rows])
+        order = np.argsort(-lengths[found], kind="stable")
+        return found[order].tolist(), owners[order]
+
+    def take(self, rows: Sequence[int]) -> "Inputs":
+        """Returns the inputs of these texts alone."""
+        second = None if self.second is None else TokenTable.of([self.second[i].tolist() for i in rows])
+        return Inputs(self.framing, TokenTable.of([self.first[i].tolist() for i in rows]), second)
+
+
+def token_batches(
+    lengths: npt.NDArray[np.int64], batch_size: int, max_tokens: int, padding: bool = True
+) -> Iterator[list[int]]:
+    """Yields row numbers in batches of texts of like length, longest first, so that little is padded.
+
+    Args:
+        lengths: (B,) tokens of each text.
+        batch_size: most texts a batch.
+        max_tokens: most tokens a batch; a longer text gets a batch of its own.
+        padding: whether padding counts among these tokens.
+    """
+    batch: list[int] = []
+    tokens = longest = 0
+    for row in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[row])
+        grown = longest * (len(batch) + 1) if padding else tokens + length
+        if batch and (len(batch) == batch_size or grown > max_tokens):
+            yield batch
+            batch, tokens = [], 0
+        longest = longest if batch else length
+        tokens += length
+        batch.append(row)
+    if batch:
+        yield batch
