@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -60,7 +61,12 @@ def start(*argv: object, env: dict[str, str] | None = None, **more: Any) -> subp
     """Starts a verb in a process of its own, with pipes."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-m", "bertlora", *(word if isinstance(word, bytes) else str(word) for word in argv)]
-    return subprocess.Popen(command, env=os.environ | (env or {}), **(pipes | more))
+    return subprocess.Popen(command, env=os.environ | (env or {}), preexec_fn=_hears_interrupts, **(pipes | more))
+
+
+def _hears_interrupts() -> None:
+    """A shell starts what runs in its background deaf to interrupts, and a child takes that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
