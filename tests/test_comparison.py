@@ -10,7 +10,7 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from bertlora.errors import InputError
-from bertlora.evaluation.comparison import Comparison, mcnemar, rows_needed, verdict
+from bertlora.evaluation.comparison import Comparison, mcnemar, rows_needed
 from bertlora.evaluation.intervals import gain_interval
 
 NAMES = ("the probe", "LoRA")
@@ -93,7 +93,7 @@ def test_with_the_rows_needed_four_gains_in_five_are_found(discordant: float, ga
 def test_a_clear_gain() -> None:
     first, second = outcomes(600, 20, 200, 180)
     gain, low, high = gain_interval(first, second)
-    assert verdict(NAMES, first, second) == (
+    assert Comparison.of(first, second).sentence(NAMES) == (
         f"LoRA beats the probe by 18.0 points, 95 % interval {low:.1f} to {high:.1f} "
         f"(McNemar's exact p = {mcnemar(first, second):.2g}, 1,000 rows)."
     )
@@ -103,7 +103,7 @@ def test_a_clear_gain() -> None:
 def test_a_clear_loss_has_the_interval_the_right_way_round() -> None:
     first, second = outcomes(60, 30, 5, 5)
     _, low, high = gain_interval(first, second)
-    said = verdict(NAMES, first, second)
+    said = Comparison.of(first, second).sentence(NAMES)
     assert said.startswith(f"LoRA falls behind the probe by 25.0 points, 95 % interval {-high:.1f} to {-low:.1f} ")
     assert 0 < -high < 25 < -low
 
@@ -111,14 +111,14 @@ def test_a_clear_loss_has_the_interval_the_right_way_round() -> None:
 def test_no_clear_difference_and_how_many_rows_would_show_one() -> None:
     first, second = outcomes(780, 20, 24, 48)
     _, low, high = gain_interval(first, second)
-    assert verdict(NAMES, first, second) == (
+    assert Comparison.of(first, second).sentence(NAMES) == (
         f"LoRA and the probe are not distinguishable on 872 rows: +0.5 points, 95 % interval {low:+.1f} to {high:+.1f} "
         f"(McNemar's exact p = 0.65); about 4,000 rows would show a 1-point difference."
     )
 
 
 def test_with_rows_enough_a_point_would_have_shown() -> None:
-    said = verdict(NAMES, *outcomes(22_500, 620, 630, 1250))
+    said = Comparison.of(*outcomes(22_500, 620, 630, 1250)).sentence(NAMES)
     assert said.endswith("; a 1-point difference would probably have shown, as about 3,900 rows are enough.")
 
 
@@ -126,7 +126,7 @@ def test_with_rows_enough_a_point_would_have_shown() -> None:
     ("counts", "gain"), [((40, 4, 6, 0), "+4.0"), ((40, 6, 4, 0), "-4.0"), ((50, 0, 0, 0), "+0.0")]
 )
 def test_where_nothing_can_be_said(counts: tuple[int, int, int, int], gain: str) -> None:
-    said = verdict(NAMES, *outcomes(*counts))
+    said = Comparison.of(*outcomes(*counts)).sentence(NAMES)
     assert said.startswith(f"LoRA and the probe are not distinguishable on 50 rows: {gain} points, 95 % interval ")
     assert "beats" not in said
     assert "borderline" not in said
@@ -154,7 +154,7 @@ def test_where_the_test_leaves_out_zero_and_the_interval_does_not() -> None:
 @given(st.tuples(*[st.integers(0, 40)] * 4).filter(sum))
 def test_the_sentence_never_says_more_than_test_and_interval(counts: tuple[int, int, int, int]) -> None:
     first, second = outcomes(*counts)
-    said = verdict(("a", "b"), first, second)
+    said = Comparison.of(first, second).sentence(("a", "b"))
     _, low, high = gain_interval(first, second)
     sure = mcnemar(first, second) < 0.05
     assert ("b beats a" in said) == (sure and low > 0)
@@ -163,7 +163,7 @@ def test_the_sentence_never_says_more_than_test_and_interval(counts: tuple[int, 
     assert ("borderline" in said) == (sure != (low > 0 or high < 0))
     assert "-0.0" not in said
     # The same the other way round; the two resamplings may differ at the edge.
-    if "borderline" not in said + (other := verdict(("b", "a"), second, first)):
+    if "borderline" not in said + (other := Comparison.of(second, first).sentence(("b", "a"))):
         assert ("a falls behind b" in other) == ("b beats a" in said)
 
 
@@ -187,4 +187,4 @@ def test_figures_go_into_json_and_back() -> None:
 
 def test_no_rows_are_refused() -> None:
     with pytest.raises(InputError, match="no rows"):
-        verdict(NAMES, np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+        Comparison.of(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)).sentence(NAMES)

@@ -129,17 +129,3 @@ class Comparison:
             "rows_for_a_point": self.rows_for_a_point,
             "verdict": self.sentence(names),
         }
-
-
-def verdict(names: tuple[str, str], first: Right, second: Right) -> str:
-    """Returns one sentence on `second` against `first`: better, worse, or not to be told apart on so many rows.
-
-    Args:
-        names: of the first and of the second.
-        first: (N,) which rows the first gets right.
-        second: (N,) the same for the second.
-
-    Raises:
-        InputError: there are no rows.
-    """
-    return Comparison.of(first, second).sentence(names)

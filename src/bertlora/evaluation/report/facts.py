@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bertlora.data.inputs import Inputs
 from bertlora.evaluation.abstention import risk_coverage
 from bertlora.evaluation.calibration import calibration_error, reliability
-from bertlora.evaluation.comparison import verdict
+from bertlora.evaluation.comparison import Comparison
 from bertlora.evaluation.metrics import judge
 from bertlora.evaluation.report.lengths import length_facts
 from bertlora.evaluation.report.mistakes import error_facts
@@ -104,7 +104,8 @@ def verdict_facts(judged: Judged, where: str, met: str) -> Table:
     ]
     rivals = [name for name in RIVALS if name in judged.scores]
     if rivals:
-        sentence = verdict((RIVALS[rivals[0]], "LoRA"), judged.right(rivals[0]), judged.right("lora"))
+        found = Comparison.of(judged.right(rivals[0]), judged.right("lora"))
+        sentence = found.sentence((RIVALS[rivals[0]], "LoRA"))
     else:
         low, high = (100 * end for end in classifiers[-1]["accuracy_ci95"])
         accuracy = f"LoRA is right on {100 * classifiers[-1]['accuracy']:.1f} % of {len(judged.given):,} rows"
