@@ -73,7 +73,6 @@ def _answered(
     args: Arguments, run: "Run", answers: "Answers", chunk: Sequence[tuple[str, str | None]]
 ) -> Iterator[tuple[dict[str, Any], "Explanation | None"]]:
     """Yields for each text what is printed of it, and its explanation where one is asked for."""
-    from bertlora.model.explain import explain
     from bertlora.model.precision import choose_precision
 
     adapted = run.adapted
@@ -83,5 +82,11 @@ def _answered(
     for (text, pair), answer in zip(chunk, answers(scores), strict=True):
         line = {"text": text} | ({} if pair is None else {"text_pair": pair}) | answer
         # One by one: each takes a while, and is shown as soon as it is there.
-        seconds = None if pair is None else [pair]
-        yield line, explain(adapted, [text], seconds, args.base)[0] if args.explain else None
+        yield line, _explained(args, run, text, pair) if args.explain else None
+
+
+def _explained(args: Arguments, run: "Run", text: str, pair: str | None) -> "Explanation":
+    """Returns why a text, or a pair of texts, got its label."""
+    from bertlora.model.explain import explain
+
+    return explain(run.adapted, [text], None if pair is None else [pair], args.base)[0]

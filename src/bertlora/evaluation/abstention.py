@@ -94,7 +94,7 @@ def threshold_for_coverage(probabilities: Array, labels: Labels, coverage: float
     Raises:
         InputError: there are no rows, or the share is out of its range.
     """
-    value = _reached(probabilities.max(axis=1), _share("coverage", coverage))
+    value = _reached(probabilities.max(axis=1), check_share("coverage", coverage))
     promise = f"a new text is answered with a probability of at least {coverage:.4g}"
     return _threshold(value, probabilities, labels, promise)
 
@@ -119,7 +119,7 @@ def threshold_for_accuracy(
     Raises:
         InputError: there are no rows, a share is out of its range, or no threshold can be shown to keep the accuracy.
     """
-    _share("accuracy", accuracy), _share("sureness", sureness)
+    check_share("accuracy", accuracy), check_share("sureness", sureness)
     confidence, wrong = _surest_first(probabilities, labels)
     answered = _separable(confidence)
     luck = binom.cdf(wrong[answered - 1], answered, 1 - accuracy)
@@ -157,7 +157,7 @@ def label_floor(probabilities: Array, labels: Labels, coverage: float) -> float:
     Raises:
         InputError: there are no rows, or the coverage is out of its range.
     """
-    return _reached(probabilities[np.arange(len(labels)), labels], _share("coverage", coverage))
+    return _reached(probabilities[np.arange(len(labels)), labels], check_share("coverage", coverage))
 
 
 def label_sets(probabilities: Array, floor: float) -> npt.NDArray[np.bool_]:
@@ -210,7 +210,12 @@ def _threshold(value: float, probabilities: Array, labels: Labels, promise: str)
     return Threshold(value, count / len(labels), hits / count, exact_interval(hits, count), promise)
 
 
-def _share(name: str, value: float) -> float:
+def check_share(name: str, value: float) -> float:
+    """Returns a share as it came.
+
+    Raises:
+        InputError: it is not above 0 and at most 1.
+    """
     if not 0 < value <= 1:
         raise InputError(f"{name}: got {value:.4g}, expected a share between 0 and 1, such as 0.9")
     return value

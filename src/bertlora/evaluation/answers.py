@@ -56,13 +56,11 @@ class Answers:
                 f"{run.path}: has no validation rows to choose by, which --abstain and --sets need; train with some"
             )
         # Not above: scipy's statistics take a while to import, and most predictions have no use for them.
-        from bertlora.evaluation.abstention import label_floor
+        from bertlora.evaluation.abstention import check_share, label_floor
 
         judged, given = run.calibration.validation, run.calibration.labels
         threshold = _threshold(abstain, judged, given) if abstain else None
-        if sets is not None and not 0 < sets <= 1:
-            raise InputError(f"--sets: got {sets:g}, expected a share between 0 and 1, such as 0.9")
-        floor = None if sets is None else label_floor(judged, given, sets)
+        floor = None if sets is None else label_floor(judged, given, check_share("--sets", sets))
         return cls(run.manifest.labels, temperature, threshold, floor)
 
     def __call__(self, logits: Array) -> list[dict[str, Any]]:
@@ -89,7 +87,12 @@ class Answers:
 
 def _threshold(abstain: str, judged: Array, given: Labels) -> "Threshold":
     """Returns the threshold for `accuracy=A` or `coverage=C`, chosen on validation rows."""
-    from bertlora.evaluation.abstention import Threshold, threshold_for_accuracy, threshold_for_coverage
+    from bertlora.evaluation.abstention import (
+        Threshold,
+        check_share,
+        threshold_for_accuracy,
+        threshold_for_coverage,
+    )
 
     choices: dict[str, Callable[[Array, Labels, float], Threshold]]
     choices = {"accuracy": threshold_for_accuracy, "coverage": threshold_for_coverage}
@@ -100,6 +103,4 @@ def _threshold(abstain: str, judged: Array, given: Labels) -> "Threshold":
         raise InputError(
             f"--abstain: got '{abstain}', expected accuracy=A or coverage=C with a share, such as accuracy=0.95"
         ) from None
-    if not 0 < share <= 1:
-        raise InputError(f"--abstain: got '{abstain}', expected a share between 0 and 1, such as {kind}=0.9")
-    return choose(judged, given, share)
+    return choose(judged, given, check_share(f"--abstain {kind}", share))

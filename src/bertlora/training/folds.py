@@ -24,6 +24,7 @@ from bertlora.training.events import Examples, Step
 from bertlora.training.health import check_loss
 from bertlora.training.loss import Loss
 from bertlora.training.optimiser import build_optimiser, set_rates
+from bertlora.training.steps import epoch_order, step_size, steps_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -52,7 +53,7 @@ def out_of_fold_logits(
     with executing(adapted.model, adapted.reader.pad_id, precision, training=True, pack=pack) as execution:
         execution.keep_prefix(examples.inputs, ROW_TOKENS)
         folds = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max()) + 1)]
-        count = _Counter(sum(_steps(recipe, len(learned)) for learned, _ in folds), on_step)
+        count = _Counter(sum(steps_of(recipe, len(learned)) for learned, _ in folds), on_step)
         for learned, judged in folds:
             load_trained_state(adapted.model, start)
             _train(execution, recipe, examples, learned, count)
@@ -83,7 +84,7 @@ def _train(execution: Execution, recipe: Recipe, examples: Examples, rows: Rows,
     optimiser = build_optimiser(model, recipe)
     learning = [p for p in model.parameters() if p.requires_grad]
     loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, learning[0].device)
-    steps = _steps(recipe, len(rows))
+    steps = steps_of(recipe, len(rows))
     torch.manual_seed(recipe.seed)
     model.train()
     for step, batch in enumerate(_batches(recipe, rows, steps)):
@@ -111,18 +112,12 @@ def _judge(execution: Execution, examples: Examples, rows: Rows) -> Array:
 
 
 def _batches(recipe: Recipe, rows: Rows, steps: int) -> Iterator[Rows]:
-    """Yields the rows of each step, (B,): a fresh random order an epoch, the same for a seed."""
-    size = recipe.batch_size * recipe.gradient_accumulation
+    """Yields the rows of each step, (B,)."""
+    size = step_size(recipe)
     for epoch in range(recipe.epochs):
-        order = np.random.default_rng([recipe.seed, epoch]).permutation(rows)
+        order = rows[epoch_order(recipe, epoch, len(rows))]
         for begin in range(0, len(order), size):
             if steps == 0:
                 return
             steps -= 1
             yield order[begin : begin + size]
-
-
-def _steps(recipe: Recipe, rows: int) -> int:
-    """Returns the optimiser steps of a training on so many rows."""
-    steps = recipe.epochs * -(-rows // (recipe.batch_size * recipe.gradient_accumulation))
-    return min(steps, recipe.max_steps or steps)

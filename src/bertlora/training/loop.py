@@ -26,6 +26,7 @@ from bertlora.training.events import Evaluation, Examples, Step
 from bertlora.training.health import CollapseWatch, check_loss, check_moved
 from bertlora.training.loss import Loss
 from bertlora.training.optimiser import build_optimiser, rate_factor, set_rates
+from bertlora.training.steps import epoch_order, step_size, steps_of, steps_per_epoch
 
 
 class Training:
@@ -64,10 +65,9 @@ class Training:
         self.loss = Loss(recipe, train.labels, len(adapted.labels), self.accelerator.device)
         self.optimiser = build_optimiser(self.plain, recipe)
         self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
-        self.batch_size = recipe.batch_size * recipe.gradient_accumulation
-        self.steps_per_epoch = -(-len(train) // self.batch_size)
-        self.steps = recipe.epochs * self.steps_per_epoch
-        self.steps = min(self.steps, recipe.max_steps or self.steps)
+        self.batch_size = step_size(recipe)
+        self.steps_per_epoch = steps_per_epoch(recipe, len(train))
+        self.steps = steps_of(recipe, len(train))
         self.progress = Progress(recipe.batch_size, identity, self.precision)
         self.execution: Execution
         self.start = trained_state(self.plain)
@@ -122,9 +122,9 @@ class Training:
         }
 
     def _batches(self) -> Iterator[list[int]]:
-        """Yields the rows of each remaining step of the epoch: a fresh random order an epoch, the same for a seed."""
+        """Yields the rows of each remaining step of the epoch."""
         epoch, size = self.progress.epoch, self.batch_size
-        order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.train)).tolist()
+        order = epoch_order(self.recipe, epoch, len(self.train)).tolist()
         for start in range(self.progress.batch * size, len(order), size):
             yield order[start : start + size]
             # Counted when the step is done, so that a checkpoint made after it does not repeat it.
