@@ -64,6 +64,11 @@ def whole_last_layer() -> None:
     put("engine.execution", "Route", lambda **kwargs: Route(**(kwargs | {"whole": True})))
 
 
+def last_keys_and_values() -> None:
+    """The last layer's keys and values made for every token."""
+    put("engine.layers", "as_matrix", lambda linear: None)
+
+
 def casts_every_step() -> None:
     """Weights in fp32, cast by autocast at every step."""
     put("engine.execution", "casts", lambda model: False)
@@ -102,6 +107,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "without packing": padded_batches,
     "without our attention": fused_attention,
     "without the first-token last layer": whole_last_layer,
+    "with the last layer's keys and values": last_keys_and_values,
     "without weights held in bf16": casts_every_step,
     "without weights in order": weights_in_given_order,
     "without few sizes": any_size,

@@ -159,8 +159,9 @@ def test_very_large_scores_stay_finite_and_exact(lengths: tuple[int, ...], one_q
     scores = torch.einsum("qhd,khd->hqk", q[:1], k[: lengths[0]]) * D**-0.5
     assert float(scores.abs().max()) > 100
     factor = 300 / float(torch.einsum("qhd,khd->hqk", q, k).abs().max() * D**-0.5)
-    # float32 tells scores of 300 apart to 2e-5, and that is how exact an exponential of them can be.
-    check(packing, (q * factor, k, v), window, torch.float32, 2e-4)
+    # float32 tells scores of 300 apart to 2e-5, and so exact an exponential of them can be; gradients are small
+    # differences of such.
+    check(packing, (q * factor, k, v), window, torch.float32, 1e-3)
 
 
 @pytest.mark.parametrize("ahead", [20.0, 60.0, 80.0, 86.0, 88.0, 88.5, 89.0, 200.0])

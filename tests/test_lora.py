@@ -105,6 +105,19 @@ def test_dropout_equals_pefts_under_the_same_mask() -> None:
     assert_same(passed(ours, x), passed(theirs, x), 1e-12)
 
 
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5])
+def test_a_mask_drops_place_by_place_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(3)
+    dropped = (dropout_mask(torch.zeros(1000, 384), p) == 0).double()
+    # Five standard deviations, of the share and of the correlation between neighbours.
+    assert abs(float(dropped.mean()) - p) < 5 * (p * (1 - p) / dropped.numel()) ** 0.5
+    flat = dropped.flatten() - p
+    assert abs(float((flat[1:] * flat[:-1]).mean()) / (p * (1 - p))) < 5 / dropped.numel() ** 0.5
+    # As often at the end as at the beginning.
+    assert abs(float(dropped[:100].mean() - dropped[-100:].mean())) < 5 * (2 * p * (1 - p) / 38_400) ** 0.5
+    assert float(dropout_mask(torch.zeros(1000, 384), p).max()) == pytest.approx(1 / (1 - p))
+
+
 def test_dropout_is_off_outside_training_and_keeps_the_mean() -> None:
     x = torch.randn(1, D_IN, dtype=torch.float64)
     layer = layers(LoraLinear, lora_dropout=0.4)

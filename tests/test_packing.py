@@ -33,7 +33,7 @@ SHORT_ALONE = st.lists(st.integers(1, SHORT), min_size=1, max_size=60).map(
 )
 
 
-def check_places(places: Places, shape: tuple[int, int], first: int, lengths: list[int], padding: int) -> None:
+def check_places(places: Places, shape: tuple[int, int], first: int, lengths: list[int]) -> None:
     """Fails unless the rows of these texts, from `first` on, stand each in one place, each text unbroken."""
     count = sum(lengths)
     real = places.real.tolist()
@@ -41,7 +41,8 @@ def check_places(places: Places, shape: tuple[int, int], first: int, lengths: li
     assert places.rows[places.real].tolist() == list(range(first, first + count))
     empty = torch.ones(shape[0] * shape[1], dtype=torch.bool)
     empty[places.real] = False
-    assert bool((places.rows[empty] == padding).all())
+    assert bool((places.rows[empty] == first).all())
+    assert torch.equal(places.idle.flatten(), empty)
     assert places.owners.shape == places.positions.shape == shape
     assert bool((places.owners.flatten()[empty] < 0).all())
     texts = [text for text, length in enumerate(lengths) for _ in range(length)]
@@ -75,14 +76,14 @@ def test_every_token_has_exactly_one_place(lengths: tuple[int, ...]) -> None:
             assert own == [bucket.longest] * bucket.count
             assert bucket.asked is None
             continue
-        check_places(bucket.keys, shape, bucket.tokens.start, own, packing.row)
+        check_places(bucket.keys, shape, bucket.tokens.start, own)
         if bucket.asked is None:
             assert bucket.count == len(own)
             continue
         assert bucket.longest == min(room for room in ROOMS if room >= own[0])
         asked = bucket.asked.owners.shape
         assert asked[0] == bucket.count
-        check_places(bucket.asked, (asked[0], asked[1]), bucket.texts.start, [1] * len(own), len(packing))
+        check_places(bucket.asked, (asked[0], asked[1]), bucket.texts.start, [1] * len(own))
         # A text asks in the matrix in which it stands.
         for found, asking in zip(bucket.keys.owners.tolist(), bucket.asked.owners.tolist(), strict=True):
             assert set(asking) | {-1} == set(found) | {-1}

@@ -10,12 +10,13 @@ before the exponential rides along in the matrix product, as further columns of 
 
     forward     [q/sqrt(d), -m, 1] [k, 1, c]'  =  S - m + c   m: near the row's maximum; c: far below 0 at padding
                 exp(that) v                    =  o r         r: the sum of the row's exponentials
-    backward    exp(the same)                  =  P r         recomputed: no (T, T) matrix is kept
+    backward    exp(the same)                  =  P r         recomputed: no (T, T) matrix is kept; 0 at padding
                 [g/r, -D] [v, 1]'              =  dS / (P r)  D: g'o/r
 
 after Dao et al. 2022, "FlashAttention", for what is recomputed; q, k, v, o, g (a gradient) are (tokens, heads, d).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from bertlora.model.engine.packing import FAR_BELOW, Bucket, Packing, Places
+from bertlora.model.engine.packing import FAR_BELOW, SHORT, Bucket, Packing, Places
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -32,10 +33,11 @@ except ImportError:  # an older torch
     varlen_attn: Any = None  # type: ignore[no-redef]
 
 NAME = "bertlora_packed"
+# Exponentials are powers of 2: exp is three times as slow, or twenty in fp32, where its argument is far below 0.
+LOG2_E = math.log2(math.e)
 # Scores a block: two of them in bf16 stay within a core complex's cache, and memory is bounded.
 BLOCK_SCORES = 1 << 22
-NARROW = 16
-FEW_KEYS = 8
+FEW_KEYS = 16
 LARGEST_SUM = 2.0**40
 
 
@@ -78,7 +80,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, wind
         return _on_gpu(q, k, v, packing, scale, window)
     # One query a text is little work, and fp32 needs no code made for each shape.
     wide = torch.promote_types(q.dtype, torch.float32) if len(q) != len(k) else q.dtype
-    out: Tensor = PackedAttention.apply(q.to(wide), k.to(wide), v.to(wide), packing, scale, window)  # type: ignore[no-untyped-call]
+    with torch.autocast(q.device.type, enabled=False):
+        out: Tensor = PackedAttention.apply(q.to(wide), k.to(wide), v.to(wide), packing, scale, window)  # type: ignore[no-untyped-call]
     return out.to(q.dtype)
 
 
@@ -99,97 +102,142 @@ class PackedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None
     ) -> Tensor:
-        queries, keys, values = _queries(q, scale), _keys(k), _widened(v)
         out = _outputs(q, packing)
-        shift, total = (q.new_ones(*out.shape[:2], 1) for _ in range(2))
+        ctx.shifts, ctx.totals = [], []
         for block in _blocks(packing, q, k, window):
-            left, right = block.queries(queries), block.keys(keys)
+            left, right = block.asking(q, scale), block.asked(k)
             weights, sums = _exponentials(block, left, right)
-            block.put(shift, left[..., -2:-1])
-            block.put(total, sums)
-            block.put(out, torch.bmm(weights, block.keys(values)) / sums)
-        ctx.save_for_backward(q, k, v, out, shift, total)
+            block.put(out, torch.bmm(weights, block.keys(v)), sums)
+            ctx.shifts.append(block.shift(left))
+            ctx.totals.append(sums)
+        ctx.save_for_backward(q, k, v, out)
         ctx.packing, ctx.scale, ctx.window = packing, scale, window
-        return out.transpose(0, 1)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, shift, total = ctx.saved_tensors
-        queries, keys, values = _queries(q, ctx.scale, shift), _keys(k), _widened(v, 1.0)
-        given = grads[0].to(q.dtype).transpose(0, 1) / total
-        due = (given.float() * out.float()).sum(-1)
-        changes = _widened(given.transpose(0, 1), 0.0)
-        changes[:, :-1, -1] = -due
+        q, k, v, out = ctx.saved_tensors
+        given = grads[0].to(q.dtype)
+        due = (given * out).sum(-1, keepdim=True)
         needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
         gq, gk, gv = (_outputs(x, ctx.packing) if needs else None for x, needs in needed)
-        for block in _blocks(ctx.packing, q, k, ctx.window):
-            left, right, change = block.queries(queries), block.keys(keys), block.queries(changes)
+        blocks = _blocks(ctx.packing, q, k, ctx.window)
+        for block, shift, total in zip(blocks, ctx.shifts, ctx.totals, strict=True):
+            left, right = block.asking(q, ctx.scale, shift), block.asked(k)
+            change = block.queries(given, total, 0.0)
+            change[..., -1:] = block.queries(due, -total)
             # Transposed, (keys, queries): two of the three products below then read it by rows.
-            weights = block.masked(torch.bmm(right, left.mT)).exp_()
+            weights = block.masked_by_key(torch.bmm(right, left.mT)).exp2_()
             if gv is not None:
                 block.put_keys(gv, torch.bmm(weights, change[..., :-1]))
-            slopes = torch.bmm(block.keys(values), change.mT).mul_(weights)
+            slopes = torch.bmm(block.keys(v, 1.0), change.mT).mul_(weights)
             if gk is not None:
-                block.put_keys(gk, torch.bmm(slopes, left[..., :-2]))
+                block.put_keys(gk, torch.bmm(slopes, left[..., :-2]), LOG2_E)
             if gq is not None:
-                block.put(gq, torch.bmm(slopes.mT, right[..., :-2]))
-        if gq is not None:
-            gq.mul_(ctx.scale)
-        return *(None if x is None else x.transpose(0, 1) for x in (gq, gk, gv)), None, None, None
+                block.put(gq, torch.bmm(slopes.mT, right[..., :-2]), 1 / ctx.scale)
+        return gq, gk, gv, None, None, None
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some heads of a bucket: N texts × h heads as one batch of matrices. What is (H, tokens, d) goes in and out."""
+    """Some heads of a bucket: N texts × h heads as one batch of matrices. What is (tokens, H, d) goes in and out."""
 
     bucket: Bucket
     heads: slice
     one_query: bool
     window: int | None
 
-    def keys(self, x: Tensor) -> Tensor:
-        """Returns what stands at each place, (h N, L, d), of x (H, T + 1, d), the last row for padding."""
-        return self._taken(x, self.bucket.tokens, self.bucket.keys, self.bucket.longest)
+    def asking(self, q: Tensor, scale: float, shift: Tensor | None = None) -> Tensor:
+        """Returns [q scale log2(e), -m, 1], (h N, queries, d + 2); without a shift 0 in its place."""
+        left = self.queries(q, 1 / (scale * LOG2_E), 0.0, 1.0)
+        if shift is not None:
+            left[..., -2:-1] = shift
+        return left
 
-    def queries(self, x: Tensor) -> Tensor:
-        """Returns the same of what has one row a query, (h N, queries, d)."""
-        if not self.one_query:
-            return self.keys(x)
-        asked = self.bucket.asked
-        return self._taken(x, self.bucket.texts, asked, 1 if asked is None else asked.owners.shape[1])
+    def asked(self, k: Tensor) -> Tensor:
+        """Returns [k, 1, c], (h N, L, d + 2)."""
+        right = self.keys(k, 1.0, 0.0)
+        if (places := self.bucket.keys) is not None:
+            self._by_text(right)[..., -1].masked_fill_(places.idle, FAR_BELOW)
+        return right
 
-    def put(self, out: Tensor, block: Tensor) -> None:
-        """Writes (h N, queries, d) to the rows of these queries in (H, Q, d)."""
-        if self.one_query:
-            self._put(out, block, self.bucket.texts, self.bucket.asked)
-        else:
-            self.put_keys(out, block)
+    def shift(self, left: Tensor) -> Tensor:
+        """Returns -m of `left`, (h N, queries, 1), far below 0 at padding: what stands there gets no gradient."""
+        shift = left[..., -2:-1].clone()
+        if (places := self._places()) is not None:
+            self._by_text(shift)[..., 0].masked_fill_(places.idle, FAR_BELOW)
+        return shift
 
-    def put_keys(self, out: Tensor, block: Tensor) -> None:
-        """Writes (h N, L, d) to the rows of these tokens in (H, T, d)."""
-        self._put(out, block, self.bucket.tokens, self.bucket.keys)
+    def keys(self, x: Tensor, *columns: float) -> Tensor:
+        """Returns what stands at each place, (h N, L, d + C), of x (T, H, d), with C further columns filled.
 
-    def masked(self, scores: Tensor, stride: int = 1) -> Tensor:
-        """Puts scores (h N, queries, L) of what a query may not see far below 0, in place.
-
-        With a stride, only every so manieth key is there; for the transposed, (h N, L, queries), the mask is.
+        At padding there is some row of the bucket, of which nothing is made.
         """
+        return self._taken(x, self.bucket.tokens, self.bucket.keys, 1.0, columns)
+
+    def queries(self, x: Tensor, by: Tensor | float, *columns: float) -> Tensor:
+        """Returns x / by of what has one row a query, (h N, queries, d + C)."""
+        rows = self.bucket.texts if self.one_query else self.bucket.tokens
+        return self._taken(x, rows, self._places(), by, columns)
+
+    def put(self, out: Tensor, block: Tensor, by: Tensor | float) -> None:
+        """Writes block / by, (h N, queries, d), to the rows of these queries in (Q, H, d)."""
+        rows = self.bucket.texts if self.one_query else self.bucket.tokens
+        self._put(out, block, rows, self._places(), by)
+
+    def put_keys(self, out: Tensor, block: Tensor, by: float = 1.0) -> None:
+        """Writes block / by, (h N, L, d), to the rows of these tokens in (T, H, d)."""
+        self._put(out, block, self.bucket.tokens, self.bucket.keys, by)
+
+    def masked(self, scores: Tensor) -> Tensor:
+        """Puts scores (h N, queries, L) of what a query may not see far below 0, in place."""
         mask = self.bucket.mask(self.one_query, self.window, scores)
         if mask is not None:
-            _, rows, columns = scores.shape
-            mask = mask[..., ::stride]
-            fits = mask if mask.shape[1:] == (rows, columns) else mask.mT
-            scores.view(-1, self.bucket.count, rows, columns).add_(fits)
+            self._by_text(scores).add_(mask)
         return scores
 
-    def _taken(self, x: Tensor, rows: slice, places: Places | None, width: int) -> Tensor:
-        part = x[self.heads]
-        taken = part[:, rows] if places is None else part.index_select(1, places.rows)
-        return taken.reshape(-1, width, x.shape[-1]).contiguous()
+    def masked_by_key(self, scores: Tensor, stride: int = 1) -> Tensor:
+        """Does the same for scores (h N, L, queries), of which every so manieth key may be there alone."""
+        mask = self.bucket.mask(self.one_query, self.window, scores, by_key=True)
+        if mask is not None:
+            self._by_text(scores).add_(mask[:, ::stride])
+        return scores
 
-    def _put(self, out: Tensor, block: Tensor, rows: slice, places: Places | None) -> None:
-        flat = block.reshape(out[self.heads].shape[0], -1, block.shape[-1])
-        out[self.heads, rows] = flat if places is None else flat.index_select(1, places.real)
+    def _places(self) -> Places | None:
+        """Returns where the queries stand."""
+        return self.bucket.asked if self.one_query else self.bucket.keys
+
+    def _by_text(self, x: Tensor) -> Tensor:
+        """Returns (h, N, ...) of (h N, ...)."""
+        return x.view(-1, self.bucket.count, *x.shape[1:])
+
+    def _taken(
+        self, x: Tensor, rows: slice, places: Places | None, by: Tensor | float, columns: tuple[float, ...]
+    ) -> Tensor:
+        found = x[rows] if places is None else x.index_select(0, places.rows)
+        found = found[:, self.heads]
+        found = found.view(self.bucket.count, -1, *found.shape[1:]).permute(2, 0, 1, 3)
+        room = x.new_empty(*found.shape[:-1], x.shape[-1] + len(columns))
+        within = room[..., : x.shape[-1]]
+        if isinstance(by, Tensor):
+            torch.div(found, self._by_text(by), out=within)
+        elif by != 1.0:
+            torch.mul(found, 1 / by, out=within)
+        else:
+            within.copy_(found)
+        for place, value in enumerate(columns, x.shape[-1]):
+            room[..., place] = value
+        return room.flatten(0, 1)
+
+    def _put(self, out: Tensor, block: Tensor, rows: slice, places: Places | None, by: Tensor | float) -> None:
+        block = self._by_text(block).permute(1, 2, 0, 3)
+        if isinstance(by, Tensor):
+            by = self._by_text(by).permute(1, 2, 0, 3)
+        if places is None:
+            torch.div(block, by, out=out[rows, self.heads].view(block.shape))
+        else:
+            dense = torch.div(block, by, out=out.new_empty(block.shape))
+            out[rows, self.heads] = dense.flatten(0, 1).index_select(0, places.real)
 
 
 def _blocks(packing: Packing, q: Tensor, k: Tensor, window: int | None) -> Iterator[Block]:
@@ -197,66 +245,41 @@ def _blocks(packing: Packing, q: Tensor, k: Tensor, window: int | None) -> Itera
     total, one_query = q.shape[1], len(q) != len(k)
     for bucket in packing.buckets:
         scores = bucket.count * bucket.longest * (1 if one_query else bucket.longest)
-        heads = min(total, max(1, BLOCK_SCORES // scores))
+        # As many heads in each, not ten and then two.
+        heads = -(-total // min(total, -(-total * scores // BLOCK_SCORES)))
         for first in range(0, total, heads):
             yield Block(bucket, slice(first, min(total, first + heads)), one_query, window)
 
 
 def _outputs(x: Tensor, packing: Packing) -> Tensor:
-    """Returns room for what is like x (tokens, H, d) as (H, tokens, d), 0 at the row's filler."""
-    out = x.new_empty(x.shape[1], len(x), x.shape[2])
-    out[:, packing.tokens :] = 0
+    """Returns room for what is like x (tokens, H, d), 0 at the row's filler."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    out[packing.tokens :] = 0
     return out
-
-
-def _queries(q: Tensor, scale: float, shift: Tensor | None = None) -> Tensor:
-    """Returns [q scale, -m, 1], (H, Q + 1, d + 2); without a shift 0 in its place."""
-    wide = _widened(q, 0.0, 1.0)
-    wide[..., :-2] *= scale
-    if shift is not None:
-        wide[:, :-1, -2:-1] = shift
-    return wide
-
-
-def _keys(k: Tensor) -> Tensor:
-    """Returns [k, 1, c], (H, T + 1, d + 2)."""
-    wide = _widened(k, 1.0, 0.0)
-    wide[:, -1, -1] = FAR_BELOW
-    return wide
-
-
-def _widened(x: Tensor, *columns: float) -> Tensor:
-    """Returns x (T, H, d) as (H, T + 1, d + C), C further columns filled, and below it a row of zeros for padding."""
-    tokens, heads, d = x.shape
-    wide = x.new_empty(heads, tokens + 1, d + len(columns))
-    wide[:, :-1, :d] = x.transpose(0, 1)
-    wide[:, -1, :d] = 0
-    for place, value in enumerate(columns, d):
-        wide[..., place] = value
-    return wide
 
 
 def _exponentials(block: Block, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Returns exp(S - m + c), (h N, L or 1, L), and its row sums; puts -m into its column of `left`.
 
     m need not be the maximum, only near enough for the sums to stay far from what overflows, and what they divide from
-    what underflows: where every eighth key tells it too low, all of them are asked.
+    what underflows: where every sixteenth key tells it too low, all of them are asked.
     """
     # Of several texts in a matrix, few keys would leave some out.
     for stride in (FEW_KEYS, 1) if block.bucket.asked is None else (1,):
         left[..., -2] = 0.0
-        scores = block.masked(torch.bmm(left, right[:, ::stride].contiguous().mT), stride)
-        left[..., -2] = -_row_maximum(scores)
-        weights = block.masked(torch.bmm(left, right.mT)).exp_()
+        # (keys, queries): a maximum over the first is quick.
+        scores = block.masked_by_key(torch.bmm(right[:, ::stride].contiguous(), left.mT), stride)
+        left[..., -2] = -_largest(scores)
+        weights = block.masked(torch.bmm(left, right.mT)).exp2_()
         sums = weights.sum(-1, keepdim=True)
         if sums.max() < LARGEST_SUM:
             break
     return weights, sums
 
 
-def _row_maximum(scores: Tensor) -> Tensor:
-    """Returns the maximum over the last dimension, halving it: torch's own reduction is slow in bf16 on a CPU."""
-    while scores.shape[-1] > NARROW:
-        half = (scores.shape[-1] + 1) // 2
-        scores = torch.maximum(scores[..., :half], scores[..., -half:])
-    return scores.amax(-1)
+def _largest(scores: Tensor) -> Tensor:
+    """Returns the maximum over the keys, (h N, queries) of (h N, keys, queries); torch's is slow where both are few."""
+    while scores.shape[2] <= SHORT and scores.shape[1] > 1:
+        half = (scores.shape[1] + 1) // 2
+        scores = torch.maximum(scores[:, :half], scores[:, -half:])
+    return scores.amax(1)

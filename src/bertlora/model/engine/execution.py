@@ -22,7 +22,7 @@ from bertlora.model.engine.weights import casts, frozen, held_in, merged
 from bertlora.model.memory import settle
 
 # Tokens a batch: enough that overhead tells little, few enough that training keeps some hundred MiB of activations.
-ROW_TOKENS = 4096
+ROW_TOKENS = 6144
 # Below so many tokens it costs more to merge and to cast the weights than it saves.
 WORTH_PREPARING = 4096
 

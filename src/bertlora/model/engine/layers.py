@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bertlora.model.engine.attention import NAME, attend
 from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.first_token import as_matrix, attend_without_keys
 from bertlora.model.engine.packing import Packing
 
 
@@ -118,8 +119,8 @@ def _entering(number: int, layer: nn.Module, hidden: Tensor, route: Route) -> Te
 def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
     """BERT's layer, (1, T, D) → (1, B, D); also RoBERTa's and ELECTRA's."""
     attention, first = layer.attention.self, hidden[:, packing.starts]
-    query, key, value = attention.query(first), attention.key(hidden), attention.value(hidden)
-    seen = _attended(query, key, value, packing, attention.num_attention_heads, attention.scaling)
+    asked = (attention.query(first), attention.key, attention.value)
+    seen = _attended(asked, hidden, packing, attention.num_attention_heads, attention.scaling)
     out: Tensor = layer.feed_forward_chunk(layer.attention.output(seen, first))
     return out
 
@@ -127,8 +128,8 @@ def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
 def _distilbert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
     """DistilBERT's layer, (1, T, D) → (1, B, D)."""
     attention, first = layer.attention, hidden[:, packing.starts]
-    query, key, value = attention.q_lin(first), attention.k_lin(hidden), attention.v_lin(hidden)
-    seen = attention.out_lin(_attended(query, key, value, packing, attention.n_heads, attention.scaling))
+    asked = (attention.q_lin(first), attention.k_lin, attention.v_lin)
+    seen = attention.out_lin(_attended(asked, hidden, packing, attention.n_heads, attention.scaling))
     seen = layer.sa_layer_norm(seen + first)
     out: Tensor = layer.output_layer_norm(layer.ffn(seen) + seen)
     return out
@@ -152,10 +153,17 @@ def _modernbert(
     return out
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, packing: Packing, heads: int, scale: float) -> Tensor:
-    """Returns attention of (1, B, D) queries over (1, T, D) keys and values, (1, B, D)."""
-    q, k, v = (x[0].view(x.shape[1], heads, -1) for x in (query, key, value))
-    return attend(q, k, v, packing, scale).flatten(1)[None]
+def _attended(
+    asked: tuple[Tensor, nn.Module, nn.Module], hidden: Tensor, packing: Packing, heads: int, scale: float
+) -> Tensor:
+    """Returns the attention of (1, B, D) queries, with the layers of key and value, over (1, T, D), (1, B, D)."""
+    query, key, value = asked
+    q = query[0].view(len(packing), heads, -1)
+    keys, values = as_matrix(key), as_matrix(value)
+    if hidden.is_cuda or keys is None or values is None:
+        k, v = (layer(hidden)[0].view(hidden.shape[1], heads, -1) for layer in (key, value))
+        return attend(q, k, v, packing, scale).flatten(1)[None]
+    return attend_without_keys(q, hidden[0], keys[0], *values, packing, scale)[None]
 
 
 # Architecture → where its layers are, and its last layer for first tokens.

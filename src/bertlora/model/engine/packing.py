@@ -38,7 +38,7 @@ class Places:
     """Where rows stand in a block of N matrices with L places each.
 
     Attributes:
-        rows: (N L,) the row at each place, the row after the last at padding.
+        rows: (N L,) the row at each place, at padding the first of all.
         real: the place of each row of the bucket, in their order.
         owners: (N, L) the text at each place, a number below 0 at padding.
         positions: (N, L) which of its text's tokens stands there.
@@ -50,7 +50,7 @@ class Places:
     positions: Tensor
 
     @classmethod
-    def of(cls, starts: Tensor, lengths: Tensor, shape: tuple[int, int], rows: slice, padding: int) -> "Places":
+    def of(cls, starts: Tensor, lengths: Tensor, shape: tuple[int, int], rows: slice) -> "Places":
         """Returns the places of texts of these lengths that start at these places, their rows one after the other."""
         texts = torch.arange(len(lengths)).repeat_interleave(lengths)
         positions = torch.arange(len(texts)) - (lengths.cumsum(0) - lengths)[texts]
@@ -60,7 +60,12 @@ class Places:
             return torch.full((shape[0] * shape[1],), elsewhere).index_copy_(0, real, values)
 
         owners, where = spread(texts, -1).view(shape), spread(positions, 0).view(shape)
-        return cls(spread(torch.arange(rows.start, rows.stop), padding), real, owners, where)
+        return cls(spread(torch.arange(rows.start, rows.stop), rows.start), real, owners, where)
+
+    @cached_property
+    def idle(self) -> Tensor:
+        """(N, L) where padding stands."""
+        return self.owners < 0
 
     def to(self, device: torch.device) -> "Places":
         """Returns the same on `device`."""
@@ -87,19 +92,22 @@ class Bucket:
     longest: int
     keys: Places | None = None
     asked: Places | None = None
-    masks: dict[tuple[bool, int | None, torch.dtype], Tensor] = field(default_factory=dict)
+    masks: dict[tuple[bool, int | None, torch.dtype, bool], Tensor] = field(default_factory=dict)
 
-    def mask(self, one_query: bool, window: int | None, like: Tensor) -> Tensor | None:
+    def mask(self, one_query: bool, window: int | None, like: Tensor, by_key: bool = False) -> Tensor | None:
         """Returns what is added to scores, (N or 1, queries, L): 0, or far below at keys that a query may not see.
+
+        By key it is (N or 1, L, queries).
 
         None where padding alone is hidden; that is done otherwise, see `attention.py`.
         """
         narrow = window if window is not None and window < self.longest else None
         if self.asked is None and narrow is None:
             return None
-        key = (one_query, narrow, like.dtype)
+        key = (one_query, narrow, like.dtype, by_key)
         if key not in self.masks:
             hidden = self._hidden(one_query, narrow).to(like.device)
+            hidden = hidden.mT if by_key else hidden
             self.masks[key] = like.new_zeros(hidden.shape).masked_fill_(hidden, FAR_BELOW)
         return self.masks[key]
 
@@ -196,20 +204,22 @@ class Packing:
         if min(lengths) == longest:
             return Bucket(texts, tokens, count, longest)
         starts = torch.arange(count) * longest
-        keys = Places.of(starts, torch.tensor(lengths), (count, longest), tokens, self.row)
+        keys = Places.of(starts, torch.tensor(lengths), (count, longest), tokens)
         return Bucket(texts, tokens, count, longest, keys.to(self.device))
 
     def _shared(self, texts: slice, tokens: slice, room: int) -> Bucket:
         """Returns the bucket of short texts, which share matrices of this size."""
-        lengths, matrices = torch.tensor(self.lengths[texts]), filled(self.lengths[texts], room)
+        own = self.lengths[texts]
+        matrices = filled(own, room)
         count, width = len(matrices), -(-max(map(len, matrices)) // 4) * 4
-        starts, slots = torch.empty_like(lengths), torch.empty_like(lengths)
+        starts, slots = [0] * len(own), [0] * len(own)
         for number, members in enumerate(matrices):
-            own = lengths[members]
-            starts[members] = number * room + own.cumsum(0) - own
-            slots[members] = number * width + torch.arange(len(members))
-        keys = Places.of(starts, lengths, (count, room), tokens, self.row)
-        asked = Places.of(slots, torch.ones_like(lengths), (count, width), texts, len(self))
+            start = number * room
+            for slot, text in enumerate(members, number * width):
+                starts[text], slots[text] = start, slot
+                start += own[text]
+        keys = Places.of(torch.tensor(starts), torch.tensor(own), (count, room), tokens)
+        asked = Places.of(torch.tensor(slots), torch.ones(len(own), dtype=torch.int64), (count, width), texts)
         return Bucket(texts, tokens, count, room, keys.to(self.device), asked.to(self.device))
 
 
