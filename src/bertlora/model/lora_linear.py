@@ -136,11 +136,8 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
 
     def dropout_mask(self, x: Tensor) -> Tensor | None:
         """Returns what A's input is multiplied with, like x; None without dropout."""
-        name = self._active()
-        dropout = None if name is None else self.lora_dropout[name]
-        if not (self.training and isinstance(dropout, nn.Dropout) and dropout.p > 0):
-            return None
-        return dropout_mask(x, dropout.p)
+        p = self._dropout()
+        return dropout_mask(x, p) if p > 0 else None
 
     def update(self) -> tuple[Tensor, Tensor]:
         """Returns the active A (R, in) and s B (out, R); there must be one."""
@@ -152,8 +149,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
         if self._active() is None:
             return self.base_layer.weight.float(), self.base_layer.bias
         a, b = self.update()
-        dropping = self.training and any(isinstance(x, nn.Dropout) and x.p > 0 for x in self.lora_dropout.values())
-        return None if dropping else (self.base_layer.weight.float() + b @ a, self.base_layer.bias)
+        return None if self._dropout() > 0 else (self.base_layer.weight.float() + b @ a, self.base_layer.bias)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Returns s B A, (out, in)."""
@@ -172,6 +168,12 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
         while self.merged_adapters:
             delta = self.get_delta_weight(self.merged_adapters.pop())
             self.base_layer.weight.data -= delta.to(self.base_layer.weight.dtype)
+
+    def _dropout(self) -> float:
+        """Returns with which probability what the active A reads is dropped; 0 outside training."""
+        name = self._active()
+        dropout = None if name is None else self.lora_dropout[name]
+        return float(dropout.p) if self.training and isinstance(dropout, nn.Dropout) else 0.0
 
     def _active(self) -> str | None:
         """Returns the one adapter to add in the forward pass, or None: switched off, merged, or not of this layer."""

@@ -33,7 +33,7 @@ except ImportError:  # an older torch
     varlen_attn: Any = None  # type: ignore[no-redef]
 
 NAME = "bertlora_packed"
-# Exponentials are powers of 2: exp is three times as slow, or twenty in fp32, where its argument is far below 0.
+# Exponentials are powers of 2: torch's exp is several times as slow where its argument is far below 0, exp2 is not.
 LOG2_E = math.log2(math.e)
 # Scores a block: two of them in bf16 stay within a core complex's cache, and memory is bounded.
 BLOCK_SCORES = 1 << 22
@@ -214,8 +214,7 @@ class Block:
     def _taken(
         self, x: Tensor, rows: slice, places: Places | None, by: Tensor | float, columns: tuple[float, ...]
     ) -> Tensor:
-        found = x[rows] if places is None else x.index_select(0, places.rows)
-        found = found[:, self.heads]
+        found = (x[rows] if places is None else places.spread(x))[:, self.heads]
         found = found.view(self.bucket.count, -1, *found.shape[1:]).permute(2, 0, 1, 3)
         room = x.new_empty(*found.shape[:-1], x.shape[-1] + len(columns))
         within = room[..., : x.shape[-1]]
@@ -237,7 +236,7 @@ class Block:
             torch.div(block, by, out=out[rows, self.heads].view(block.shape))
         else:
             dense = torch.div(block, by, out=out.new_empty(block.shape))
-            out[rows, self.heads] = dense.flatten(0, 1).index_select(0, places.real)
+            out[rows, self.heads] = places.gathered(dense.flatten(0, 1))
 
 
 def _blocks(packing: Packing, q: Tensor, k: Tensor, window: int | None) -> Iterator[Block]:

@@ -59,11 +59,11 @@ class Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, x: Tensor, packing: Packing) -> Tensor:
-        z = torch.empty_like(u, memory_format=torch.contiguous_format)
+        z, powers_of_2 = torch.empty_like(u, memory_format=torch.contiguous_format), u * LOG2_E
         ctx.weights, ctx.packing = [], packing
         for bucket in packing.buckets:
             read = _tokens(bucket, x)
-            weights = _weights(bucket, torch.bmm(_asking(bucket, u * LOG2_E), read.mT), u.shape[1])
+            weights = _weights(bucket, torch.bmm(_asking(bucket, powers_of_2), read.mT), u.shape[1])
             _put(bucket, z, torch.bmm(weights, read))
             ctx.weights.append(weights)
         ctx.save_for_backward(u, x)
@@ -80,26 +80,26 @@ class Gathered(torch.autograd.Function):
             slopes = weights * (slopes - (weights * slopes).sum(-1, keepdim=True))
             _put(bucket, gu, torch.bmm(slopes, read))
             made = torch.bmm(weights.mT, given).baddbmm_(slopes.mT, _asking(bucket, u)).flatten(0, 1)
-            gx[bucket.tokens] = (made if bucket.keys is None else made.index_select(0, bucket.keys.real)).to(x.dtype)
+            gx[bucket.tokens] = made if bucket.keys is None else bucket.keys.gathered(made)
         return gu, gx if ctx.needs_input_grad[1] else None, None
 
 
 def _tokens(bucket: Bucket, x: Tensor) -> Tensor:
     """Returns what stands at each place, (N, L, D) in fp32."""
-    found = x[bucket.tokens] if bucket.keys is None else x.index_select(0, bucket.keys.rows)
+    found = x[bucket.tokens] if bucket.keys is None else bucket.keys.spread(x)
     return found.float().view(bucket.count, -1, x.shape[-1])
 
 
 def _asking(bucket: Bucket, u: Tensor) -> Tensor:
     """Returns what asks in each matrix, (N, texts H, D)."""
-    found = u[bucket.texts] if bucket.asked is None else u.index_select(0, bucket.asked.rows)
+    found = u[bucket.texts] if bucket.asked is None else bucket.asked.spread(u)
     return found.reshape(bucket.count, -1, u.shape[-1])
 
 
 def _put(bucket: Bucket, out: Tensor, block: Tensor) -> None:
     """Writes (N, texts H, D) to the rows of these texts in (B, H, D)."""
     rows = block.reshape(-1, *out.shape[1:])
-    out[bucket.texts] = rows if bucket.asked is None else rows.index_select(0, bucket.asked.real)
+    out[bucket.texts] = rows if bucket.asked is None else bucket.asked.gathered(rows)
 
 
 def _weights(bucket: Bucket, scores: Tensor, heads: int) -> Tensor:

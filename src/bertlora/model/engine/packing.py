@@ -62,6 +62,14 @@ class Places:
         owners, where = spread(texts, -1).view(shape), spread(positions, 0).view(shape)
         return cls(spread(torch.arange(rows.start, rows.stop), rows.start), real, owners, where)
 
+    def spread(self, x: Tensor) -> Tensor:
+        """Returns what stands at each place, (N L, ...), of x (rows, ...); at padding some row of the bucket."""
+        return x.index_select(0, self.rows)
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """Returns the rows of the bucket, in their order, of what stands at each place, (N L, ...)."""
+        return x.index_select(0, self.real)
+
     @cached_property
     def idle(self) -> Tensor:
         """(N, L) where padding stands."""
