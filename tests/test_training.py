@@ -26,8 +26,10 @@ from small_training import (
 
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.execution import executing
+from bertlora.recipe import Recipe
 from bertlora.training.events import Examples
 from bertlora.training.loop import Training
+from bertlora.training.steps import step_rows
 
 Tiny = Callable[[str], Path]
 
@@ -57,13 +59,20 @@ def test_same_seed_same_losses_another_seed_others(tiny: Tiny) -> None:
     assert losses(small_training(recipe.replace(seed=7))) != first
 
 
-def test_order_of_texts_is_fresh_each_epoch_and_complete(tiny: Tiny) -> None:
-    training = small_training(small_recipe(tiny("bert")))
-    first = [row for rows in training._batches() for row in rows]
-    training.progress.epoch = 1
-    second = [row for rows in training._batches() for row in rows]
+def test_order_of_texts_is_fresh_each_epoch_and_complete() -> None:
+    steps = [rows.tolist() for rows in step_rows(Recipe(batch_size=3, gradient_accumulation=2, epochs=2), 16)]
+    assert [len(rows) for rows in steps] == [6, 6, 4] * 2
+    first, second = ([row for rows in half for row in rows] for half in (steps[:3], steps[3:]))
     assert sorted(first) == sorted(second) == list(range(16))
     assert first != second
+
+
+@pytest.mark.parametrize(("done", "max_steps"), [(0, 5), (2, 0), (3, 4), (6, 0)])
+def test_steps_go_on_where_they_were_left(done: int, max_steps: int) -> None:
+    recipe = Recipe(batch_size=6, epochs=2)
+    steps = [rows.tolist() for rows in step_rows(recipe, 16)]
+    rest = [rows.tolist() for rows in step_rows(recipe.replace(max_steps=max_steps), 16, done)]
+    assert rest == steps[done : max_steps or None]
 
 
 @pytest.mark.parametrize("variant", ["lora", "rslora", "dora", "pissa"])

@@ -63,6 +63,11 @@ class Recipe:
     rank_pattern: dict[str, int] = _option({}, "ranks of their own: role or module name = rank", low=1)
     alpha_pattern: dict[str, float] = _option({}, "alphas of their own: role or module name = alpha", low=0, above=True)
 
+    head_start: str = _option(
+        "random",
+        "direction of the head's last layer before training: drawn, or that of a linear probe",
+        choices=("random", "probe"),
+    )
     learning_rate: float = _option(1e-3, "peak learning rate of AdamW", low=0, above=True, high=10)
     head_learning_rate: float = _option(0.0, "learning rate of the head; 0 = learning_rate", low=0, high=10)
     lora_plus_ratio: float = _option(1.0, "LoRA+: B learns at this multiple of learning_rate", low=1)
@@ -115,6 +120,20 @@ class Recipe:
             raise RecipeError(f"{path}: not a TOML file ({error})") from error
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of an optimiser step: all its micro-batches."""
+        return self.batch_size * self.gradient_accumulation
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Returns the optimiser steps of one pass over so many rows; the last may be smaller."""
+        return -(-rows // self.rows_per_step)
+
+    def steps(self, rows: int) -> int:
+        """Returns the optimiser steps of a whole training on so many rows."""
+        steps = self.epochs * self.steps_per_epoch(rows)
+        return min(steps, self.max_steps or steps)
 
     def to_toml(self, comments: bool = True) -> str:
         """Returns every key as TOML, each under a comment that says what it is."""

@@ -42,10 +42,9 @@ def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.
     config = base.config()
     precision = choose_precision(recipe.precision, config.model_type)
     flops = 4 * _linear_parameters(model)  # a token: forward, and backward to the activations
-    a_step = recipe.batch_size * recipe.gradient_accumulation
-    whole = math.ceil(examples / a_step) * recipe.epochs
-    steps = min(whole, recipe.max_steps or whole)
-    tokens = examples * mean_tokens * recipe.epochs * steps / max(whole, 1)
+    steps = recipe.steps(examples)
+    passes = steps / max(recipe.steps_per_epoch(examples), 1)
+    tokens = examples * mean_tokens * passes
     return {
         "recipe_model": recipe.model,
         "architecture": config.model_type,

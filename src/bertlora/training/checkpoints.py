@@ -24,8 +24,6 @@ class Progress:
         identity: fingerprint of the data.
         precision: `fp32` or `bf16`; what `auto` came to, since a second measurement may come out otherwise.
         step: optimiser steps done.
-        epoch: epochs finished.
-        batch: steps done in the epoch under way.
         micro_batch: texts a micro-batch; halved when memory runs out.
         best: score of the best evaluation, larger is better; None before the first.
         stale: evaluations since the best.
@@ -38,8 +36,6 @@ class Progress:
     identity: str = ""
     precision: str = "fp32"
     step: int = 0
-    epoch: int = 0
-    batch: int = 0
     best: list[float] | None = None
     stale: int = 0
     examples: int = 0

@@ -7,11 +7,11 @@ Letters: N rows, B rows of a step, K classes.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import nn
 
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.batches import unwrapped
@@ -21,12 +21,9 @@ from bertlora.model.precision import choose_precision
 from bertlora.model.predict import Array, evaluating
 from bertlora.recipe import Recipe
 from bertlora.training.events import Examples, Step
-from bertlora.training.health import check_loss
 from bertlora.training.loss import Loss
-from bertlora.training.optimiser import build_optimiser, set_rates
-from bertlora.training.steps import epoch_order, step_size, steps_of
-
-Rows = npt.NDArray[np.int64]
+from bertlora.training.optimiser import build_optimiser
+from bertlora.training.steps import Rows, descend, step_rows
 
 
 def out_of_fold_logits(
@@ -34,8 +31,9 @@ def out_of_fold_logits(
 ) -> Array:
     """Returns logits, (N, K), each row's from the adapter that has not learned from the row's fold.
 
-    Every fold starts from the same fresh adapter and goes through all epochs; the last adapter judges. With
-    `adapt_last_layers` the layers below run once a text, otherwise in every step.
+    Every fold starts from the same fresh adapter, its head as it was drawn (a probe of all rows would know the labels
+    kept aside), and goes through all epochs; the last adapter judges. With `adapt_last_layers` the layers below run
+    once a text, otherwise in every step.
 
     Args:
         adapted: a fresh adapter; it is left as it came.
@@ -53,7 +51,7 @@ def out_of_fold_logits(
     with executing(adapted.model, adapted.reader.pad_id, precision, training=True, pack=pack) as execution:
         execution.keep_prefix(examples.inputs, ROW_TOKENS)
         folds = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max()) + 1)]
-        count = _Counter(sum(steps_of(recipe, len(learned)) for learned, _ in folds), on_step)
+        count = _Counter(sum(recipe.steps(len(learned)) for learned, _ in folds), on_step)
         for learned, judged in folds:
             load_trained_state(adapted.model, start)
             _train(execution, recipe, examples, learned, count)
@@ -82,23 +80,18 @@ def _train(execution: Execution, recipe: Recipe, examples: Examples, rows: Rows,
     """Trains the model on these rows of `examples`."""
     model, inputs, labels = execution.model, examples.inputs, examples.labels
     optimiser = build_optimiser(model, recipe)
-    learning = [p for p in model.parameters() if p.requires_grad]
-    loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, learning[0].device)
-    steps = steps_of(recipe, len(rows))
+    loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, next(model.parameters()).device)
+    steps = recipe.steps(len(rows))
     torch.manual_seed(recipe.seed)
     model.train()
-    for step, batch in enumerate(_batches(recipe, rows, steps)):
+    for step, chosen in enumerate(step_rows(recipe, len(rows))):
+        batch = rows[chosen]
         whole, total = loss.weight(labels[batch]), 0.0
         for part in execution.batches(inputs.lengths[batch], recipe.batch_size, ROW_TOKENS):
-            chosen = batch[part]
-            mean = loss.sum(execution.logits(inputs, chosen.tolist()), labels[chosen]) / whole
+            mean = loss.sum(execution.logits(inputs, batch[part].tolist()), labels[batch[part]]) / whole
             mean.backward()  # type: ignore[no-untyped-call]
             total += mean.item()
-        check_loss(total, step + 1, set_rates(optimiser, recipe, step, steps))
-        if recipe.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(learning, recipe.max_grad_norm)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        descend(optimiser, recipe, step, steps, total, nn.utils.clip_grad_norm_)
         count(total, len(batch))
 
 
@@ -109,15 +102,3 @@ def _judge(execution: Execution, examples: Examples, rows: Rows) -> Array:
         for part in execution.batches(examples.inputs.lengths[rows], len(rows), ROW_TOKENS):
             scores[part] = execution.logits(examples.inputs, rows[part].tolist()).double().cpu().numpy()
     return scores
-
-
-def _batches(recipe: Recipe, rows: Rows, steps: int) -> Iterator[Rows]:
-    """Yields the rows of each step, (B,)."""
-    size = step_size(recipe)
-    for epoch in range(recipe.epochs):
-        order = rows[epoch_order(recipe, epoch, len(rows))]
-        for begin in range(0, len(order), size):
-            if steps == 0:
-                return
-            steps -= 1
-            yield order[begin : begin + size]

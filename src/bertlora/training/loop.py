@@ -23,10 +23,10 @@ from bertlora.model.predict import cross_entropy as mean_cross_entropy
 from bertlora.recipe import Recipe
 from bertlora.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from bertlora.training.events import Evaluation, Examples, Step
-from bertlora.training.health import CollapseWatch, check_loss, check_moved
+from bertlora.training.health import CollapseWatch, check_moved
 from bertlora.training.loss import Loss
-from bertlora.training.optimiser import build_optimiser, rate_factor, set_rates
-from bertlora.training.steps import epoch_order, step_size, steps_of, steps_per_epoch
+from bertlora.training.optimiser import build_optimiser, rate_factor
+from bertlora.training.steps import descend, step_rows
 
 
 class Training:
@@ -65,9 +65,8 @@ class Training:
         self.loss = Loss(recipe, train.labels, len(adapted.labels), self.accelerator.device)
         self.optimiser = build_optimiser(self.plain, recipe)
         self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
-        self.batch_size = step_size(recipe)
-        self.steps_per_epoch = steps_per_epoch(recipe, len(train))
-        self.steps = steps_of(recipe, len(train))
+        self.steps_per_epoch = recipe.steps_per_epoch(len(train))
+        self.steps = recipe.steps(len(train))
         self.progress = Progress(recipe.batch_size, identity, self.precision)
         self.execution: Execution
         self.start = trained_state(self.plain)
@@ -88,13 +87,12 @@ class Training:
         with executing(self.plain, self.pad_id, self.precision, training=True, pack=pack) as self.execution:
             self._keep_prefixes()
             self.model.train()
-            while self.progress.step < self.steps and not self._patience_spent():
-                for rows in self._batches():
-                    yield self._step(rows)
-                    if self._evaluation_due():
-                        yield self._evaluate()
-                    if self.progress.step == self.steps or self._patience_spent():
-                        break
+            for rows in step_rows(self.recipe, len(self.train), self.progress.step):
+                if self._patience_spent():
+                    break
+                yield self._step(rows.tolist())
+                if self._evaluation_due():
+                    yield self._evaluate()
         load_trained_state(self.plain, self.best)
         self.plain.eval()
 
@@ -121,14 +119,6 @@ class Training:
             "precision": self.precision,
         }
 
-    def _batches(self) -> Iterator[list[int]]:
-        """Yields the rows of each remaining step of the epoch."""
-        epoch, size = self.progress.epoch, self.batch_size
-        order = epoch_order(self.recipe, epoch, len(self.train)).tolist()
-        for start in range(self.progress.batch * size, len(order), size):
-            yield order[start : start + size]
-            # Counted when the step is done, so that a checkpoint made after it does not repeat it.
-
     def _step(self, rows: list[int]) -> Step:
         """Takes one optimiser step over `rows`, in micro-batches that fit into memory."""
         began, p = time.perf_counter(), self.progress
@@ -145,18 +135,8 @@ class Training:
                         "memory ran out with a single text; lower max_length, or use a smaller model"
                     ) from error
                 p.micro_batch = max(1, p.micro_batch // 2)
-        rate = set_rates(self.optimiser, self.recipe, p.step, self.steps)
-        check_loss(loss, p.step + 1, rate)
-        if self.recipe.max_grad_norm:
-            self.accelerator.clip_grad_norm_(
-                [q for q in self.model.parameters() if q.requires_grad], self.recipe.max_grad_norm
-            )
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        descend(self.optimiser, self.recipe, p.step, self.steps, loss, self.accelerator.clip_grad_norm_)
         p.step += 1
-        p.batch += 1
-        if p.batch == self.steps_per_epoch:
-            p.epoch, p.batch = p.epoch + 1, 0
         p.examples += len(rows)
         p.tokens += int(self.lengths[rows].sum())
         p.loss_sum, p.loss_steps = p.loss_sum + loss, p.loss_steps + 1
@@ -189,7 +169,7 @@ class Training:
 
     def _evaluation_due(self) -> bool:
         every, p = self.recipe.evaluate_every_steps, self.progress
-        return p.step == self.steps or (p.step % every == 0 if every else p.batch == 0)
+        return p.step == self.steps or p.step % (every or self.steps_per_epoch) == 0
 
     def _evaluate(self) -> Evaluation:
         """Judges the adapter on the validation texts, keeps it if it is the best so far, and writes a checkpoint."""
