@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--judged-file", help="judge by these rows instead")
     parser.add_argument("--recipe", default="default")
     parser.add_argument("--change", default="", help='changes to the recipe: "rank=16 learning_rate=5e-4"')
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="of bertlora's runs; may be none")
     parser.add_argument("--peers", help="folder with hf_peft_train.py")
     parser.add_argument("--peer-epochs", type=int, nargs="+", default=[3])
     a = parser.parse_args()

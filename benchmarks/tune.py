@@ -19,6 +19,7 @@ import pandas as pd
 
 from bertlora.model.adapted import Adapted
 from bertlora.model.predict import Reader
+from bertlora.pipeline import frozen_start
 from bertlora.recipe import Recipe, parse_value
 from bertlora.training.events import Examples
 from bertlora.training.loop import Training
@@ -66,7 +67,9 @@ def attempt(name: str, change: str, seed: int, train: pd.DataFrame, validation: 
     recipe = Recipe.named(name).replace(**changes, seed=seed)
     adapted = Adapted.fresh(recipe, [str(label) for label in sorted(train.label.unique())])
     began = time.perf_counter()
-    training = Training(adapted, recipe, examples(adapted.reader, train), examples(adapted.reader, validation))
+    learned, judged = examples(adapted.reader, train), examples(adapted.reader, validation)
+    frozen_start(adapted, recipe, learned)
+    training = Training(adapted, recipe, learned, judged)
     for _ in training.run():
         pass
     history = training.progress.history

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from small_training import TEXTS, examples, run_all, small_recipe
 
 from bertlora.evaluation import probe as module
-from bertlora.evaluation.probe import Frozen, fit_probe, frozen_features, learning_curve
+from bertlora.evaluation.probe import Frozen, fit_probe, frozen_views, learning_curve
 from bertlora.model.adapted import Adapted
 from bertlora.training.loop import Training
 
@@ -27,7 +27,7 @@ Tiny = Callable[[str], Path]
 def test_folded_probe_equals_scikit_learn(tiny: Tiny, ids: list[int], classes: int) -> None:
     adapted = Adapted.fresh(small_recipe(tiny("bert")), [f"class {i}" for i in range(classes)])
     train = examples(adapted, TEXTS, ids)
-    probe = fit_probe(frozen_features(adapted, train, seed=0))
+    probe = fit_probe(frozen_views(adapted, train, seed=0)[1])
     assert probe is not None
     _, features = adapted.base_view(train.inputs)
     ours = softmax(probe.logits(features), axis=1)
@@ -43,7 +43,7 @@ def test_folded_probe_equals_scikit_learn(tiny: Tiny, ids: list[int], classes: i
 
 def test_no_probe_for_a_single_class(tiny: Tiny) -> None:
     adapted = Adapted.fresh(small_recipe(tiny("bert")), ["a", "b"])
-    assert fit_probe(frozen_features(adapted, examples(adapted, TEXTS[:3], [1, 1, 1]), seed=0)) is None
+    assert fit_probe(frozen_views(adapted, examples(adapted, TEXTS[:3], [1, 1, 1]), seed=0)[1]) is None
 
 
 @pytest.mark.parametrize(("bias", "variant"), [("none", "lora"), ("all", "lora"), ("none", "pissa"), ("none", "dora")])
@@ -51,9 +51,9 @@ def test_the_probe_does_not_depend_on_the_adapter(tiny: Tiny, bias: str, variant
     recipe = small_recipe(tiny("bert"), bias=bias, variant=variant)
     adapted = Adapted.fresh(recipe, ["a", "b"])
     train = examples(adapted, TEXTS, [1, 0] * 8)
-    before = fit_probe(frozen_features(adapted, train, seed=0))
+    before = fit_probe(frozen_views(adapted, train, seed=0)[1])
     run_all(Training(adapted, recipe, train, train))
-    after = fit_probe(frozen_features(adapted, train, seed=0))
+    after = fit_probe(frozen_views(adapted, train, seed=0)[1])
     assert before is not None
     assert after is not None
     assert np.array_equal(before.weight, after.weight)
@@ -62,9 +62,9 @@ def test_the_probe_does_not_depend_on_the_adapter(tiny: Tiny, bias: str, variant
 def test_many_rows_are_sampled_by_the_seed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     adapted = Adapted.fresh(small_recipe(tiny("bert")), ["a", "b"])
     train = examples(adapted, TEXTS, [1, 0] * 8)
-    whole = fit_probe(frozen_features(adapted, train, seed=0))
+    whole = fit_probe(frozen_views(adapted, train, seed=0)[1])
     monkeypatch.setattr(module, "MAX_ROWS", 10)
-    first, again, other = (fit_probe(frozen_features(adapted, train, seed=seed)) for seed in (0, 0, 1))
+    first, again, other = (fit_probe(frozen_views(adapted, train, seed=seed)[1]) for seed in (0, 0, 1))
     assert whole is not None
     assert first is not None
     assert again is not None

@@ -18,9 +18,10 @@ from bertlora.data.prepared import Prepared, prepare
 from bertlora.errors import HealthError, OutputError, RecipeError, RunError
 from bertlora.evaluation.verdict import figures, judge_rows
 from bertlora.files import size_of
-from bertlora.pipeline import check_run_folder, split_examples, train_run
+from bertlora.pipeline import split_examples, train_run
 from bertlora.recipe import Recipe
 from bertlora.run import Run, read_manifest
+from bertlora.run.vacant import check_run_folder
 from bertlora.training import trackers
 from bertlora.training.events import Evaluation, Step
 from bertlora.training.loop import Training

@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from bertlora.errors import DataError, OutputError, suggestion
+from bertlora.evaluation.probe import fit_probe
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
-from bertlora.pipeline import calibrated, shown_labels, training_metrics
+from bertlora.pipeline import calibrated, frozen_start, shown_labels, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run import MANIFEST, Run, save_run
 from bertlora.training.events import Examples
@@ -31,6 +32,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         adapted_: the trained model.
         recipe_: the recipe as it was resolved.
         history_: the evaluations.
+        probe_: the linear probe on the frozen encoder, fitted on the same texts.
         calibration_: the temperature of its probabilities, fitted on `validation`; None without that.
 
     Example:
@@ -71,9 +73,9 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             raise DataError(f"y: got {len(self.classes_)} class, expected at least 2")
         self.adapted_ = Adapted.fresh(self.recipe_, shown_labels(self.recipe_, [str(c) for c in self.classes_]))
         self.pairs_ = self.adapted_.pairs = _columns(X)[1] is not None
-        training = Training(
-            self.adapted_, self.recipe_, self._examples(X, ids), self._validation(validation), identity="memory"
-        )
+        train = self._examples(X, ids)
+        self.probe_ = fit_probe(frozen_start(self.adapted_, self.recipe_, train))
+        training = Training(self.adapted_, self.recipe_, train, self._validation(validation), identity="memory")
         for _ in training.run():
             pass
         self.history_ = training.progress.history
@@ -114,6 +116,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 pairs=self.pairs_,
                 label_kind=self.classes_.dtype.kind,
                 source_labels=[str(c) for c in self.classes_],
+                probe=self.probe_,
                 calibration=self.calibration_,
             )
 
@@ -130,7 +133,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.recipe_ = Recipe.named(self.recipe)
         self.adapted_, self.pairs_ = run.adapted, run.manifest.pairs
         self.classes_ = typed_labels(run.manifest.source_labels, run.manifest.label_kind)
-        self.calibration_ = run.calibration
+        self.probe_, self.calibration_ = run.probe, run.calibration
         self._metrics = run.metrics()
         self.history_ = self._metrics.get("epochs", [])
         return self

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,38 @@ import torch
 from accelerate import PartialState
 
 from bertlora.data.inputs import Inputs
-from bertlora.data.prepared import Prepared, source_paths
+from bertlora.data.prepared import Prepared
 from bertlora.data.token_files import kept_tokens, tokenizer_key
 from bertlora.data.tokens import TokenTable, token_chunks
-from bertlora.errors import InputError, OutputError, RecipeError, RunError
+from bertlora.errors import InputError, RecipeError
 from bertlora.evaluation.advice import Evidence, advise
 from bertlora.evaluation.calibration import calibrate
 from bertlora.evaluation.metrics import judge
-from bertlora.evaluation.probe import fit_probe, frozen_features, learning_curve
+from bertlora.evaluation.probe import CurvePoint, Frozen, fit_probe, frozen_views, learning_curve
 from bertlora.evaluation.report import report_training
 from bertlora.evaluation.seeds import summarise
-from bertlora.files import check_vacant, write_whole, writing
+from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted
+from bertlora.model.head import aim_head
+from bertlora.model.precision import choose_precision
 from bertlora.model.predict import Reader
 from bertlora.recipe import Recipe
-from bertlora.run import MANIFEST, Calibration, Run, save_run, write_history
+from bertlora.run import MANIFEST, Calibration, Probe, Run, save_run, write_history
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Examples, Step
 from bertlora.training.loop import Training
 from bertlora.training.trackers import check_tracker, tracking
 
 Listener = Callable[[Step | Evaluation], None]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What goes beside an adapter: the probe and its learning curve from before training, calibration from after."""
+
+    probe: Probe | None
+    curve: list[CurvePoint]
+    calibration: Calibration | None
 
 
 def train_run(
@@ -41,7 +53,7 @@ def train_run(
     Args:
         data: the prepared data; the validation split, if there is one, chooses the best adapter.
         recipe: how.
-        out: the run folder; see `check_run_folder`.
+        out: the run folder; see `run.vacant`.
         resume: go on from the checkpoint in `out`.
         on_event: called with each step and each evaluation.
 
@@ -56,6 +68,10 @@ def train_run(
     adapted = Adapted.fresh(recipe, labels)
     adapted.pairs = data.has_pairs
     train, validation = (split_examples(adapted.reader, data, split) for split in ("train", "validation"))
+    frozen = frozen_start(adapted, recipe, train)
+    # Fitted here, so that the features need not be kept while it trains.
+    probe, curve = fit_probe(frozen), learning_curve(frozen, recipe.seed)
+    del frozen
     samples = [] if data.has_pairs else list(recipe.samples)
     before = adapted.probabilities(samples, base=True)
     training = Training(adapted, recipe, train, validation, out, resume, data.fingerprint)
@@ -73,10 +89,10 @@ def train_run(
                 if main:
                     write_history(out, training.progress.history)
     metrics = {"run": str(out), **training_metrics(training)}
-    calibration = calibrated(adapted, training)
+    beside = Beside(probe, curve, calibrated(adapted, training))
     metrics["samples"] = _sample_lines(labels, samples, before, adapted.probabilities(samples))
     if main:
-        _finish(training, adapted, data, out, metrics, calibration)
+        _finish(training, adapted, data, out, metrics, beside)
     training.accelerator.wait_for_everyone()
     return metrics
 
@@ -87,11 +103,10 @@ def _finish(
     data: Prepared,
     out: Path,
     metrics: dict[str, Any],
-    calibration: Calibration | None,
+    beside: Beside,
 ) -> None:
     """Adds the advice to `metrics`, and writes the run folder with all that goes beside the adapter."""
     recipe, validation = training.recipe, training.validation
-    frozen = frozen_features(adapted, training.train, recipe.seed, training.precision)
     metrics["advice"] = advise(
         Evidence(
             recipe,
@@ -100,10 +115,9 @@ def _finish(
             training.train,
             validation.labels,
             training.best_scores / adapted.temperature,
-            learning_curve(frozen, recipe.seed),
+            beside.curve,
         )
     )
-    probe = fit_probe(frozen)
     manifest = save_run(
         out,
         adapted,
@@ -112,11 +126,11 @@ def _finish(
         source_labels=list(data.labels),
         pairs=data.has_pairs,
         data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
-        probe=probe,
-        calibration=calibration,
+        probe=beside.probe,
+        calibration=beside.calibration,
     )
     drop_checkpoint(out)
-    report_training(Run(out, manifest, adapted, probe, calibration), data, training.train.inputs)
+    report_training(Run(out, manifest, adapted, beside.probe, beside.calibration), data, training.train.inputs)
 
 
 def train_seeds(
@@ -168,24 +182,6 @@ def _accuracy(run: Run, data: Prepared, split: str) -> float:
     return float(np.mean(run.adapted.logits(rows.inputs).argmax(axis=1) == rows.labels))
 
 
-def check_run_folder(
-    out: Path, resume: bool, overwrite: bool, inputs: Sequence[str] = (), several: bool = False
-) -> None:
-    """Raises RunError or OutputError when `out` cannot take a run: it holds one, something else, or the run's data.
-
-    `inputs` are sources as `prepare` takes them; of `several` seeds, one may be finished when the others are resumed.
-    """
-    finished, begun = (out / MANIFEST).is_file(), (out / "recipe.toml").is_file()
-    if resume and finished and not several:
-        raise RunError(f"{out}: the run is finished, there is nothing to resume; name another folder for a new one")
-    if resume and not begun:
-        raise RunError(f"{out}: holds no run to resume; leave out --resume")
-    if begun and not (finished or resume or overwrite):
-        raise OutputError(f"{out}: holds a run that did not finish; give --resume to continue it, or --overwrite")
-    if not resume:
-        check_vacant(out, overwrite, source_paths(inputs))
-
-
 def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
     """Returns the names to show: the recipe's `label_names`, or the data's own."""
     if not recipe.label_names:
@@ -209,6 +205,15 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
 
     second = tokens("text_pair") if data.has_pairs else None
     return Examples(Inputs(reader.framing, tokens("text"), second), data.label_ids(split))
+
+
+def frozen_start(adapted: Adapted, recipe: Recipe, train: Examples) -> Frozen:
+    """Turns a fresh head as the recipe says, and returns the frozen encoder's features of training rows."""
+    precision = choose_precision(recipe.precision, adapted.architecture)
+    at_head, features = frozen_views(adapted, train, recipe.seed, precision)
+    if recipe.head_start == "probe" and (probe := fit_probe(at_head)) is not None:
+        aim_head(adapted.model, probe.weight)
+    return features
 
 
 def calibrated(adapted: Adapted, training: Training) -> Calibration | None:

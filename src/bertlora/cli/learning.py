@@ -121,7 +121,8 @@ def train(args: Arguments) -> None:
 
     from bertlora.cli import console
     from bertlora.files import set_aside
-    from bertlora.pipeline import check_run_folder, train_seeds
+    from bertlora.pipeline import train_seeds
+    from bertlora.run.vacant import check_run_folder
 
     out = Path(args.out)
     if args.seeds < 1:

@@ -45,7 +45,7 @@ class Frozen:
     """What the frozen encoder makes of training rows.
 
     Attributes:
-        features: (N, F), the last layer's first token and mean over tokens.
+        features: (N, F).
         labels: (N,).
         classes: K.
     """
@@ -55,13 +55,18 @@ class Frozen:
     classes: int
 
 
-def frozen_features(adapted: Adapted, train: Examples, seed: int, precision: str = "fp32") -> Frozen:
-    """Runs the encoder, its adapter switched off, on training rows: a random 10,000 of them if there are more."""
+def frozen_views(adapted: Adapted, train: Examples, seed: int, precision: str = "fp32") -> tuple[Frozen, Frozen]:
+    """Runs the encoder, its adapter switched off, on training rows: a random 10,000 of them if there are more.
+
+    Returns:
+        What goes into the head's last linear layer, (N, H); and the last layer's first token and mean over tokens.
+    """
     rows = np.arange(len(train))
     if len(rows) > MAX_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_ROWS, replace=False))
-    _, features = adapted.base_view(train.inputs.take(rows.tolist()), precision)
-    return Frozen(features, train.labels[rows], len(adapted.labels))
+    at_head, features = adapted.frozen_view(train.inputs.take(rows.tolist()), precision)
+    labels, classes = train.labels[rows], len(adapted.labels)
+    return Frozen(at_head, labels, classes), Frozen(features, labels, classes)
 
 
 def fit_probe(frozen: Frozen) -> Probe | None:

@@ -18,6 +18,7 @@ from bertlora.errors import InputError, ModelError, RecipeError, RunError
 from bertlora.model.base import Base, find_base, longest_input, quiet
 from bertlora.model.build import build_classifier, new_modules
 from bertlora.model.engine.batches import takes_token_types, unwrapped
+from bertlora.model.head import headless
 from bertlora.model.lora import ADAPTER, add_adapter, trained_state, use_own_linear
 from bertlora.model.original import base_alone, changed_values, values_at_risk
 from bertlora.model.precision import default_device
@@ -178,6 +179,11 @@ class Adapted:
         """Returns the base's logits, (B, K), and the frozen encoder's features, (B, 2 D), from one pass."""
         with base_alone(self.model, self.changed):
             return logits_and_features(self.model, inputs, self.reader.pad_id, BATCH_SIZE, precision)
+
+    def frozen_view(self, inputs: Inputs, precision: str = "fp32") -> tuple[Array, Array]:
+        """Returns what goes into the base's last linear layer, (B, H), and its encoder's features, (B, 2 D)."""
+        with headless(self.model):
+            return self.base_view(inputs, precision)
 
     def merged(self) -> Any:
         """Returns a copy as a plain transformers classifier, the update added to its weights."""

@@ -81,7 +81,7 @@ def logits_and_features(
 
     One pass gives both; the features are of the encoder's last layer, and pooled over windows as logits are.
     """
-    classes = int(unwrapped(model).config.num_labels)
+    width = 2 * int(unwrapped(model).config.hidden_size)
 
     def both(rows: list[int]) -> Tensor:
         route = Route(whole=True)
@@ -95,7 +95,7 @@ def logits_and_features(
 
     with executing(model, pad_id, precision, tokens=int(inputs.lengths.sum())) as execution:
         values = _batched(execution, inputs, batch_size, both)
-    return values[:, :classes], values[:, classes:]
+    return values[:, :-width], values[:, -width:]
 
 
 def _batched(execution: Execution, inputs: Inputs, batch_size: int, compute: Callable[[list[int]], Tensor]) -> Array:
