@@ -34,6 +34,7 @@ bench: $(READY)  ## speed beside the peers and without each part of the engine; 
 		--log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/prediction_speed.py $(RUN) $(DATA)/imdb_train.parquet --rows 1000 --peers $(PEERS) \
 		--log $(BENCH)/speed.jsonl
+	$(BIN)/python benchmarks/startup.py $(RUN) --log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/time_to_accuracy.py $(DATA)/imdb_train.parquet --rows 1000 --seeds 1 2 3
 	$(BIN)/python benchmarks/time_to_accuracy.py $(DATA)/sst2_train.parquet --seeds 1 2 3 \
 		--judged-file $(DATA)/sst2_validation.parquet
