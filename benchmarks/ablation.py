@@ -20,7 +20,7 @@ from contest import Result, contest_parser, interleaved, machine, median, ratios
 from torch import Tensor
 
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine.frozen import Frozen
+from bertlora.model.engine.frozen import FrozenWeight
 from bertlora.model.engine.layers import Route
 from bertlora.model.engine.packing import Packing
 from bertlora.recipe import Recipe
@@ -76,7 +76,7 @@ def casts_every_step() -> None:
 
 def weights_in_given_order() -> None:
     """Weights that every product puts in order again."""
-    put("engine.weights", "_hold", lambda weight, training: Frozen(weight))
+    put("engine.weights", "_hold", lambda weight, training: FrozenWeight(weight))
 
 
 def any_size() -> None:

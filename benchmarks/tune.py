@@ -68,8 +68,8 @@ def attempt(name: str, change: str, seed: int, train: pd.DataFrame, validation: 
     adapted = Adapted.fresh(recipe, [str(label) for label in sorted(train.label.unique())])
     began = time.perf_counter()
     learned, judged = examples(adapted.reader, train), examples(adapted.reader, validation)
-    frozen_start(adapted, recipe, learned)
     training = Training(adapted, recipe, learned, judged)
+    frozen_start(adapted, training)
     for _ in training.run():
         pass
     history = training.progress.history

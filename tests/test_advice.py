@@ -9,7 +9,7 @@ from bertlora.data.framing import Framing
 from bertlora.data.inputs import Inputs
 from bertlora.data.tokens import TokenTable
 from bertlora.evaluation.advice import Evidence, advise
-from bertlora.evaluation.probe import CurvePoint, Frozen, learning_curve
+from bertlora.evaluation.probe import CurvePoint, FrozenView, learning_curve
 from bertlora.recipe import Recipe
 from bertlora.training.events import Examples
 
@@ -182,7 +182,7 @@ def test_more_data_is_seldom_advised_by_luck() -> None:
     random = np.random.default_rng(0)
     rises = advised = 0
     for seed in range(60):
-        frozen = Frozen(random.normal(size=(400, 4)), random.integers(0, 2, size=400), 2)
+        frozen = FrozenView(random.normal(size=(400, 4)), random.integers(0, 2, size=400), 2)
         points = learning_curve(frozen, seed)
         rises += points[-1].accuracy - points[-2].accuracy >= 0.01
         advised += "worth it" in topics(curve=points).get("data", {"text": ""})["text"]

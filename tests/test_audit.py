@@ -109,7 +109,7 @@ def test_copies_are_one_group_and_others_are_not() -> None:
     ("architecture", "changes"),
     [
         ("bert", {"adapt_last_layers": 1}),
-        ("bert", {"gradient_accumulation": 2, "class_weights": "balanced"}),
+        ("bert", {"gradient_accumulation": 2, "class_weights": "balanced", "average_weights": 0.5}),
         ("distilbert", {"max_steps": 3}),
         ("deberta-v2", {"adapt_last_layers": 1, "epochs": 1}),  # in padded batches
     ],

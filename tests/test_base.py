@@ -210,6 +210,16 @@ def test_encoder_dropout_reaches_every_dropout(architecture: str, tiny: Tiny) ->
 
 
 @pytest.mark.parametrize("architecture", EVERY)
+def test_hidden_dropout_leaves_attentions_own_alone(architecture: str, tiny: Tiny) -> None:
+    base = find_base(str(tiny(architecture)))
+    settings = base.config(LABELS, encoder_dropout=0.0, hidden_dropout=0.3).to_dict()
+    rates = {key: value for key, value in settings.items() if "dropout" in key and isinstance(value, float)}
+    assert {value for key, value in rates.items() if "attention" in key} == {0.0}
+    assert {value for key, value in rates.items() if "attention" not in key} == {0.3}
+    assert base.config(LABELS, 0.2, hidden_dropout=0.0).to_dict() == base.config(LABELS, 0.2).to_dict()
+
+
+@pytest.mark.parametrize("architecture", EVERY)
 def test_dropout_off_makes_training_mode_repeat(architecture: str, tiny: Tiny) -> None:
     base = find_base(str(tiny(architecture)))
     ids = torch.randint(1000, 2000, (2, 20), generator=torch.Generator().manual_seed(0))

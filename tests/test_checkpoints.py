@@ -24,7 +24,7 @@ from small_training import (
 from bertlora.errors import OutputError, RunError
 from bertlora.recipe import Recipe
 from bertlora.training import loop
-from bertlora.training.checkpoints import FOLDER, drop_checkpoint, load_checkpoint, save_checkpoint
+from bertlora.training.checkpoints import FOLDER, Checkpoint, drop_checkpoint, load_checkpoint, save_checkpoint
 from bertlora.training.events import Evaluation
 from bertlora.training.loop import Training
 
@@ -32,7 +32,7 @@ Tiny = Callable[[str], Path]
 
 
 def dropping_recipe(tiny: Tiny, **changes: Any) -> Recipe:
-    return small_recipe(tiny("bert"), lora_dropout=0.3, encoder_dropout=0.1, epochs=3, **changes)
+    return small_recipe(tiny("bert"), lora_dropout=0.3, encoder_dropout=0.1, average_weights=0.3, epochs=3, **changes)
 
 
 def interrupt(training: Training, after: int, further_steps: int = 0) -> None:
@@ -150,7 +150,7 @@ def test_other_classes_are_refused(tiny: Tiny, tmp_path: Path) -> None:
         small_training(dropping_recipe(tiny), checkpoints=tmp_path, resume=True, labels=[*LABELS, "mixed"])
 
 
-TENSORS = ["trained.safetensors", "best.safetensors", "optimiser.safetensors"]
+TENSORS = ["trained.safetensors", "average.safetensors", "best.safetensors", "optimiser.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_a_damaged_checkpoint_is_refused(tiny: Tiny, tmp_path: Path, file: str, 
 
 def test_a_checkpoint_holds_tensors_and_json_alone(tiny: Tiny, tmp_path: Path) -> None:
     interrupt(small_training(dropping_recipe(tiny), checkpoints=tmp_path, identity="abc"), 1)
-    names = ["best.safetensors", "optimiser.safetensors", "progress.json", "scores.safetensors", "trained.safetensors"]
-    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == names
+    names = {"progress.json", "scores.safetensors", *TENSORS}
+    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == names
     progress = json.loads((tmp_path / FOLDER / "progress.json").read_text())
     assert (progress["step"], progress["identity"]) == (4, "abc")
 
@@ -207,15 +207,19 @@ def test_saved_is_what_is_loaded(tiny: Tiny, tmp_path: Path) -> None:
     training = small_training(dropping_recipe(tiny))
     interrupt(training, 1)
     scores = torch.rand(16, 2).double()
-    save_checkpoint(tmp_path, training.progress, state(training), training.start, scores, training.optimiser)
+    average = training.average.state()
+    kept = Checkpoint(training.progress, state(training), average, training.start, scores)
+    save_checkpoint(tmp_path, kept, training.optimiser)
     expected = torch.rand(3)
     other = small_training(dropping_recipe(tiny))
     found = load_checkpoint(tmp_path, other.optimiser)
     assert found is not None
-    assert found[0] == training.progress
-    assert same(found[1], state(training))
-    assert same(found[2], training.start)
-    assert found[3].equal(scores)
+    assert found.progress == training.progress
+    assert same(found.trained, state(training))
+    assert same(found.average, average)
+    assert not same(found.average, found.trained)
+    assert same(found.best, training.start)
+    assert found.scores.equal(scores)
     assert torch.rand(3).equal(expected)
     moments, loaded = training.optimiser.state_dict()["state"], other.optimiser.state_dict()["state"]
     assert all(torch.equal(moments[i][key], loaded[i][key]) for i in moments for key in moments[i])

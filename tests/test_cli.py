@@ -199,6 +199,7 @@ def test_train_from_a_prepared_folder(tmp_path: Path, reviews: Path, model: tupl
     assert re.search(rf"^{run}: trained in .*; validation accuracy \d+\.\d\d %", found.out, re.MULTILINE)
     assert "i loved it" in found.out
     assert re.fullmatch(
+        r"linear probe: the frozen encoder reads 28 texts\n"
         r"(epoch [12]/2  train loss .*  validation loss .*  accuracy .* %.*texts/s.*\n){2}",
         found.err,
     )

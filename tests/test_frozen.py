@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from bertlora.model.engine.frozen import Frozen, FrozenProduct, Reordered
+from bertlora.model.engine.frozen import FrozenProduct, FrozenWeight, Reordered
 
 SHAPES = [(5, 7), (64, 32), (33, 100), (384, 384)]
 reordered = pytest.mark.skipif(
@@ -23,7 +23,7 @@ def assert_near(found: Tensor, expected: Tensor, within: float) -> None:
     assert float((found.double() - expected).norm()) <= within * float(expected.norm())
 
 
-def check(frozen: Frozen, weight: Tensor, dtype: torch.dtype, within: float) -> None:
+def check(frozen: FrozenWeight, weight: Tensor, dtype: torch.dtype, within: float) -> None:
     """Fails unless product and transposed are those of the plain weight in float64, for one row and for many."""
     bias, exact = drawn(len(weight), dtype=dtype), weight.double()
     for rows in (1, 3, 40):
@@ -42,14 +42,14 @@ def check(frozen: Frozen, weight: Tensor, dtype: torch.dtype, within: float) -> 
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 5e-3)])
 def test_frozen_is_the_plain_product(dtype: torch.dtype, within: float, shape: tuple[int, int]) -> None:
     weight = drawn(*shape, dtype=dtype)
-    check(Frozen(weight), weight, dtype, within)
+    check(FrozenWeight(weight), weight, dtype, within)
 
 
 def test_frozen_takes_the_type_of_its_input() -> None:
     weight, bias = drawn(6, 4), drawn(6)
-    rough = Frozen(weight).product(drawn(3, 4, dtype=torch.bfloat16), bias)
+    rough = FrozenWeight(weight).product(drawn(3, 4, dtype=torch.bfloat16), bias)
     assert rough.dtype == torch.bfloat16
-    assert Frozen(weight).transposed(drawn(3, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert FrozenWeight(weight).transposed(drawn(3, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 @reordered
@@ -74,7 +74,7 @@ def test_reordered_serves_bf16_on_a_cpu_alone() -> None:
     assert not Reordered.serves(torch.empty(8, 8, dtype=torch.bfloat16, device="meta"))
 
 
-def product(x: Tensor, frozen: Frozen, bias: Tensor | None) -> Tensor:
+def product(x: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:
     y: Tensor = FrozenProduct.apply(x, frozen, bias)
     return y
 
@@ -85,8 +85,8 @@ def test_gradients_are_those_of_the_formula(biased: bool, shape: tuple[int, ...]
     weight = drawn(5, 7, dtype=torch.float64)
     bias = drawn(5, dtype=torch.float64) if biased else None
     x = drawn(*shape, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: product(x, Frozen(weight), bias), (x,))
-    assert torch.allclose(product(x, Frozen(weight), bias), linear(x, weight, bias))
+    assert torch.autograd.gradcheck(lambda x: product(x, FrozenWeight(weight), bias), (x,))
+    assert torch.allclose(product(x, FrozenWeight(weight), bias), linear(x, weight, bias))
 
 
 @reordered
@@ -104,7 +104,7 @@ def test_gradients_in_bf16_are_near_float64() -> None:
 def test_only_the_input_learns_and_nothing_is_kept_for_it() -> None:
     weight, bias = drawn(5, 7).requires_grad_(), drawn(5).requires_grad_()
     x = drawn(4, 7).requires_grad_()
-    y = product(x, Frozen(weight), bias)
+    y = product(x, FrozenWeight(weight), bias)
     assert y.grad_fn is not None
     assert not y.grad_fn.saved_tensors  # type: ignore[attr-defined]
     y.sum().backward()

@@ -16,6 +16,7 @@ from bertlora.model.engine.batches import unwrapped
 from bertlora.model.head import aim_head
 from bertlora.model.predict import logits
 from bertlora.pipeline import frozen_start
+from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
 
@@ -62,7 +63,7 @@ def test_the_recipe_says_where_the_head_starts(tiny: Tiny, head_start: str) -> N
     adapted = Adapted.fresh(recipe, ["a", "b"])
     drawn = {name: m.weight.detach().clone() for name, m in last_layers(adapted).items()}
     train = examples(adapted, REVIEWS, IDS)
-    frozen_start(adapted, recipe, train)
+    frozen_start(adapted, Training(adapted, recipe, train, train))
     moved = [name for name, m in last_layers(adapted).items() if not torch.equal(m.weight, drawn[name])]
     assert [name.split(".")[1] for name in moved] == (["modules_to_save"] if head_start == "probe" else [])
     scores = logits(adapted.model, train.inputs, adapted.reader.pad_id, 8)
@@ -74,5 +75,6 @@ def test_a_single_class_gives_no_direction(tiny: Tiny) -> None:
     recipe = small_recipe(tiny("bert"), head_start="probe")
     adapted = Adapted.fresh(recipe, LABELS)
     before = [m.weight.detach().clone() for m in last_layers(adapted).values()]
-    frozen_start(adapted, recipe, examples(adapted, GOOD, [1] * len(GOOD)))
+    train = examples(adapted, GOOD, [1] * len(GOOD))
+    frozen_start(adapted, Training(adapted, recipe, train, train))
     assert all(torch.equal(m.weight, kept) for m, kept in zip(last_layers(adapted).values(), before, strict=True))

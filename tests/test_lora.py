@@ -27,9 +27,10 @@ from torch.nn.functional import cross_entropy
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
 from bertlora.model.engine.batches import padded, takes_token_types
-from bertlora.model.engine.frozen import Frozen
+from bertlora.model.engine.dropout import dropout_mask
+from bertlora.model.engine.frozen import FrozenWeight
 from bertlora.model.lora import lora_parameters, trained_state
-from bertlora.model.lora_linear import LoraLinear, LoraProduct, dropout_mask
+from bertlora.model.lora_linear import LoraLinear, LoraProduct
 
 Tiny = Callable[[str], Path]
 D_IN, D_OUT, R = 7, 5, 3
@@ -105,19 +106,6 @@ def test_dropout_equals_pefts_under_the_same_mask() -> None:
     assert_same(passed(ours, x), passed(theirs, x), 1e-12)
 
 
-@pytest.mark.parametrize("p", [0.01, 0.1, 0.5])
-def test_a_mask_drops_place_by_place_and_keeps_the_mean(p: float) -> None:
-    torch.manual_seed(3)
-    dropped = (dropout_mask(torch.zeros(1000, 384), p) == 0).double()
-    # Five standard deviations, of the share and of the correlation between neighbours.
-    assert abs(float(dropped.mean()) - p) < 5 * (p * (1 - p) / dropped.numel()) ** 0.5
-    flat = dropped.flatten() - p
-    assert abs(float((flat[1:] * flat[:-1]).mean()) / (p * (1 - p))) < 5 / dropped.numel() ** 0.5
-    # As often at the end as at the beginning.
-    assert abs(float(dropped[:100].mean() - dropped[-100:].mean())) < 5 * (2 * p * (1 - p) / 38_400) ** 0.5
-    assert float(dropout_mask(torch.zeros(1000, 384), p).max()) == pytest.approx(1 / (1 - p))
-
-
 def test_dropout_is_off_outside_training_and_keeps_the_mean() -> None:
     x = torch.randn(1, D_IN, dtype=torch.float64)
     layer = layers(LoraLinear, lora_dropout=0.4)
@@ -141,7 +129,7 @@ def test_gradients_are_those_of_the_formula(masked: bool, bias: bool) -> None:
     shift = drawn(D_OUT) if bias else None
 
     def product(x: Tensor, shift: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-        y: Tensor = LoraProduct.apply(x, Frozen(weight), shift, a, b, 0.7, mask)
+        y: Tensor = LoraProduct.apply(x, FrozenWeight(weight), shift, a, b, 0.7, mask)
         return y
 
     assert torch.autograd.gradcheck(product, (x, shift, a, b))

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from small_training import TEXTS, examples, run_all, small_recipe
 
 from bertlora.evaluation import probe as module
-from bertlora.evaluation.probe import Frozen, fit_probe, frozen_views, learning_curve
+from bertlora.evaluation.probe import FrozenView, fit_probe, frozen_views, learning_curve
 from bertlora.model.adapted import Adapted
 from bertlora.training.loop import Training
 
@@ -78,20 +78,20 @@ def test_the_learning_curve_rises_with_rows_where_there_is_more_to_learn() -> No
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, size=600)
     features = random.normal(size=(600, 60)) + 0.35 * labels[:, None]
-    curve = learning_curve(Frozen(features, labels, 2), seed=0)
+    curve = learning_curve(FrozenView(features, labels, 2), seed=0)
     assert [point.rows for point in curve] == [112, 225, 450]
     assert all(len(point.accuracies) == module.FOLDS for point in curve)
     assert curve[0].accuracy == pytest.approx(sum(curve[0].accuracies) / 4)
     assert curve[0].accuracy < curve[1].accuracy < curve[2].accuracy
     # Labels that have nothing to do with the features: a curve at chance.
-    flat = learning_curve(Frozen(features, random.permutation(labels), 2), seed=0)
+    flat = learning_curve(FrozenView(features, random.permutation(labels), 2), seed=0)
     assert all(0.4 < point.accuracy < 0.6 for point in flat)
 
 
 def test_a_point_of_the_curve_has_every_fold_or_is_left_out() -> None:
     """Four rows of a class in 400, three to learn from in each fold: a quarter of these holds none of them at times."""
     features, labels = np.random.default_rng(1).normal(size=(400, 3)), (np.arange(400) < 4).astype(np.int64)
-    curves = [learning_curve(Frozen(features, labels, 2), seed) for seed in range(8)]
+    curves = [learning_curve(FrozenView(features, labels, 2), seed) for seed in range(8)]
     assert {len(point.accuracies) for curve in curves for point in curve} == {module.FOLDS}
     assert all(curve[-1].rows == 300 for curve in curves)
     assert {len(curve) for curve in curves} > {3}
@@ -99,5 +99,5 @@ def test_a_point_of_the_curve_has_every_fold_or_is_left_out() -> None:
 
 def test_no_learning_curve_without_enough_rows_of_each_class() -> None:
     features = np.random.default_rng(0).normal(size=(9, 3))
-    assert learning_curve(Frozen(features, np.array([0] * 6 + [1] * 3), 2), seed=0) == []
-    assert learning_curve(Frozen(features, np.zeros(9, dtype=np.int64), 2), seed=0) == []
+    assert learning_curve(FrozenView(features, np.array([0] * 6 + [1] * 3), 2), seed=0) == []
+    assert learning_curve(FrozenView(features, np.zeros(9, dtype=np.int64), 2), seed=0) == []

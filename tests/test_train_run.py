@@ -23,7 +23,7 @@ from bertlora.recipe import Recipe
 from bertlora.run import Run, read_manifest
 from bertlora.run.vacant import check_run_folder
 from bertlora.training import trackers
-from bertlora.training.events import Evaluation, Step
+from bertlora.training.events import Evaluation, Probing, Step
 from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
@@ -60,6 +60,7 @@ def test_from_csv_to_run(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert history == metrics["epochs"]
     assert [line["epoch"] for line in history] == list(range(1, 9))
+    assert events[0] == Probing(data.rows["train"])
     assert sum(isinstance(e, Step) for e in events) == 8 * 4
     assert sum(isinstance(e, Evaluation) for e in events) == 8
 
@@ -147,10 +148,10 @@ def test_a_second_training_does_not_tokenise(
 
 @pytest.mark.parametrize("every", [0, 3])
 def test_an_interrupted_run_resumes_to_the_same_weights(tiny: Tiny, data: Prepared, tmp_path: Path, every: int) -> None:
-    recipe = brisk_recipe(tiny, evaluate_every_steps=every)
+    recipe = brisk_recipe(tiny, evaluate_every_steps=every, head_start="probe")
     whole = train_run(data, recipe, tmp_path / "whole")
 
-    def stop(event: Step | Evaluation) -> None:
+    def stop(event: object) -> None:
         if isinstance(event, Evaluation):
             raise KeyboardInterrupt
 
@@ -172,15 +173,17 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tiny: Tiny, data: Prepar
 
 
 def test_resuming_on_other_data_is_refused(tiny: Tiny, data: Prepared, reviews: Path, tmp_path: Path) -> None:
-    def stop(event: Step | Evaluation) -> None:
+    def stop(event: object) -> None:
         if isinstance(event, Evaluation):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_run(data, brisk_recipe(tiny), tmp_path / "run", on_event=stop)
     other = prepare([str(reviews)], tmp_path / "other", seed=7)
+    events: list[object] = []
     with pytest.raises(RunError, match="begun on other data"):
-        train_run(other, brisk_recipe(tiny), tmp_path / "run", resume=True)
+        train_run(other, brisk_recipe(tiny), tmp_path / "run", resume=True, on_event=events.append)
+    assert not events  # the probe's pass, which takes a while, has not begun
 
 
 def test_folders_that_cannot_take_a_run(tmp_path: Path) -> None:
@@ -243,7 +246,7 @@ def test_a_tracker_that_is_not_installed_is_a_recipe_error(
 @pytest.mark.slow
 def test_two_processes_end_as_one(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:
     """Among them an odd number of rows a step, and a last step that leaves little or nothing to the second process."""
-    recipe = brisk_recipe(tiny, batch_size=9, lora_dropout=0.0, learning_rate=1e-3, samples=())
+    recipe = brisk_recipe(tiny, batch_size=9, lora_dropout=0.0, learning_rate=1e-3, samples=(), head_start="probe")
     train_run(data, recipe, tmp_path / "one")
     launch(data, recipe, tmp_path / "two", processes=2)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

@@ -73,10 +73,9 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             raise DataError(f"y: got {len(self.classes_)} class, expected at least 2")
         self.adapted_ = Adapted.fresh(self.recipe_, shown_labels(self.recipe_, [str(c) for c in self.classes_]))
         self.pairs_ = self.adapted_.pairs = _columns(X)[1] is not None
-        # Validation is read first: what is wrong with it should not wait for a pass of the encoder.
-        train, judged = self._examples(X, ids), self._validation(validation)
-        self.probe_ = fit_probe(frozen_start(self.adapted_, self.recipe_, train))
-        training = Training(self.adapted_, self.recipe_, train, judged, identity="memory")
+        train = self._examples(X, ids)
+        training = Training(self.adapted_, self.recipe_, train, self._validation(validation), identity="memory")
+        self.probe_ = fit_probe(frozen_start(self.adapted_, training))
         for _ in training.run():
             pass
         self.history_ = training.progress.history

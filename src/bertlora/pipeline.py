@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,30 @@ from bertlora.errors import InputError, RecipeError
 from bertlora.evaluation.advice import Evidence, advise
 from bertlora.evaluation.calibration import calibrate
 from bertlora.evaluation.metrics import judge
-from bertlora.evaluation.probe import CurvePoint, Frozen, fit_probe, frozen_views, learning_curve
+from bertlora.evaluation.probe import MAX_ROWS, CurvePoint, FrozenView, fit_probe, frozen_views, learning_curve
 from bertlora.evaluation.report import report_training
 from bertlora.evaluation.seeds import summarise
 from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.head import aim_head
-from bertlora.model.precision import choose_precision
 from bertlora.model.predict import Reader
 from bertlora.recipe import Recipe
 from bertlora.run import MANIFEST, Calibration, Probe, Run, save_run, write_history
 from bertlora.training.checkpoints import drop_checkpoint
-from bertlora.training.events import Evaluation, Examples, Step
+from bertlora.training.events import Evaluation, Examples, Probing, Step
 from bertlora.training.loop import Training
 from bertlora.training.trackers import check_tracker, tracking
 
-Listener = Callable[[Step | Evaluation], None]
+Listener = Callable[[Probing | Step | Evaluation], None]
 
 
 @dataclass(frozen=True)
 class Beside:
     """What goes beside an adapter: the probe and its learning curve from before training, calibration from after."""
 
-    probe: Probe | None
-    curve: list[CurvePoint]
-    calibration: Calibration | None
+    probe: Probe | None = None
+    curve: Sequence[CurvePoint] = ()
+    calibration: Calibration | None = None
 
 
 def train_run(
@@ -55,7 +54,7 @@ def train_run(
         recipe: how.
         out: the run folder; see `run.vacant`.
         resume: go on from the checkpoint in `out`.
-        on_event: called with each step and each evaluation.
+        on_event: called before the probe, and with each step and each evaluation.
 
     Returns:
         What `train --json` prints.
@@ -68,19 +67,16 @@ def train_run(
     adapted = Adapted.fresh(recipe, labels)
     adapted.pairs = data.has_pairs
     train, validation = (split_examples(adapted.reader, data, split) for split in ("train", "validation"))
-    frozen = frozen_start(adapted, recipe, train)
-    # Fitted here, so that the features need not be kept while it trains.
-    probe, curve = fit_probe(frozen), learning_curve(frozen, recipe.seed)
-    del frozen
     samples = [] if data.has_pairs else list(recipe.samples)
     before = adapted.probabilities(samples, base=True)
     training = Training(adapted, recipe, train, validation, out, resume, data.fingerprint)
-    # Of several processes one alone writes; making `training` has waited for all.
+    # Of several processes one alone probes and writes; making `training` has waited for all.
     main = training.accelerator.is_main_process
     if main:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "recipe.toml", recipe.to_toml())
+    beside = _probed(adapted, training, on_event) if main else Beside()
     with tracking(recipe, out) as track:
         for event in training.run():
             on_event(event)
@@ -89,12 +85,19 @@ def train_run(
                 if main:
                     write_history(out, training.progress.history)
     metrics = {"run": str(out), **training_metrics(training)}
-    beside = Beside(probe, curve, calibrated(adapted, training))
+    beside = replace(beside, calibration=calibrated(adapted, training))
     metrics["samples"] = _sample_lines(labels, samples, before, adapted.probabilities(samples))
     if main:
         _finish(training, adapted, data, out, metrics, beside)
     training.accelerator.wait_for_everyone()
     return metrics
+
+
+def _probed(adapted: Adapted, training: Training, on_event: Listener) -> Beside:
+    """Turns the head, and fits the probe and its learning curve, so that features need not be kept while it trains."""
+    on_event(Probing(min(len(training.train), MAX_ROWS)))
+    frozen = frozen_start(adapted, training)
+    return Beside(fit_probe(frozen), learning_curve(frozen, training.recipe.seed))
 
 
 def _finish(
@@ -147,7 +150,7 @@ def train_seeds(
         out: the run folder.
         count: how many seeds.
         resume: leave finished runs as they are, and go on with the one that is not.
-        on_event: called with each step and each evaluation.
+        on_event: as `train_run`.
 
     Returns:
         The metrics of the first, and where there are several, in `seeds` (of the main process), how all of them do on
@@ -207,11 +210,15 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
     return Examples(Inputs(reader.framing, tokens("text"), second), data.label_ids(split))
 
 
-def frozen_start(adapted: Adapted, recipe: Recipe, train: Examples) -> Frozen:
-    """Turns a fresh head as the recipe says, and returns the frozen encoder's features of training rows."""
-    precision = choose_precision(recipe.precision, adapted.architecture)
-    at_head, features = frozen_views(adapted, train, recipe.seed, precision)
-    if recipe.head_start == "probe" and (probe := fit_probe(at_head)) is not None:
+def frozen_start(adapted: Adapted, training: Training) -> FrozenView:
+    """Turns the head of a training yet to begin as its recipe says.
+
+    Returns:
+        The frozen encoder's features of training rows.
+    """
+    at_head, features = frozen_views(adapted, training.train, training.recipe.seed, training.precision)
+    aimed = training.recipe.head_start == "probe" and not training.progress.step
+    if aimed and (probe := fit_probe(at_head)) is not None:
         aim_head(adapted.model, probe.weight)
     return features
 

@@ -87,7 +87,15 @@ class Recipe:
         "texts over max_length are cut, or read in overlapping windows and their logits averaged",
         choices=("truncate", "windows"),
     )
-    encoder_dropout: float = _option(0.0, "the encoder's and head's own dropout, in training", low=0, high=0.99)
+    hidden_dropout: float = _option(
+        0.0, "dropout of hidden states and before the head, in training; 0 = encoder_dropout", low=0, high=0.99
+    )
+    encoder_dropout: float = _option(
+        0.0, "all dropout of encoder and head, in training; attention's own makes it slow", low=0, high=0.99
+    )
+    average_weights: float = _option(
+        0.0, "share of the steps over which weights are averaged, to be judged and kept; 0 = off", low=0, high=1
+    )
     class_weights: str = _option("none", "weight of a class in the loss", choices=("none", "balanced"))
     evaluate_every_steps: int = _option(0, "optimiser steps between evaluations; 0 = once an epoch", low=0)
     best_metric: str = _option("accuracy", "what the best adapter is chosen by", choices=("accuracy", "loss"))

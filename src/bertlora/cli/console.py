@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from bertlora.training.events import Evaluation, Step
+    from bertlora.training.events import Evaluation, Probing, Step
 
 
 def say(message: str) -> None:
@@ -62,19 +62,29 @@ class TrainingDisplay:
         with self._bar:
             yield self
 
-    def __call__(self, event: "Step | Evaluation") -> None:
-        """Takes what the training loop yields."""
-        from bertlora.training.events import Step
+    def __call__(self, event: "Probing | Step | Evaluation") -> None:
+        """Takes what happens before and in the training loop."""
+        from bertlora.training.events import Evaluation, Step
 
-        if not isinstance(event, Step):
-            self._bar.console.print(evaluation_line(event, self._epochs), highlight=False, markup=False, soft_wrap=True)
+        if isinstance(event, Step):
+            self._advance(event)
             return
+        line = evaluation_line(event, self._epochs) if isinstance(event, Evaluation) else probing_line(event)
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _advance(self, event: "Step") -> None:
+        """Moves the bar."""
         if self._task is not None and event.step == 1:  # another seed
             self._bar.remove_task(self._task)
             self._task = None
         if self._task is None:
             self._task = self._bar.add_task("", total=event.steps, loss=event.loss, pace=event.examples_per_s)
         self._bar.update(self._task, completed=event.step, loss=event.loss, pace=event.examples_per_s)
+
+
+def probing_line(p: "Probing") -> str:
+    """Returns the line that tells what takes the time before training."""
+    return f"linear probe: the frozen encoder reads {p.texts:,} texts"
 
 
 def evaluation_line(e: "Evaluation", epochs: int) -> str:

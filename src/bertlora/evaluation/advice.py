@@ -103,7 +103,7 @@ def _overfitting(judged: list[Line], last: Line, lowest: Line) -> tuple[str, str
     return (
         "overfitting",
         "The later epochs learn the training texts by heart: stop earlier (fewer epochs, or best_metric = loss), "
-        "or raise lora_dropout or weight_decay.",
+        "or raise hidden_dropout or average_weights.",
         figure,
     )
 

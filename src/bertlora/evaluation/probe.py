@@ -41,7 +41,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenView:
     """What the frozen encoder makes of training rows.
 
     Attributes:
@@ -55,7 +55,9 @@ class Frozen:
     classes: int
 
 
-def frozen_views(adapted: Adapted, train: Examples, seed: int, precision: str = "fp32") -> tuple[Frozen, Frozen]:
+def frozen_views(
+    adapted: Adapted, train: Examples, seed: int, precision: str = "fp32"
+) -> tuple[FrozenView, FrozenView]:
     """Runs the encoder, its adapter switched off, on training rows: a random 10,000 of them if there are more.
 
     Returns:
@@ -66,10 +68,10 @@ def frozen_views(adapted: Adapted, train: Examples, seed: int, precision: str = 
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_ROWS, replace=False))
     at_head, features = adapted.frozen_view(train.inputs.take(rows.tolist()), precision)
     labels, classes = train.labels[rows], len(adapted.labels)
-    return Frozen(at_head, labels, classes), Frozen(features, labels, classes)
+    return FrozenView(at_head, labels, classes), FrozenView(features, labels, classes)
 
 
-def fit_probe(frozen: Frozen) -> Probe | None:
+def fit_probe(frozen: FrozenView) -> Probe | None:
     """Returns softmax regression on the features, their standardisation folded into its weights.
 
     None when there is one class alone.
@@ -81,7 +83,7 @@ def fit_probe(frozen: Frozen) -> Probe | None:
     return _folded(fitted.fit(scaler.transform(frozen.features), frozen.labels), scaler, frozen.classes)
 
 
-def learning_curve(frozen: Frozen, seed: int) -> list[CurvePoint]:
+def learning_curve(frozen: FrozenView, seed: int) -> list[CurvePoint]:
     """Returns how probes do that learn from a quarter, half and all of three folds, judged on the fourth.
 
     Four folds in turn, in the same order at each point. Empty when a class has fewer rows than there are folds; a point
@@ -98,7 +100,7 @@ def learning_curve(frozen: Frozen, seed: int) -> list[CurvePoint]:
         learned = np.random.default_rng(seed).permutation(learned)
         for share, results in found.items():
             part = learned[: max(2, round(share * len(learned)))]
-            probe = fit_probe(Frozen(frozen.features[part], frozen.labels[part], frozen.classes))
+            probe = fit_probe(FrozenView(frozen.features[part], frozen.labels[part], frozen.classes))
             if probe is not None:
                 right = probe.logits(frozen.features[judged]).argmax(axis=1) == frozen.labels[judged]
                 results.append((len(part), float(right.mean())))

@@ -70,7 +70,7 @@ class Adapted:
         base = find_base(recipe.model)
         check_length(recipe, base)
         reader = Reader.of(base.tokenizer(), recipe.max_length, recipe.truncation, recipe.long_texts)
-        model = build_classifier(base, labels, recipe.encoder_dropout, recipe.seed)
+        model = build_classifier(base, labels, recipe.encoder_dropout, recipe.seed, recipe.hidden_dropout)
         values = values_at_risk(model, recipe.bias, "pissa" if recipe.variant == "pissa" else True)
         adapted = add_adapter(recipe, base, model).to(default_device())
         initial = trained_state(adapted) if recipe.variant == "pissa" else {}

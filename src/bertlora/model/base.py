@@ -107,12 +107,15 @@ class Base:
                 raise ModelError(f"{path}: not a safetensors file ({first_line(error)})") from error
         return names
 
-    def config(self, labels: Sequence[str] | None = None, encoder_dropout: float | None = None) -> Any:
+    def config(
+        self, labels: Sequence[str] | None = None, encoder_dropout: float | None = None, hidden_dropout: float = 0.0
+    ) -> Any:
         """Returns the transformers config, checked to be an encoder with a sequence-classification class.
 
         Args:
             labels: label names in order, for the head.
             encoder_dropout: set as every dropout of encoder and head; None keeps the checkpoint's own.
+            hidden_dropout: set in its place but for attention's; 0 leaves all alike.
 
         Raises:
             ModelError: the config cannot be read, or the model is no encoder classifier.
@@ -135,7 +138,7 @@ class Base:
         if encoder_dropout is not None:
             for key, value in config.to_dict().items():
                 if "dropout" in key and isinstance(value, float | int | None) and not isinstance(value, bool):
-                    setattr(config, key, encoder_dropout)
+                    setattr(config, key, encoder_dropout if "attention" in key else hidden_dropout or encoder_dropout)
         return config
 
     def tokenizer(self) -> transformers.PreTrainedTokenizerBase:

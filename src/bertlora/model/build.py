@@ -13,14 +13,16 @@ from bertlora.errors import ModelError
 from bertlora.model.base import Base, first_line, quiet
 
 
-def build_classifier(base: Base, labels: Sequence[str], encoder_dropout: float, seed: int) -> Any:
-    """Returns the base as a sequence classifier in fp32, its head drawn from `seed`.
+def build_classifier(
+    base: Base, labels: Sequence[str], encoder_dropout: float, seed: int, hidden_dropout: float = 0.0
+) -> Any:
+    """Returns the base as a sequence classifier in fp32, its head drawn from `seed`, its dropout as `Base.config` says.
 
     Raises:
         ModelError: there are no safetensors weights, or they do not fit the config.
     """
     base.check_weights()
-    config = base.config(labels, encoder_dropout)
+    config = base.config(labels, encoder_dropout, hidden_dropout)
     torch.manual_seed(seed)
     try:
         with quiet():

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.dropout import as_it_came
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def headless(model: nn.Module) -> Iterator[None]:
     layers = [_last_linear(model, part) for part in ("original_module", "modules_to_save")]
     try:
         for layer in layers:
-            vars(layer)["forward"] = _as_it_came
+            vars(layer)["forward"] = as_it_came
         yield
     finally:
         for layer in layers:
@@ -46,7 +47,3 @@ def _last_linear(model: nn.Module, part: str) -> nn.Linear:
     """Returns the last linear layer of the head, of PEFT's copy that is trained or of the base's own."""
     heads = [m for name, m in unwrapped(model).named_modules() if isinstance(m, nn.Linear) and part in name.split(".")]
     return heads[-1]
-
-
-def _as_it_came(x: Tensor) -> Tensor:
-    return x

@@ -6,7 +6,6 @@ after Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models". B st
 the base.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from bertlora.model.engine.frozen import Frozen
+from bertlora.model.engine.dropout import dropout_mask
+from bertlora.model.engine.frozen import FrozenWeight
 
 
 class LoraProduct(torch.autograd.Function):
@@ -30,7 +30,7 @@ class LoraProduct(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        frozen: Frozen,
+        frozen: FrozenWeight,
         bias: Tensor | None,
         a: Tensor,
         b: Tensor,
@@ -70,21 +70,6 @@ class LoraProduct(torch.autograd.Function):
         return g_x, None, g_bias, g_a, g_b, None, None
 
 
-def dropout_mask(like: Tensor, p: float) -> Tensor:
-    """Returns 0 with probability p, number by number, and elsewhere what makes the mean 1.
-
-    torch draws a number for each place, on one core. Here the gaps between the places that are dropped are drawn, which
-    follow the geometric distribution: a hundredth as many for a rate of 0.01.
-    """
-    count = like.numel()
-    mask = like.new_full((count,), 1 / (1 - p))
-    # More than will be needed, but for one time in a billion.
-    drawn = int(count * p + 6 * math.sqrt(count * p) + 10)
-    places = torch.empty(drawn, dtype=torch.int64, device=like.device).geometric_(p).cumsum(0) - 1
-    mask[places[places < count]] = 0
-    return mask.view(like.shape)
-
-
 class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class counts as Any
     """A frozen linear layer with one low-rank update, as PEFT's injection makes it.
 
@@ -104,7 +89,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
     merged_adapters: list[str]
     # Set for the time of an execution.
     joint: "JointLinears | None" = None
-    frozen: Frozen | None = None
+    frozen: FrozenWeight | None = None
 
     def __init__(
         self, base_layer: nn.Linear, adapter_name: str, config: LoraConfig, r: int, lora_alpha: float, **kwargs: Any
@@ -130,7 +115,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
                 return self.joint(self, x)
             base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
             product: Tensor = LoraProduct.apply(  # type: ignore[no-untyped-call]
-                x, self.frozen or Frozen(base.weight), base.bias, a, b, self.scaling[name], self.dropout_mask(x)
+                x, self.frozen or FrozenWeight(base.weight), base.bias, a, b, self.scaling[name], self.dropout_mask(x)
             )
             return product
 
@@ -189,7 +174,7 @@ class JointLinears:
     The first of them to be asked computes all outputs; the others find theirs. Weights and biases must be frozen.
     """
 
-    def __init__(self, members: Sequence[LoraLinear], hold: Callable[[Tensor], Frozen]) -> None:
+    def __init__(self, members: Sequence[LoraLinear], hold: Callable[[Tensor], FrozenWeight]) -> None:
         self.members = list(members)
         self.frozen = hold(torch.cat(tuple(m.base_layer.weight for m in members)).detach())
         biases: list[Tensor] = [m.base_layer.bias for m in members if m.base_layer.bias is not None]

@@ -46,17 +46,27 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save_checkpoint(
-    run: Path,
-    progress: Progress,
-    trained: dict[str, Tensor],
-    best: dict[str, Tensor],
-    scores: Tensor,
-    optimiser: torch.optim.Optimizer,
-) -> None:
-    """Writes RUN/checkpoint whole: an interruption leaves the one before.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run is at one step, but for optimiser and random state.
 
-    `scores` are the validation logits of the best adapter.
+    Attributes:
+        progress: how far it has come.
+        trained: the trained tensors.
+        average: their average over the last steps.
+        best: what was kept of the best evaluation.
+        scores: (V, K) its logits of the validation texts.
+    """
+
+    progress: Progress
+    trained: dict[str, Tensor]
+    average: dict[str, Tensor]
+    best: dict[str, Tensor]
+    scores: Tensor
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint, optimiser: torch.optim.Optimizer) -> None:
+    """Writes RUN/checkpoint whole: an interruption leaves the one before.
 
     Raises:
         OutputError: it cannot be written.
@@ -66,20 +76,17 @@ def save_checkpoint(
     random = {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["random.cuda"] = torch.cuda.get_rng_state()
-    tables = {"trained": trained, "best": best, "scores": {"best": scores}, "optimiser": moments | random}
+    c = checkpoint
+    tables = {"trained": c.trained, "average": c.average, "best": c.best, "scores": {"best": c.scores}}
     with whole_folder(run / FOLDER, overwrite=True) as partial:
-        for name, tensors in tables.items():
+        for name, tensors in (tables | {"optimiser": moments | random}).items():
             # Not save_file, which gives a full disk an error type of its own.
             (partial / f"{name}.safetensors").write_bytes(save(tensors))
-        (partial / "progress.json").write_text(json.dumps(asdict(progress)))
+        (partial / "progress.json").write_text(json.dumps(asdict(c.progress)))
 
 
-def load_checkpoint(
-    run: Path, optimiser: torch.optim.Optimizer
-) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor], Tensor] | None:
-    """Returns progress, trained and best tensors, and the best's validation logits; None where there is none.
-
-    Restores optimiser and random state.
+def load_checkpoint(run: Path, optimiser: torch.optim.Optimizer) -> Checkpoint | None:
+    """Returns the checkpoint, and restores optimiser and random state; None where there is none.
 
     Raises:
         RunError: the checkpoint cannot be read, or is of another model.
@@ -89,7 +96,7 @@ def load_checkpoint(
         return None
     try:
         progress = Progress(**json.loads((folder / "progress.json").read_text()))
-        trained, best = load_file(folder / "trained.safetensors"), load_file(folder / "best.safetensors")
+        trained, average, best = (load_file(folder / f"{name}.safetensors") for name in ("trained", "average", "best"))
         scores = load_file(folder / "scores.safetensors")["best"]
         moments = load_file(folder / "optimiser.safetensors")
         torch.set_rng_state(moments.pop("random.cpu"))
@@ -103,7 +110,7 @@ def load_checkpoint(
         optimiser.load_state_dict(optimiser.state_dict() | {"state": entries})
     except Exception as error:  # a damaged file fails in many ways, and all mean the same here
         raise RunError(f"{folder}: cannot be resumed from ({error}); give --overwrite to start again") from error
-    return progress, trained, best, scores
+    return Checkpoint(progress, trained, average, best, scores)
 
 
 def drop_checkpoint(run: Path) -> None:

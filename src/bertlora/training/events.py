@@ -20,6 +20,13 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Probing:
+    """The frozen encoder is about to read so many training texts, for the linear probe; training begins after it."""
+
+    texts: int
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimiser step: its number of how many, the loss, and the pace of training so far."""
 

@@ -20,6 +20,7 @@ from bertlora.model.lora import load_trained_state, trained_state
 from bertlora.model.precision import choose_precision
 from bertlora.model.predict import Array, evaluating
 from bertlora.recipe import Recipe
+from bertlora.training.average import Average
 from bertlora.training.events import Examples, Step
 from bertlora.training.loss import Loss
 from bertlora.training.optimiser import build_optimiser
@@ -77,9 +78,9 @@ class _Counter:
 
 
 def _train(execution: Execution, recipe: Recipe, examples: Examples, rows: Rows, count: _Counter) -> None:
-    """Trains the model on these rows of `examples`."""
+    """Trains the model on these rows of `examples`, and leaves it with the average over the last steps."""
     model, inputs, labels = execution.model, examples.inputs, examples.labels
-    optimiser = build_optimiser(model, recipe)
+    optimiser, average = build_optimiser(model, recipe), Average(model, recipe, recipe.steps(len(rows)))
     loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, next(model.parameters()).device)
     steps = recipe.steps(len(rows))
     torch.manual_seed(recipe.seed)
@@ -92,7 +93,9 @@ def _train(execution: Execution, recipe: Recipe, examples: Examples, rows: Rows,
             mean.backward()  # type: ignore[no-untyped-call]
             total += mean.item()
         descend(optimiser, recipe, step, steps, total, nn.utils.clip_grad_norm_)
+        average.add()
         count(total, len(batch))
+    load_trained_state(model, average.state())
 
 
 def _judge(execution: Execution, examples: Examples, rows: Rows) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor
 
 from bertlora.errors import HealthError, RunError
@@ -21,7 +22,8 @@ from bertlora.model.precision import choose_precision
 from bertlora.model.predict import Array, executed_logits
 from bertlora.model.predict import cross_entropy as mean_cross_entropy
 from bertlora.recipe import Recipe
-from bertlora.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from bertlora.training.average import Average
+from bertlora.training.checkpoints import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from bertlora.training.events import Evaluation, Examples, Step
 from bertlora.training.health import CollapseWatch, check_moved
 from bertlora.training.loss import Loss
@@ -30,7 +32,7 @@ from bertlora.training.steps import descend, step_rows
 
 
 class Training:
-    """A run under way.
+    """A run under way. Until it runs, the main process may still change the model: `run` begins with what it has there.
 
     Args:
         adapted: the model; trained in place, and left with its best adapter.
@@ -42,7 +44,7 @@ class Training:
         identity: fingerprint of the data; a checkpoint made on other data is refused.
 
     Attributes:
-        best: the trained tensors of the best evaluation so far.
+        best: the trained tensors of the best evaluation so far, averaged if the recipe says so.
         best_scores: (V, K) its logits of the V validation texts; V is 0 where there are none.
     """
 
@@ -68,9 +70,10 @@ class Training:
         self.steps_per_epoch = recipe.steps_per_epoch(len(train))
         self.steps = recipe.steps(len(train))
         self.progress = Progress(recipe.batch_size, identity, self.precision)
+        self.average = Average(self.plain, recipe, self.steps)
         self.execution: Execution
-        self.start = trained_state(self.plain)
-        self.best = self.start
+        self.start: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}
         self.best_scores: Array = np.zeros((0, len(adapted.labels)))
         torch.manual_seed(recipe.seed)
         if resume and checkpoints is not None:
@@ -84,6 +87,7 @@ class Training:
         """
         # Dropout within the encoder is what packed rows cannot have.
         pack = not self.recipe.encoder_dropout
+        self._share_start()
         with executing(self.plain, self.pad_id, self.precision, training=True, pack=pack) as self.execution:
             self._keep_prefixes()
             self.model.train()
@@ -95,6 +99,13 @@ class Training:
                     yield self._evaluate()
         load_trained_state(self.plain, self.best)
         self.plain.eval()
+
+    def _share_start(self) -> None:
+        """Gives every process what the main one begins with."""
+        for parameter in self.plain.parameters():
+            if parameter.requires_grad:
+                broadcast(parameter.data)
+        self.start = trained_state(self.plain)
 
     def _keep_prefixes(self) -> None:
         """Runs frozen layers once for texts that are read more than once; their time is training's."""
@@ -136,6 +147,7 @@ class Training:
                     ) from error
                 p.micro_batch = max(1, p.micro_batch // 2)
         descend(self.optimiser, self.recipe, p.step, self.steps, loss, self.accelerator.clip_grad_norm_)
+        self.average.add()
         p.step += 1
         p.examples += len(rows)
         p.tokens += int(self.lengths[rows].sum())
@@ -183,14 +195,15 @@ class Training:
         warning = ""
         if len(self.validation):
             inputs, given = self.validation.inputs, self.validation.labels
-            scores = executed_logits(self.execution, inputs, self.recipe.evaluation_batch_size)
+            with self.average.shown():
+                scores = executed_logits(self.execution, inputs, self.recipe.evaluation_batch_size)
             predicted = scores.argmax(axis=1)
             loss, accuracy = mean_cross_entropy(scores, given), float(np.mean(predicted == given))
             warning = self.watch.check(predicted, given, p.step)
         gained = self._gained(loss, accuracy)
         p.stale = 0 if gained else p.stale + 1
         if gained:
-            self.best, self.best_scores = state, scores
+            self.best, self.best_scores = self.average.state(), scores
         done = Evaluation(
             epoch=round(p.step / self.steps_per_epoch, 4),
             step=p.step,
@@ -206,7 +219,9 @@ class Training:
         p.loss_sum, p.loss_steps = 0.0, 0
         p.history.append(asdict(done))
         if self.checkpoints is not None and self.accelerator.is_main_process:
-            save_checkpoint(self.checkpoints, p, state, self.best, torch.from_numpy(self.best_scores), self.optimiser)
+            scored = torch.from_numpy(self.best_scores)
+            kept = Checkpoint(p, state, self.average.state(), self.best, scored)
+            save_checkpoint(self.checkpoints, kept, self.optimiser)
         self.model.train()
         return done
 
@@ -227,14 +242,15 @@ class Training:
     def _resume(self, run: Path) -> None:
         found = load_checkpoint(run, self.optimiser)
         if found is not None:
-            if found[0].identity != self.progress.identity:
+            if found.progress.identity != self.progress.identity:
                 raise RunError(
                     f"{run}: was begun on other data; name the same data, or give --overwrite to start again"
                 )
-            self.progress, trained, self.best, scores = found
-            self.best_scores = scores.numpy()
+            self.progress, trained, self.best = found.progress, found.trained, found.best
+            self.best_scores = found.scores.numpy()
             self.precision = self.progress.precision
-            if {n: t.shape for n, t in trained.items()} != {n: t.shape for n, t in self.start.items()}:
+            if {n: t.shape for n, t in trained.items()} != {n: t.shape for n, t in trained_state(self.plain).items()}:
                 raise RunError(f"{run}: was begun with another model or adapter; give --overwrite to start again")
             load_trained_state(self.plain, trained)
+            self.average.resume(found.average, self.progress.step)
             self.watch.resume([evaluation["warning"] for evaluation in self.progress.history])

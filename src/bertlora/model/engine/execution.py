@@ -16,8 +16,9 @@ from torch import Tensor
 
 from bertlora.data.inputs import Inputs, token_batches
 from bertlora.model.engine.batches import packed, padded, pooled, takes_token_types, unwrapped
+from bertlora.model.engine.dropout import quick_dropout
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
-from bertlora.model.engine.prefix import Prefix, frozen_depth
+from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
 from bertlora.model.memory import settle
 
@@ -132,6 +133,8 @@ def executing(
     with ExitStack() as stack:
         if worth and not training:
             stack.enter_context(merged(model))
+        if training:
+            stack.enter_context(quick_dropout(model, still=frozen_modules(model) if packs else ()))
         if packs:
             layers = encoder_layers(model)
             stack.enter_context(packed_layers(model))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Frozen:
+class FrozenWeight:
     """A frozen weight (out, in), as it is."""
 
     def __init__(self, weight: Tensor) -> None:
@@ -21,7 +21,7 @@ class Frozen:
         return g @ self.weight.to(g.dtype)
 
 
-class Reordered(Frozen):
+class Reordered(FrozenWeight):
     """A bf16 weight in the order in which oneDNN multiplies: otherwise every product puts it in that order again.
 
     These are the operations into which torch's own compiler lowers frozen linear layers. They are not documented, and
@@ -66,7 +66,7 @@ class FrozenProduct(torch.autograd.Function):
     """y = W x + b with nothing saved: neither W nor b learns."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, frozen: Frozen, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:
         ctx.frozen, ctx.shape = frozen, x.shape
         return frozen.product(x.reshape(-1, x.shape[-1]), bias).view(*x.shape[:-1], -1)
 

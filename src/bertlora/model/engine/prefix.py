@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertlora.data.inputs import Inputs
 from bertlora.model.engine.batches import unwrapped
@@ -76,6 +76,16 @@ class Prefix:
         row = self.states.new_zeros(length, self.states.shape[1])
         torch.index_select(self.states, 0, places, out=row[: len(places)])
         return row.to(device)
+
+
+def frozen_modules(model: Any) -> list[nn.Module]:
+    """Returns the modules below the lowest adapter; they drop nothing, whether what they give is kept or not."""
+    depth = frozen_depth(model)
+    if not depth:
+        return []
+    inner = unwrapped(model)
+    above = {module for layer in encoder_layers(model)[depth:] for module in layer.modules()}
+    return [module for module in getattr(inner, inner.base_model_prefix).modules() if module not in above]
 
 
 def frozen_depth(model: Any) -> int:

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from bertlora.model.engine.batches import unwrapped
-from bertlora.model.engine.frozen import Frozen, FrozenProduct, Reordered
+from bertlora.model.engine.frozen import FrozenProduct, FrozenWeight, Reordered
 from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.lora_linear import JointLinears, LoraLinear, joinable
 from bertlora.model.roles import attention_inputs
@@ -94,11 +94,11 @@ def _in_use(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if isinstance(m, LoraLayer) and not (m.disable_adapters or m.merged)]
 
 
-def _hold(weight: Tensor, training: bool) -> Frozen:
-    return Reordered(weight, training) if Reordered.serves(weight) else Frozen(weight)
+def _hold(weight: Tensor, training: bool) -> FrozenWeight:
+    return Reordered(weight, training) if Reordered.serves(weight) else FrozenWeight(weight)
 
 
-def _forward(frozen: Frozen, bias: Tensor | None, x: Tensor) -> Tensor:
+def _forward(frozen: FrozenWeight, bias: Tensor | None, x: Tensor) -> Tensor:
     y: Tensor = FrozenProduct.apply(x, frozen, bias)  # type: ignore[no-untyped-call]
     return y
 
