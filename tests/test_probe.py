@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from small_training import TEXTS, examples, run_all, small_recipe
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from bertlora.evaluation import probe as module
 from bertlora.evaluation.probe import FrozenView, fit_probe, frozen_views, learning_curve
@@ -39,6 +40,21 @@ def test_folded_probe_equals_scikit_learn(tiny: Tiny, ids: list[int], classes: i
     seen = sorted(set(ids))
     assert ours[:, seen] == pytest.approx(theirs, abs=1e-9)
     assert ours[:, [i for i in range(classes) if i not in seen]].sum() == 0
+
+
+def test_the_fit_keeps_blas_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    fit = LogisticRegression.fit
+
+    def watched(self: LogisticRegression, *data: object) -> LogisticRegression:
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return fit(self, *data)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    with threadpool_limits(limits=2, user_api="blas"):
+        fit_probe(FrozenView(np.random.default_rng(0).normal(size=(8, 3)), np.arange(8) % 2, 2))
+        assert set(threads) == {1}
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
 
 
 def test_no_probe_for_a_single_class(tiny: Tiny) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from bertlora.model.adapted import Adapted
 from bertlora.model.predict import Array
@@ -80,7 +81,10 @@ def fit_probe(frozen: FrozenView) -> Probe | None:
         return None
     scaler = StandardScaler().fit(frozen.features)
     fitted = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS)
-    return _folded(fitted.fit(scaler.transform(frozen.features), frozen.labels), scaler, frozen.classes)
+    # Its products are small, and threads of BLAS stand in the way of torch's: with them it takes six times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        fitted.fit(scaler.transform(frozen.features), frozen.labels)
+    return _folded(fitted, scaler, frozen.classes)
 
 
 def learning_curve(frozen: FrozenView, seed: int) -> list[CurvePoint]:
