@@ -9,20 +9,14 @@ import torch
 from torch import nn
 
 from bertlora.model.engine.batches import unwrapped
-from bertlora.model.engine.dropout import as_it_came
+from bertlora.model.engine.forwards import as_it_came, forwards
 
 
 @contextmanager
 def headless(model: nn.Module) -> Iterator[None]:
     """Inside, the model gives what goes into its last linear layer, (B, H), where its logits were."""
-    layers = [_last_linear(model, part) for part in ("original_module", "modules_to_save")]
-    try:
-        for layer in layers:
-            vars(layer)["forward"] = as_it_came
+    with forwards({_last_linear(model, part): as_it_came for part in ("original_module", "modules_to_save")}):
         yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
 
 
 def aim_head(model: nn.Module, weight: npt.NDArray[np.float64]) -> None:

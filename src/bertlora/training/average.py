@@ -1,4 +1,4 @@
-"""The average of the trained weights over the last steps: it generalises better than the weights of any one step."""
+"""The average of the trained weights over the last steps, which hangs less on the last of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -80,9 +80,9 @@ class _Counter:
 def _train(execution: Execution, recipe: Recipe, examples: Examples, rows: Rows, count: _Counter) -> None:
     """Trains the model on these rows of `examples`, and leaves it with the average over the last steps."""
     model, inputs, labels = execution.model, examples.inputs, examples.labels
-    optimiser, average = build_optimiser(model, recipe), Average(model, recipe, recipe.steps(len(rows)))
-    loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, next(model.parameters()).device)
     steps = recipe.steps(len(rows))
+    optimiser, average = build_optimiser(model, recipe), Average(model, recipe, steps)
+    loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, next(model.parameters()).device)
     torch.manual_seed(recipe.seed)
     model.train()
     for step, chosen in enumerate(step_rows(recipe, len(rows))):

@@ -85,7 +85,7 @@ class Training:
         Raises:
             HealthError: training cannot succeed; the message names the cause.
         """
-        # Dropout within the encoder is what packed rows cannot have.
+        # Attention's own dropout is what packed rows cannot have.
         pack = not self.recipe.encoder_dropout
         self._share_start()
         with executing(self.plain, self.pad_id, self.precision, training=True, pack=pack) as self.execution:
@@ -186,7 +186,7 @@ class Training:
     def _evaluate(self) -> Evaluation:
         """Judges the adapter on the validation texts, keeps it if it is the best so far, and writes a checkpoint."""
         p = self.progress
-        state = trained_state(self.plain)
+        state, averaged = trained_state(self.plain), self.average.state()
         rate = self.recipe.learning_rate * rate_factor(self.recipe, p.step - 1, self.steps)
         if rate:  # the first step of a warm-up has none
             check_moved(self.start, state, p.step)
@@ -203,7 +203,7 @@ class Training:
         gained = self._gained(loss, accuracy)
         p.stale = 0 if gained else p.stale + 1
         if gained:
-            self.best, self.best_scores = self.average.state(), scores
+            self.best, self.best_scores = averaged, scores
         done = Evaluation(
             epoch=round(p.step / self.steps_per_epoch, 4),
             step=p.step,
@@ -220,7 +220,7 @@ class Training:
         p.history.append(asdict(done))
         if self.checkpoints is not None and self.accelerator.is_main_process:
             scored = torch.from_numpy(self.best_scores)
-            kept = Checkpoint(p, state, self.average.state(), self.best, scored)
+            kept = Checkpoint(p, state, averaged, self.best, scored)
             save_checkpoint(self.checkpoints, kept, self.optimiser)
         self.model.train()
         return done

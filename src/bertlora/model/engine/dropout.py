@@ -8,6 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from bertlora.model.engine.forwards import as_it_came, forwards
+
 
 def dropout_mask(like: Tensor, p: float) -> Tensor:
     """Returns 0 with probability p, number by number, and elsewhere what makes the mean 1.
@@ -29,19 +31,9 @@ def quick_dropout(model: nn.Module, still: Iterable[nn.Module] = ()) -> Iterator
     """Inside, the model's dropout layers drop what `dropout_mask` says, and those among `still` drop nothing."""
     quiet = set(still)
     layers = [m for m in model.modules() if type(m) is nn.Dropout and m.p > 0]
-    try:
-        for layer in layers:
-            vars(layer)["forward"] = as_it_came if layer in quiet else partial(_dropped, layer)
+    with forwards({layer: as_it_came if layer in quiet else partial(_dropped, layer) for layer in layers}):
         yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
 
 
 def _dropped(layer: nn.Dropout, x: Tensor) -> Tensor:
     return x * dropout_mask(x, layer.p) if layer.training else x
-
-
-def as_it_came(x: Tensor) -> Tensor:
-    """Returns x: the forward of a module that is to do nothing."""
-    return x

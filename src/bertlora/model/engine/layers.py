@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bertlora.model.engine.attention import NAME, attend
 from bertlora.model.engine.batches import unwrapped
 from bertlora.model.engine.first_token import as_matrix, attend_without_keys
+from bertlora.model.engine.forwards import forwards
 from bertlora.model.engine.packing import Packing
 
 
@@ -65,14 +66,12 @@ def packed_layers(model: Any) -> Iterator[None]:
     inner.set_attn_implementation(NAME)
     _, first_tokens = _FAMILIES[inner.config.model_type]
     norm = getattr(getattr(inner, inner.base_model_prefix), "final_norm", None)
+    steered = {layer: _steered(number, layer) for number, layer in enumerate(layers[:-1])}
+    steered[layers[-1]] = _steered_last(len(layers) - 1, layers[-1], first_tokens, norm)
     try:
-        for number, layer in enumerate(layers[:-1]):
-            layer.forward = _steered(number, layer)
-        layers[-1].forward = _steered_last(len(layers) - 1, layers[-1], first_tokens, norm)
-        yield
+        with forwards(steered):
+            yield
     finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
         inner.set_attn_implementation(before)
 
 

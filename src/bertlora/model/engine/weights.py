@@ -10,6 +10,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.forwards import forwards
 from bertlora.model.engine.frozen import FrozenProduct, FrozenWeight, Reordered
 from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.lora_linear import JointLinears, LoraLinear, joinable
@@ -79,12 +80,9 @@ def frozen(model: Any, training: bool) -> Iterator[None]:
                 member.joint = joint
         for layer in adapted:
             layer.frozen = hold(layer.base_layer.weight)
-        for linear in plain:
-            vars(linear)["forward"] = partial(_forward, hold(linear.weight), linear.bias)
-        yield
+        with forwards({linear: partial(_forward, hold(linear.weight), linear.bias) for linear in plain}):
+            yield
     finally:
-        for linear in plain:
-            vars(linear).pop("forward", None)
         for layer in (*adapted, *joined):
             layer.joint = layer.frozen = None
 
