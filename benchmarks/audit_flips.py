@@ -63,11 +63,11 @@ def audited(
     found = measured(command)
     ranked = pd.read_csv(folder / "all.csv", usecols=["row", "suggested", "label_quality", "doubtful"])
     wrong = (true != given)[ranked.row]
-    # By the score alone: the file has the rows that cleanlab flags first.
+    # Only by the score: the file has the rows that cleanlab flags first.
     by_doubt = wrong[np.argsort(ranked.label_quality.to_numpy(), kind="stable")]
     doubtful = ranked.doubtful.to_numpy()
     figures = {
-        "label": change or "as it comes",
+        "label": change or "default",
         "first": float(by_doubt[:FIRST].mean()),
         "top": float(by_doubt[: wrong.sum()].mean()),
         "average_precision": float(average_precision_score(wrong, -ranked.label_quality)),
@@ -84,14 +84,14 @@ def summary(results: list[Result]) -> str:
     """Returns the table. As many rows are taken as were flipped: precision and recall are then one figure."""
     head = [
         "",
-        f"of the first {FIRST} flipped",
+        f"flipped, of the first {FIRST}",
         "precision = recall at the top",
         "average precision",
         "flagged",
-        "of these flipped",
-        "of the flipped",
+        "flipped, of the flagged",
+        "flagged, of the flipped",
     ]
-    head += ["estimated errors", "accuracy, true labels", "wall", "peak memory"]
+    head += ["estimated errors", "accuracy, true labels", "wall time", "peak memory"]
     rows = [
         [
             r["label"],

@@ -1,4 +1,4 @@
-"""What the benchmarks share: contestants in fresh processes, in turn, and the medians and ratios of what they print."""
+"""The parts that the benchmarks share: programs in fresh processes, in turn; medians and ratios of their figures."""
 
 import argparse
 import json
@@ -14,30 +14,30 @@ from typing import Any
 
 import torch
 
-from bertlora.model.precision import speed
+from bertlora.model.machine import speed
 
 Result = dict[str, Any]
 
 
 def contest_parser(description: str | None) -> argparse.ArgumentParser:
-    """Returns a parser with what every contest takes."""
+    """Returns a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--log", default="speed.jsonl", help="results are kept here, and not measured again")
+    parser.add_argument("--log", default="speed.jsonl", help="JSONL file with the results; they are not measured again")
     return parser
 
 
 def interleaved(contestants: Mapping[str, Sequence[str]], rounds: int, log: Path, key: Result) -> list[Result]:
-    """Runs every contestant once a round, in turn, and returns what they printed.
+    """Runs every program once per round, in turn, and returns what they printed.
 
     Args:
-        contestants: name → command, whose last line of output is a JSON object.
-        rounds: how many.
-        log: a JSONL file to which each result is added as it comes; what it holds is not measured again.
-        key: what tells this contest from others in the log.
+        contestants: name → command; its last line of output is a JSON object.
+        rounds: the number of rounds.
+        log: a JSONL file; each result is added to it at once, and a result that it has is not measured again.
+        key: identifies this benchmark in the log.
 
     Returns:
-        One object a run: `name`, `round`, the key, what was printed, `wall_s` and `peak_mib` of the process.
+        One object per run: `name`, `round`, the key, the printed figures, `wall_s` and `peak_mib` of the process.
     """
     found = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     for number in range(rounds):
@@ -67,19 +67,19 @@ def measured(command: Sequence[str]) -> Result:
 
 
 def median(results: list[Result], name: str, value: Callable[[Result], float]) -> float:
-    """Returns the median over rounds of one contestant's figure."""
+    """Returns the median over rounds of one program's figure."""
     return statistics.median(value(r) for r in results if r["name"] == name)
 
 
 def ratios(results: list[Result], name: str, rival: str, value: Callable[[Result], float]) -> str:
-    """Returns how many times the rival's figure one contestant reaches in the same round: median, least and most."""
+    """Returns one program's figure divided by the rival's of the same round: median, lowest and highest."""
     theirs = {r["round"]: value(r) for r in results if r["name"] == rival}
     found = sorted(value(r) / theirs[r["round"]] for r in results if r["name"] == name)
     return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
 
 
 def machine() -> str:
-    """Returns what the figures depend on: processor, threads, rate of the matrix product, versions, date."""
+    """Returns what the figures depend on: processor, threads, speed of the matrix product, versions, date."""
     model = next((line for line in _cpu_lines() if line.startswith("model name")), platform.processor())
     features = [name for name in ("amx_bf16", "avx512_bf16", "avx2") if any(f" {name}" in s for s in _cpu_lines())]
     rates = ", ".join(f"{speed(p) / 1e12:.2f} TFLOP/s in {p}" for p in ("bf16", "fp32"))

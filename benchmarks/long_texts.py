@@ -3,8 +3,8 @@
 
     python benchmarks/long_texts.py imdb.parquet --out runs/long
 
-One recipe is trained on the same rows with each way, and judged on other rows: reviews that are over the maximum
-length, and reviews that fit. Prints two Markdown tables. Runs that are in --out already are judged without training
+One recipe is trained on the same rows with each way, and evaluated on other rows: reviews that are over the maximum
+length, and reviews that fit. Prints two Markdown tables. Runs that are in --out already are evaluated without training
 them again.
 """
 
@@ -18,11 +18,12 @@ from contest import machine, table
 
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.evaluation.comparison import Comparison
-from bertlora.evaluation.metrics import judge
-from bertlora.evaluation.verdict import Judged
-from bertlora.pipeline import train_run
+from bertlora.evaluation.metrics import classification_metrics
+from bertlora.evaluation.verdict import Evaluated
+from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
-from bertlora.run import MANIFEST, Run
+from bertlora.run.loaded import Run
+from bertlora.run.manifest import MANIFEST
 
 WAYS = {
     "right end cut": {"truncation": "right"},
@@ -33,12 +34,12 @@ WAYS = {
 
 
 def main() -> None:
-    """Trains, judges and prints."""
+    """Trains, evaluates and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="Parquet with columns text, label (0, 1, ...)")
     parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--validation", type=int, default=500)
-    parser.add_argument("--judged", type=int, default=1000, help="rows of each kind to judge by")
+    parser.add_argument("--judged", type=int, default=1000, help="rows of each kind for the evaluation")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="where the runs go")
     a = parser.parse_args()
@@ -47,7 +48,7 @@ def main() -> None:
     runs = {name: trained(a, name, keys, learned) for name, keys in WAYS.items()}
     long, short = by_length(next(iter(runs.values())), frame[len(learned) :], a.judged)
     judged = {name: (scored(run, long), scored(run, short)) for name, run in runs.items()}
-    print(f"{Path(a.file).name}, {a.train} rows to learn from, {len(long)} long and {len(short)} others to judge by,")
+    print(f"{Path(a.file).name}, {a.train} training rows, evaluated on {len(long)} long and {len(short)} other rows,")
     print(f"seed {a.seed}. {machine()}\n\n{losses(judged)}\n\n{calibration(judged)}")
 
 
@@ -69,28 +70,28 @@ def trained(a: argparse.Namespace, name: str, keys: dict[str, str], frame: pd.Da
 
 
 def by_length(run: Run, frame: pd.DataFrame, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns so many rows that are over the maximum length, and so many that fit."""
-    framing = run.adapted.reader.framing
-    lengths = run.adapted.read(list(frame.text)).first.lengths
+    """Returns `count` rows that are over the maximum length, and `count` that fit."""
+    framing = run.adapted.reader.template
+    lengths = run.adapted.reader.read(list(frame.text)).first.lengths
     over = lengths > framing.room(pair=False)
     return frame[over][:count], frame[~over][:count]
 
 
-def scored(run: Run, frame: pd.DataFrame) -> Judged:
-    """Returns what a run makes of rows."""
-    inputs = run.adapted.read(list(frame.text))
-    scores = run.adapted.logits(inputs, precision=run.metrics()["train"]["precision"])
-    return Judged(run.manifest.labels, frame.label.to_numpy(np.int64), {"lora": scores}, run.adapted.temperature)
+def scored(run: Run, frame: pd.DataFrame) -> Evaluated:
+    """Returns a run's logits of rows, with their labels."""
+    inputs = run.adapted.reader.read(list(frame.text))
+    logits = run.adapted.logits(inputs, precision=run.metrics()["train"]["precision"])
+    return Evaluated(run.manifest.labels, frame.label.to_numpy(np.int64), {"lora": logits}, run.calibration)
 
 
-def losses(judged: dict[str, tuple[Judged, Judged]]) -> str:
+def losses(judged: dict[str, tuple[Evaluated, Evaluated]]) -> str:
     """Returns the table of accuracies, and how each way compares with the first on the long texts."""
     first = next(iter(judged.values()))[0].right("lora")
     rows: list[list[str]] = []
     for name, (long, short) in judged.items():
         mine = first if not rows else long.right("lora")
         found = Comparison.of(first, mine)
-        low, high = judge(long.scores["lora"], long.given, long.labels)["accuracy_ci95"]
+        low, high = classification_metrics(long.raw_logits["lora"], long.y_true, long.labels)["accuracy_ci95"]
         rows.append(
             [
                 name,
@@ -103,13 +104,13 @@ def losses(judged: dict[str, tuple[Judged, Judged]]) -> str:
     return table(head, rows)
 
 
-def calibration(judged: dict[str, tuple[Judged, Judged]]) -> str:
-    """Returns the table of calibration errors and losses on all judged rows, raw and with the run's temperature."""
+def calibration(judged: dict[str, tuple[Evaluated, Evaluated]]) -> str:
+    """Returns the table of calibration errors and losses on all evaluated rows, raw and with the run's temperature."""
     rows = []
     for name, parts in judged.items():
-        scores = np.concatenate([part.scores["lora"] for part in parts])
-        given, temperature = np.concatenate([part.given for part in parts]), parts[0].temperature
-        raw, scaled = (judge(scores / t, given, parts[0].labels) for t in (1.0, temperature))
+        logits = np.concatenate([part.raw_logits["lora"] for part in parts])
+        y_true, temperature = np.concatenate([part.y_true for part in parts]), parts[0].calibration.temperature
+        raw, scaled = (classification_metrics(logits / t, y_true, parts[0].labels) for t in (1.0, temperature))
         figures = [f"{found[key]:.4f}" for key in ("ece", "loss") for found in (raw, scaled)]
         rows.append([name, f"{temperature:.2f}", *figures])
     return table(["", "temperature", "ECE, raw", "ECE, calibrated", "log loss, raw", "log loss, calibrated"], rows)

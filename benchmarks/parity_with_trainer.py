@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Does the same recipe reach the same accuracy here as through transformers' Trainer with PEFT?
+"""Compares the accuracy of a recipe in bertlora with the accuracy in transformers' Trainer with PEFT.
 
     python benchmarks/parity_with_trainer.py imdb.parquet --recipe imdb-distilbert --model minilm --epochs 3
 
-Both learn from the same rows of one file under the same seeds, and are judged on the same other rows after each epoch.
-Both run in bf16 where it is fast, with the encoder's own dropout off. Prints a Markdown table.
+Both train on the same rows of one file with the same seeds. Both are evaluated on the same other rows after each epoch.
+Both use bf16 if it is fast, and have the encoder's own dropout off. Prints a Markdown table.
 """
 
 import argparse
@@ -20,18 +20,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from bertlora.data.examples import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base, quiet
 from bertlora.model.build import build_classifier, new_modules
-from bertlora.model.precision import choose_precision
+from bertlora.model.machine import choose_precision
 from bertlora.model.roles import target_modules
 from bertlora.recipe import Recipe
-from bertlora.training.events import Examples
 from bertlora.training.loop import Training
 
 
 def main() -> None:
-    """Trains both under every seed and prints the table."""
+    """Trains both with every seed, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="Parquet with columns text, label (0 or 1)")
     parser.add_argument("--recipe", default="imdb-distilbert")
@@ -41,13 +41,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--log", help="a JSONL file: results that it holds are not computed again")
+    parser.add_argument("--log", help="a JSONL file; a result that it has is not computed again")
     a = parser.parse_args()
     frame = pd.read_parquet(a.file)[["text", "label"]].sample(frac=1, random_state=1)
     if len(frame) < a.train + a.validation:
         parser.error(f"{a.file} has {len(frame)} rows, expected {a.train + a.validation} or more")
     if Recipe.named(a.recipe).variant != "lora" or Recipe.named(a.recipe).truncation == "head-tail":
-        parser.error(f"recipe {a.recipe} has keys that the Trainer cannot follow; name one of the published recipes")
+        parser.error(f"recipe {a.recipe} has keys that the Trainer does not have; use one of the published recipes")
     train, validation = frame[: a.train], frame[-a.validation :]
     log = Path(a.log) if a.log else None
     results = [json.loads(line) for line in log.read_text().splitlines()] if log and log.exists() else []
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def with_bertlora(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame) -> list[float]:
-    """Returns the accuracy after each epoch of our own loop."""
+    """Returns the accuracy after each epoch of bertlora's loop."""
     adapted = Adapted.fresh(recipe, ["0", "1"])
     sets = [Examples(adapted.reader.read(list(f.text)), f.label.to_numpy(np.int64)) for f in (train, validation)]
     training = Training(adapted, recipe, sets[0], sets[1])
@@ -81,7 +81,7 @@ def with_trainer(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame) 
     tokenizer.truncation_side = recipe.truncation
     set_seed(recipe.seed)
     model = build_classifier(base, ["0", "1"], recipe.encoder_dropout, recipe.seed)
-    targets = target_modules(model, recipe.targets, new_modules(base, model))
+    targets = target_modules(model, recipe.targets, new_modules(model))
     with quiet():
         model = get_peft_model(
             model,
@@ -137,7 +137,7 @@ def with_trainer(recipe: Recipe, train: pd.DataFrame, validation: pd.DataFrame) 
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Returns a Markdown table: accuracy by epoch, mean over seeds with lowest and highest."""
+    """Returns a Markdown table: accuracy by epoch, as the mean over seeds with lowest and highest."""
     names = list(dict.fromkeys(r["name"] for r in results))
     lines = [f"| epoch | {' | '.join(names)} |", "|" + "---|" * (len(names) + 1)]
     for epoch in range(len(results[0]["accuracy"])):

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Prediction side by side with transformers' pipeline and a tuned script: same classifier, texts and machine, in turn.
+"""Compares the prediction speed with transformers' pipeline and a tuned script, on the same classifier and texts.
 
     python benchmarks/prediction_speed.py runs/a sst2_validation.parquet --peers PEERS --log speed.jsonl
 
-PEERS holds hf_pipeline_predict.py. The run is merged for it; bertlora reads the run itself. Each contestant is a fresh
-process that loads the model, predicts once to warm up, and is timed the second time, tokenisation included. Prints a
-Markdown table, and how far bertlora's answers are from the padded path's in fp32.
+PEERS is a folder with hf_pipeline_predict.py, which gets the merged run; bertlora reads the run itself. The programs
+take turns, each in a fresh process. It loads the model and predicts once to warm up. The second prediction is timed,
+with tokenisation. Prints a Markdown table, and the differences between bertlora's results and the padded path in fp32.
 """
 
 import argparse
@@ -19,20 +19,18 @@ import numpy as np
 import pandas as pd
 from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 
-from bertlora.deploy.export import export_run
-from bertlora.model.engine.execution import executing
-from bertlora.model.predict import Array, executed_logits
-from bertlora.run import Run
+from bertlora.confidence.probabilities import Array
+from bertlora.run.loaded import Run
 
 PEERS, BF16, FP32 = "transformers", "bertlora, bf16", "bertlora, fp32"
 
 
 def main() -> None:
-    """Measures and prints; with --precision it is bertlora's own contestant."""
+    """Measures and prints; with --precision it is one of bertlora's own programs."""
     parser = contest_parser(__doc__)
     parser.add_argument("run", help="a run folder")
     parser.add_argument("texts", help="Parquet with a column text")
-    parser.add_argument("--rows", type=int, default=0, help="the first so many; 0 = all")
+    parser.add_argument("--rows", type=int, default=0, help="use only the first N rows; 0 = all")
     parser.add_argument("--peers", help="folder with hf_pipeline_predict.py")
     parser.add_argument("--precision", help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -41,7 +39,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         merged, texts = Path(folder) / "merged", Path(folder) / "texts.parquet"
-        export_run(Run.load(a.run), merged, "merged")
+        Run.load(a.run).export(merged, "merged")
         read(a).to_parquet(texts)
         own = [sys.executable, __file__, a.run, str(texts)]
         contestants = {
@@ -63,16 +61,16 @@ def read(a: argparse.Namespace) -> pd.DataFrame:
 
 
 def contestant(a: argparse.Namespace) -> Result:
-    """Returns texts/s of the second pass."""
+    """Returns the texts/s of the second prediction."""
     texts, adapted = read(a).text.tolist(), Run.load(a.run).adapted
     for _ in range(2):
         began = time.perf_counter()
-        adapted.logits(adapted.read(texts), precision=a.precision)
+        adapted.logits(adapted.reader.read(texts), precision=a.precision)
     return {"texts": len(texts), "texts_per_s": round(len(texts) / (time.perf_counter() - began), 1)}
 
 
 def summary(results: list[Result]) -> str:
-    """Returns the table."""
+    """Returns the Markdown table."""
     both = [r for r in results if r["name"] == PEERS]
     split = [r for r in results if r["name"] != PEERS]
     for name in ("pipeline", "tuned"):
@@ -94,14 +92,14 @@ def summary(results: list[Result]) -> str:
 
 
 def faithful(a: argparse.Namespace) -> str:
-    """Returns how labels and logits compare with the padded path's in fp32."""
+    """Returns a sentence that compares labels and logits with the padded path in fp32."""
     adapted = Run.load(a.run).adapted
-    inputs = adapted.read(read(a).text.tolist())
+    inputs = adapted.reader.read(read(a).text.tolist())
 
     def answers(precision: str, pack: bool) -> Array:
         tokens = int(inputs.lengths.sum()) if pack else 0
-        with executing(adapted.model, adapted.reader.pad_id, precision, tokens=tokens, pack=pack) as execution:
-            return executed_logits(execution, inputs, 32)
+        with adapted.execution(precision, tokens=tokens, pack=pack) as execution:
+            return execution.predict(inputs, 32)
 
     exact, fp32 = answers("fp32", False), answers("fp32", True)
     agree = np.mean(adapted.logits(inputs, precision="bf16").argmax(1) == exact.argmax(1))

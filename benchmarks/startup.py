@@ -1,20 +1,26 @@
 #!/usr/bin/env python3
-"""How long the command line takes to begin: its help, and the first prediction of a saved run.
+"""Measures how long the command line takes to start: help, the error of a wrong column, and the first prediction.
 
     python benchmarks/startup.py runs/a --log startup.jsonl
 
-Each contestant is a fresh process, timed from its start to its end. The rival imports torch and transformers and loads
-tokenizer and weights of the run's base, which any program that predicts must do; it predicts nothing. Prints a table.
+Each program is a fresh process, timed from start to end. The reference imports torch and transformers, and loads the
+tokenizer and weights of the run's base model. Any program that predicts must do this. It predicts nothing. Prints two
+Markdown tables: the programs, and the time that each room takes to import.
 """
 
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 
-from bertlora.run import Run
+from bertlora.run.loaded import Run
 
 RIVAL, HELP, PREDICT = "torch, transformers and the weights", "bertlora --help", "bertlora predict RUN TEXT"
+WRONG = "bertlora train reviews.csv --text-column nope"
+ROOMS = ["bertlora", "bertlora.cli", "bertlora.pipeline.prepare", "bertlora.pipeline.train", "bertlora.run.loaded"]
+ROOMS += ["bertlora.pipeline.training_run", "bertlora.classifier"]
 LOADING = """
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -30,20 +36,31 @@ def main() -> None:
     parser.add_argument("run", help="a run folder")
     a = parser.parse_args()
     own = [sys.executable, "-m", "bertlora"]
+    file = Path(tempfile.mkdtemp()) / "reviews.csv"
+    file.write_text("text,label\n" + "a joy,good\na mess,bad\n" * 50)
+    wrong = [*own, "train", str(file), "--out", str(file.parent / "run"), "--text-column", "nope"]
     contestants = {
         RIVAL: [sys.executable, "-c", LOADING.format(str(Run.load(a.run).adapted.base.folder))],
         HELP: ["sh", "-c", '"$@" --help > /dev/null && echo "{}"', "sh", *own],
+        WRONG: ["sh", "-c", '"$@" 2> /dev/null; test $? = 2 && echo "{}"', "sh", *wrong],
         PREDICT: [*own, "predict", a.run, "A joy from start to finish."],
     }
     key: Result = {"contest": "start", "run": a.run}
     results = interleaved(contestants, a.rounds, Path(a.log), key)
     print(f"{a.rounds} rounds. {machine()}\n")
     print(table(["", "seconds", "times the first"], [row(results, name) for name in contestants]))
+    print("\n" + table(["import", "seconds"], [[f"`{room}`", f"{import_seconds(room):.2f} s"] for room in ROOMS]))
 
 
 def row(results: list[Result], name: str) -> list[str]:
-    """Returns the table's row of one contestant."""
+    """Returns the table's row for one program."""
     return [name, f"{median(results, name, seconds):.2f} s", ratios(results, name, RIVAL, seconds)]
+
+
+def import_seconds(room: str) -> float:
+    """Returns the time of an import in a fresh process, as Python reports it."""
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", f"import {room}"], capture_output=True, text=True)
+    return int(done.stderr.strip().splitlines()[-1].split("|")[1]) / 1e6
 
 
 def seconds(result: Result) -> float:

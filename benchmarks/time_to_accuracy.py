@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How long a recipe takes from the start of the process to the saved run, and how accurate the run is.
+"""Measures the time from the start of the process to the saved run, and the accuracy of the run.
 
     python benchmarks/time_to_accuracy.py imdb.parquet --rows 1000 --judged 4000 --seeds 1 2 3
     python benchmarks/time_to_accuracy.py sst2.parquet --judged-file sst2_validation.parquet --seeds 1 2 3
 
-Rows to learn from and rows to judge by do not overlap. Each run is a fresh process; judging is not in its time. With
-`--peers` and `--rows` the stock Trainer learns from the same rows, for as many epochs as `--peer-epochs` says.
+The rows for training and for evaluation do not overlap. Each run is a fresh process; its time does not include the
+evaluation. With `--peers` and `--rows` the stock Trainer trains on the same rows, for `--peer-epochs` epochs.
 """
 
 import argparse
@@ -18,20 +18,24 @@ import numpy as np
 import pandas as pd
 from contest import Result, machine, measured, table
 
-from bertlora.model.base import embedded_folder
-from bertlora.run import Run
+from bertlora.model.fetch import embedded_folder
+from bertlora.run.loaded import Run
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="Parquet with columns text, label (0, 1, ...)")
-    parser.add_argument("--rows", type=int, default=0, help="to learn from; 0 = all that are not judged")
-    parser.add_argument("--judged", type=int, default=4000, help="rows of the same file to judge by")
-    parser.add_argument("--judged-file", help="judge by these rows instead")
+    parser.add_argument(
+        "--rows", type=int, default=0, help="rows to train on; 0 = all that are not used for the evaluation"
+    )
+    parser.add_argument("--judged", type=int, default=4000, help="rows of the same file for the evaluation")
+    parser.add_argument("--judged-file", help="evaluate on the rows of this file instead")
     parser.add_argument("--recipe", default="default")
     parser.add_argument("--change", default="", help='changes to the recipe: "rank=16 learning_rate=5e-4"')
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="of bertlora's runs; may be none")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[1, 2, 3], help="seeds of bertlora's runs; can be empty"
+    )
     parser.add_argument("--peers", help="folder with hf_peft_train.py")
     parser.add_argument("--peer-epochs", type=int, nargs="+", default=[3])
     a = parser.parse_args()
@@ -41,12 +45,12 @@ def main() -> None:
         results = [one(a, folder, seed, judged) for seed in a.seeds]
         if a.peers:
             results += [peer(a, folder, epochs) for epochs in a.peer_epochs]
-    print(f"{Path(a.file).name}, {a.rows or 'all'} rows, judged on {len(judged)} others. {machine()}\n")
+    print(f"{Path(a.file).name}, {a.rows or 'all'} rows, evaluated on {len(judged)} others. {machine()}\n")
     print(summary(results))
 
 
 def split(a: argparse.Namespace, folder: Path) -> pd.DataFrame:
-    """Writes the rows to learn from, and returns those to judge by."""
+    """Writes the rows for training, and returns the rows for evaluation."""
     frame = pd.read_parquet(a.file)[["text", "label"]].sample(frac=1, random_state=1)
     judged = pd.read_parquet(a.judged_file) if a.judged_file else frame[-a.judged :]
     rest = frame if a.judged_file else frame[: -a.judged]
@@ -56,21 +60,21 @@ def split(a: argparse.Namespace, folder: Path) -> pd.DataFrame:
 
 
 def one(a: argparse.Namespace, folder: Path, seed: int, judged: pd.DataFrame) -> Result:
-    """Trains under one seed and judges the run."""
+    """Trains with one seed, and evaluates the run."""
     out = folder / "run"
     command = [sys.executable, "-m", "bertlora", "train", str(folder / "train.parquet"), "--recipe", a.recipe]
     command += ["--split", "100/0/0", "--out", str(out), "--overwrite", "--json", "--seed", str(seed)]
     command += [f"--{change.replace('_', '-')}" for change in a.change.split()]
     trained = measured(command)
     adapted = Run.load(out).adapted
-    scores = adapted.logits(adapted.read(judged.text.tolist()), precision=trained["train"]["precision"])
+    scores = adapted.logits(adapted.reader.read(judged.text.tolist()), precision=trained["train"]["precision"])
     trained["accuracy"] = float(np.mean(scores.argmax(1) == judged.label.to_numpy()))
     print(f"seed {seed}: {trained['wall_s']} s, {100 * trained['accuracy']:.2f} %", file=sys.stderr)
     return trained | {"label": f"bertlora, {a.recipe} {a.change}".strip()}
 
 
 def peer(a: argparse.Namespace, folder: Path, epochs: int) -> Result:
-    """Trains the stock peer on the same rows, and lets it judge itself."""
+    """Trains the stock peer on the same rows; it evaluates itself."""
     command = [sys.executable, f"{a.peers}/hf_peft_train.py", "--stock", "--model", str(embedded_folder())]
     command += ["--train", str(folder / "train.parquet"), "--validation", str(folder / "judged.parquet")]
     command += ["--batch", "16", "--epochs", str(epochs)]
@@ -79,7 +83,7 @@ def peer(a: argparse.Namespace, folder: Path, epochs: int) -> Result:
 
 
 def summary(results: list[Result]) -> str:
-    """Returns the table."""
+    """Returns the Markdown table."""
     rows = []
     for label in dict.fromkeys(r["label"] for r in results):
         found = [r for r in results if r["label"] == label]

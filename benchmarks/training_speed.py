@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Training side by side with transformers' Trainer and PEFT: same rows, recipe and machine, in turn.
+"""Compares the training speed with transformers' Trainer and PEFT, on the same rows with the same recipe.
 
     python benchmarks/training_speed.py imdb.parquet --peers PEERS --rows 400 --batch 16 --log speed.jsonl
 
-PEERS holds hf_peft_train.py, which trains with `--stock` as tutorials do and with `--tuned` as well as flags allow.
-Each contestant is a fresh process. Prints a Markdown table: examples/s of the training loop alone, real tokens/s, share
-of the matrix product's rate, wall time of the whole process, peak memory.
+PEERS is a folder with hf_peft_train.py. With `--stock` it trains as tutorials do, with `--tuned` with the best flags.
+The programs take turns, each in a fresh process. Prints a Markdown table: examples/s of only the training loop, real
+tokens/s, percentage of the matrix product's speed, wall time of the whole process, peak memory.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 
-from bertlora.model.base import embedded_folder
-from bertlora.model.precision import speed
+from bertlora.model.fetch import embedded_folder
+from bertlora.model.machine import speed
 from bertlora.recipe import Recipe
 
 STOCK, TUNED, OURS = "Trainer + PEFT, stock", "Trainer + PEFT, tuned", "bertlora"
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--peers", required=True, help="folder with hf_peft_train.py")
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--targets", default="query", help="the module names that are adapted, or all-linear")
+    parser.add_argument("--targets", default="query", help="module names to adapt, or all-linear")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         contestants = commands(a, Path(folder))
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def commands(a: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
-    """Returns the three commands; all draw the same rows."""
+    """Returns the three commands; all use the same rows."""
     rows = pd.read_parquet(a.file)[["text", "label"]].sample(a.rows, random_state=1)
     rows.to_parquet(folder / "train.parquet")
     recipe = Recipe(
@@ -57,6 +57,9 @@ def commands(a: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
         epochs=1,
         max_length=512,
         truncation="left",
+        head_start="random",
+        warmup_fraction=0.0,
+        average_weights=0.0,
         split="100/0/0",
     )
     (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
@@ -69,13 +72,13 @@ def commands(a: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
 
 
 def normal(result: Result) -> Result:
-    """Returns a result with examples/s and tokens/s at the top, wherever its contestant prints them."""
+    """Returns a result with examples/s and tokens/s at its top level, also if the program nests them."""
     own: Result = result.get("train", {})
     return result | own
 
 
 def summary(results: list[Result]) -> str:
-    """Returns the table."""
+    """Returns the Markdown table."""
 
     def pace(result: Result) -> float:
         return float(result["examples_per_s"])

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What was tried for the default recipe: changes to it, trained on rows of one file, judged on other rows of the same.
+"""Tries changes to a recipe: trains on some rows of a file, and evaluates on other rows.
 
     python benchmarks/tune.py imdb.parquet --train 1000 --validation 1000 --seeds 1 2 3 --log tune.jsonl \
         --try "" "truncation=left" "rank=16 alpha=32 learning_rate=5e-4"
 
-Each result is a line in --log; a line that is there already is not computed again. Prints a Markdown table.
+Each result is a line in --log. A result that is already there is not computed again. Prints a Markdown table.
 """
 
 import argparse
@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bertlora.data.examples import Examples
+from bertlora.data.reader import Reader
 from bertlora.model.adapted import Adapted
-from bertlora.model.predict import Reader
-from bertlora.pipeline import frozen_start
+from bertlora.pipeline.training_run import frozen_start
 from bertlora.recipe import Recipe, parse_value
-from bertlora.training.events import Examples
 from bertlora.training.loop import Training
 
 
 def main() -> None:
-    """Trains every change under every seed."""
+    """Trains every change with every seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="Parquet with columns text, label (0, 1, ...)")
-    parser.add_argument("--validation-file", help="rows to judge by, if not the same file's")
+    parser.add_argument("--validation-file", help="rows for the evaluation, if they are in another file")
     parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--validation", type=int, default=1000)
     parser.add_argument("--recipe", default="default")
@@ -52,17 +52,17 @@ def main() -> None:
 
 
 def rows(a: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns training and validation rows that do not overlap; the same for all."""
+    """Returns training and validation rows, which do not overlap and are the same for all changes."""
     frame = pd.read_parquet(a.file)[["text", "label"]].sample(frac=1, random_state=1)
     if len(frame) < a.train + (0 if a.validation_file else a.validation):
-        raise SystemExit(f"{a.file} has {len(frame)} rows, too few for both parts")
+        raise SystemExit(f"{a.file} has {len(frame)} rows, which is too few for both parts")
     if a.validation_file:
         return frame[: a.train], pd.read_parquet(a.validation_file)
     return frame[: a.train], frame[-a.validation :]
 
 
 def attempt(name: str, change: str, seed: int, train: pd.DataFrame, validation: pd.DataFrame) -> dict[str, Any]:
-    """Trains once, and returns accuracy and loss by epoch."""
+    """Trains once, and returns the accuracy and loss of each epoch."""
     changes = {key: parse_value(key, value) for key, _, value in (part.partition("=") for part in change.split())}
     recipe = Recipe.named(name).replace(**changes, seed=seed)
     adapted = Adapted.fresh(recipe, [str(label) for label in sorted(train.label.unique())])
@@ -82,12 +82,12 @@ def attempt(name: str, change: str, seed: int, train: pd.DataFrame, validation: 
 
 
 def examples(reader: Reader, frame: pd.DataFrame) -> Examples:
-    """Returns the rows as the loop takes them."""
+    """Returns the rows as the training loop needs them."""
     return Examples(reader.read(list(frame.text)), frame.label.to_numpy(np.int64))
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Returns a Markdown table: a row a change, accuracies by epoch as means over seeds."""
+    """Returns a Markdown table with one row per change; the accuracies by epoch are means over seeds."""
     lines = [
         "| recipe | change | seeds | accuracy by epoch, mean, % | last epoch, lowest to highest, % |",
         "|---|---|---|---|---|",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from bertlora.cli import main
+from bertlora.cli import main, verbs
 
 SMALL = ("--max-length", "32", "--precision", "fp32", "--rank", "2", "--batch-size", "8")
 
@@ -41,10 +42,7 @@ class Answer:
 def answer(capsys: pytest.CaptureFixture[str], *argv: object) -> Answer:
     """Runs a verb in this process."""
     capsys.readouterr()
-    try:
-        status = main([str(word) for word in argv])
-    except SystemExit as left:  # argparse, after a help page
-        status = int(left.code or 0)
+    status = main([str(word) for word in argv])
     captured = capsys.readouterr()
     return Answer(status, captured.out, captured.err)
 
@@ -55,6 +53,11 @@ def good(capsys: pytest.CaptureFixture[str], *argv: object) -> Answer:
     assert found.status == 0, found.err
     assert "Traceback" not in found.err
     return found
+
+
+def parsed(verb: str, *argv: str) -> click.Context:
+    """Parses the words of a verb without running it."""
+    return verbs.commands[verb].make_context(verb, list(argv), parent=click.Context(verbs, info_name="bertlora"))
 
 
 def start(*argv: object, env: dict[str, str] | None = None, **more: Any) -> subprocess.Popen[bytes]:

@@ -2,8 +2,11 @@
 
 import os
 
-# Tests use no network; set before any library reads it.
+# Tests use no network. Each worker of pytest-xdist has a core of its own, and so one thread. Both are set before any
+# library reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from functools import cache

@@ -8,11 +8,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.probabilities import Array, softmax
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base, quiet
-from bertlora.model.predict import Array, softmax
 from bertlora.recipe import Recipe
-from bertlora.run import Manifest, save_run
+from bertlora.run.folder import save_run
+from bertlora.run.manifest import Manifest
 
 LABELS = ["negative", "positive", "mixed"]
 TEXTS = [
@@ -23,7 +25,7 @@ TEXTS = [
 ]
 PAIRS = ["it was good", "short", "a much longer second text, which has more words than the first of the pair", "x y z"]
 
-# Architecture → what a user of PEFT writes for query and value, and for what stands beside the classifier.
+# Architecture → what a user of PEFT writes for query and value, and for other new modules than the classifier.
 USUAL: dict[str, tuple[list[str], list[str]]] = {
     "bert": (["query", "value"], []),
     "distilbert": (["q_lin", "v_lin"], []),
@@ -35,11 +37,20 @@ USUAL: dict[str, tuple[list[str], list[str]]] = {
     "modernbert": (["Wqkv"], ["head"]),
 }
 EVERY = sorted(USUAL)
+# LoRA on query and value, and nothing else: the same adapter as `USUAL` gives.
+PLAIN: dict[str, Any] = {
+    "targets": ["query", "value"],
+    "head_start": "random",
+    "warmup_fraction": 0.0,
+    "truncation": "right",
+    "average_weights": 0.0,
+}
 
 
 def tiny_recipe(folder: Path, **keys: Any) -> Recipe:
     """Returns a recipe on the tiny model in `folder`."""
-    return Recipe(model=str(folder)).replace(**({"max_length": 64, "rank": 4, "precision": "fp32"} | keys))
+    settings = PLAIN | {"max_length": 64, "rank": 4, "precision": "fp32"}
+    return Recipe(model=str(folder)).replace(**(settings | keys))
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:
@@ -51,20 +62,20 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
-def adapted_of(folder: Path, labels: list[str] = LABELS, **keys: Any) -> Adapted:
+def adapted_of(folder: Path, labels: list[str] = LABELS, pairs: bool | None = None, **keys: Any) -> Adapted:
     """Returns an adapter on the tiny model in `folder`, with weights drawn at random."""
-    adapted = Adapted.fresh(tiny_recipe(folder, **keys), labels)
+    adapted = Adapted.fresh(tiny_recipe(folder, **keys), labels, pairs)
     randomise(adapted.model)
     adapted.model.eval()
     return adapted
 
 
-def save_tiny_run(folder: Path, adapted: Adapted, pairs: bool = False) -> Manifest:
+def save_tiny_run(folder: Path, adapted: Adapted) -> Manifest:
     """Writes the run folder of an adapter that was not trained."""
-    framing = adapted.reader.framing
-    recipe = tiny_recipe(Path(adapted.base.id), max_length=framing.max_length, truncation=framing.truncation)
+    template = adapted.reader.template
+    recipe = tiny_recipe(Path(adapted.base.id), max_length=template.max_length, truncation=template.truncation)
     metrics = {"run": str(folder), "train": {"examples": 4, "seconds": 1.0}, "validation": None, "epochs": []}
-    return save_run(folder, adapted, recipe, metrics, pairs=pairs)
+    return save_run(folder, adapted, recipe, metrics, calibration=Calibration.without_rows(len(adapted.labels)))
 
 
 def plain_classifier(folder: Path, classes: int = len(LABELS), seed: int = 0) -> Any:
@@ -86,7 +97,7 @@ def plain_peft(architecture: str, folder: Path, classes: int = len(LABELS), **ke
 
 
 def peft_logits(folder: Path, adapter: Path, texts: list[str], pairs: list[str] | None = None) -> Array:
-    """Returns what PEFT and transformers alone, with the tokenizer saved beside the adapter, make of texts."""
+    """Returns the logits of texts by PEFT and transformers, without bertlora, with the tokenizer of the adapter."""
     classes = len(LABELS)
     with quiet():
         model = PeftModel.from_pretrained(plain_classifier(folder, classes, seed=99), str(adapter)).eval()
@@ -105,6 +116,6 @@ def logits_of(adapted: Adapted, texts: list[str], pairs: list[str] | None = None
     return adapted.logits(adapted.reader.read(texts, pairs), **keys)
 
 
-def probabilities_of(adapted: Adapted, texts: list[str], pairs: list[str] | None = None) -> Array:
-    """Returns our own probabilities for texts."""
-    return softmax(logits_of(adapted, texts, pairs))
+def probabilities_of(adapted: Adapted, texts: list[str], pairs: list[str] | None = None, base: bool = False) -> Array:
+    """Returns our own probabilities for texts, not calibrated."""
+    return softmax(logits_of(adapted, texts, pairs, base=base))

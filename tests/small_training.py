@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import PLAIN
 from torch import Tensor
 
+from bertlora.data.examples import Examples
 from bertlora.model.adapted import Adapted
-from bertlora.model.lora import trained_state
+from bertlora.model.engine import Execution
+from bertlora.model.state import trained_state
 from bertlora.recipe import Recipe
-from bertlora.training import loop
-from bertlora.training.events import Evaluation, Examples, Step
+from bertlora.training.events import Evaluation, Step
 from bertlora.training.loop import Training
 
 GOOD = [
@@ -37,7 +39,7 @@ TIMINGS = ("seconds", "examples_per_s")
 def small_recipe(model: Path | str, **changes: Any) -> Recipe:
     """Full precision, no warm-up, sixteen texts in four steps."""
     settings = {"batch_size": 4, "epochs": 2, "learning_rate": 1e-2, "precision": "fp32", "max_length": 32}
-    return Recipe(model=str(model), **(settings | changes))
+    return Recipe(model=str(model), **(PLAIN | settings | changes))
 
 
 def examples(adapted: Adapted, texts: Sequence[str] = (), ids: Sequence[int] = ()) -> Examples:
@@ -53,7 +55,7 @@ def small_training(
     labels: Sequence[str] = LABELS,
     **options: Any,
 ) -> Training:
-    """A training that has not started; it is judged on the texts it learns from."""
+    """A training that has not started; it is evaluated on its training texts."""
     adapted = Adapted.fresh(recipe, labels)
     train = examples(adapted, texts, ids)
     return Training(adapted, recipe, train, train if validate else examples(adapted), **options)
@@ -90,11 +92,11 @@ def script(monkeypatch: pytest.MonkeyPatch, outcomes: list[tuple[int, float]]) -
     """Decides the evaluations to come: (right answers, how sure of the wrong ones, above 0)."""
     coming = iter(outcomes)
 
-    def scripted(model: Any, inputs: Any, *args: Any) -> Any:
+    def scripted(execution: Any, inputs: Any, *args: Any) -> Any:
         right, sure = next(coming)
         scores = np.zeros((len(inputs), 2))
         for i, given in enumerate(IDS[: len(inputs)]):
             scores[i, given if i < right else 1 - given] = 2.0 if i < right else sure
         return scores
 
-    monkeypatch.setattr(loop, "executed_logits", scripted)
+    monkeypatch.setattr(Execution, "predict", scripted)

@@ -25,6 +25,7 @@ BASES = {
     "OutputError": OSError,
     "HubError": OSError,
     "HealthError": RuntimeError,
+    "InUseError": RuntimeError,
 }
 
 
@@ -37,7 +38,8 @@ def loaded_after(statement: str) -> list[str]:
 
 
 def test_exported_members() -> None:
-    assert sorted(bertlora.__all__) == ["BertloraError", "LoraClassifier", "Recipe", "Run", "__version__"]
+    verbs = ["audit", "compare", "evaluate", "plan", "prepare", "report", "train"]
+    assert sorted(bertlora.__all__) == ["BertloraError", "LoraClassifier", "Recipe", "Run", "__version__", *verbs]
     for name in bertlora.__all__:
         assert getattr(bertlora, name) is not None
     assert bertlora.__version__ == version("bertlora")
@@ -45,7 +47,7 @@ def test_exported_members() -> None:
 
 def test_exported_members_are_the_ones_at_home() -> None:
     assert bertlora.LoraClassifier is importlib.import_module("bertlora.classifier").LoraClassifier
-    assert bertlora.Run is importlib.import_module("bertlora.run").Run
+    assert bertlora.Run is importlib.import_module("bertlora.run.loaded").Run
 
 
 def test_an_unknown_member_is_an_attribute_error() -> None:
@@ -55,6 +57,7 @@ def test_an_unknown_member_is_an_attribute_error() -> None:
 
 def test_public_members_are_documented() -> None:
     members = [bertlora.LoraClassifier, bertlora.Run, bertlora.Recipe]
+    assert all(getattr(bertlora, name).__doc__ for name in bertlora.__all__)
     for member in members:
         assert member.__doc__
         public = {name: f for name, f in vars(member).items() if not name.startswith("_") and inspect.isroutine(f)}

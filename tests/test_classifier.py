@@ -22,7 +22,7 @@ from bertlora import LoraClassifier
 from bertlora.classifier import typed_labels
 from bertlora.errors import DataError, InputError, OutputError, RecipeError, RunError
 from bertlora.recipe import recipe_keys
-from bertlora.run import Run
+from bertlora.run.loaded import Run
 
 TEXTS = [*GOOD, *BAD]
 LABELS = ["good"] * len(GOOD) + ["bad"] * len(BAD)
@@ -101,7 +101,7 @@ def test_fit_learns_and_score_is_the_accuracy(fitted: LoraClassifier) -> None:
     assert len(fitted.history_) == 10
 
 
-def test_fit_again_starts_anew(make: Make) -> None:
+def test_fit_again_starts_from_the_beginning(make: Make) -> None:
     classifier = make().fit(TEXTS, LABELS)
     first = classifier.predict_proba(TEXTS)
     assert np.array_equal(classifier.fit(TEXTS, LABELS).predict_proba(TEXTS), first)
@@ -373,8 +373,8 @@ def test_save_refuses_a_foreign_folder(fitted: LoraClassifier, tmp_path: Path) -
     assert (tmp_path / "empty" / "run.json").is_file()
 
 
-def test_load_refuses_what_is_no_run(tmp_path: Path) -> None:
+def test_load_refuses_what_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such run folder"):
         LoraClassifier.load(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         LoraClassifier.load(tmp_path)

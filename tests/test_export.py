@@ -1,4 +1,4 @@
-"""Exports: served by transformers alone with the same probabilities, or not kept."""
+"""Exports: served by transformers, without bertlora, with the same probabilities, or not kept."""
 
 import json
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from helpers import EVERY, LABELS, PAIRS, TEXTS, adapted_of, peft_logits, plain_
 from safetensors.torch import load_file
 from transformers import AutoConfig, pipeline
 
-from bertlora.deploy.export import ParityError, export_run
 from bertlora.errors import InputError, OutputError
+from bertlora.export import ParityError
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
-from bertlora.run import Run
+from bertlora.run.loaded import Run
 
 Tiny = Callable[[str], Path]
 
 
 def tiny_run(folder: Path, to: Path, pairs: bool = False, **keys: Any) -> Run:
-    save_tiny_run(to, adapted_of(folder, **keys), pairs)
+    save_tiny_run(to, adapted_of(folder, pairs=pairs, **keys))
     return Run.load(to)
 
 
@@ -52,7 +52,7 @@ def left_over(folder: Path) -> list[str]:
 @pytest.mark.parametrize("architecture", EVERY)
 def test_a_merged_folder_is_served_by_transformers(architecture: str, tiny: Tiny, tmp_path: Path) -> None:
     run = tiny_run(tiny(architecture), tmp_path / "run", targets=["all-linear"])
-    facts = export_run(run, tmp_path / "out", "merged")
+    facts = run.export(tmp_path / "out", "merged")
     assert_served(tmp_path / "out", TEXTS, probabilities_of(run.adapted, TEXTS))
     assert facts["format"] == "merged"
     assert facts["texts"] == 100
@@ -66,7 +66,7 @@ def test_a_merged_folder_is_served_by_transformers(architecture: str, tiny: Tiny
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "roberta", "deberta"])
 def test_pairs_are_served_too(architecture: str, tiny: Tiny, tmp_path: Path) -> None:
     run = tiny_run(tiny(architecture), tmp_path / "run", pairs=True, max_length=24)
-    export_run(run, tmp_path / "out", "merged")
+    run.export(tmp_path / "out", "merged")
     inputs = [{"text": a, "text_pair": b} for a, b in zip(TEXTS, PAIRS, strict=True)]
     assert_served(tmp_path / "out", inputs, probabilities_of(run.adapted, TEXTS, PAIRS))
 
@@ -74,19 +74,19 @@ def test_pairs_are_served_too(architecture: str, tiny: Tiny, tmp_path: Path) -> 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_long_texts_are_cut_as_in_training(side: str, tiny: Tiny, tmp_path: Path) -> None:
     run = tiny_run(tiny("bert"), tmp_path / "run", max_length=10, truncation=side)
-    export_run(run, tmp_path / "out", "merged")
+    run.export(tmp_path / "out", "merged")
     assert_served(tmp_path / "out", TEXTS, probabilities_of(run.adapted, TEXTS))
 
 
 @pytest.mark.parametrize("keys", [{"variant": "dora"}, {"variant": "pissa"}, {"bias": "all"}], ids=str)
 def test_variants_are_merged(keys: dict[str, Any], tiny: Tiny, tmp_path: Path) -> None:
     run = tiny_run(tiny("bert"), tmp_path / "run", **keys)
-    export_run(run, tmp_path / "out", "merged")
+    run.export(tmp_path / "out", "merged")
     assert_served(tmp_path / "out", TEXTS, probabilities_of(run.adapted, TEXTS))
 
 
 def test_the_config_is_the_bases_with_our_labels(run: Run, tmp_path: Path) -> None:
-    export_run(run, tmp_path / "out", "merged")
+    run.export(tmp_path / "out", "merged")
     config = AutoConfig.from_pretrained(tmp_path / "out")
     assert config.id2label == dict(enumerate(LABELS))
     assert config.architectures == ["BertForSequenceClassification"]
@@ -95,7 +95,7 @@ def test_the_config_is_the_bases_with_our_labels(run: Run, tmp_path: Path) -> No
 
 def test_exporting_leaves_the_run_as_it_was(run: Run, tmp_path: Path) -> None:
     before = probabilities_of(run.adapted, TEXTS)
-    export_run(run, tmp_path / "out", "merged")
+    run.export(tmp_path / "out", "merged")
     assert np.array_equal(probabilities_of(run.adapted, TEXTS), before)
 
 
@@ -109,16 +109,16 @@ def corrupt(self: Adapted, whole: Callable[[Adapted], Any] = Adapted.merged) -> 
 def test_an_export_that_differs_is_not_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Adapted, "merged", corrupt)
     with pytest.raises(ParityError, match=r"differ by up to 0\.01 on 100 texts"):
-        export_run(run, tmp_path / "out", "merged")
+        run.export(tmp_path / "out", "merged")
     assert left_over(tmp_path) == []
 
 
 def test_a_failed_export_keeps_what_was_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export_run(run, tmp_path / "out", "adapter")
+    run.export(tmp_path / "out", "adapter")
     before = left_over(tmp_path / "out")
     monkeypatch.setattr(Adapted, "merged", corrupt)
     with pytest.raises(ParityError):
-        export_run(run, tmp_path / "out", "merged", overwrite=True)
+        run.export(tmp_path / "out", "merged", overwrite=True)
     assert left_over(tmp_path / "out") == before
     assert left_over(tmp_path) == ["out"]
 
@@ -135,12 +135,12 @@ def test_a_tokenizer_that_reads_otherwise_is_not_kept(
 
     monkeypatch.setattr(Adapted, "portable_tokenizer", short)
     with pytest.raises(ParityError):
-        export_run(run, tmp_path / "out", "merged")
+        run.export(tmp_path / "out", "merged")
     assert left_over(tmp_path) == []
 
 
-def test_the_adapter_alone(run: Run, tmp_path: Path, tiny: Tiny) -> None:
-    facts = export_run(run, tmp_path / "out", "adapter")
+def test_only_the_adapter(run: Run, tmp_path: Path, tiny: Tiny) -> None:
+    facts = run.export(tmp_path / "out", "adapter")
     assert left_over(tmp_path / "out") == left_over(run.path / "adapter")
     expected = probabilities_of(run.adapted, TEXTS)
     scores = np.exp(peft_logits(tiny("bert"), tmp_path / "out", TEXTS))
@@ -153,7 +153,7 @@ def test_an_adapter_of_pefts_is_merged(tiny: Tiny, tmp_path: Path) -> None:
     theirs.peft_config["default"].base_model_name_or_path = str(tiny("bert"))
     theirs.save_pretrained(tmp_path / "run")
     run = Run.load(tmp_path / "run")
-    export_run(run, tmp_path / "out", "merged")
+    run.export(tmp_path / "out", "merged")
     assert [set(row) for row in served(tmp_path / "out", TEXTS[:1])] == [{"LABEL_0", "LABEL_1", "LABEL_2"}]
 
 
@@ -162,9 +162,9 @@ def test_a_folder_that_holds_something_is_kept(run: Run, tmp_path: Path) -> None
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds something already"):
-        export_run(run, out, "merged")
+        run.export(out, "merged")
     assert (out / "mine.txt").read_text() == "mine"
-    export_run(run, out, "merged", overwrite=True)
+    run.export(out, "merged", overwrite=True)
     assert not (out / "mine.txt").exists()
     assert json.loads((out / "config.json").read_text())["model_type"] == "bert"
     assert left_over(tmp_path) == ["out"]
@@ -173,17 +173,17 @@ def test_a_folder_that_holds_something_is_kept(run: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize("inside", ["", "run", "run/adapter"])
 def test_neither_the_run_nor_what_holds_it_is_overwritten(run: Run, tmp_path: Path, inside: str) -> None:
     with pytest.raises(OutputError, match="holds the input"):
-        export_run(run, tmp_path / inside, "merged", overwrite=True)
+        run.export(tmp_path / inside, "merged", overwrite=True)
     assert Run.load(run.path).manifest == run.manifest
     assert left_over(tmp_path) == []
 
 
 def test_the_base_is_not_overwritten(run: Run, tiny: Tiny) -> None:
     with pytest.raises(OutputError, match="holds the input"):
-        export_run(run, tiny("bert"), "merged", overwrite=True)
+        run.export(tiny("bert"), "merged", overwrite=True)
 
 
 def test_an_unknown_format(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"format 'mergd' is unknown; .*did you mean 'merged'\?"):
-        export_run(run, tmp_path / "out", "mergd")
+        run.export(tmp_path / "out", "mergd")
     assert left_over(tmp_path) == []

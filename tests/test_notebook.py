@@ -10,14 +10,14 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quickstart.ipynb"
 
 
 def text_of(cell: nbformat.NotebookNode) -> str:
-    """Returns what a cell printed and returned; what libraries say on stderr is no part of the story."""
-    told = [o for o in cell.outputs if o.get("name") != "stderr"]
-    return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in told)
+    """Returns what a cell printed and returned, without what libraries print on stderr."""
+    shown = [o for o in cell.outputs if o.get("name") != "stderr"]
+    return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in shown)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Jupyter's own
-def test_it_runs_and_tells_the_same_story() -> None:
+def test_it_runs_and_its_outputs_are_the_stored_ones() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     kept = [text_of(cell) for cell in notebook.cells if cell.cell_type == "code"]
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute()

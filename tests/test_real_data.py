@@ -1,6 +1,6 @@
-"""The verdict on real rows: SST-2's validation sentences and IMDB reviews, its figures computed a second time.
+"""The verdict on real rows (SST-2 sentences and IMDB reviews): other libraries compute the same figures.
 
-The data lie beside a checkout where bertlora is developed; elsewhere these tests are skipped.
+The data is next to a development checkout; without it, these tests are skipped.
 """
 
 from pathlib import Path
@@ -16,19 +16,21 @@ from statsmodels.stats.proportion import proportion_confint
 
 from bertlora.data.prepared import prepare
 from bertlora.evaluation.comparison import Comparison
-from bertlora.evaluation.verdict import Judged, figures, judge_rows
-from bertlora.pipeline import split_examples, train_run
+from bertlora.evaluation.verdict import Evaluated, evaluate_rows, figures
+from bertlora.pipeline.training_run import split_examples, train_run
 from bertlora.recipe import Recipe
-from bertlora.run import Run
+from bertlora.run.loaded import Run
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 KEPT = {"sst2": 872, "imdb": 4000}
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="the real data are not at hand")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not available")]
 
 
 @pytest.fixture(scope="module", params=KEPT)
-def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Judged, dict[str, Any]]:
-    """Returns what a run that learned from a few hundred rows makes of rows kept from it."""
+def evaluated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Evaluated, dict[str, Any]]:
+    """Returns the outputs and figures of a run, trained on a few hundred rows, on held-out rows."""
     folder = tmp_path_factory.mktemp(request.param)
     rows = pd.read_parquet(DATA / f"{request.param}_train.parquet").sample(frac=1, random_state=1)
     kept = pd.read_parquet(DATA / "sst2_validation.parquet") if request.param == "sst2" else rows[-KEPT["imdb"] :]
@@ -38,24 +40,24 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     recipe = Recipe.named("default").replace(max_length=24, epochs=1)
     precision = train_run(data, recipe, folder / "run")["train"]["precision"]
     run = Run.load(folder / "run")
-    found = judge_rows(run, split_examples(run.adapted.reader, data, "test"), precision)
+    found = evaluate_rows(run, split_examples(run.adapted.reader, data, "test"), precision)
     return found, figures(found)
 
 
-def test_intervals_agree_with_scipys_bootstrap(judged: tuple[Judged, dict[str, Any]]) -> None:
-    found, result = judged
+def test_intervals_agree_with_scipys_bootstrap(evaluated: tuple[Evaluated, dict[str, Any]]) -> None:
+    found, result = evaluated
     assert result["n"] in KEPT.values()
     for name in ("base", "probe", "lora"):
         right = found.right(name)
         theirs = bootstrap((right,), np.mean, method="percentile", n_resamples=20_000, rng=0).confidence_interval
         assert result[name]["accuracy_ci95"] == pytest.approx([theirs.low, theirs.high], abs=4e-3)
-        # And with a formula, at so many rows.
+        # And with a formula, for this number of rows.
         wilson = proportion_confint(right.sum(), len(right), method="wilson")
         assert result[name]["accuracy_ci95"] == pytest.approx(wilson, abs=5e-3)
 
 
-def test_the_comparison_agrees_with_statsmodels_and_scipy(judged: tuple[Judged, dict[str, Any]]) -> None:
-    found, result = judged
+def test_the_comparison_agrees_with_statsmodels_and_scipy(evaluated: tuple[Evaluated, dict[str, Any]]) -> None:
+    found, result = evaluated
     probe, lora = found.right("probe"), found.right("lora")
     table = [[np.sum(lora & probe), np.sum(lora & ~probe)], [np.sum(~lora & probe), np.sum(~lora & ~probe)]]
     assert result["mcnemar_p"] == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
@@ -66,10 +68,10 @@ def test_the_comparison_agrees_with_statsmodels_and_scipy(judged: tuple[Judged, 
     assert ours.gain == pytest.approx(difference.mean())
 
 
-def test_the_report_a_class_is_scikit_learns(judged: tuple[Judged, dict[str, Any]]) -> None:
-    found, result = judged
+def test_the_metrics_by_class_are_scikit_learns(evaluated: tuple[Evaluated, dict[str, Any]]) -> None:
+    found, result = evaluated
     theirs = classification_report(
-        found.given, found.scores["lora"].argmax(axis=1), output_dict=True, zero_division=0, labels=[0, 1]
+        found.y_true, found.raw_logits["lora"].argmax(axis=1), output_dict=True, zero_division=0, labels=[0, 1]
     )
     for number, label in enumerate(found.labels):
         assert result["lora"]["per_class"][label] == pytest.approx(

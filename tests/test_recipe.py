@@ -1,5 +1,6 @@
 """Recipes: the named ones as published, TOML in and out, and what is said of a bad value."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertlora.errors import RecipeError
-from bertlora.recipe import Recipe, parse_value, recipe_keys, recipe_names, recipe_path, split_shares
+from bertlora.recipe import GROUPS, Recipe, parse_value, recipe_keys, recipe_names, recipe_path, split_shares
 
 DISTILBERT = {
     "model": "distilbert-base-uncased",
@@ -59,6 +60,83 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "max_length": 128,
     },
 }
+# What each recipe trained when the defaults of the class were not yet those of `default`.
+DEFAULT: dict[str, Any] = {
+    "model": "minilm",
+    "data": (),
+    "sample": 0,
+    "split": "70/15/15",
+    "label_names": (),
+    "samples": (),
+    "rank": 8,
+    "alpha": 16.0,
+    "lora_dropout": 0.0,
+    "bias": "none",
+    "targets": ("all-linear",),
+    "adapt_last_layers": 0,
+    "variant": "lora",
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "head_start": "probe",
+    "learning_rate": 1e-3,
+    "head_learning_rate": 0.0,
+    "lora_plus_ratio": 1.0,
+    "batch_size": 16,
+    "evaluation_batch_size": 64,
+    "gradient_accumulation": 1,
+    "epochs": 3,
+    "max_steps": 0,
+    "weight_decay": 0.01,
+    "schedule": "linear",
+    "warmup_fraction": 0.06,
+    "max_grad_norm": 1.0,
+    "max_length": 512,
+    "truncation": "head-tail",
+    "long_texts": "truncate",
+    "hidden_dropout": 0.0,
+    "encoder_dropout": 0.0,
+    "average_weights": 0.15,
+    "class_weights": "none",
+    "evaluate_every_steps": 0,
+    "best_metric": "accuracy",
+    "early_stopping_patience": 0,
+    "precision": "auto",
+    "seed": 42,
+    "tracker": "none",
+}
+SAMPLES = (
+    "I loved every minute of it.",
+    "Save your money and stay at home.",
+    "The sequel beats the first part by a mile.",
+    "A cold, clumsy film that I could not wait to see the end of.",
+    "Not bad at all.",
+)
+SIMPLE = {"head_start": "random", "warmup_fraction": 0.0, "average_weights": 0.0}
+IMDB = SIMPLE | {"model": "distilbert-base-uncased", "rank": 4, "alpha": 32.0, "lora_dropout": 0.01}
+IMDB |= {"truncation": "left", "targets": ("query",)}
+CHANGES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "audit": {
+        "adapt_last_layers": 1,
+        "head_start": "random",
+        "epochs": 2,
+        "max_length": 256,
+        "average_weights": 0.0,
+    },
+    "imdb-bert-cased": SIMPLE
+    | {"model": "bert-base-cased", "sample": 2000, "rank": 1, "alpha": 1.0, "lora_dropout": 0.1, "epochs": 25}
+    | {"targets": ("query", "value"), "truncation": "right"},
+    "imdb-distilbert": IMDB
+    | {"data": ("hub:shawhin/imdb-truncated",), "samples": SAMPLES, "batch_size": 4, "epochs": 10},
+    "imdb-distilbert-b16": IMDB
+    | {"data": ("hub:shawhin/imdb-truncated",), "samples": SAMPLES, "epochs": 10, "targets": ("query", "value")},
+    "imdb-distilbert-quick": IMDB
+    | {"data": ("hub:stanfordnlp/imdb",), "sample": 1000, "label_names": ("Negative", "Positive")}
+    | {"batch_size": 4, "epochs": 1},
+    "sst2-bert": SIMPLE
+    | {"model": "bert-base-uncased", "data": ("hub:nyu-mll/glue/sst2",), "rank": 4, "targets": ("query", "value")}
+    | {"learning_rate": 1e-4, "batch_size": 32, "max_length": 128, "truncation": "right"},
+}
 
 
 def refusal(**keys: Any) -> str:
@@ -85,7 +163,7 @@ def test_a_published_recipe_says_what_was_published(name: str) -> None:
     assert {key: getattr(recipe, key) for key in PUBLISHED[name]} == PUBLISHED[name]
 
 
-def test_quick_differs_from_imdb_distilbert_in_data_and_epochs_alone() -> None:
+def test_quick_differs_from_imdb_distilbert_only_in_data_and_epochs() -> None:
     slow, quick = Recipe.named("imdb-distilbert"), Recipe.named("imdb-distilbert-quick")
     different = {key for key in recipe_keys() if getattr(slow, key) != getattr(quick, key)}
     assert different == {"data", "sample", "label_names", "samples", "epochs"}
@@ -259,3 +337,24 @@ def test_split_shares() -> None:
     assert split_shares("100/0/0") == (1, 0, 0)
     with pytest.raises(RecipeError, match="nan"):
         split_shares("nan/50/50")
+
+
+def test_every_recipe_trains_what_it_did() -> None:
+    assert set(CHANGES) == set(recipe_names())
+    for name, changes in CHANGES.items():
+        assert dataclasses.asdict(Recipe.named(name)) == DEFAULT | changes, name
+
+
+def test_the_defaults_are_the_default_recipe(tmp_path: Path) -> None:
+    assert Recipe() == Recipe.named("default")
+    (tmp_path / "r.toml").write_text("rank = 16\n")
+    assert Recipe.named(str(tmp_path / "r.toml")) == Recipe.named("default").replace(rank=16)
+
+
+def test_every_option_has_a_group_and_a_help_text() -> None:
+    facts = [field.metadata for field in dataclasses.fields(Recipe)]
+    assert {fact["group"] for fact in facts} == set(GROUPS)
+    assert all(fact["help"] for fact in facts)
+    groups = [fact["group"] for fact in facts]
+    assert [group for i, group in enumerate(groups) if group not in groups[:i]] == list(GROUPS)
+    assert groups == sorted(groups, key=GROUPS.index), "the options of a group are next to each other"

@@ -9,9 +9,9 @@ import transformers
 
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.model.base import find_base, quiet
-from bertlora.pipeline import train_run
+from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
-from bertlora.run import Run
+from bertlora.run.loaded import Run
 
 # Recipe → kind of model, parameters trained, LoRA parameters among them
 PUBLISHED = {
@@ -58,11 +58,11 @@ def test_trains_two_steps_saves_and_reloads(
     state = {n: p.numel() for n, p in run.adapted.model.named_parameters() if "lora_" in n or "modules_to_save" in n}
     assert sum(state.values()) == trained
     assert sum(size for n, size in state.items() if "lora_" in n) == adapter
-    found = run.adapted.probabilities(TEXTS)
+    found = run.predict_proba(TEXTS)
     assert np.allclose(found.sum(axis=1), 1)
     # What it answered when training ended, it answers after loading.
     after = [(s["after"], s["confidence"]) for s in metrics["samples"]]
-    again = run.adapted.probabilities(list(recipe.samples))
+    again = run.predict_proba(list(recipe.samples))
     labels = run.manifest.labels
     assert after == [(labels[int(row.argmax())], pytest.approx(row.max(), abs=1e-6)) for row in again]
     assert labels == (["Negative", "Positive"] if recipe.label_names else ["0", "1"])

@@ -1,10 +1,9 @@
-"""bertlora: texts and labels in, a LoRA classifier on a small BERT out, judged honestly.
+"""bertlora: texts and labels in, a LoRA classifier on a small BERT out, evaluated honestly.
 
 The names below are imported when they are first used, so that `import bertlora` loads no torch.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bertlora.errors import BertloraError
@@ -12,15 +11,42 @@ from bertlora.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertlora.classifier import LoraClassifier
-    from bertlora.run import Run
+    from bertlora.pipeline.audit import audit
+    from bertlora.pipeline.compare import compare
+    from bertlora.pipeline.evaluate import evaluate
+    from bertlora.pipeline.plan import plan
+    from bertlora.pipeline.prepare import prepare
+    from bertlora.pipeline.report import report
+    from bertlora.pipeline.train import train
+    from bertlora.run.loaded import Run
 
-__all__ = ["BertloraError", "LoraClassifier", "Recipe", "Run", "__version__"]
-__version__ = version("bertlora")
+    __version__: str
 
-_HOMES = {"LoraClassifier": "bertlora.classifier", "Run": "bertlora.run"}
+__all__ = [
+    "BertloraError",
+    "LoraClassifier",
+    "Recipe",
+    "Run",
+    "__version__",
+    "audit",
+    "compare",
+    "evaluate",
+    "plan",
+    "prepare",
+    "report",
+    "train",
+]
+
+_VERBS = ("audit", "compare", "evaluate", "plan", "prepare", "report", "train")
+_HOMES = {"LoraClassifier": "bertlora.classifier", "Run": "bertlora.run.loaded"}
+_HOMES |= {verb: f"bertlora.pipeline.{verb}" for verb in _VERBS}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # takes as long as all other imports of this module
+
+        return version("bertlora")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'bertlora' has no attribute {name!r}")

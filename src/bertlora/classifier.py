@@ -1,7 +1,8 @@
-"""LoraClassifier: texts and labels in memory, in scikit-learn's manner."""
+"""LoraClassifier: a scikit-learn classifier for texts and labels in memory."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,30 +11,33 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from bertlora.confidence.calibration import Calibration
+from bertlora.data.examples import Examples
 from bertlora.errors import DataError, OutputError, suggestion
-from bertlora.evaluation.probe import fit_probe
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
-from bertlora.pipeline import calibrated, frozen_start, shown_labels, training_metrics
+from bertlora.model.probe import fit_probe
+from bertlora.pipeline.training_run import frozen_start, shown_labels, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
-from bertlora.run import MANIFEST, Run, save_run
-from bertlora.training.events import Examples
+from bertlora.run.folder import save_run
+from bertlora.run.loaded import Run
+from bertlora.run.manifest import MANIFEST
 from bertlora.training.loop import Training
 
 
 class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
-    """A text classifier in scikit-learn's manner: LoRA on a small BERT.
+    """A scikit-learn text classifier: LoRA on a small BERT.
 
-    Parameters are `recipe`, a recipe's name or TOML file, and every recipe key (see `bertlora recipes default`);
-    a key that is None is taken from the recipe.
+    Parameters are `recipe`, a recipe's name or TOML file, and every recipe key (see `bertlora recipes default`). A key
+    that is None is taken from the recipe.
 
     Attributes:
         classes_: the labels in the order of the columns of `predict_proba`, of the type given to `fit`.
         adapted_: the trained model.
-        recipe_: the recipe as it was resolved.
+        recipe_: the recipe with all keys resolved.
         history_: the evaluations.
         probe_: the linear probe on the frozen encoder, fitted on the same texts.
-        calibration_: the temperature of its probabilities, fitted on `validation`; None without that.
+        calibration_: the temperature of its probabilities, fitted on `validation`; 1 without validation.
 
     Example:
         >>> classifier = LoraClassifier(model="minilm", rank=8).fit(texts, labels)  # doctest: +SKIP
@@ -50,7 +54,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     @classmethod
     def _get_param_names(cls) -> list[str]:
-        """scikit-learn reads the names off the signature of `__init__`; here the recipe has them."""
+        """scikit-learn reads the names from the signature of `__init__`; here they come from the recipe."""
         return sorted(["recipe", *recipe_keys()])
 
     def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> Self:  # noqa: N803
@@ -59,8 +63,8 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         Args:
             X: (N,) texts, or (N, 2) pairs of texts: a list, an array or a pandas column.
             y: (N,) labels of any kind.
-            validation: texts and labels that choose the best adapter and its temperature; without them the last
-                adapter is kept as it is.
+            validation: texts and labels on which the best adapter and its temperature are chosen. Without them the
+                last adapter is kept.
 
         Raises:
             DataError: no texts, or a single class.
@@ -71,15 +75,15 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.classes_, ids = np.unique(_labels(y), return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"y: got {len(self.classes_)} class, expected at least 2")
-        self.adapted_ = Adapted.fresh(self.recipe_, shown_labels(self.recipe_, [str(c) for c in self.classes_]))
-        self.pairs_ = self.adapted_.pairs = _columns(X)[1] is not None
+        labels = shown_labels(self.recipe_, [str(c) for c in self.classes_])
+        self.adapted_ = Adapted.fresh(self.recipe_, labels, pairs=_columns(X)[1] is not None)
         train = self._examples(X, ids)
         training = Training(self.adapted_, self.recipe_, train, self._validation(validation), identity="memory")
         self.probe_ = fit_probe(frozen_start(self.adapted_, training))
         for _ in training.run():
             pass
         self.history_ = training.progress.history
-        self.calibration_ = calibrated(self.adapted_, training)
+        self.calibration_ = Calibration.fit(training.best_logits, training.validation.labels)
         self._metrics = training_metrics(training)
         return self
 
@@ -89,23 +93,38 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Returns probabilities, (N, K) float64, columns as `classes_`, calibrated where `fit` was given validation."""
+        """Returns probabilities, (N, K) float64, columns as `classes_`; calibrated if `fit` got validation texts."""
         check_is_fitted(self, "adapted_")
-        return self.adapted_.probabilities(*_columns(X))
+        inputs = self.adapted_.reader.read(*_columns(X))
+        if not len(inputs):
+            return np.zeros((0, len(self.classes_)))
+        return self.calibration_.probabilities(self.adapted_.logits(inputs))
+
+    @contextmanager
+    def ready(self, precision: str = "fp32") -> Iterator[None]:
+        """Inside, predictions of this thread start at once; other threads wait.
+
+        Example:
+            >>> with classifier.ready():  # doctest: +SKIP
+            ...     answers = [classifier.predict([text]) for text in texts]
+        """
+        check_is_fitted(self, "adapted_")
+        with self.adapted_.ready(precision):
+            yield
 
     def save(self, path: str | Path) -> None:
         """Writes a run folder, which `load`, the command line and PEFT (its `adapter/`) read.
 
-        A run that is there is replaced with all that its folder holds, once the new one is whole.
+        A run in that folder is replaced, with all other files of the folder, once the new one is whole.
 
         Raises:
-            OutputError: `path` holds something that is no run, or the base; it cannot be written; or this is an adapter
-                that PEFT trained.
+            OutputError: `path` holds something other than a run, or the base; it cannot be written; or PEFT trained
+                this adapter.
         """
         check_is_fitted(self, "adapted_")
         path = Path(path)
         if not self._metrics:
-            raise OutputError(f"{path}: an adapter that PEFT trained has no record to make a run of; copy its folder")
+            raise OutputError(f"{path}: PEFT trained this adapter, so it is not a run; copy its folder")
         replaced = (path / MANIFEST).is_file()
         with whole_folder(path, overwrite=replaced, inputs=[self.adapted_.base.folder]) as partial:
             save_run(
@@ -113,11 +132,10 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 self.adapted_,
                 self.recipe_,
                 self._metrics | {"run": str(path)},
-                pairs=self.pairs_,
                 label_kind=self.classes_.dtype.kind,
                 source_labels=[str(c) for c in self.classes_],
-                probe=self.probe_,
                 calibration=self.calibration_,
+                probe=self.probe_,
             )
 
     @classmethod
@@ -125,13 +143,13 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Returns the classifier of a run folder, or of an adapter that PEFT saved.
 
         Raises:
-            RunError: the run is unfinished, of a newer format, or of another base.
+            RunError: the run is unfinished, of a newer format, or was trained on another base.
         """
         run = Run.load(path)
         recipe_file = run.path / "recipe.toml"
         self = cls(recipe=str(recipe_file) if recipe_file.is_file() else "default")
         self.recipe_ = Recipe.named(self.recipe)
-        self.adapted_, self.pairs_ = run.adapted, run.manifest.pairs
+        self.adapted_ = run.adapted
         self.classes_ = typed_labels(run.manifest.source_labels, run.manifest.label_kind)
         self.probe_, self.calibration_ = run.probe, run.calibration
         self._metrics = run.metrics()
@@ -142,7 +160,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         texts, pairs = _columns(X)
         if len(texts) != len(ids):
             raise DataError(f"X has {len(texts)} texts and y {len(ids)} labels; expected as many of each")
-        return Examples(self.adapted_.read(texts, pairs), ids.astype(np.int64))
+        return Examples(self.adapted_.reader.read(texts, pairs), ids.astype(np.int64))
 
     def _validation(self, validation: tuple[Any, Any] | None) -> Examples:
         if validation is None:
@@ -163,7 +181,7 @@ LoraClassifier.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-
 
 
 def typed_labels(labels: Sequence[str], kind: str) -> npt.NDArray[Any]:
-    """Returns label names in the type that numpy's `kind` says: i, u whole, f real, b boolean, else text."""
+    """Returns label names in the type of numpy's `kind`: i and u whole, f real, b boolean, otherwise text."""
     if kind in "iu":
         return np.array([int(label) for label in labels])
     if kind == "f":
@@ -172,7 +190,7 @@ def typed_labels(labels: Sequence[str], kind: str) -> npt.NDArray[Any]:
 
 
 def _labels(y: Any) -> npt.NDArray[Any]:
-    """Returns labels, (N,), of one type and none missing."""
+    """Returns labels, (N,), of one type, without missing ones."""
     labels = np.asarray(y)
     if labels.ndim != 1:
         raise DataError(f"y: got shape {labels.shape}, expected (N,) labels")
@@ -188,7 +206,7 @@ def _labels(y: Any) -> npt.NDArray[Any]:
 
 
 def _columns(X: Any) -> tuple[list[str], list[str] | None]:  # noqa: N803
-    """Returns texts and, for an (N, 2) input, second texts."""
+    """Returns texts and, for (N, 2) input, second texts."""
     if isinstance(X, str):
         raise DataError("X: got a single string, expected a list of texts")
     rows = np.asarray(X, dtype=object)

@@ -10,12 +10,12 @@ Each also inherits the standard type that fits, so that `except ValueError` and 
     ├── RunError             (ValueError)    a run folder that is unfinished, foreign, or of another base
     ├── OutputError          (OSError)       an output that cannot be written, or is in the way
     ├── HubError             (OSError)       a hub that cannot be reached
-    └── HealthError          (RuntimeError)  training that cannot succeed, stopped with its cause
+    ├── HealthError          (RuntimeError)  training that cannot succeed, stopped with its cause
+    └── InUseError           (RuntimeError)  a model that this thread already uses
 
 The command line prints the message as one line and leaves with status 2.
 """
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -55,7 +55,19 @@ class HealthError(BertloraError, RuntimeError):
     """Training that cannot succeed; the message names the cause."""
 
 
+class InUseError(BertloraError, RuntimeError):
+    """A model that this thread already trains or holds ready."""
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
+    import difflib  # takes a while, and only errors need it
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text, or its type if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

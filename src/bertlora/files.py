@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from bertlora.errors import BertloraError, OutputError
 
@@ -13,7 +14,7 @@ from bertlora.errors import BertloraError, OutputError
 def check_vacant(folder: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Raises OutputError when `folder` exists with something in it and may not be replaced, or cannot be made.
 
-    Nor may it be, or hold, one of `inputs`: that would go with what is replaced.
+    It must not be or hold one of `inputs` either, since these would be deleted with it.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file, expected a folder to write to; name another")
@@ -41,9 +42,9 @@ def check_vacant_file(file: Path, overwrite: bool, inputs: Iterable[Path] = ()) 
 
 @contextmanager
 def whole_folder(folder: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> Iterator[Path]:
-    """Yields a folder beside `folder` to fill; it takes the name `folder` when the block ends well, and goes when not.
+    """Yields a temporary folder to fill. It gets the name `folder` if the block succeeds, otherwise it is deleted.
 
-    Where `folder` is a link, its target is replaced.
+    If `folder` is a link, its target is replaced.
 
     Raises:
         OutputError: `folder` holds something already and `overwrite` is false, it holds one of `inputs`, or it cannot
@@ -57,7 +58,7 @@ def whole_folder(folder: Path, overwrite: bool = False, inputs: Iterable[Path] =
         yield partial
         replace_folder(partial, real)
     except Exception as error:
-        # What `writing` says inside the block is about the partial folder, which is unknown outside.
+        # Inside the block, `writing` names the temporary folder, which nobody knows outside.
         if (reason := _system_reason(error.__cause__ if isinstance(error, OutputError) else error)) is None:
             raise
         raise OutputError(f"{folder}: cannot be written ({reason}); nothing was kept") from error
@@ -67,9 +68,9 @@ def whole_folder(folder: Path, overwrite: bool = False, inputs: Iterable[Path] =
 
 @contextmanager
 def set_aside(folder: Path, begun: Path) -> Iterator[None]:
-    """Sets aside what `folder`, or the target of that link, holds while the block fills it anew.
+    """Sets aside the content of `folder`, or of the target of that link, while the block fills it again.
 
-    If the block fails before it has written `begun`, all is as it was; otherwise what was there goes.
+    If the block fails before it has written `begun`, the old content is restored; otherwise it is deleted.
     """
     folder = folder.resolve()
     there = folder.is_dir()
@@ -78,7 +79,7 @@ def set_aside(folder: Path, begun: Path) -> Iterator[None]:
         folder.rename(old)
     try:
         if there:
-            folder.mkdir(exist_ok=True)  # a link to it must lead somewhere
+            folder.mkdir(exist_ok=True)  # a link to it needs a target
         yield
     except BaseException:
         if not begun.exists():
@@ -93,7 +94,7 @@ def set_aside(folder: Path, begun: Path) -> Iterator[None]:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Gives `new` the name `folder`, or its target's if that is a link; what was there goes when the new one stands."""
+    """Gives `new` the name `folder`, or its target's if that is a link. Then the old content is deleted."""
     folder = folder.resolve()
     old = _old(folder)
     if folder.exists():
@@ -108,7 +109,7 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def _old(folder: Path) -> Path:
-    """Returns where what `folder` holds is set aside."""
+    """Returns where the content of `folder` is set aside."""
     return folder.parent / f".{folder.name}.old-{os.getpid()}"
 
 
@@ -116,12 +117,24 @@ def write_whole(path: Path, text: str) -> None:
     """Writes `text` to `path` through a neighbour and a rename: a reader sees the old file or the new one.
 
     Raises:
+        OutputError: it cannot be written; the old file stays.
+    """
+    with whole_file(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Yields a file to write, UTF-8. It takes the name `path` when the block ends well, and is removed otherwise.
+
+    Raises:
         OutputError: it cannot be written; the old file stands.
     """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with writing(path):
-            partial.write_text(text, encoding="utf-8")
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                yield file
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -129,7 +142,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Inside, what the system says of a full or forbidden disk becomes an OutputError about `path`."""
+    """Inside, a full disk or a missing permission becomes an OutputError about `path`."""
     try:
         yield
     except Exception as error:
@@ -139,9 +152,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _system_reason(error: BaseException | None) -> str | None:
-    """Returns what the system said, None if it was not the system that failed.
+    """Returns the system's message, or None if the error has another cause.
 
-    shutil, and libraries in Rust (safetensors, tokenizers), have the system's number in their text alone.
+    shutil, and libraries in Rust (safetensors, tokenizers), have the system's error number only in their text.
     """
     if isinstance(error, BertloraError):
         return None
@@ -157,5 +170,5 @@ def size_of(folder: Path) -> int:
 
 
 def megabytes(size: int) -> str:
-    """Returns a size in bytes as people read it: `152 KB`, `90.9 MB`."""
+    """Returns a size in bytes for people: `152 KB`, `90.9 MB`."""
     return f"{size / 1000:,.0f} KB" if size < 1_000_000 else f"{size / 1_000_000:,.1f} MB"

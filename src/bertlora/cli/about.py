@@ -1,71 +1,62 @@
-"""The verbs that tell: recipes, env."""
+"""The verbs about bertlora itself: recipes, env."""
 
-import os
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-from bertlora.cli.registry import Arguments, flag, flags, verb
+from bertlora.cli.recipe_options import complete_recipe
+from bertlora.cli.verb import Argument, verb
+from bertlora.recipe import Recipe, recipe_keys, recipe_names, recipe_path
 
 
 @verb(
-    "recipes",
-    "lists the recipes, or prints one as TOML",
+    "List the recipes, or print one as TOML.",
     "bertlora recipes imdb-distilbert > mine.toml",
-    flag("name", "a recipe's name, or a TOML file", nargs="?"),
+    Argument(
+        "name", text="a recipe's name, or a TOML file", required=False, shell_complete=complete_recipe, metavar="[NAME]"
+    ),
 )
-def recipes(args: Arguments) -> None:
+def recipes(name: str | None, as_json: bool) -> None:
     """Lists or prints."""
-    from bertlora.cli import console
-    from bertlora.recipe import Recipe, recipe_keys, recipe_names, recipe_path
+    from bertlora.cli.console import print_json, print_table
 
-    if args.name:
-        recipe = Recipe.named(args.name)
-        if args.json:
-            console.print_json({key: getattr(recipe, key) for key in recipe_keys()})
+    if name:
+        recipe = Recipe.named(name)
+        if as_json:
+            print_json({key: getattr(recipe, key) for key in recipe_keys()})
         else:
-            table = recipe.to_toml()
-            opening = [line for line in _opening(recipe_path(args.name)) if line not in table.splitlines()]
-            print("\n".join([*opening, "", table] if opening else [table]), end="")
+            print(_with_opening(recipe.to_toml(), recipe_path(name)), end="")
         return
     found = {name: _opening(recipe_path(name))[0].removeprefix("#").strip() for name in recipe_names()}
-    if args.json:
-        console.print_json({"recipes": found})
+    if as_json:
+        print_json({"recipes": found})
     else:
-        console.print_table(["recipe", "what it is"], list(found.items()))
+        print_table(["recipe", "what it is"], list(found.items()))
+
+
+def show_environment(found: dict[str, Any]) -> None:
+    """Prints a table."""
+    from bertlora.cli.console import print_table
+
+    print_table(["what", "value"], [[name, str(value)] for name, value in found.items()])
 
 
 @verb(
-    "env",
-    "versions, threads, precision support: what to paste into a bug report",
+    "Show versions, threads and precision: what a bug report needs.",
     "bertlora env",
-    flags(),
+    show=show_environment,
 )
-def env(args: Arguments) -> None:
+def env() -> dict[str, Any]:
     """Describes the machine."""
-    import platform
+    from bertlora.pipeline.environment import environment
 
-    import torch
+    return environment()
 
-    from bertlora.cli import console
-    from bertlora.model.precision import choose_precision, default_device, speed
-    from bertlora.run import versions
 
-    facts = versions() | {
-        "platform": platform.platform(),
-        "device": str(default_device()),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "fp32_gflops": round(speed("fp32") / 1e9),
-        "bf16_gflops": round(speed("bf16") / 1e9),
-        "precision": choose_precision("auto"),
-        "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
-    }
-    if args.json:
-        console.print_json(facts)
-    else:
-        console.print_table(["what", "value"], [[name, str(value)] for name, value in facts.items()])
+def _with_opening(table: str, path: Path) -> str:
+    """Returns a recipe as TOML, below the comment lines that its file opens with."""
+    opening = [line for line in _opening(path) if line not in table.splitlines()]
+    return "\n".join([*opening, "", table] if opening else [table])
 
 
 def _opening(path: Path) -> list[str]:

@@ -1,35 +1,39 @@
-"""The verb that ships a run: export."""
+"""The verb that exports a run: export."""
 
-from pathlib import Path
+from typing import Any
 
-from bertlora.cli.registry import MODEL, OVERWRITE, RUN, Arguments, flag, flags, verb
+from bertlora.cli.options import MODEL, OVERWRITE, RUN, OneOf, Option, required
+from bertlora.cli.verb import verb
+
+
+def show_export(found: dict[str, Any]) -> None:
+    """Prints the sizes, and the parity check."""
+    from bertlora.files import megabytes
+
+    sizes = f"{megabytes(found['bytes'])}; the full base model: {megabytes(found['base_bytes'])}"
+    print(f"{found['to']}: {found['format']}, {sizes}")
+    if "largest_difference" in found:
+        difference = f"logits differ by at most {found['largest_difference']:.2g}, labels agree"
+        print(f"parity on {found['texts']} texts: {difference}")
 
 
 @verb(
-    "export",
-    "writes the run in another format; merged is checked for parity before it is kept",
+    "Write a run in another format.",
     "bertlora export runs/a --to models/a --format merged",
-    flags(
-        RUN,
-        flag("--to", "the folder to write", required=True),
-        flag("--format", "merged: a plain transformers model; adapter: PEFT's folder alone", default="merged"),
-        OVERWRITE,
-        MODEL,
+    RUN,
+    required("--to", "the folder to write", "DIR"),
+    Option(
+        "--format",
+        "merged: a plain transformers model, kept only if its results are the same; adapter: only PEFT's folder",
+        type=OneOf(("merged", "adapter")),
+        default="merged",
     ),
+    OVERWRITE,
+    MODEL,
+    show=show_export,
 )
-def export(args: Arguments) -> None:
+def export(run: str, model: str, to: str, **options: Any) -> dict[str, Any]:
     """Exports a run."""
-    from bertlora.cli import console
-    from bertlora.deploy.export import export_run
-    from bertlora.files import megabytes
-    from bertlora.run import Run
+    from bertlora.run.loaded import Run
 
-    result = export_run(Run.load(args.run, args.model or ""), Path(args.to), args.format, args.overwrite)
-    if args.json:
-        console.print_json(result)
-        return
-    sizes = f"{megabytes(result['bytes'])}; the full base model: {megabytes(result['base_bytes'])}"
-    print(f"{args.to}: {args.format}, {sizes}")
-    if "largest_difference" in result:
-        apart = f"logits differ by at most {result['largest_difference']:.2g}, labels agree"
-        print(f"parity on {result['texts']} texts: {apart}")
+    return Run.load(run, model).export(to, **options)

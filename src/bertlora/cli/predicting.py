@@ -1,92 +1,189 @@
 """The verb that uses a run: predict."""
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertlora.cli.inputs import text_columns
-from bertlora.cli.lines import text_chunks
-from bertlora.cli.registry import MODEL, PRECISION, RUN, Arguments, flag, flags, verb
+from bertlora.cli.options import (
+    MODEL,
+    OVERWRITE_FILE,
+    PATH,
+    PRECISION,
+    RUN,
+    TEXT_COLUMNS,
+    OneOf,
+    Option,
+    flag,
+)
+from bertlora.cli.texts import Chunks, text_chunks
+from bertlora.cli.verb import Argument, verb
 from bertlora.errors import InputError
 
 if TYPE_CHECKING:
-    from bertlora.evaluation.answers import Answers
-    from bertlora.model.explain import Explanation
-    from bertlora.run import Run
+    from bertlora.cli.answers import Form
+    from bertlora.run.loaded import Run
 
-# Texts a call: enough that readying the weights tells little, few enough that answers come while the rest is read.
+# Lines of stdin in one call: enough for full speed, few enough that answers come while the rest is read.
 CHUNK_TEXTS = 1024
 
 
 @verb(
-    "predict",
-    "labels texts: one JSON object a text, a line each, in order",
+    "Label texts, one answer a text, in order.",
     'bertlora predict runs/a "A joy from start to finish."',
-    flags(
-        RUN,
-        flag("texts", "texts to label; without any, lines are read from stdin", nargs="*", metavar="TEXT"),
-        flag("--file", "label the texts of a file instead: any that `prepare` reads, or plain text, a line each"),
-        flag("--split", "which split of the file, if it has several; default: test", default="test"),
-        flag("--base", "ask the base with its untrained head", action="store_true"),
-        flag(
-            "--explain", "tell what each word did for the label, in fp32; in colour on a terminal", action="store_true"
-        ),
-        flag("--raw", "probabilities as they come, not calibrated", action="store_true"),
-        flag("--abstain", "give no label where unsure: accuracy=0.95, or coverage=0.8 of the texts", metavar="X"),
-        flag("--sets", "also give the labels that may be right, so that this share of sets holds it", type=float),
-        text_columns,
-        MODEL,
-        PRECISION,
+    RUN,
+    Argument("texts", text="texts to label; without any, lines are read from stdin", nargs=-1, metavar="[TEXT]..."),
+    Option("--file", "label the texts of a file: any that prepare reads, or plain text, a line each", type=PATH),
+    Option("--split", "the split of the file, if it has several", default="test", metavar="SPLIT"),
+    *TEXT_COLUMNS,
+    Option("--out", "a file to write instead of stdout; it is written whole or not at all", type=PATH, metavar="FILE"),
+    OVERWRITE_FILE,
+    Option("--format", "the form of the answers; default: jsonl, on a terminal a table", type=OneOf(("jsonl", "csv"))),
+    flag("--base", "use the base model with its untrained head"),
+    flag("--explain", "show how much each word counts for the label, in fp32; in colour on a terminal"),
+    flag("--raw", "give probabilities without calibration"),
+    Option(
+        "--abstain",
+        "give no label if the confidence is too low: accuracy=0.95, or coverage=0.8 of the texts",
+        metavar="NAME=X",
+        default="",
     ),
+    Option(
+        "--sets",
+        "also give the labels that may be right, so that this share of sets (0 to 1) holds the right one",
+        type=float,
+        metavar="X",
+    ),
+    MODEL,
+    PRECISION,
 )
-def predict(args: Arguments) -> None:
-    """Labels texts as they come."""
-    from bertlora.cli import console
-    from bertlora.evaluation.answers import Answers
-    from bertlora.run import Run
+def predict(
+    run: str,
+    texts: Sequence[str],
+    file: str | None,
+    out: str | None,
+    overwrite: bool,
+    format: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Labels texts as they arrive."""
+    from bertlora.cli.console import print_json
 
-    if args.explain and args.precision == "bf16":
+    where = {name: options.pop(name) for name in ("split", "text_column", "text_pair_column")}
+    model, explain = options.pop("model"), options.pop("explain")
+    _check(out, file, overwrite, format, as_json, explain, options)
+    chunks = text_chunks(texts, file, CHUNK_TEXTS, **where)
+    from bertlora.run.loaded import Run
+
+    loaded = Run.load(run, model)
+    if loaded.manifest.pairs and not file:
+        raise InputError(f"{run}: was trained on pairs of texts; give --file with both columns")
+    _say_threshold(loaded, options)
+    terminal = sys.stdout.isatty() and not (out or format or as_json)
+    if explain and terminal:
+        _print_explained(loaded, chunks, options)
+        return
+    count = 0
+    form = _form(loaded, format, terminal)
+    with _output(out) as write:
+        for lines in _answers(loaded, chunks, explain, options):
+            write(form(lines))
+            count += len(lines)
+    if out and as_json:
+        print_json({"out": out, "texts": count})
+    elif out:
+        print(f"{out}: {count:,} texts")
+
+
+def _check(
+    out: str | None,
+    file: str | None,
+    overwrite: bool,
+    format: str | None,
+    as_json: bool,
+    explain: bool,
+    options: dict[str, Any],
+) -> None:
+    """Finds options that do not go together before the model is loaded.
+
+    Raises:
+        InputError, OutputError: there are such options, or `out` cannot be written.
+    """
+    if explain and options["precision"] == "bf16":
         raise InputError("--explain works in fp32; leave --precision bf16 out")
-    chunks = text_chunks(args, CHUNK_TEXTS)
-    run = Run.load(args.run, args.model or "")
-    if run.adapted.pairs and not args.file:
-        raise InputError(f"{args.run}: was trained on pairs of texts; give --file with both columns")
-    if args.base and (args.abstain or args.sets is not None):
+    if options["base"] and (options["abstain"] or options["sets"] is not None):
         raise InputError("--abstain and --sets are chosen for the adapter; leave --base out")
-    answers = Answers.of(run, raw=args.raw or args.base, abstain=args.abstain or "", sets=args.sets)
-    if answers.threshold is not None:
-        console.say(f"a label from a confidence of {answers.threshold.value:.3f}: {answers.threshold.promise}")
-    in_colour = args.explain and not args.json and sys.stdout.isatty()
-    for chunk in chunks:
-        for answer, explanation in _answered(args, run, answers, chunk):
-            if explanation is None:
-                console.print_json(answer)
-            elif in_colour:
-                from bertlora.cli.explaining import print_explained
+    if format == "csv" and explain:
+        raise InputError("--explain: has no form in CSV; use --format jsonl")
+    if format == "csv" and as_json and not out:
+        raise InputError("--json: prints JSON lines; leave out --json or --format csv")
+    if out:
+        from bertlora.files import check_vacant_file
 
-                print_explained(answer, explanation)
-            else:
-                console.print_json(answer | {"explanation": explanation.to_json()})
+        check_vacant_file(Path(out), overwrite, [Path(file)] if file else [])
 
 
-def _answered(
-    args: Arguments, run: "Run", answers: "Answers", chunk: Sequence[tuple[str, str | None]]
-) -> Iterator[tuple[dict[str, Any], "Explanation | None"]]:
-    """Yields for each text what is printed of it, and its explanation where one is asked for."""
-    from bertlora.model.precision import choose_precision
+def _say_threshold(run: "Run", options: dict[str, Any]) -> None:
+    """Prints on stderr from which confidence on a label is given, if the run may abstain."""
+    from bertlora.cli.console import say
 
-    adapted = run.adapted
-    precision = "fp32" if args.explain else choose_precision(args.precision, adapted.architecture)
-    texts, pairs = [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None]
-    scores = adapted.logits(adapted.read(texts, pairs or None), args.base, precision)
-    for (text, pair), answer in zip(chunk, answers(scores), strict=True):
-        line = {"text": text} | ({} if pair is None else {"text_pair": pair}) | answer
-        # One by one: each takes a while, and is shown as soon as it is there.
-        yield line, _explained(args, run, text, pair) if args.explain else None
+    how = run.predictions(raw=options["raw"] or options["base"], abstain=options["abstain"], sets=options["sets"])
+    if how.threshold is not None:
+        say(f"a label from a confidence of {how.threshold.value:.3f}: {how.threshold.promise}")
 
 
-def _explained(args: Arguments, run: "Run", text: str, pair: str | None) -> "Explanation":
-    """Returns why a text, or a pair of texts, got its label."""
+def _answers(run: "Run", chunks: Chunks, explain: bool, options: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Yields the predictions of each chunk; with `explain`, each text with its explanation as soon as it is there."""
+    if explain:
+        for line, explanation in _explained(run, chunks, options):
+            yield [line | {"explanation": explanation.to_json()}]
+        return
+    # Held ready, the model answers each chunk at once. The base runs without the adapter, for which nothing is held.
+    with nullcontext() if options["base"] else run.ready(options["precision"]):
+        for chunk in chunks:
+            yield run.predict(*_columns(chunk), **options)
+
+
+def _explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yields each prediction with its `Explanation`."""
     from bertlora.model.explain import explain
 
-    return explain(run.adapted, [text], None if pair is None else [pair], args.base)[0]
+    for chunk in chunks:
+        lines = run.predict(*_columns(chunk), **options | {"precision": "fp32"})
+        for line, (text, pair) in zip(lines, chunk, strict=True):
+            yield line, explain(run.adapted, [text], None if pair is None else [pair], options["base"])[0]
+
+
+def _print_explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> None:
+    from bertlora.cli.explaining import print_explained
+
+    for line, explanation in _explained(run, chunks, options):
+        print_explained(line, explanation)
+
+
+def _columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[str] | None]:
+    """Returns the texts of a chunk, and the second texts if they are pairs."""
+    return [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None] or None
+
+
+def _form(run: "Run", format: str | None, terminal: bool) -> "Form":
+    from bertlora.cli.answers import CsvRows, PredictionTable, json_lines
+
+    if terminal:
+        return PredictionTable(run.manifest.labels, shutil.get_terminal_size().columns)
+    return CsvRows() if format == "csv" else json_lines
+
+
+@contextmanager
+def _output(out: str | None) -> Iterator[Any]:
+    """Yields a function that writes text to the file `out`, whole or not at all, or to stdout at once."""
+    if out:
+        from bertlora.files import whole_file
+
+        with whole_file(Path(out)) as file:
+            yield file.write
+    else:
+        yield lambda text: print(text, end="", flush=True)

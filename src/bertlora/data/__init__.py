@@ -1,6 +1,13 @@
-"""Data: from files and hub data sets to checked, split rows, and from these to tokens.
+"""Data: from files and hub data sets to checked, split rows, and from rows to model inputs.
 
-In reading order: `source` (what a table is), `delimited`, `readers`, `hub` (tables of each kind), `sources` (what the
-user named), `columns`, `labels`, `rows` (checked texts), `survey`, `splits`, `checks`, `sharing`, `folder` (what is
-written), `prepared` (all of it, in two passes).
+Reading order:
+
+1. From a source to rows: `source` (what a table is), `delimited`, `readers`, `hub` (the kinds of tables), `sources`
+   (what the user named), `columns`, `labels`, `rows` (checked texts and labels).
+2. From rows to a prepared folder: `scan` (labels), `splits` (split assignment), `checks`, `split_file`, `folder` (what
+   is written), `prepared` (all of it, in two passes). `reviews` are the embedded data.
+3. From texts to token ids: `tokenizer` and `tokenizer_rules` (one text), `tokens` (many texts, on disk), `words` (the
+   words of a text and their tokens).
+4. From ids to model inputs: `template` (one text), `inputs` (many texts, and their batches), `reader` (texts → inputs),
+   `examples` (a split's inputs and labels).
 """

@@ -1,7 +1,7 @@
-"""Which columns of a source hold the text, its pair and the label: known by name, or named by the user."""
+"""The columns of a source that hold the text, the second text and the label: found by name, or named by the user."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bertlora.data.source import Source
@@ -12,8 +12,8 @@ def _names(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-# Names are compared in lower case with blanks and dashes as underscores. A name of a later set counts only where none
-# of an earlier one is there; two names of one set are for the user to choose between.
+# Names are compared in lower case, with spaces and dashes as underscores. A name of the second set counts only if there
+# is none of the first. If a source has two names of one set, the user must choose.
 TEXT_NAMES: tuple[frozenset[str], ...] = (
     _names(
         "text texts review reviews review_text review_body sentence sent content contents comment comment_text tweet "
@@ -46,14 +46,16 @@ PAIR_NAMES: tuple[tuple[str, str], ...] = (
     ("question", "answer"),
     ("question", "context"),
 )
-# Never taken for what is left over: GLUE's test files have an index and a sentence, and no label.
+# Never taken as the only column left: GLUE's test files have an index and a sentence, and no label.
 ROW_NAMES = frozenset(["", "id", "idx", "index", "row", "row_id", "guid", "uid", "unnamed:_0"])
+# The columns that the user named: text, second text, label.
+NamedColumns = tuple[str | None, str | None, str | None]
 FLAGS = {"text": "--text-column", "text pair": "--text-pair-column", "label": "--label-column"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that hold the text, its pair (None without pairs) and the label (None when not needed)."""
+    """Names of the columns of the text, the second text (None without pairs) and the label (None if not needed)."""
 
     text: str
     text_pair: str | None = None
@@ -75,13 +77,13 @@ def find_columns(
 
     Args:
         source: the table.
-        text: the text's column; found by its name when None.
-        text_pair: the second text's column; when None it is looked for only where `text` is None too.
-        label: the label's column; found by its name when None.
+        text: the text's column; found by its name if None.
+        text_pair: the second text's column; if None, it is looked for only if `text` is None too.
+        label: the label's column; found by its name if None.
         need_label: whether a source without a label is an error.
 
     Raises:
-        DataError: a column named is not there, none is known, or several are of equal standing.
+        DataError: a named column does not exist, no column has a known name, or several have.
     """
     given = [column for column in (text, text_pair, label) if column]
     for part, column in zip(FLAGS, (text, text_pair, label), strict=True):
@@ -91,7 +93,7 @@ def find_columns(
     labels = _best(free, LABEL_NAMES)
     if not label and (need_label or len(labels) == 1):
         label = _only(source, "label", [[name] for name in labels])
-    # No column with a label's name is taken for a text, whether it is the label or not.
+    # A column with a label's name is never taken as a text.
     free = [column for column in free if column not in labels]
     if not text:
         text, text_pair = _find_text(source, free, text_pair)
@@ -107,6 +109,38 @@ def find_columns(
     return Columns(text, text_pair or None, label or None)
 
 
+def columns_of_splits(
+    sources: Mapping[str, Source], named: NamedColumns, notes: list[str]
+) -> Iterator[tuple[str, Source, Columns]]:
+    """Finds the columns of each split. A test split without a label column is left out, with a note in `notes`.
+
+    Yields:
+        (name, source, columns) in the order of the sources.
+
+    Raises:
+        DataError: a column is not found, or one split has pairs of texts and another has not.
+    """
+    columns: Columns | None = None
+    for name, source in sources.items():
+        found = columns
+        if columns is None or not {*columns.texts(), columns.label} <= set(source.columns):
+            # The columns of splits may have different names, as in GLUE's CoLA.
+            if name == "test" and not _has_label(source, named):
+                notes.append(unlabelled(source))
+                continue
+            found = find_columns(source, *named)
+            if columns is not None and (columns.text_pair is None) != (found.text_pair is None):
+                raise DataError(f"{source.name}: has {_texts(found)}, expected {_texts(columns)} as in train")
+            columns = columns or found
+        assert found is not None
+        yield name, source, found
+
+
+def unlabelled(source: Source) -> str:
+    """Returns the note on a test split without labels."""
+    return f"{source.name}: has no labels, so there is no test split"
+
+
 def _find_text(source: Source, free: Sequence[str], text_pair: str | None) -> tuple[str | None, str | None]:
     """Returns the columns of a text and its pair, among those that are free."""
     by_plain = {_plain(column): column for column in free}
@@ -116,7 +150,7 @@ def _find_text(source: Source, free: Sequence[str], text_pair: str | None) -> tu
     pairs = [[by_plain[a], by_plain[b]] for a, b in PAIR_NAMES if a in by_plain and b in by_plain]
     in_pairs = {column for pair in pairs for column in pair}
     others = [column for column in free if column not in in_pairs]
-    # A title or description beside a pair is no rival to it; another column of plain text is.
+    # Next to a pair, a title or description is ignored; another column of text makes the choice unclear.
     singles = _best(others, TEXT_NAMES[:1] if pairs else TEXT_NAMES)
     _only(source, "text", [*pairs, *([column] for column in singles)])
     if pairs:
@@ -125,13 +159,13 @@ def _find_text(source: Source, free: Sequence[str], text_pair: str | None) -> tu
 
 
 def _best(columns: Sequence[str], names: Sequence[Collection[str]]) -> list[str]:
-    """Returns the columns that carry a name of the first set that has any."""
+    """Returns the columns with a name of the first set that has any."""
     matches = ([column for column in columns if _plain(column) in known] for known in names)
     return next((found for found in matches if found), [])
 
 
 def _only(source: Source, part: str, candidates: Sequence[Sequence[str]]) -> str | None:
-    """Returns the first column of the only candidate, or None without any; several are an error."""
+    """Returns the first column of the only candidate, or None without one. Several are an error."""
     if len(candidates) > 1:
         listed = " or ".join(" with ".join(f"'{column}'" for column in columns) for columns in candidates)
         raise DataError(f"{source.name}: the {part} may be {listed}; name one with {FLAGS[part]}")
@@ -145,15 +179,13 @@ def _check_named(source: Source, part: str, column: str, given: Sequence[str]) -
             f"{suggestion(column, source.columns)}"
         )
     if given.count(column) > 1:
-        raise DataError(
-            f"{source.name}: column '{column}' is named for two parts, expected one for each; {FLAGS[part]}"
-        )
+        raise DataError(f"{source.name}: column '{column}' is named twice, expected another column for {FLAGS[part]}")
 
 
 def _not_found(source: Source, part: str) -> DataError:
     return DataError(
-        f"{source.name}: no column is known for the {part}; name it with {FLAGS[part]}, one of {_listed(source)} "
-        "(the first line of a CSV or TSV file names its columns)"
+        f"{source.name}: no column has a known name for the {part}; name it with {FLAGS[part]}, one of "
+        f"{_listed(source)} (the first line of a CSV or TSV file must hold the column names)"
     )
 
 
@@ -163,3 +195,14 @@ def _listed(source: Source) -> str:
 
 def _plain(column: str) -> str:
     return re.sub(r"[\s-]+", "_", column.strip().lower())
+
+
+def _has_label(source: Source, named: NamedColumns) -> bool:
+    text, text_pair, label = named
+    if label:
+        return label in source.columns
+    return find_columns(source, text, text_pair, need_label=False).label is not None
+
+
+def _texts(columns: Columns) -> str:
+    return " and ".join(f"'{column}'" for column in columns.texts())

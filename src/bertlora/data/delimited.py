@@ -1,4 +1,4 @@
-"""CSV and TSV files, through Python's csv module: strict, and exact about line numbers."""
+"""CSV and TSV files, read with Python's csv module in strict mode, with exact line numbers."""
 
 import csv
 import re
@@ -10,8 +10,8 @@ from typing import Any
 from bertlora.data.source import Batch, check_file, in_batches, unreadable, utf8_lines
 from bertlora.errors import DataError
 
-# An unclosed quote swallows what follows: the limit ends that before memory does. The csv module's own 131,072 is too
-# small for some texts.
+# After an unclosed quote, the rest of the file is one field: this limit stops it before memory runs out. The csv
+# module's own limit, 131,072, is too small for some texts.
 FIELD_LIMIT = 16_000_000
 SAMPLE_BYTES = 1_000_000
 COLA_COLUMNS = ["source", "label", "mark", "sentence"]
@@ -20,7 +20,7 @@ QQP_COLUMNS = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file is written: its delimiter, whether quotes have a meaning, and whether it starts with a header."""
+    """How a file is written: its delimiter, whether quotes mark fields, and whether it starts with a header."""
 
     delimiter: str
     quoted: bool
@@ -28,12 +28,12 @@ class Dialect:
 
 
 class DelimitedSource:
-    """A CSV or TSV file; positions are line numbers, counted from 1.
+    """A CSV or TSV file. Positions are line numbers, counted from 1.
 
     Args:
         path: the file.
-        name: what messages call it.
-        tabs: the file is a TSV.
+        name: its name in messages.
+        tabs: whether the file is a TSV.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, or its header is broken.
@@ -62,7 +62,7 @@ class DelimitedSource:
         columns = [field.strip() for field in fields]
         twice = [column for column in columns if column and columns.count(column) > 1]
         if twice:
-            raise DataError(f"{self.name} line 1: column '{twice[0]}' is there twice; rename one")
+            raise DataError(f"{self.name} line 1: column '{twice[0]}' appears twice; rename one")
         if not any(columns):
             raise DataError(f"{self.name} line 1: is blank, expected the names of the columns")
         return columns
@@ -71,7 +71,7 @@ class DelimitedSource:
         records = _records(self.path, self.name, self._dialect)
         if self._dialect.header:
             next(records)
-        # GLUE's own QQP file has rows cut in two, and questions left blank: all who use it leave them out.
+        # GLUE's own QQP file has rows cut in two and blank questions: everyone leaves these out.
         forgiving, left_out = self.columns == QQP_COLUMNS, 0
         for line, fields in records:
             if len(fields) != len(self.columns):
@@ -83,7 +83,7 @@ class DelimitedSource:
                 yield line, fields
                 continue
             left_out += 1
-        note = f"{self.name}: {left_out:,} broken rows, known from GLUE's QQP, were left out"
+        note = f"{self.name}: {left_out:,} broken rows, which are known in GLUE's QQP, were left out"
         if left_out and note not in self.notes:
             self.notes.append(note)
 
@@ -97,7 +97,7 @@ class DelimitedSource:
 
 
 def _records(path: Path, name: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
-    """Yields (line on which the record starts, fields), blank lines left out."""
+    """Yields (line on which the record starts, fields), without blank lines."""
     reader = _reader(utf8_lines(path, name), dialect)
     while True:
         line = reader.line_num + 1
@@ -111,9 +111,7 @@ def _records(path: Path, name: str, dialect: Dialect) -> Iterator[tuple[int, lis
             yield line, fields
 
 
-def _reader(
-    lines: Iterator[str], dialect: Dialect
-) -> Any:  # the csv module gives the type of its readers no public name
+def _reader(lines: Iterator[str], dialect: Dialect) -> Any:  # the type of csv readers has no public name
     csv.field_size_limit(FIELD_LIMIT)
     if dialect.quoted:
         return csv.reader(lines, delimiter=dialect.delimiter, strict=True)
@@ -142,7 +140,7 @@ def _tsv_dialect(path: Path, name: str) -> Dialect:
 
 
 def _well_quoted(path: Path) -> bool:
-    """Tells whether the quotes in the first megabyte of a TSV all pair up; GLUE's are plain characters of the text."""
+    """Returns whether the quotes in the first megabyte of a TSV mark fields. In GLUE's files they are plain text."""
     try:
         with path.open("rb") as file:
             sample = file.read(SAMPLE_BYTES)
@@ -161,7 +159,7 @@ def _well_quoted(path: Path) -> bool:
             fields_of_row.add(len(fields))
             start = reader.line_num
     except csv.Error as error:
-        # The sample may end inside a quoted text of several lines, which says nothing against it.
+        # The sample may end inside a quoted text of several lines, which is no error.
         cut = not whole and "end of data" in str(error) and start > 0.9 * len(lines)
         if not cut:
             return False

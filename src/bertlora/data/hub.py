@@ -6,7 +6,7 @@ from typing import Any
 from bertlora.data.source import BATCH_ROWS, Batch, Source, class_name
 from bertlora.errors import DataError, HubError
 
-# A GLUE task may have two validation sets (MNLI): the first is the one that others report.
+# MNLI of GLUE has two validation sets; results are usually reported on the first.
 SPLIT_ALIASES = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev", "validation_matched"),
@@ -17,7 +17,7 @@ OFFLINE_ADVICE = "offline, download its files elsewhere and give them as train=F
 
 
 class HubSource:
-    """One split of a hub data set, memory-mapped by `datasets`; positions are rows, counted from 0."""
+    """One split of a hub data set, memory-mapped by `datasets`. Positions are rows, counted from 0."""
 
     def __init__(self, dataset: Any, name: str) -> None:
         self.name = name
@@ -47,7 +47,7 @@ def open_hub(name: str) -> dict[str, Source]:
     """Opens a hub data set: `owner/name`, `owner/name/config`, `name` or `name/config`.
 
     Returns:
-        Its train, validation and test splits, as far as it has them; {"": source} when it has a single one of another
+        Those of its splits that are train, validation or test; {"": source} if it has only one split, with another
         name.
 
     Raises:
@@ -73,7 +73,7 @@ def _load(name: str) -> dict[str, Any]:
     parts = name.split("/")
     if not all(parts) or len(parts) > 3:
         raise DataError(f"hub:{name}: expected hub:NAME or hub:NAME/CONFIG, such as hub:nyu-mll/glue/sst2")
-    # a/b is an owner and a name, or a name of old without an owner (glue) and a configuration (sst2).
+    # a/b is an owner and a name, or an old name without an owner (glue) and a configuration (sst2).
     ways: list[list[str]] = [["/".join(parts[:2]), *parts[2:]]]
     if len(parts) == 2:
         ways.append(parts)
@@ -83,12 +83,12 @@ def _load(name: str) -> dict[str, Any]:
     offline = config.HF_HUB_OFFLINE
     if not offline and (unreachable := _unreachable(ways[0][0])):
         errors.append(unreachable)
-        config.HF_HUB_OFFLINE = True  # datasets then looks into its cache alone
+        config.HF_HUB_OFFLINE = True  # datasets then looks only into its cache
     try:
         for way in ways:
             try:
                 return dict(load_dataset(*way))
-            except Exception as error:  # datasets, its hub client and its HTTP client each raise their own
+            except Exception as error:  # datasets, its hub client and its HTTP client raise many types
                 errors.append(error)
     finally:
         config.HF_HUB_OFFLINE = offline
@@ -96,15 +96,15 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _unreachable(repository: str) -> Exception | None:
-    """Returns why the hub does not answer, None if it does: datasets itself would ask again for half a minute."""
+    """Returns why the hub does not answer, or None if it does. (datasets itself would retry for half a minute.)"""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         HfApi().dataset_info(repository, timeout=ANSWER_S)
     except (HfHubHTTPError, HFValidationError):
-        return None  # it answers, or need not be asked; what it says of this name comes up again
-    except Exception as error:  # each of its HTTP clients raises its own
+        return None  # it answers, or is not needed; an error about the name comes up again below
+    except Exception as error:  # its HTTP clients raise many types
         return error
     return None
 

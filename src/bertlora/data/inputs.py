@@ -1,6 +1,6 @@
-"""Texts as a model reads them: the windows of each, framed; and the batches that they go through it in.
+"""Model inputs of many texts: the windows of each text, and batches of texts of similar length.
 
-Letters: B texts, P windows (as many as texts, where long texts are cut), T tokens.
+Letters: B texts, P windows (P = B if long texts are cut), T tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.data.framing import Framing
+from bertlora.data.template import InputTemplate
 from bertlora.data.tokens import Ids, TokenTable
 from bertlora.errors import InputError
 
@@ -21,9 +21,9 @@ class Windows(NamedTuple):
 
     Attributes:
         offsets: (B + 1,) int64, text i has the windows `offsets[i]` to `offsets[i + 1]`.
-        texts: (P,) int64, whose window each is.
-        starts: (P,) int64, its first token in the text.
-        lengths: (P,) int64, its tokens as the model reads it, special tokens included.
+        texts: (P,) int64, the text of each window.
+        starts: (P,) int64, the window's first token in the text.
+        lengths: (P,) int64, tokens of the window's input, special tokens included.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -34,24 +34,24 @@ class Windows(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Texts as a model reads them. Framing is done on access, so that a mapped table stays on disk.
+    """Texts as model inputs. The template is applied on access, so a table that is mapped from disk stays there.
 
     Attributes:
-        framing: how they are cut and framed.
+        template: how texts are cut and where special tokens go.
         first: the texts.
         second: the second texts of pairs, or None.
 
     Raises:
-        InputError: windows of pairs are asked for.
+        InputError: the template reads windows and the texts are pairs.
     """
 
-    framing: Framing
+    template: InputTemplate
     first: TokenTable
     second: TokenTable | None = None
 
     def __post_init__(self) -> None:
-        if self.second is not None and self.framing.long_texts == "windows":
-            raise InputError("long_texts: windows are of single texts; for pairs of texts use truncate")
+        if self.second is not None and self.template.long_texts == "windows":
+            raise InputError("long_texts: windows work only for single texts; use truncate for pairs")
 
     def __len__(self) -> int:
         return len(self.first)
@@ -59,51 +59,51 @@ class Inputs:
     @cached_property
     def windows(self) -> Windows:
         """The windows of all texts."""
-        framing = self.framing
-        starts = [framing.starts(length) for length in self.first.lengths.tolist()]
+        template = self.template
+        starts = [template.starts(length) for length in self.first.lengths.tolist()]
         counts = np.array([len(found) for found in starts], dtype=np.int64)
         texts = np.repeat(np.arange(len(self)), counts)
-        room = framing.room(self.second is not None)
+        room = template.room(self.second is not None)
         return Windows(
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             texts=texts,
             starts=np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
-            lengths=(np.minimum(self.whole, room) + framing.max_length - room)[texts],
+            lengths=(np.minimum(self.whole, room) + template.max_length - room)[texts],
         )
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens of each text as the model reads it, all its windows together."""
+        """(B,) tokens of each text's inputs, all its windows together."""
         ends = np.concatenate([[0], np.cumsum(self.windows.lengths)])
         return np.asarray(np.diff(ends[self.windows.offsets]))
 
     @property
     def whole(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens of each text, or pair, before anything is cut, special tokens aside."""
+        """(B,) tokens of each text or pair before it is cut, without special tokens."""
         return np.asarray(self.first.lengths + (0 if self.second is None else self.second.lengths))
 
     @property
     def unread(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens of each text, or pair, that are in no window."""
-        windows, room = self.windows, self.framing.room(self.second is not None)
+        """(B,) tokens of each text or pair that the model does not read."""
+        windows, room = self.windows, self.template.room(self.second is not None)
         read = np.minimum(self.whole, room)
-        later = np.flatnonzero(np.diff(windows.texts) == 0) + 1  # windows that follow another of the same text
+        later = np.flatnonzero(np.diff(windows.texts) == 0) + 1  # windows after the first of a text
         steps = windows.starts[later] - windows.starts[later - 1]
         np.add.at(read, windows.texts[later], np.minimum(steps, room))
         return np.asarray(self.whole - np.minimum(read, self.whole))
 
     def window(self, p: int) -> tuple[Ids, Ids | None]:
-        """Returns the framed ids (T,) of window `p` and, for a pair, the token types (T,)."""
+        """Returns the input of window `p`: ids (T,) and, for a pair, token types (T,)."""
         text, start = int(self.windows.texts[p]), int(self.windows.starts[p])
         ids = self.first[text]
-        if self.framing.long_texts == "windows":
-            ids = ids[start : start + self.framing.room(pair=False)]
-        return self.framing(ids, None if self.second is None else self.second[text])
+        if self.template.long_texts == "windows":
+            ids = ids[start : start + self.template.room(pair=False)]
+        return self.template(ids, None if self.second is None else self.second[text])
 
     def windows_of(self, rows: Sequence[int]) -> tuple[list[int], npt.NDArray[np.int64]]:
-        """Returns the windows of these texts, longest first, and for each the place of its text in `rows`."""
+        """Returns the windows of these texts, longest first, and for each window the index of its text in `rows`."""
         offsets, lengths = self.windows.offsets, self.windows.lengths
-        if self.framing.long_texts == "truncate":
+        if self.template.long_texts == "truncate":
             found, owners = np.asarray(rows), np.arange(len(rows))
         else:
             found = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in rows])
@@ -112,21 +112,21 @@ class Inputs:
         return found[order].tolist(), owners[order]
 
     def take(self, rows: Sequence[int]) -> "Inputs":
-        """Returns the inputs of these texts alone."""
+        """Returns the inputs of these texts only."""
         second = None if self.second is None else TokenTable.of([self.second[i].tolist() for i in rows])
-        return Inputs(self.framing, TokenTable.of([self.first[i].tolist() for i in rows]), second)
+        return Inputs(self.template, TokenTable.of([self.first[i].tolist() for i in rows]), second)
 
 
 def token_batches(
     lengths: npt.NDArray[np.int64], batch_size: int, max_tokens: int, padding: bool = True
 ) -> Iterator[list[int]]:
-    """Yields row numbers in batches of texts of like length, longest first, so that little is padded.
+    """Yields row numbers in batches of texts of similar length, longest first, so that there is little padding.
 
     Args:
         lengths: (B,) tokens of each text.
-        batch_size: most texts a batch.
-        max_tokens: most tokens a batch; a longer text gets a batch of its own.
-        padding: whether padding counts among these tokens.
+        batch_size: most texts in a batch.
+        max_tokens: most tokens in a batch; a longer text gets its own batch.
+        padding: whether padding counts as tokens.
     """
     batch: list[int] = []
     tokens = longest = 0

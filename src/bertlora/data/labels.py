@@ -1,11 +1,11 @@
-"""Labels: any value as a string, their order, and what is wrong with them."""
+"""Labels: any value as a string, the order of labels, and their errors."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 from bertlora.errors import DataError, suggestion
 
-# More classes than this are texts or numbers that were taken for labels.
+# With more classes than this, the column holds texts or numbers and not labels.
 MAX_CLASSES = 10_000
 SHOWN = 10
 
@@ -25,12 +25,12 @@ def normalise_label(value: object) -> str | None:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, (list, tuple, dict, set, bytes)):
-        raise DataError(f"the label is {str(value)[:40]}, expected one string or number a row")
+        raise DataError(f"the label is {str(value)[:40]}, expected one string or number in each row")
     return str(value).strip() or None
 
 
 def order_labels(found: Iterable[str], named: Sequence[str] = ()) -> list[str]:
-    """Returns the labels found, each once: in the source's own order `named`, else integers by value, else A to Z."""
+    """Returns each label once: in the order of `named` if the source names them, else by number, else A to Z."""
     labels = set(found)
     if named and labels <= set(named):
         return [label for label in named if label in labels]
@@ -40,20 +40,22 @@ def order_labels(found: Iterable[str], named: Sequence[str] = ()) -> list[str]:
 
 
 def check_labels(labels: Sequence[str], rows: int, name: str) -> None:
-    """Checks that there is something to tell apart.
+    """Checks that there are at least two classes, and at least as many rows.
 
     Args:
         labels: the classes, each once.
-        rows: how many rows are there to learn from.
-        name: what messages call the source.
+        rows: the number of rows.
+        name: the source's name, for messages.
 
     Raises:
-        DataError: a single class, or fewer rows than classes.
+        DataError: there is one class only, or fewer rows than classes.
     """
     if len(labels) == 1:
         raise DataError(f"{name}: every label is '{labels[0]}', expected two classes or more; check the label column")
     if rows < len(labels):
-        raise DataError(f"{name}: {rows} rows for {len(labels)} classes ({quoted(labels)}), expected one each or more")
+        raise DataError(
+            f"{name}: {rows} rows for {len(labels)} classes ({quoted(labels)}), expected at least one for each"
+        )
 
 
 def unknown_label(place: str, label: str, labels: Sequence[str], reason: str = "") -> DataError:
@@ -62,6 +64,6 @@ def unknown_label(place: str, label: str, labels: Sequence[str], reason: str = "
 
 
 def quoted(labels: Sequence[str]) -> str:
-    """Returns labels as messages list them, the first ten of many."""
+    """Returns labels as messages list them: at most ten."""
     more = f" and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
     return ", ".join(f"'{label}'" for label in labels[:SHOWN]) + more

@@ -1,4 +1,4 @@
-"""Readers of JSON, Parquet, plain text, and folders of text files. Each is a Source."""
+"""Readers of JSON, Parquet, plain text, and folders of text files. Each class is a Source."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ LEFT_OUT_CLASSES = {"unsup"}  # aclImdb's reviews without a label
 
 
 class JsonLinesSource:
-    """A file with one JSON object a line; positions are line numbers, counted from 1.
+    """A file with one JSON object on each line. Positions are line numbers, counted from 1.
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8, or one of its first lines is no JSON object.
+        DataError: the file is missing, empty, not UTF-8, or one of its first lines is not a JSON object.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -38,7 +38,7 @@ class JsonLinesSource:
         self.columns = list(dict.fromkeys(key for row in first_rows for key in row))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yields all rows in order, None where a row lacks the column; see `Source.batches`."""
+        """Yields all rows in order, with None if a row lacks the column; see `Source.batches`."""
         return in_batches(((line, [row.get(column) for column in columns]) for line, row in self._rows()), columns)
 
     def place(self, position: int) -> str:
@@ -52,10 +52,10 @@ class JsonLinesSource:
 
 
 class JsonListSource:
-    """A JSON file that is one list of objects; it is held in memory whole. Positions are rows, counted from 0.
+    """A JSON file that is one list of objects, read into memory as a whole. Positions are rows, counted from 0.
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8, or no list of objects.
+        DataError: the file is missing, empty, not UTF-8, or not a list of objects.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -71,7 +71,7 @@ class JsonListSource:
         self.columns = list(dict.fromkeys(key for row in self._rows[:PEEK_ROWS] for key in row))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yields all rows in order, None where a row lacks the column; see `Source.batches`."""
+        """Yields all rows in order, with None if a row lacks the column; see `Source.batches`."""
         return in_batches(((i, [row.get(column) for column in columns]) for i, row in enumerate(self._rows)), columns)
 
     def place(self, position: int) -> str:
@@ -80,9 +80,9 @@ class JsonListSource:
 
 
 class ParquetSource:
-    """A Parquet file; positions are rows, counted from 0.
+    """A Parquet file. Positions are rows, counted from 0.
 
-    Names of classes that `datasets` stored in the file's metadata (`ClassLabel`) are used.
+    If `datasets` stored names of classes in the file's metadata (`ClassLabel`), they are used.
 
     Raises:
         DataError: the file is missing, empty or broken.
@@ -131,11 +131,11 @@ class ParquetSource:
         if isinstance(error, PermissionError):
             return unreadable(self.path, error)
         reason = str(error).split(". ")[0].splitlines()[0]
-        return DataError(f"{place}: not a whole Parquet file ({reason}); fetch or write it again")
+        return DataError(f"{place}: not a complete Parquet file ({reason}); fetch or write it again")
 
 
 class FolderSource:
-    """A folder with a folder of .txt files for each class, such as `pos/` and `neg/`. Positions are rows from 0.
+    """A folder with a folder of .txt files for each class, such as `pos/` and `neg/`. Positions are rows, from 0.
 
     Raises:
         DataError: there are fewer than two such classes.
@@ -171,7 +171,7 @@ class FolderSource:
 
 
 class PlainTextSource:
-    """A file with one text a line, in a column `text`; positions are line numbers, counted from 1."""
+    """A file with one text on each line, in a column `text`. Positions are line numbers, counted from 1."""
 
     def __init__(self, path: Path, name: str) -> None:
         check_file(path)
@@ -182,7 +182,7 @@ class PlainTextSource:
         self.notes: list[str] = []
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yields all lines in order, without their ends; see `Source.batches`."""
+        """Yields all lines in order, without line ends; see `Source.batches`."""
         lines = enumerate(utf8_lines(self.path, self.name), 1)
         return in_batches(((number, [line.rstrip("\r\n")]) for number, line in lines), columns)
 
@@ -192,13 +192,13 @@ class PlainTextSource:
 
 
 def class_folders(path: Path) -> list[str]:
-    """Returns the names, in order, of the folders in `path` that hold .txt files, `unsup` left out."""
+    """Returns the names, in order, of the folders in `path` that hold .txt files, except `unsup`."""
     names = [child.name for child in path.iterdir() if child.is_dir() and child.name not in LEFT_OUT_CLASSES]
     return sorted(name for name in names if any(True for _ in _text_files(path / name)))
 
 
 def is_json_list(path: Path) -> bool:
-    """Tells whether a .json file holds a list, rather than an object a line."""
+    """Returns whether a .json file holds one list, and not an object on each line."""
     check_file(path)
     first = next((line.lstrip() for line in utf8_lines(path, path.name) if line.strip()), "")
     return first.startswith("[")
@@ -221,10 +221,12 @@ def _json_object(text: str, place: str) -> dict[str, object]:
 def _parsed(text: str, place: str) -> Any:
     try:
         value = json.loads(text)
-        if "\\u" in text:  # half of a surrogate pair can be escaped in JSON, yet is no text
+        if "\\u" in text:  # JSON can escape half of a surrogate pair, which is not text
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON ({error}), expected an object such as {_EXAMPLE}; mend the line") from error
+        raise DataError(
+            f"{place}: not JSON ({error}), expected an object such as {_EXAMPLE}; correct the line"
+        ) from error
     return value
 
 
@@ -239,4 +241,4 @@ def _class_names(metadata: dict[bytes, bytes], columns: Sequence[str]) -> dict[s
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return {c: list(features[c]["names"]) for c in columns if features[c].get("_type") == "ClassLabel"}
     except (KeyError, ValueError, TypeError, AttributeError):
-        return {}  # no such metadata, or of another make: the numbers serve as labels
+        return {}  # no such metadata, or in another form: the numbers are the labels

@@ -1,7 +1,7 @@
-"""The embedded film reviews: 1,110 short texts, plain and hard, written for this project, with a fixed split.
+"""The embedded film reviews: 1,110 short texts, easy and hard, written for this project, with a fixed split.
 
-They are three JSONL files beside this module. The demo hands their paths to `prepare` as any user hands in files, so
-the embedded data pass the same checks as everyone's. `docs/datasheet.md` says how they were made and what they are for.
+They are three JSONL files in the folder `embedded`. The demo gives their paths to `prepare`, so they pass the same
+checks as the files of a user. `docs/datasheet.md` says how they were made and what they are for.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from bertlora.data.source import SPLITS
 
 LABELS = ("negative", "positive")
 
-# For the demo's last step: the first three are positive, the last three negative; none is in the data.
+# For the demo's last step. The first three are positive, the last three negative. None is in the data.
 SAMPLE_TEXTS = (
     "There is nothing here I did not enjoy, and I went in with a toothache.",
     "A glorious, big-hearted adventure with a finale that lifts you out of your chair.",
@@ -22,7 +22,7 @@ SAMPLE_TEXTS = (
 
 
 def embedded_specs() -> list[str]:
-    """Returns the named splits as `bertlora.data.prepared.prepare` and `bertlora prepare` take them.
+    """Returns the sources of the embedded reviews for `prepare`.
 
     Returns:
         Three specs in the order of `SPLITS`, each `SPLIT=PATH` with an absolute path: `train=/.../train.jsonl`.

@@ -1,4 +1,4 @@
-"""Rows of a source as texts and labels, checked: a blank text or label is an error that names its place."""
+"""Rows of a source as texts and labels. A blank text or label is an error that names its place."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Split:
 
     Attributes:
         texts: the texts.
-        pairs: the second text of each row, or None where there are no pairs.
+        pairs: the second text of each row, or None for single texts.
         labels: (N,) int64, index of each row's label in the list of labels.
         rows: (N,) int64, the row in the source, from 0.
-        name: which split of its source it is; empty where the source is one table.
+        name: the split of its source; empty if the source is one table.
     """
 
     texts: list[str]
@@ -39,7 +39,7 @@ class Split:
 
 
 class TextBatch(NamedTuple):
-    """Some rows of a source: `pairs` and `labels` are None where the source has none, or none were asked for."""
+    """Some rows of a source. `pairs` and `labels` are None if the source has none, or if labels are not wanted."""
 
     texts: list[str]
     pairs: list[str] | None
@@ -51,7 +51,7 @@ def text_batches(source: Source, columns: Columns, with_labels: bool = True) -> 
     """Yields the rows of a source in order.
 
     Raises:
-        DataError: a text or label is blank or of the wrong type, or the source is broken.
+        DataError: a text or label is blank or has the wrong type, or the source is broken.
     """
     label = columns.label if with_labels else None
     for values, positions in source.batches([*columns.texts(), *([label] if label else [])]):
@@ -74,19 +74,19 @@ def read_rows(
     label_column: str | None = None,
     split: str = "test",
 ) -> Split:
-    """Reads a labelled source whole, with labels in a given order; for evaluation.
+    """Reads all rows of a labelled source, for evaluation.
 
     Args:
-        specs: what to read, as `open_sources` takes it.
+        specs: what to read; see `open_sources`.
         labels: the labels, in order.
         aliases: other names of the same labels, in the same order.
-        text_column: the text's column; found by its name when None.
-        text_pair_column: the second text's column; found likewise.
-        label_column: the label's column; found likewise.
-        split: which split to read, if the source has several.
+        text_column: the text's column; found by its name if None.
+        text_pair_column: the second text's column; found by its name if None.
+        label_column: the label's column; found by its name if None.
+        split: the split to read, if the source has several.
 
     Raises:
-        DataError: the source is broken, does not have the split, or has a label that is not one of `labels`.
+        DataError: the source is broken, does not have the split, or has a label that is not in `labels`.
         HubError: the hub cannot be reached.
     """
     sources = open_sources(specs)
@@ -112,19 +112,19 @@ def read_rows(
 def iter_texts(
     spec: str, *, text_column: str | None = None, text_pair_column: str | None = None, split: str = "test"
 ) -> Iterator[list[tuple[str, str | None]]]:
-    """Streams the texts of a source, which needs no labels; for prediction.
+    """Streams the texts of a source, for prediction. The source needs no labels.
 
     Args:
-        spec: a source as `open_sources` takes it; a file of any other type is plain text, a line each.
-        text_column: the text's column; found by its name when None.
-        text_pair_column: the second text's column; found likewise.
-        split: which split to read, if the source has several.
+        spec: a source, see `open_sources`; a file of any other type is plain text with one text on each line.
+        text_column: the text's column; found by its name if None.
+        text_pair_column: the second text's column; found by its name if None.
+        split: the split to read, if the source has several.
 
     Yields:
         Batches of (text, second text or None), in order.
 
     Raises:
-        DataError: the source is broken, or a text is blank. Faults of the source as a whole are raised at once.
+        DataError: the source is broken, or a text is blank. A missing file or column is reported by the call itself.
         HubError: the hub cannot be reached.
     """
     path = Path(spec)
@@ -138,8 +138,8 @@ def iter_texts(
 
 
 def no_rows(source: Source) -> DataError:
-    """Returns the error for a source with nothing in it."""
-    return DataError(f"{source.name}: holds no rows, expected texts below its header")
+    """Returns the error for a source without rows."""
+    return DataError(f"{source.name}: has no rows, expected texts below its header")
 
 
 def _stream(source: Source, columns: Columns) -> Iterator[list[tuple[str, str | None]]]:
@@ -167,7 +167,7 @@ def _texts(source: Source, column: str, values: Sequence[object], positions: Seq
         if text is None:
             wrong_type = isinstance(value, (list, tuple, dict, bytes))
             fault = f"'{column}' holds {str(value)[:40]}" if wrong_type else f"'{column}' is blank"
-            advice = "fill it in or leave the row out"
+            advice = "fill it in or remove the row"
             raise DataError(f"{source.place(position)}: {fault}, expected a text; {advice}")
     return [text for text in texts if text is not None]
 
@@ -188,7 +188,7 @@ def _labels(source: Source, column: str, values: Sequence[object], positions: Se
         except DataError as error:
             raise DataError(f"{source.place(position)}: {error}") from error
         if label is None:
-            advice = "fill it in or leave the row out"
+            advice = "fill it in or remove the row"
             raise DataError(f"{source.place(position)}: '{column}' is blank, expected a label; {advice}")
         labels.append(label)
     return labels

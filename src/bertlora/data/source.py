@@ -1,9 +1,9 @@
-"""What every reader gives: a Source, which streams the columns asked for and names the place of any row.
+"""Source: what every reader returns. It streams columns in batches, and says where a row is in the file.
 
 source = open_sources(["reviews.csv"])[""]
 source.columns                                  # ["review", "sentiment"]
 for columns, positions in source.batches(["review"]):
-    columns["review"]                           # list of values, one a row
+    columns["review"]                           # list of values, one for each row
     source.place(positions[0])                  # "reviews.csv line 2"
 """
 
@@ -20,21 +20,21 @@ FILE_TYPES = ".csv, .tsv, .jsonl, .ndjson, .json or .parquet"
 
 
 class Batch(NamedTuple):
-    """Some rows: the values of each column asked for, and the position of each row, as `Source.place` takes it."""
+    """Some rows: the values of each column, and the position of each row for `Source.place`."""
 
     columns: dict[str, list[object]]
     positions: list[int]
 
 
 class Source(Protocol):
-    """A table of texts on disk or from the hub, read in batches of bounded size, as often as one likes.
+    """A table of texts on disk or from the hub. It is read in batches of bounded size, and can be read again.
 
     Attributes:
-        name: what messages call it.
+        name: its name in messages.
         columns: names of its columns.
-        class_names: for a column whose classes the source itself names, those names in the source's order;
-            `batches` gives the names, not their numbers.
-        notes: what a reader of the result should know, such as rows left out; complete after a whole pass.
+        class_names: for a column of class numbers, the names that the source gives them, in order; `batches` yields
+            the names, not the numbers.
+        notes: what the user should know, such as rows left out; complete after a whole pass.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Source(Protocol):
     notes: list[str]
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yields all rows in order, with these columns alone.
+        """Yields all rows in order, with only these columns.
 
         Raises:
             DataError: the data are broken; the message names the place.
@@ -51,7 +51,7 @@ class Source(Protocol):
         ...
 
     def place(self, position: int) -> str:
-        """Returns where a row stands, such as `reviews.csv line 17` or `x.parquet row 4` (0-based row)."""
+        """Returns where a row is: `reviews.csv line 17` (from 1, as editors count) or `x.parquet row 4` (from 0)."""
         ...
 
 
@@ -71,7 +71,7 @@ def in_batches(rows: Iterable[tuple[int, Sequence[object]]], columns: Sequence[s
 
 
 def check_file(path: Path) -> None:
-    """Checks that `path` is a file with something in it.
+    """Checks that `path` is a file that is not empty.
 
     Raises:
         DataError: it is missing, a folder, or empty.
@@ -85,7 +85,7 @@ def check_file(path: Path) -> None:
 
 
 def utf8_lines(path: Path, name: str) -> Iterator[str]:
-    r"""Yields the lines of a file with their ends; only `\n` ends a line, so that numbers agree with editors.
+    r"""Yields the lines of a file with their line ends. Only `\n` ends a line, as in editors, so line numbers agree.
 
     Raises:
         DataError: the file cannot be opened, or a line is not UTF-8.
@@ -108,12 +108,12 @@ def utf8_text(path: Path, name: str) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """Returns the error for a file that the system does not let us read."""
+    """Returns the error for a file that cannot be read."""
     return DataError(f"{path}: cannot be read ({error.strerror or error})")
 
 
 def class_name(value: object, names: Sequence[str]) -> object:
-    """Returns the name of a class number; anything else (None, GLUE's -1 for "no label") stays as it is."""
+    """Returns the name of a class number; other values (None, GLUE's -1 for "no label") stay as they are."""
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
@@ -122,6 +122,5 @@ def _decoded(raw: bytes, place: str) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{place}: byte 0x{raw[error.start]:02x} at column {error.start + 1} is not UTF-8, which is expected; "
-            "save the file as UTF-8"
+            f"{place}: byte 0x{raw[error.start]:02x} at column {error.start + 1} is not UTF-8; save the file as UTF-8"
         ) from error

@@ -1,4 +1,4 @@
-"""From what the user names to tables: files, folders, hub data sets, and named splits.
+"""Opens what the user named: a file, a folder, a hub data set, or named splits.
 
 open_sources(["reviews.csv"])                           {"": Source}
 open_sources(["aclImdb"])                               {"train": Source, "test": Source}
@@ -37,15 +37,15 @@ def open_sources(specs: Sequence[str]) -> dict[str, Source]:
     """Opens what the user named: one file, folder or hub data set, or several `train=FILE validation=FILE test=FILE`.
 
     Returns:
-        {"": source} for one unsplit table, otherwise a source for each of the splits train, validation and test that
-        is there, in this order.
+        {"": source} for one table without splits. Otherwise a source for each split that exists, in the order train,
+        validation, test.
 
     Raises:
         DataError: something is missing, of an unknown type, broken, or named twice.
         HubError: the hub cannot be reached, or does not have the data set.
     """
     if not specs:
-        raise DataError("no data source was given, expected a file, a folder, hub:NAME, or train=FILE and so on")
+        raise DataError("no data source was given, expected a file, a folder, hub:NAME, or splits such as train=FILE")
     named = [_named(spec) for spec in specs]
     if len(specs) == 1 and named[0] is None:
         spec = specs[0]
@@ -67,7 +67,7 @@ def open_table(path: Path, name: str = "") -> Source:
 
     Args:
         path: the file or folder.
-        name: what messages call it; the file's name when empty.
+        name: its name in messages; the file's name if empty.
 
     Raises:
         DataError: it is missing, empty, broken, or of an unknown type.
@@ -101,14 +101,16 @@ def _named(spec: str) -> tuple[str, Path] | None:
             f"'{spec}': split '{name}' is unknown, expected train, validation or test{suggestion(name, SPLITS)}"
         )
     if value.startswith("hub:"):
-        raise DataError(f"'{spec}': expected a file or folder here; a hub data set is given alone, with all its splits")
+        raise DataError(
+            f"'{spec}': expected a file or folder here; give a hub data set without a split, it has its own"
+        )
     return SPLIT_ALIASES[name], Path(value)
 
 
 def _open_path(path: Path) -> dict[str, Source]:
     if not path.is_dir() or path.suffix.lower() in SUFFIXES:
         return {"": open_table(path)}
-    # The `train/` and `test/` of a root folder are splits; a folder of classes may well have a class of such a name.
+    # `train/` and `test/` are splits if they hold folders of classes; otherwise they may be classes with these names.
     folders = _by_split(child for child in path.iterdir() if child.is_dir() and len(class_folders(child)) > 0)
     if folders:
         return _open_splits(folders)
@@ -117,7 +119,7 @@ def _open_path(path: Path) -> dict[str, Source]:
     files = _by_split(child for child in path.iterdir() if child.is_file() and child.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(
-            f"{path}: a folder of no known layout, expected a folder of .txt files for each class (pos/ neg/), "
+            f"{path}: a folder with an unknown layout, expected a folder of .txt files for each class (pos/ neg/), "
             "or the files train.tsv, validation.tsv, test.tsv (or .csv, .jsonl, .parquet)"
         )
     sources = _open_splits(files)
@@ -128,7 +130,7 @@ def _open_path(path: Path) -> dict[str, Source]:
 
 
 def _by_split(paths: Iterable[Path]) -> dict[str, Path]:
-    """Returns the files or folders that are named for a split."""
+    """Returns the files or folders whose names are those of splits."""
     found: dict[str, Path] = {}
     for path in sorted(paths):
         match = SPLIT_STEM.fullmatch(path.stem if path.is_file() else path.name)
@@ -144,7 +146,7 @@ def _by_split(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _open_splits(paths: dict[str, Path]) -> dict[str, Source]:
-    # A file name alone tells the splits apart in messages, unless the files are namesakes or folders.
+    # In messages the file name is enough, unless two splits have the same file name or are folders.
     names = Counter(path.name for path in paths.values())
     sources: dict[str, Source] = {}
     for split in SPLITS:

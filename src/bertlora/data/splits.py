@@ -1,4 +1,6 @@
-"""Which rows go to train, validation and test, or into a sample: at random, each class in its share.
+"""Split assignment: which rows go to train, validation and test, and which are left out. Random and stratified.
+
+`assign_splits` treats the sources of one data set; `stratified_split` and `stratified_sample` treat one table.
 
 Letters: N rows, K classes.
 """
@@ -6,9 +8,56 @@ Letters: N rows, K classes.
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.source import SPLITS
+from bertlora.errors import DataError
+
+# By source: the label of each row, and its split (an index in SPLITS, or LEFT_OUT).
+Ids = dict[str, NDArray[np.int32]]
+Splits = dict[str, NDArray[np.int8]]
 Counts = NDArray[np.int64]
 
-UNDEALT = -1
+LEFT_OUT = -1
+UNASSIGNED = -1
+
+
+def assign_splits(ids: Ids, shares: tuple[float, float, float], sample: int, seed: int) -> Splits:
+    """Returns the split of each row of each source, as an index in SPLITS or LEFT_OUT.
+
+    A source without a name is one table and is split by `shares`. Named splits stay as they are; if there is no
+    validation split, it is cut from train.
+
+    Args:
+        ids: by source, the label of each row.
+        shares: shares of train, validation and test, which add up to 1.
+        sample: rows to draw from the table or from each split; 0 = all.
+        seed: the same seed gives the same splits.
+    """
+    if "" in ids:
+        splits = np.full(len(ids[""]), LEFT_OUT, np.int8)
+        drawn = stratified_sample(ids[""], sample, seed)
+        splits[drawn] = stratified_split(ids[""][drawn], shares, seed)
+        return {"": splits}
+    assigned = {name: np.full(len(found), SPLITS.index(name), np.int8) for name, found in ids.items()}
+    if "validation" not in ids and shares[1] > 0:
+        cut = shares[1] / (shares[0] + shares[1])
+        assigned["train"] = stratified_split(ids["train"], (1 - cut, cut, 0.0), seed)
+    for name, splits in assigned.items():
+        for split in np.unique(splits):
+            members = np.flatnonzero(splits == split)
+            drawn = stratified_sample(ids[name][members], sample, seed)
+            splits[np.delete(members, drawn)] = LEFT_OUT
+    return assigned
+
+
+def check_train(splits: Splits, ids: Ids, labels: list[str], name: str) -> None:
+    """Raises DataError if a class has no row in train. `name` is the source, for the message."""
+    first = next(iter(splits))
+    in_train = ids[first][splits[first] == 0]
+    if len(np.unique(in_train)) < len(labels):
+        raise DataError(
+            f"{name}: {len(in_train)} rows for {len(labels)} classes are left to train on, expected at least one for "
+            "each; give more rows, a larger --sample, or train a larger share of --split"
+        )
 
 
 def stratified_split(
@@ -19,39 +68,39 @@ def stratified_split(
 ) -> NDArray[np.int8]:
     """Assigns each row to train (0), validation (1) or test (2).
 
-    The rows of a part are exactly its share of N by largest remainder. Each class is shared out likewise within these
-    totals; a class with as many rows as there are parts has a row in each, unless a part has fewer rows than there are
-    such classes; a smaller class goes to train first.
+    Each part has exactly its share of the N rows, by largest remainder. Within these totals each class is divided in
+    the same way. A class with at least as many rows as there are parts has a row in each part, unless a part has fewer
+    rows than there are such classes. A smaller class goes to train first.
 
     Args:
         label_ids: (N,) class of each row, from 0.
         shares: shares of the parts, which add up to 1; 0 leaves a part out.
         seed: the same seed gives the same parts.
-        groups: (N,) rows of the same number stay in one part. The totals are exact as long as rows that stand alone
-            can make up for what does not fit.
+        groups: (N,) rows with the same number stay in one part. The totals are exact as long as there are enough rows
+            without a group to fill the parts.
 
     Returns:
         (N,) int8, the part of each row.
     """
     counts = _part_counts(np.bincount(label_ids), shares)
     random = np.random.default_rng(seed)
-    parts = np.full(len(label_ids), UNDEALT, dtype=np.int8)
+    parts = np.full(len(label_ids), UNASSIGNED, dtype=np.int8)
     if groups is not None:
-        counts = _deal_groups(label_ids, groups, counts, parts, random)
-    _deal(label_ids, counts, parts, random)
+        counts = _assign_groups(label_ids, groups, counts, parts, random)
+    _assign(label_ids, counts, parts, random)
     return parts
 
 
 def stratified_sample(label_ids: NDArray[np.integer], size: int, seed: int) -> NDArray[np.int64]:
-    """Draws rows at random, each class in its share and, where `size` allows, at least one row of each.
+    """Draws rows at random, in proportion to the classes, with at least one row of each class if `size` allows.
 
     Args:
         label_ids: (N,) class of each row, from 0.
-        size: rows to draw; 0 or N and above take all.
+        size: rows to draw; 0, or N and more, takes all.
         seed: the same seed draws the same rows.
 
     Returns:
-        Indices of the rows drawn, in ascending order, int64.
+        (rows,) int64, the indices of the rows drawn, in ascending order.
     """
     rows = len(label_ids)
     if size == 0 or size >= rows:
@@ -59,20 +108,20 @@ def stratified_sample(label_ids: NDArray[np.integer], size: int, seed: int) -> N
     classes = np.bincount(label_ids).astype(np.int64)
     low = (classes > 0).astype(np.int64)
     drawn = _apportion(classes * (size / rows), size, low if low.sum() <= size else low * 0, classes)
-    parts = np.full(rows, UNDEALT, dtype=np.int8)
-    _deal(label_ids, np.stack([classes - drawn, drawn]), parts, np.random.default_rng(seed))
+    parts = np.full(rows, UNASSIGNED, dtype=np.int8)
+    _assign(label_ids, np.stack([classes - drawn, drawn]), parts, np.random.default_rng(seed))
     return np.flatnonzero(parts)
 
 
 def part_totals(rows: int, shares: tuple[float, float, float]) -> list[int]:
     """Returns the rows of each part: its share of `rows`, by largest remainder (at a tie, the earlier part)."""
-    # Rounded, since 0.15 * 2000 may come out a hair below 300.
+    # Rounded, because 0.15 * 2000 may be a little below 300.
     targets = np.round(np.asarray(shares) * rows, 6)
     return [int(n) for n in _apportion(targets, rows, np.zeros(3, np.int64), np.full(3, rows) * (targets > 0))]
 
 
 def _part_counts(classes: NDArray[np.integer], shares: tuple[float, float, float]) -> Counts:
-    """Returns the rows of each class in each part, (3, K), for classes of so many rows (K,)."""
+    """Returns the rows of each class in each part, (3, K), for classes with these numbers of rows (K,)."""
     totals = part_totals(int(classes.sum()), shares)
     parts = sum(share > 0 for share in shares)
     # Rows promised to each class in each part, (3, K).
@@ -82,7 +131,7 @@ def _part_counts(classes: NDArray[np.integer], shares: tuple[float, float, float
         if promised[part].sum() > total:
             promised[part] = 0
 
-    # Parts are cut off one by one, test first, each from what the others have left; train is the rest.
+    # Test is cut off first, then validation; train is the rest.
     left = classes.astype(np.int64)
     counts = np.zeros((3, len(classes)), dtype=np.int64)
     for part in (2, 1):
@@ -95,39 +144,41 @@ def _part_counts(classes: NDArray[np.integer], shares: tuple[float, float, float
 
 
 def _apportion(targets: NDArray[np.floating], total: int, low: Counts, high: Counts) -> Counts:
-    """Returns whole numbers near `targets` within `low` and `high`, with sum `total`, by largest remainder."""
+    """Returns whole numbers near `targets`, between `low` and `high`, that add up to `total`: largest remainder."""
     counts = np.clip(np.floor(np.round(targets, 6)).astype(np.int64), low, high)
     while (missing := total - int(counts.sum())) != 0:
         step = 1 if missing > 0 else -1
         movable = counts < high if step > 0 else counts > low
         need = np.where(movable, step * (targets - counts), -np.inf)
-        # One row each to the neediest; ties fall to the earlier class, so that a seed decides all that chance does.
-        neediest = np.argsort(-need, kind="stable")[: min(abs(missing), int(movable.sum()))]
-        counts[neediest] += step
+        # One row each for those farthest below their target. At a tie the earlier class wins: only the seed is random.
+        farthest = np.argsort(-need, kind="stable")[: min(abs(missing), int(movable.sum()))]
+        counts[farthest] += step
     return counts
 
 
-def _deal(label_ids: NDArray[np.integer], counts: Counts, parts: NDArray[np.int8], random: np.random.Generator) -> None:
-    """Deals the undealt rows of each class at random to the parts, in the numbers of `counts` (parts, K)."""
-    undealt = np.flatnonzero(parts == UNDEALT)
-    by_class = undealt[np.argsort(label_ids[undealt], kind="stable")]
+def _assign(
+    label_ids: NDArray[np.integer], counts: Counts, parts: NDArray[np.int8], random: np.random.Generator
+) -> None:
+    """Assigns the rows that have no part yet, at random, `counts` (parts, K) of each class to each part."""
+    free = np.flatnonzero(parts == UNASSIGNED)
+    by_class = free[np.argsort(label_ids[free], kind="stable")]
     for k, rows in enumerate(np.split(by_class, np.cumsum(counts.sum(axis=0))[:-1])):
         parts[random.permutation(rows)] = np.repeat(np.arange(len(counts), dtype=np.int8), counts[:, k])
 
 
-def _deal_groups(
+def _assign_groups(
     label_ids: NDArray[np.integer],
     groups: NDArray[np.integer],
     counts: Counts,
     parts: NDArray[np.int8],
     random: np.random.Generator,
 ) -> Counts:
-    """Deals the groups of two rows and more, each whole; returns what is left of `counts` (3, K) for single rows."""
+    """Assigns each group of two rows or more to one part. Returns what is left of `counts` (3, K) for single rows."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
     several = np.flatnonzero(sizes > 1)
     left = counts.copy()
-    # The largest first, while there is most room; among equals, chance decides.
+    # The largest groups first, when there is most room. Groups of the same size come in random order.
     several = random.permutation(several)
     for g in several[np.argsort(-sizes[several], kind="stable")].tolist():
         classes, rows = np.unique(label_ids[members[g]], return_counts=True)
@@ -135,19 +186,19 @@ def _deal_groups(
         part = int(random.choice(3, p=room / room.sum())) if room.any() else int(left.sum(axis=1).argmax())
         left[part, classes] -= rows
         parts[members[g]] = part
-    return _made_up(left, np.bincount(label_ids[parts == UNDEALT], minlength=left.shape[1]))
+    return _balanced(left, np.bincount(label_ids[parts == UNASSIGNED], minlength=left.shape[1]))
 
 
-def _made_up(left: Counts, singles: Counts) -> Counts:
+def _balanced(left: Counts, singles: Counts) -> Counts:
     """Returns `left` (3, K) without negative numbers and with `singles` (K,) rows of each class.
 
-    Where groups took more of a part than its share, single rows of any class make up for it, so that totals hold.
+    If groups took more than their share of a part, it gets fewer single rows of any class, so that its total holds.
     """
     room = left.sum(axis=1)
     counts = np.maximum(left, 0)
     for k in np.flatnonzero(counts.sum(axis=0) != singles):
         counts[:, k] = _apportion(counts[:, k].astype(float), int(singles[k]), counts[:, k] * 0, counts[:, k])
-    # Rows are moved within a class from a part that has too many to one that has too few.
+    # Within a class, rows move from a part with too many to a part with too few.
     for part in np.argsort(room - counts.sum(axis=1))[::-1]:
         for other in range(3):
             wanted = int(min(room[part] - counts[part].sum(), counts[other].sum() - max(room[other], 0)))

@@ -1,18 +1,20 @@
-"""One tokenisation: texts whole and without special tokens, once, kept on disk beside the prepared data.
+"""Token ids: texts are tokenised once, whole and without special tokens, and kept on disk with the prepared data.
 
-What a model reads is cut from that by `framing.py`, so that another maximum length costs no second tokenisation.
+`template.py` cuts the model inputs from these ids, so another maximum length needs no second tokenisation.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from bertlora.data.tokenizer import AnyTokenizer
 
 Ids = npt.NDArray[np.int32]
 
@@ -21,10 +23,10 @@ CHUNK_TEXTS = 4096
 
 @dataclass(frozen=True)
 class TokenTable:
-    """The token ids of many texts, end to end in one array, which may be mapped from disk.
+    """The token ids of B texts, end to end in one array. The array may be mapped from disk.
 
     Attributes:
-        ids: (T,) int32, the texts' ids in order.
+        ids: (T,) int32, the ids of all texts in order.
         offsets: (B + 1,) int64, text i is `ids[offsets[i]:offsets[i + 1]]`.
     """
 
@@ -39,7 +41,7 @@ class TokenTable:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens of each text."""
+        """(B,) number of tokens of each text."""
         return np.diff(self.offsets)
 
     @classmethod
@@ -52,23 +54,58 @@ class TokenTable:
 
     @classmethod
     def joined(cls, tables: Iterable["TokenTable"]) -> "TokenTable":
-        """Returns the texts of all these tables in one."""
+        """Returns one table with the texts of all these tables."""
         parts = list(tables)
         ids = np.concatenate([part.ids for part in parts]) if parts else np.zeros(0, dtype=np.int32)
         lengths = np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, dtype=np.int64)
         return cls(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
-def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> TokenTable:
-    """Returns the ids of whole texts, without special tokens. Fast tokenizers use every core."""
+def tokenize(tokenizer: "AnyTokenizer", texts: Iterable[str]) -> TokenTable:
+    """Returns the ids of whole texts, without special tokens. Uses all cores."""
     return TokenTable.joined(token_chunks(tokenizer, texts))
 
 
-def token_chunks(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> Iterator[TokenTable]:
-    """Yields the same in tables of up to 4,096 texts, for more texts than should be in memory at once."""
+def token_chunks(tokenizer: "AnyTokenizer", texts: Iterable[str]) -> Iterator[TokenTable]:
+    """Yields the same in tables of up to 4,096 texts, for data that do not fit in memory."""
     waiting = iter(texts)
     while chunk := list(itertools.islice(waiting, CHUNK_TEXTS)):
-        encoded = tokenizer(
-            chunk, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )
-        yield TokenTable.of(encoded["input_ids"])
+        yield TokenTable.of(tokenizer.ids(chunk))
+
+
+def kept_tokens(folder: Path, name: str, make: Callable[[], Iterable[TokenTable]]) -> TokenTable:
+    """Returns the table saved in `folder` as `name`, with its ids mapped from disk. Saves it first if it is missing.
+
+    Args:
+        folder: where the table is saved. If it cannot be written, the table is kept in memory.
+        name: the table's name.
+        make: yields the table in parts; only one part is in memory at a time.
+    """
+    ids, offsets = folder / f"{name}.ids", folder / f"{name}.offsets.npy"
+    if not (ids.exists() and offsets.exists()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(ids, offsets, make())
+        except OSError:
+            return TokenTable.joined(make())
+    # An empty file cannot be mapped.
+    kept = np.memmap(ids, dtype=np.int32, mode="r") if ids.stat().st_size else np.zeros(0, dtype=np.int32)
+    return TokenTable(kept, np.load(offsets))
+
+
+def _write(ids: Path, offsets: Path, parts: Iterable[TokenTable]) -> None:
+    """Writes both files, the offsets last. Several processes may do so at once."""
+    partials = [path.with_name(f".{path.name}.partial-{os.getpid()}") for path in (ids, offsets)]
+    ends = [np.zeros(1, dtype=np.int64)]
+    try:
+        with partials[0].open("wb") as file:
+            for part in parts:
+                file.write(part.ids.tobytes())
+                ends.append(part.offsets[1:] + ends[-1][-1])
+        with partials[1].open("wb") as file:
+            np.save(file, np.concatenate(ends))
+        for partial, path in zip(partials, (ids, offsets), strict=True):
+            partial.replace(path)
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)

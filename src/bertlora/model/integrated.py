@@ -1,11 +1,11 @@
-"""Integrated gradients: how much each token of a text moves the logits from those of a text of blanks.
+"""Integrated gradients: how much each token of a text changes the logits, compared with a text of blanks.
 
     F(x) = logit of the label - logit of its strongest rival        x (T, D) the word embeddings of the text's tokens
     a_t  = (x_t - b_t) · ∫ ∂F/∂x_t (b + s (x - b)) ds, s from 0 to 1         b (T, D) the baseline, a text of blanks
     Σ a_t = F(x) - F(b)
 
-after Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"; the integral is Captum's, by Gauss-Legendre
-quadrature. Only word embeddings change along the way: special tokens and positions are the text's own.
+after Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks". Captum computes the integral by
+Gauss-Legendre quadrature. Only word embeddings change; special tokens and positions stay those of the text.
 """
 
 from collections.abc import Iterator
@@ -18,30 +18,30 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs
+from bertlora.data.tokenizer import AnyTokenizer
 from bertlora.data.tokens import TokenTable
-from bertlora.model.engine.batches import unwrapped
-from bertlora.model.engine.execution import Execution
-from bertlora.model.predict import Array
+from bertlora.model.engine import Execution, unwrapped
 
-# What the sum of attributions may miss the change of the logit difference by: this share of it, or so many logits.
+# The sum of attributions may differ from the change of the logit difference by this fraction of it, or these logits.
 TOLERANCE_SHARE, TOLERANCE_LOGITS = 0.01, 0.01
-# Steps of the integral: doubled from the first to the second until the tolerance holds, as 32 do for most texts.
+# Steps of the integral, doubled from the first number to the second until the tolerance holds. 32 are mostly enough.
 FIRST_STEPS, MOST_STEPS = 32, 1024
-# Tokens a batch of steps, which bounds the memory.
+# Tokens per batch of steps. It bounds the memory.
 BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True)
 class Attributed:
-    """A text's label, and what its tokens did for it.
+    """A text's label, and the contribution of its tokens.
 
     Attributes:
         label: the predicted class.
         rival: the class with the next highest logit.
-        tokens: (N,) logits, for each token of the text, then of the second text; not a number where it was not read.
-        difference: the label's logit less the rival's.
-        baseline: the same of the baseline.
+        tokens: (N,) logits for each token of the text, then of the second text; NaN for tokens that were not read.
+        difference: the label's logit minus the rival's.
+        baseline: the same for the baseline.
     """
 
     label: int
@@ -52,26 +52,26 @@ class Attributed:
 
     @property
     def gap(self) -> float:
-        """What the tokens sum to, less what they should."""
+        """The sum of the tokens minus the expected sum."""
         return float(np.nansum(self.tokens)) - (self.difference - self.baseline)
 
 
-def blank_id(tokenizer: Any) -> int:
-    """Returns the id of the token that says nothing, of which a baseline is made.
+def blank_id(tokenizer: AnyTokenizer) -> int:
+    """Returns the id of the token that fills a baseline: the mask token.
 
-    That is the mask, which encoders meet in pretraining as "some word stands here". To padding they never attend, so
-    what they make of a row of it is anything; it was tried, and a row of it had a stronger label than a row of masks.
+    In pretraining it means "some word is here". Padding is worse: encoders never attend to it, so its output is
+    arbitrary. A row of padding had a stronger label than a row of masks.
     """
-    return int(tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id)
+    return tokenizer.pad_id if tokenizer.mask_id is None else tokenizer.mask_id
 
 
 def attributed(execution: Execution, inputs: Inputs, blank: int) -> Attributed:
-    """Returns label and attributions of one text. Those of its windows are averaged, as their logits are.
+    """Returns label and attributions of one text. Attributions of its windows are averaged, as logits are.
 
     Args:
         execution: the model, ready to run.
-        inputs: the text, alone.
-        blank: the token id that the baseline is made of.
+        inputs: one text.
+        blank: the token id of the baseline.
     """
     with torch.no_grad():
         scores = execution.logits(inputs, [0])[0].double().cpu().numpy()
@@ -90,11 +90,11 @@ def attributed(execution: Execution, inputs: Inputs, blank: int) -> Attributed:
 
 
 class _Path:
-    """The straight way from the baseline to a window's text, S points of it a batch.
+    """The straight line from the baseline to a window's text, with S points per batch.
 
     Attributes:
         start: (1, T, D) word embeddings of the baseline.
-        stop: (1, T, D) those of the text.
+        stop: (1, T, D) word embeddings of the text.
         ends: the logit difference at start and stop.
     """
 
@@ -131,7 +131,7 @@ class _Path:
 
 @contextmanager
 def _embedded(table: nn.Module, embedded: Tensor) -> Iterator[None]:
-    """Inside, the table of word embeddings answers with (S, T, D) for S texts alike, padded or packed in a row."""
+    """Inside, the table of word embeddings returns (S, T, D) for S equal texts, padded or packed in a row."""
     rows = embedded.flatten(0, 1)
 
     def answer(_: nn.Module, __: Any, own: Tensor) -> Tensor:
@@ -146,20 +146,20 @@ def _embedded(table: nn.Module, embedded: Tensor) -> Iterator[None]:
 
 
 def _apart(inputs: Inputs) -> Inputs:
-    """Returns the inputs with every window as a text of its own."""
-    if inputs.framing.long_texts == "truncate":
+    """Returns the inputs with every window as a separate text."""
+    if inputs.template.long_texts == "truncate":
         return inputs
-    room, windows = inputs.framing.room(pair=False), inputs.windows
+    room, windows = inputs.template.room(pair=False), inputs.windows
     parts = [inputs.first[i][s : s + room] for i, s in zip(windows.texts, windows.starts, strict=True)]
-    return Inputs(replace(inputs.framing, long_texts="truncate"), TokenTable.of([part.tolist() for part in parts]))
+    return Inputs(replace(inputs.template, long_texts="truncate"), TokenTable.of([part.tolist() for part in parts]))
 
 
 def _numbered(inputs: Inputs) -> Inputs:
-    """Returns the inputs with tokens -1, -2, ...: framed, they tell which stands where, and where special ones do."""
+    """Returns the inputs with tokens -1, -2, ...: formatted, they show the place of each token and special token."""
     numbers = -1 - np.arange(_token_counts(inputs).sum(), dtype=np.int32)
     first, second = np.split(numbers, _token_counts(inputs)[:1])
     pairs = None if inputs.second is None else TokenTable(second, inputs.second.offsets)
-    return Inputs(inputs.framing, TokenTable(first, inputs.first.offsets), pairs)
+    return Inputs(inputs.template, TokenTable(first, inputs.first.offsets), pairs)
 
 
 def _token_counts(inputs: Inputs) -> npt.NDArray[np.int64]:

@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from bertlora.model.adapted import check_length
-from bertlora.model.base import find_base
+from bertlora.model.base import check_length, find_base
 from bertlora.model.build import sketch_classifier
-from bertlora.model.engine.execution import ROW_TOKENS
+from bertlora.model.engine import ROW_TOKENS
 from bertlora.model.lora import add_adapter, lora_parameters
-from bertlora.model.precision import choose_precision, speed
-from bertlora.model.saved import saved_state
+from bertlora.model.machine import choose_precision, speed
+from bertlora.model.state import saved_state
 from bertlora.recipe import Recipe
 
 # Share of a matrix product's rate that training reaches, roughly: MiniLM on IMDB and SST-2, docs/performance.md.
@@ -33,7 +32,7 @@ def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.
         RecipeError: a target matches nothing, or max_length is over the model's.
     """
     base = find_base(recipe.model)
-    check_length(recipe, base)
+    check_length(recipe.max_length, base)
     # PiSSA needs the weights to start from; it has as many parameters as plain LoRA.
     counted = recipe.replace(variant="lora") if recipe.variant == "pissa" else recipe
     names = [str(i) for i in range(labels)]

@@ -1,4 +1,4 @@
-"""Roles of the linear layers: `query` means the same in every architecture, whatever its modules are called."""
+"""Roles of the linear layers: `query` means the same layer in every architecture, whatever its modules are called."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from bertlora.errors import RecipeError, suggestion
 from bertlora.recipe import ROLES
 
-# Role → end of the module's name, one table a family of architectures.
+# Role → end of the module's name, one table for each family of architectures.
 _BERT = {
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -17,6 +17,14 @@ _BERT = {
     "attention-output": "attention.output.dense",
     "ffn-in": "intermediate.dense",
     "ffn-out": r"layer\.\d+\.output\.dense",
+}
+_LLAMA = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "attention-output": "self_attn.o_proj",
+    "ffn-in": r"mlp\.(gate|up)_proj",
+    "ffn-out": "mlp.down_proj",
 }
 _FAMILIES: dict[str, Mapping[str, str]] = {
     "bert": _BERT,
@@ -45,6 +53,10 @@ _FAMILIES: dict[str, Mapping[str, str]] = {
     },
     "modernbert": dict.fromkeys(("query", "key", "value"), "attn.Wqkv")
     | {"attention-output": "attn.Wo", "ffn-in": "mlp.Wi", "ffn-out": "mlp.Wo"},
+    # GTE, Nomic-BERT, EuroBERT. Two layers read the feed-forward's input: one is the gate.
+    "gte": _LLAMA,
+    "nomic_bert": _LLAMA,
+    "jina_embeddings_v3": _LLAMA | {"ffn-in": "mlp.fc1", "ffn-out": "mlp.fc2"},
     "albert": {
         "query": "attention.query",
         "key": "attention.key",
@@ -65,12 +77,14 @@ def target_modules(
         model: a transformers sequence classifier.
         targets: roles, ends of module names (`attention.self.query`), or regular expressions on full names.
         whole: modules that are trained whole, and so never adapted.
-        adapt_last_layers: keep the last K layers alone; 0 keeps all.
+        adapt_last_layers: keep only the last K layers; 0 keeps all.
 
     Raises:
-        RecipeError: there is no target, one matches no layer, or K is more than the model has.
+        RecipeError: there is no target, a target matches no layer, or the model has fewer than K layers.
     """
     linears = encoder_linears(model, whole)
+    if not linears:
+        raise RecipeError(f"targets: the encoder of this {model.config.model_type} model has no linear layer to adapt")
     wanted: set[str] = set()
     for target in targets:
         found = matching(model, target, linears)
@@ -108,7 +122,7 @@ def matching(model: PreTrainedModel, target: str, linears: Sequence[str]) -> lis
 
 
 def encoder_linears(model: nn.Module, whole: Iterable[str] = ()) -> list[str]:
-    """Returns the names of the encoder's linear layers, in model order, those below `whole` modules left out."""
+    """Returns the names of the encoder's linear layers, in model order, without those inside `whole` modules."""
     prefix = f"{model.base_model_prefix}."
     inside = tuple(f"{name}." for name in whole)
     return [
@@ -119,20 +133,20 @@ def encoder_linears(model: nn.Module, whole: Iterable[str] = ()) -> list[str]:
 
 
 def attention_inputs(kind: str, layer: nn.Module) -> list[nn.Module]:
-    """Returns query, key and value of a layer of a BERT or a listed kind; none where one product makes all three."""
+    """Returns query, key and value of a layer, or nothing if one product makes all three."""
     table = _FAMILIES.get(kind, _BERT)
     paths = [table[role] for role in ("query", "key", "value")]
     return [layer.get_submodule(path) for path in paths] if len(set(paths)) == len(paths) else []
 
 
 def layer_number(name: str) -> int | None:
-    """Returns the layer that a module belongs to, or None outside the layers (a pooler)."""
+    """Returns the number of the layer that a module is in; None outside the layers (a pooler)."""
     found = re.search(r"\.(\d+)\.", name)
     return int(found.group(1)) if found else None
 
 
 def _role_pattern(kind: str, role: str, linears: Sequence[str]) -> str | None:
-    """Returns the pattern of a role: the architecture's own, or the first family's that fits an unlisted one."""
+    """Returns the pattern of a role: from the architecture's own table, else from the first table that matches."""
     tables = [_FAMILIES[kind]] if kind in _FAMILIES else list(_FAMILIES.values())
     for table in tables:
         pattern = table[role] if "\\" in table[role] else re.escape(table[role])
@@ -150,7 +164,7 @@ def _last_layers(linears: Sequence[str], last: int) -> list[str]:
 
     def kept(name: str) -> bool:
         number = numbers[name]
-        # Outside the stack, a pooler stands above the last layer, an embedding's projection below the first.
+        # Outside the layers, a pooler comes after the last one and an embedding's projection before the first.
         return first == 0 or "pooler" in name if number is None else number >= first
 
     return [name for name in linears if kept(name)]

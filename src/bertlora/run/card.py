@@ -1,4 +1,4 @@
-"""The model card: adapter/README.md, with the hub's metadata block. All in it was measured or set."""
+"""The model card: adapter/README.md, with the hub's metadata block. It holds only what was measured or set."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
@@ -6,12 +6,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from bertlora.confidence.calibration import Calibration
 from bertlora.recipe import Recipe
-from bertlora.run.calibration import Calibration
 from bertlora.run.manifest import Manifest
 
 TASK = "text-classification"
-# The hub's names of metrics → ours, in metrics["validation"].
+# The hub's names of metrics → names in metrics["validation"].
 METRICS = {"accuracy": "accuracy", "f1": "macro_f1", "matthews_correlation": "matthews", "roc_auc": "roc_auc"}
 NAMES = {"accuracy": "accuracy", "f1": "macro F1", "matthews_correlation": "Matthews correlation", "roc_auc": "ROC AUC"}
 
@@ -21,16 +21,16 @@ def model_card(
     base_id: str,
     recipe: Recipe,
     metrics: dict[str, Any],
-    calibration: Calibration | None = None,
+    calibration: Calibration,
 ) -> str:
-    """Returns the adapter's README: what it is, on what, what was measured, and how to load it.
+    """Returns the adapter's README: what it is, its base, what was measured, and how to load it.
 
     Args:
         manifest: of the run.
-        base_id: the base under the name by which others load it.
+        base_id: the id by which others load the base.
         recipe: as it was resolved.
         metrics: what `train --json` prints.
-        calibration: where there are validation rows.
+        calibration: of the run.
     """
     data = _data_names(recipe.data)
     block = ModelCardData(
@@ -46,7 +46,7 @@ def model_card(
 
 
 def _data_names(sources: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns name and type of each source: a hub id twice, or a file's name, no folder, and its kind."""
+    """Returns name and type of each source: for a hub data set its id twice, for a file its name and kind."""
     found = []
     for source in sources:
         path = PurePath(source.rpartition("=")[2])
@@ -57,7 +57,7 @@ def _data_names(sources: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _results(metrics: dict[str, Any], data: Sequence[tuple[str, str]]) -> Iterator[EvalResult]:
-    """Yields the model-index: figures on the validation rows; none where none was measured or the data have no name."""
+    """Yields the model-index: figures on the validation rows, if they were measured and the data has a name."""
     validation = metrics.get("validation") or {}
     for kind, key in METRICS.items():
         if data and validation.get(key) is not None:
@@ -72,13 +72,11 @@ def _results(metrics: dict[str, Any], data: Sequence[tuple[str, str]]) -> Iterat
             )
 
 
-def _text(
-    manifest: Manifest, base_id: str, recipe: Recipe, metrics: dict[str, Any], calibration: Calibration | None
-) -> str:
-    """Returns what stands below the metadata."""
+def _text(manifest: Manifest, base_id: str, recipe: Recipe, metrics: dict[str, Any], calibration: Calibration) -> str:
+    """Returns the text below the metadata."""
     return f"""# A LoRA adapter for text classification
 
-Trained with bertlora {manifest.versions["bertlora"]} on the base model {base_id}, its weights' SHA-256
+Trained with bertlora {manifest.versions["bertlora"]} on the base model {base_id}, whose weights have the SHA-256
 {manifest.base["sha256"]}.
 
 ## What it does
@@ -102,34 +100,34 @@ model = PeftModel.from_pretrained(base, "THIS FOLDER").eval()
 tokenizer = AutoTokenizer.from_pretrained("THIS FOLDER")
 ```
 
-Or with labels, length, long texts and calibration as in training: `bertlora predict THIS_FOLDER "A text."`
+With labels, maximum length, long texts and calibration as in training: `bertlora predict THIS_FOLDER "A text."`
 """
 
 
 def _reading(manifest: Manifest) -> str:
     kind = "pairs of texts" if manifest.pairs else "single texts"
-    way = {"right": "the end cut", "left": "the start cut", "head-tail": "the middle cut"}[manifest.truncation]
+    way = {"right": "cut at the end", "left": "cut at the start", "head-tail": "cut in the middle"}[manifest.truncation]
     if manifest.long_texts == "windows":
-        way = "longer ones in overlapping windows whose logits are averaged"
-    return f"{kind}, at most {manifest.max_length} tokens, {way}"
+        way = "read in overlapping windows whose logits are averaged"
+    return f"{kind}; texts with more than {manifest.max_length} tokens are {way}"
 
 
-def _measured(metrics: dict[str, Any], calibration: Calibration | None) -> str:
-    """Returns the figures as a table, and how they came about."""
+def _measured(metrics: dict[str, Any], calibration: Calibration) -> str:
+    """Returns the figures as a table, and how they were measured."""
     train, validation = metrics["train"], metrics.get("validation") or {}
-    trained = f"Training saw {train['examples']:,} examples, epochs counted, in {train['seconds']:.0f} s."
-    if validation.get("accuracy") is None or calibration is None:
-        return f"{trained} No validation texts were given, so nothing is known of its accuracy."
+    trained = f"Training read {train['examples']:,} examples, over all epochs, in {train['seconds']:.0f} s."
+    if validation.get("accuracy") is None or not calibration.rows:
+        return f"{trained} There were no validation texts, so its accuracy is not known."
     rows = [
         f"| {NAMES[kind]} | {validation[key]:.4f} |" for kind, key in METRICS.items() if validation.get(key) is not None
     ]
     low, high = validation["accuracy_ci95"]
-    return f"""{trained} On {len(calibration.labels):,} validation texts, which also chose the best epoch:
+    return f"""{trained} On {calibration.rows:,} validation texts, on which the best epoch was also chosen:
 
 | figure | value |
 |---|---:|
 {chr(10).join(rows)}
 
 The 95 % interval of the accuracy is {low:.4f} to {high:.4f}. Divide the logits by {calibration.temperature:.3f} to
-calibrate the probabilities: on these texts, to which it was fitted, the expected calibration error falls from
+calibrate the probabilities. On these texts, on which it was fitted, the expected calibration error falls from
 {calibration.ece_before:.4f} to {calibration.ece_after:.4f}."""

@@ -1,4 +1,4 @@
-"""run.json: what must come back by itself, and whether the run is whole."""
+"""run.json: what must be restored on load, and the sign that a run is whole."""
 
 import importlib.metadata
 import json
@@ -16,20 +16,20 @@ VERSIONS = ("bertlora", "torch", "transformers", "peft", "tokenizers", "numpy")
 
 @dataclass(frozen=True)
 class Manifest:
-    """run.json: all that must come back by itself.
+    """run.json: all that must be restored on load.
 
     Attributes:
         labels: names in the order of the logits.
-        source_labels: the same labels as the data have them.
+        source_labels: the same labels as the data has them.
         max_length: longest input in tokens.
         truncation: `right`, `left` or `head-tail`.
         long_texts: `truncate` or `windows`.
-        temperature: by which logits are divided before they become probabilities.
+        temperature: logits are divided by it before softmax; `Calibration` uses it.
         pairs: whether it classifies pairs of texts.
         base: the base model's id, revision and SHA-256 of its weights.
-        seed: draws the untrained head that the base alone answers with.
+        seed: draws the untrained head with which the base answers.
         data: fingerprint and folder of the prepared data.
-        versions: of the libraries it was trained with.
+        versions: of the libraries in training.
         label_kind: numpy's kind of the labels given to `LoraClassifier.fit`; U for text.
     """
 
@@ -56,13 +56,13 @@ def read_manifest(path: Path) -> Manifest:
     """Returns the manifest of a finished run.
 
     Raises:
-        RunError: the run is unfinished, of a newer format, or no run at all.
+        RunError: the run is unfinished or of a newer format, or the folder holds no run.
     """
     if not (path / MANIFEST).is_file():
         if (path / "recipe.toml").is_file():
             raise RunError(f"{path}: the run did not finish; continue it by 'bertlora train ... --out {path} --resume'")
         raise RunError(
-            f"{path}: is no run folder (no {MANIFEST}) and no PEFT adapter; name the folder given to train --out"
+            f"{path}: is not a run folder (no {MANIFEST}) and not a PEFT adapter; name the folder given to train --out"
         )
     try:
         table = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _checked(manifest: Manifest) -> Manifest:
-    """Returns the manifest, or raises ValueError where a value is not of its kind."""
+    """Returns the manifest, or raises ValueError if a value has the wrong type or range."""
     m = manifest
     lists = all(isinstance(names, list) and len(names) > 1 for names in (m.labels, m.source_labels))
     based = isinstance(m.base, dict) and {"id", "revision", "sha256"} <= m.base.keys()
@@ -87,10 +87,10 @@ def _checked(manifest: Manifest) -> Manifest:
     reads = m.truncation in ("right", "left", "head-tail") and m.long_texts in ("truncate", "windows")
     numbers = numbers and isinstance(m.temperature, int | float) and 0 < m.temperature < math.inf
     if not (lists and based and numbers and reads):
-        raise ValueError("a value is not of its kind")
+        raise ValueError("a value has the wrong type or range")
     return manifest
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the libraries that decide the result."""
+    """Returns the versions of Python and of the libraries on which results depend."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONS}

@@ -1,4 +1,4 @@
-"""Checkpoints of a run that is under way: safetensors and JSON, nothing that would have to be unpickled."""
+"""Checkpoints of a run that is not finished: safetensors and JSON, nothing that must be unpickled."""
 
 import json
 import shutil
@@ -18,16 +18,16 @@ FOLDER = "checkpoint"
 
 @dataclass
 class Progress:
-    """How far a run has come: all that resuming needs beside the tensors.
+    """How far a run has come: everything that resuming needs, except tensors.
 
     Attributes:
         identity: fingerprint of the data.
-        precision: `fp32` or `bf16`; what `auto` came to, since a second measurement may come out otherwise.
+        precision: `fp32` or `bf16`; the result of `auto`, since a second measurement may give another.
         step: optimiser steps done.
-        micro_batch: texts a micro-batch; halved when memory runs out.
-        best: score of the best evaluation, larger is better; None before the first.
+        micro_batch: texts per micro-batch; halved when memory runs out.
+        best: score of the best evaluation, higher is better; None before the first.
         stale: evaluations since the best.
-        examples, tokens, seconds: trained on so far, evaluation left out.
+        examples, tokens, seconds: of training so far, without evaluation.
         loss_sum, loss_steps: since the last evaluation.
         history: the evaluations.
     """
@@ -48,14 +48,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run is at one step, but for optimiser and random state.
+    """The state of a run at one step, without the optimiser's and the random state.
 
     Attributes:
-        progress: how far it has come.
+        progress: its progress.
         trained: the trained tensors.
         average: their average over the last steps.
-        best: what was kept of the best evaluation.
-        scores: (V, K) its logits of the validation texts.
+        best: the trained tensors of the best evaluation.
+        scores: (V, K) the logits of the validation texts at the best evaluation.
     """
 
     progress: Progress
@@ -64,9 +64,16 @@ class Checkpoint:
     best: dict[str, Tensor]
     scores: Tensor
 
+    def check(self, run: Path, identity: str, trained: dict[str, Tensor]) -> None:
+        """Raises RunError if the checkpoint is of other data, or of another model or adapter than `trained`."""
+        if self.progress.identity != identity:
+            raise RunError(f"{run}: was begun on other data; name the same data, or give --overwrite to start again")
+        if {n: t.shape for n, t in self.trained.items()} != {n: t.shape for n, t in trained.items()}:
+            raise RunError(f"{run}: was begun with another model or adapter; give --overwrite to start again")
+
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, optimiser: torch.optim.Optimizer) -> None:
-    """Writes RUN/checkpoint whole: an interruption leaves the one before.
+    """Writes RUN/checkpoint as a whole: an interruption leaves the previous one.
 
     Raises:
         OutputError: it cannot be written.
@@ -80,16 +87,16 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, optimiser: torch.optim.Op
     tables = {"trained": c.trained, "average": c.average, "best": c.best, "scores": {"best": c.scores}}
     with whole_folder(run / FOLDER, overwrite=True) as partial:
         for name, tensors in (tables | {"optimiser": moments | random}).items():
-            # Not save_file, which gives a full disk an error type of its own.
+            # save_file would report a full disk by an error type of its own.
             (partial / f"{name}.safetensors").write_bytes(save(tensors))
         (partial / "progress.json").write_text(json.dumps(asdict(c.progress)))
 
 
 def load_checkpoint(run: Path, optimiser: torch.optim.Optimizer) -> Checkpoint | None:
-    """Returns the checkpoint, and restores optimiser and random state; None where there is none.
+    """Returns the checkpoint, and restores optimiser and random state; None if there is no checkpoint.
 
     Raises:
-        RunError: the checkpoint cannot be read, or is of another model.
+        RunError: the checkpoint cannot be read, or belongs to another model.
     """
     folder = run / FOLDER
     if not (folder / "progress.json").is_file():
@@ -108,7 +115,7 @@ def load_checkpoint(run: Path, optimiser: torch.optim.Optimizer) -> Checkpoint |
             index, _, key = name.partition(".")
             entries.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict(optimiser.state_dict() | {"state": entries})
-    except Exception as error:  # a damaged file fails in many ways, and all mean the same here
+    except Exception as error:  # a damaged file fails in many ways; all mean the same here
         raise RunError(f"{folder}: cannot be resumed from ({error}); give --overwrite to start again") from error
     return Checkpoint(progress, trained, average, best, scores)
 

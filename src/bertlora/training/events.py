@@ -1,34 +1,37 @@
-"""What goes into a training run, and what it yields as it goes on."""
+"""What a training yields as it goes on. Progress bars, logs and trackers are plain code that takes these events."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from bertlora.data.inputs import Inputs
+from bertlora.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Texts to learn from or to judge by: inputs, and labels (B,) int64 in 0..K-1."""
+class Checked:
+    """The data is read, and training is about to begin.
 
-    inputs: Inputs
-    labels: npt.NDArray[np.int64]
+    Attributes:
+        checks: what is odd about the data, as `prepare --json` prints it.
+        rows: the number of rows by split.
+        recipe: all options as they were resolved.
+    """
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    checks: list[dict[str, Any]]
+    rows: dict[str, int]
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Probing:
-    """The frozen encoder is about to read so many training texts, for the linear probe; training begins after it."""
+    """The frozen encoder is about to read this number of training texts for the linear probe. Training follows."""
 
     texts: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: its number of how many, the loss, and the pace of training so far."""
+    """One optimiser step: its number, the number of all steps, the loss, and the mean speed of training so far."""
 
     step: int
     steps: int
@@ -50,3 +53,7 @@ class Evaluation:
     seconds: float
     best: bool
     warning: str = ""
+
+
+Event = Checked | Probing | Step | Evaluation
+Listener = Callable[[Event], None]

@@ -1,7 +1,7 @@
-"""Cross-validation at the price of little more than one pass: K adapters in turn over one frozen prefix.
+"""Cross-validation: K adapters, trained in turn on one frozen prefix.
 
-What the layers below the lowest adapter make of a text is computed once and shared by all folds; a fold is a set of row
-numbers, and nothing of the texts is copied.
+The layers below the lowest adapter run once for each text, and all folds share the result. A fold is a set of row
+numbers; no text is copied.
 
 Letters: N rows, B rows of a step, K classes.
 """
@@ -13,57 +13,56 @@ import numpy as np
 import torch
 from torch import nn
 
+from bertlora.confidence.probabilities import Array
+from bertlora.data.examples import Examples
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine.batches import unwrapped
-from bertlora.model.engine.execution import ROW_TOKENS, Execution, executing
-from bertlora.model.lora import load_trained_state, trained_state
-from bertlora.model.precision import choose_precision
-from bertlora.model.predict import Array, evaluating
+from bertlora.model.draws import Draws
+from bertlora.model.engine import ROW_TOKENS, Execution, evaluating, unwrapped
+from bertlora.model.machine import choose_precision
+from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.average import Average
-from bertlora.training.events import Examples, Step
-from bertlora.training.loss import Loss
-from bertlora.training.optimiser import build_optimiser
-from bertlora.training.steps import Rows, descend, step_rows
+from bertlora.training.events import Step
+from bertlora.training.optimiser import Loss, Rows, build_optimiser, descend, step_rows
 
 
 def out_of_fold_logits(
     adapted: Adapted, recipe: Recipe, examples: Examples, fold: Rows, on_step: Callable[[Step], None] = lambda _: None
 ) -> Array:
-    """Returns logits, (N, K), each row's from the adapter that has not learned from the row's fold.
+    """Returns logits, (N, K); those of a row come from the adapter that did not learn from the row's fold.
 
-    Every fold starts from the same fresh adapter, its head as it was drawn (a probe of all rows would know the labels
-    kept aside), and goes through all epochs; the last adapter judges. With `adapt_last_layers` the layers below run
-    once a text, otherwise in every step.
+    Every fold starts from the same fresh adapter and a random head: a linear probe on all rows would know the held-out
+    labels. A fold trains for all epochs, and its last adapter is evaluated. With `adapt_last_layers` the layers below
+    run once for each text, otherwise in every step.
 
     Args:
-        adapted: a fresh adapter; it is left as it came.
-        recipe: how each fold is trained.
+        adapted: a fresh adapter; it is unchanged afterwards.
+        recipe: the recipe of each fold.
         examples: all rows.
         fold: (N,) the fold of each row, from 0.
-        on_step: called with each step, counted over all folds.
+        on_step: called after each step; steps are counted over all folds.
 
     Raises:
-        HealthError: the loss is no number.
+        HealthError: the loss is not finite.
     """
     start, scores = trained_state(adapted.model), np.zeros((len(examples), len(adapted.labels)))
     precision = choose_precision(recipe.precision, adapted.architecture)
     pack = not recipe.encoder_dropout
-    with executing(adapted.model, adapted.reader.pad_id, precision, training=True, pack=pack) as execution:
+    with adapted.execution(precision, training=True, pack=pack) as execution:
         execution.keep_prefix(examples.inputs, ROW_TOKENS)
         folds = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max()) + 1)]
         count = _Counter(sum(recipe.steps(len(learned)) for learned, _ in folds), on_step)
         for learned, judged in folds:
             load_trained_state(adapted.model, start)
             _train(execution, recipe, examples, learned, count)
-            scores[judged] = _judge(execution, examples, judged)
+            scores[judged] = _logits(execution, examples, judged)
     load_trained_state(adapted.model, start)
     adapted.model.eval()
     return scores
 
 
 class _Counter:
-    """Counts steps over all folds and tells of each."""
+    """Counts steps over all folds and reports each."""
 
     def __init__(self, steps: int, on_step: Callable[[Step], None]) -> None:
         self._steps, self._on_step = steps, on_step
@@ -78,27 +77,28 @@ class _Counter:
 
 
 def _train(execution: Execution, recipe: Recipe, examples: Examples, rows: Rows, count: _Counter) -> None:
-    """Trains the model on these rows of `examples`, and leaves it with the average over the last steps."""
+    """Trains the model on these rows; afterwards it has the average over the last steps."""
     model, inputs, labels = execution.model, examples.inputs, examples.labels
     steps = recipe.steps(len(rows))
     optimiser, average = build_optimiser(model, recipe), Average(model, recipe, steps)
     loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, next(model.parameters()).device)
-    torch.manual_seed(recipe.seed)
+    draws = Draws(recipe.seed, next(model.parameters()).device)
     model.train()
     for step, chosen in enumerate(step_rows(recipe, len(rows))):
         batch = rows[chosen]
         whole, total = loss.weight(labels[batch]), 0.0
-        for part in execution.batches(inputs.lengths[batch], recipe.batch_size, ROW_TOKENS):
-            mean = loss.sum(execution.logits(inputs, batch[part].tolist()), labels[batch[part]]) / whole
-            mean.backward()  # type: ignore[no-untyped-call]
-            total += mean.item()
+        with draws.used():
+            for part in execution.batches(inputs.lengths[batch], recipe.batch_size, ROW_TOKENS):
+                mean = loss.sum(execution.logits(inputs, batch[part].tolist()), labels[batch[part]]) / whole
+                mean.backward()  # type: ignore[no-untyped-call]
+                total += mean.item()
         descend(optimiser, recipe, step, steps, total, nn.utils.clip_grad_norm_)
         average.add()
         count(total, len(batch))
     load_trained_state(model, average.state())
 
 
-def _judge(execution: Execution, examples: Examples, rows: Rows) -> Array:
+def _logits(execution: Execution, examples: Examples, rows: Rows) -> Array:
     """Returns the logits of these rows, in their order."""
     scores = np.zeros((len(rows), unwrapped(execution.model).config.num_labels))
     with evaluating(execution.model), torch.inference_mode():

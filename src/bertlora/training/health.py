@@ -1,4 +1,4 @@
-"""Checks that stop a run that cannot succeed, and name the cause."""
+"""Checks that stop a run which cannot succeed, and name the cause."""
 
 import math
 
@@ -8,24 +8,24 @@ from torch import Tensor
 
 from bertlora.errors import HealthError
 
-# A model that still predicts one class after so many steps, twice in a row, will not recover.
+# A model that still predicts one class after this many steps, twice in a row, does not recover.
 COLLAPSE_STEPS = 100
 COLLAPSE_EVALUATIONS = 2
 
 
 def check_loss(loss: float, step: int, learning_rate: float) -> None:
-    """Raises HealthError when the loss is no number."""
+    """Raises HealthError if the loss is not finite."""
     if not math.isfinite(loss):
         raise HealthError(
             f"training stopped at step {step}: the loss is {loss}; the learning rate of {learning_rate:g} is too high, "
-            "or the base model has weights that are no numbers; try a tenth of the rate, or --precision fp32"
+            "or the base model's weights are not all finite; try a tenth of the rate, or --precision fp32"
         )
 
 
 def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) -> None:
-    """Raises HealthError when no adapter weight has changed.
+    """Raises HealthError if no adapter weight has changed.
 
-    Only B is looked at: it has a gradient whenever anything has, and weight decay, which shrinks A, leaves its 0 alone.
+    Only B is checked. It has a gradient whenever anything has one. Weight decay shrinks A, but does not change B's 0.
     """
     adapter = [name for name in before if "lora_B" in name]
     if adapter and all(before[name].equal(after[name]) for name in adapter):
@@ -43,16 +43,16 @@ class CollapseWatch:
         self._in_a_row = 0
 
     def resume(self, warnings: list[str]) -> None:
-        """Takes up the count where the evaluations with these warnings, oldest first, left it."""
+        """Continues the count after evaluations with these warnings, oldest first."""
         self._in_a_row = next((i for i, warning in enumerate(reversed(warnings)) if not warning), len(warnings))
 
-    def check(self, predicted: npt.NDArray[np.int64], given: npt.NDArray[np.int64], step: int) -> str:
-        """Returns a warning, or an empty string, after an evaluation.
+    def check(self, predicted: npt.NDArray[np.int64], y_true: npt.NDArray[np.int64], step: int) -> str:
+        """Checks an evaluation, and returns a warning or an empty string.
 
         Raises:
-            HealthError: one class was predicted for everything, twice in a row, late enough to be sure.
+            HealthError: one class was predicted for everything, twice in a row, late in training.
         """
-        if len(set(predicted.tolist())) > 1 or len(set(given.tolist())) < 2:
+        if len(set(predicted.tolist())) > 1 or len(set(y_true.tolist())) < 2:
             self._in_a_row = 0
             return ""
         self._in_a_row += 1

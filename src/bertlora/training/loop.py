@@ -1,4 +1,4 @@
-"""The training loop. It yields what happens; progress bars, logs and trackers are plain code around it."""
+"""The training loop. It yields steps and evaluations; progress bars, logs and trackers are plain code around it."""
 
 import contextlib
 import time
@@ -9,43 +9,42 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
 from torch import Tensor
 
-from bertlora.errors import HealthError, RunError
+from bertlora.confidence.probabilities import Array, cross_entropy
+from bertlora.data.examples import Examples
+from bertlora.errors import HealthError
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine.execution import ROW_TOKENS, Execution, executing
-from bertlora.model.lora import load_trained_state, trained_state
-from bertlora.model.memory import out_of_memory, peak_rss_mib
-from bertlora.model.precision import choose_precision
-from bertlora.model.predict import Array, executed_logits
-from bertlora.model.predict import cross_entropy as mean_cross_entropy
+from bertlora.model.draws import Draws
+from bertlora.model.engine import ROW_TOKENS, Execution
+from bertlora.model.machine import choose_precision, out_of_memory, peak_rss_mib
+from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.average import Average
 from bertlora.training.checkpoints import Checkpoint, Progress, load_checkpoint, save_checkpoint
-from bertlora.training.events import Evaluation, Examples, Step
+from bertlora.training.events import Evaluation, Step
 from bertlora.training.health import CollapseWatch, check_moved
-from bertlora.training.loss import Loss
-from bertlora.training.optimiser import build_optimiser, rate_factor
-from bertlora.training.steps import descend, step_rows
+from bertlora.training.optimiser import Loss, build_optimiser, descend, rate_factor, step_rows
+from bertlora.training.processes import agreed, new_accelerator, share_trained
+
+OUT_OF_MEMORY = "memory ran out with a single text; lower max_length, or use a smaller model"
 
 
 class Training:
-    """A run under way. Until it runs, the main process may still change the model: `run` begins with what it has there.
+    """One training. The main process may still change the model before `run`, which starts from the model's state then.
 
     Args:
-        adapted: the model; trained in place, and left with its best adapter.
-        recipe: how.
+        adapted: the model; it is trained in place, and has its best adapter at the end.
+        recipe: the recipe.
         train: texts to learn from.
-        validation: texts to judge by; may be empty, then the last adapter is kept.
-        checkpoints: the run folder, to which a checkpoint goes at each evaluation; None keeps none.
+        validation: texts to evaluate on; if there are none, the last adapter is kept.
+        checkpoints: the run folder; each evaluation writes a checkpoint there. None writes none.
         resume: start from the checkpoint there, if there is one.
-        identity: fingerprint of the data; a checkpoint made on other data is refused.
+        identity: fingerprint of the data; a checkpoint of other data is refused.
 
     Attributes:
         best: the trained tensors of the best evaluation so far, averaged if the recipe says so.
-        best_scores: (V, K) its logits of the V validation texts; V is 0 where there are none.
+        best_logits: (V, K) the logits of that evaluation for the V validation texts.
     """
 
     def __init__(
@@ -59,10 +58,11 @@ class Training:
         identity: str = "",
     ) -> None:
         self.recipe, self.train, self.validation, self.checkpoints = recipe, train, validation, checkpoints
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        self.precision = choose_precision(recipe.precision, adapted.architecture)
+        self.accelerator = new_accelerator()
+        # Each process may measure another speed; the main process's choice counts.
+        self.precision = agreed(choose_precision(recipe.precision, adapted.architecture))
         self.lengths = train.inputs.lengths
-        self.plain, self.pad_id = adapted.model, adapted.reader.pad_id
+        self.adapted, self.plain = adapted, adapted.model
         self.watch = CollapseWatch(adapted.labels)
         self.loss = Loss(recipe, train.labels, len(adapted.labels), self.accelerator.device)
         self.optimiser = build_optimiser(self.plain, recipe)
@@ -74,10 +74,13 @@ class Training:
         self.execution: Execution
         self.start: dict[str, Tensor] = {}
         self.best: dict[str, Tensor] = {}
-        self.best_scores: Array = np.zeros((0, len(adapted.labels)))
-        torch.manual_seed(recipe.seed)
+        self.best_logits: Array = np.zeros((0, len(adapted.labels)))
+        # Each process drops other numbers of its own texts.
+        self.draws = Draws(recipe.seed, self.accelerator.device, self.accelerator.process_index)
         if resume and checkpoints is not None:
-            self._resume(checkpoints)
+            with self.draws.used():
+                self._resume(checkpoints)
+            self.draws.restart(self.progress.step)
 
     def run(self) -> Iterator[Step | Evaluation]:
         """Trains, and yields each step and each evaluation. At the end the model holds its best adapter.
@@ -85,30 +88,28 @@ class Training:
         Raises:
             HealthError: training cannot succeed; the message names the cause.
         """
-        # Attention's own dropout is what packed rows cannot have.
+        # Packed rows have no dropout inside attention.
         pack = not self.recipe.encoder_dropout
-        self._share_start()
-        with executing(self.plain, self.pad_id, self.precision, training=True, pack=pack) as self.execution:
+        share_trained(self.plain)
+        self.start = trained_state(self.plain)
+        with self.adapted.execution(self.precision, training=True, pack=pack) as self.execution:
             self._keep_prefixes()
             self.model.train()
             for rows in step_rows(self.recipe, len(self.train), self.progress.step):
                 if self._patience_spent():
                     break
-                yield self._step(rows.tolist())
+                with self.draws.used():
+                    step = self._step(rows.tolist())
+                yield step
                 if self._evaluation_due():
-                    yield self._evaluate()
+                    with self.draws.used():
+                        evaluation = self._evaluate()
+                    yield evaluation
         load_trained_state(self.plain, self.best)
         self.plain.eval()
 
-    def _share_start(self) -> None:
-        """Gives every process what the main one begins with."""
-        for parameter in self.plain.parameters():
-            if parameter.requires_grad:
-                broadcast(parameter.data)
-        self.start = trained_state(self.plain)
-
     def _keep_prefixes(self) -> None:
-        """Runs frozen layers once for texts that are read more than once; their time is training's."""
+        """Runs the frozen layers once, if texts are read more than once; the time counts as training."""
         began = time.perf_counter()
         if self.steps > self.steps_per_epoch:
             self.execution.keep_prefix(self.train.inputs, ROW_TOKENS, self.checkpoints)
@@ -116,7 +117,7 @@ class Training:
         self.progress.seconds += time.perf_counter() - began
 
     def summary(self) -> dict[str, Any]:
-        """Returns the figures of the training loop alone, evaluation left out."""
+        """Returns the figures of the training loop, without evaluation."""
         p = self.progress
         return {
             "examples": p.examples,
@@ -142,10 +143,8 @@ class Training:
                 if not out_of_memory(error):
                     raise
                 if p.micro_batch == 1:
-                    raise HealthError(
-                        "memory ran out with a single text; lower max_length, or use a smaller model"
-                    ) from error
-                p.micro_batch = max(1, p.micro_batch // 2)
+                    raise HealthError(OUT_OF_MEMORY) from error
+                p.micro_batch //= 2
         descend(self.optimiser, self.recipe, p.step, self.steps, loss, self.accelerator.clip_grad_norm_)
         self.average.add()
         p.step += 1
@@ -160,7 +159,7 @@ class Training:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole = self.loss.weight(self.train.labels[rows])
         mine = rows[rank::world]
-        # Texts of like length go together: less is padded, and the mean over the step is the same.
+        # Texts of similar length form a batch: less padding, and the same mean over the step.
         groups = self.execution.batches(self.lengths[mine], self.progress.micro_batch, ROW_TOKENS)
         parts = [[mine[i] for i in group] for group in groups]
         # A process without rows still takes part in the exchange of gradients, with weight 0.
@@ -184,26 +183,26 @@ class Training:
         return p.step == self.steps or p.step % (every or self.steps_per_epoch) == 0
 
     def _evaluate(self) -> Evaluation:
-        """Judges the adapter on the validation texts, keeps it if it is the best so far, and writes a checkpoint."""
+        """Evaluates the adapter on the validation texts, keeps it if it is the best so far, and writes a checkpoint."""
         p = self.progress
         state, averaged = trained_state(self.plain), self.average.state()
         rate = self.recipe.learning_rate * rate_factor(self.recipe, p.step - 1, self.steps)
-        if rate:  # the first step of a warm-up has none
+        if rate:  # it is 0 in the first step of a warm-up
             check_moved(self.start, state, p.step)
         loss = accuracy = None
-        scores = self.best_scores
+        scores = self.best_logits
         warning = ""
         if len(self.validation):
             inputs, given = self.validation.inputs, self.validation.labels
             with self.average.shown():
-                scores = executed_logits(self.execution, inputs, self.recipe.evaluation_batch_size)
+                scores = self.execution.predict(inputs, self.recipe.evaluation_batch_size)
             predicted = scores.argmax(axis=1)
-            loss, accuracy = mean_cross_entropy(scores, given), float(np.mean(predicted == given))
+            loss, accuracy = cross_entropy(scores, given), float(np.mean(predicted == given))
             warning = self.watch.check(predicted, given, p.step)
         gained = self._gained(loss, accuracy)
         p.stale = 0 if gained else p.stale + 1
         if gained:
-            self.best, self.best_scores = averaged, scores
+            self.best, self.best_logits = averaged, scores
         done = Evaluation(
             epoch=round(p.step / self.steps_per_epoch, 4),
             step=p.step,
@@ -219,14 +218,14 @@ class Training:
         p.loss_sum, p.loss_steps = 0.0, 0
         p.history.append(asdict(done))
         if self.checkpoints is not None and self.accelerator.is_main_process:
-            scored = torch.from_numpy(self.best_scores)
+            scored = torch.from_numpy(self.best_logits)
             kept = Checkpoint(p, state, averaged, self.best, scored)
             save_checkpoint(self.checkpoints, kept, self.optimiser)
         self.model.train()
         return done
 
     def _gained(self, loss: float | None, accuracy: float | None) -> bool:
-        """Returns whether this evaluation is the best so far; equal accuracies are told apart by the loss."""
+        """Returns whether this evaluation is the best so far; the loss decides between equal accuracies."""
         if loss is None or accuracy is None:
             return True
         score = [-loss] if self.recipe.best_metric == "loss" else [accuracy, -loss]
@@ -242,15 +241,10 @@ class Training:
     def _resume(self, run: Path) -> None:
         found = load_checkpoint(run, self.optimiser)
         if found is not None:
-            if found.progress.identity != self.progress.identity:
-                raise RunError(
-                    f"{run}: was begun on other data; name the same data, or give --overwrite to start again"
-                )
+            found.check(run, self.progress.identity, trained_state(self.plain))
             self.progress, trained, self.best = found.progress, found.trained, found.best
-            self.best_scores = found.scores.numpy()
+            self.best_logits = found.scores.numpy()
             self.precision = self.progress.precision
-            if {n: t.shape for n, t in trained.items()} != {n: t.shape for n, t in trained_state(self.plain).items()}:
-                raise RunError(f"{run}: was begun with another model or adapter; give --overwrite to start again")
             load_trained_state(self.plain, trained)
             self.average.resume(found.average, self.progress.step)
             self.watch.resume([evaluation["warning"] for evaluation in self.progress.history])

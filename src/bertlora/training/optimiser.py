@@ -1,19 +1,59 @@
-"""AdamW with a rate for each kind of parameter, and the schedules of these rates."""
+"""The loss, AdamW with its learning rates, and the optimiser steps."""
 
+import itertools
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from bertlora.confidence.probabilities import Labels
 from bertlora.recipe import Recipe
+from bertlora.training.health import check_loss
+
+Rows = npt.NDArray[np.int64]
+
+
+class Loss:
+    """The loss of a batch as a sum, and the weight by which the sum is divided. So a batch can be computed in parts.
+
+    With `class_weights = "balanced"` a class has the weight rows / (classes x rows of the class), as in scikit-learn.
+
+    Args:
+        recipe: has `class_weights`.
+        labels: (N,) labels of the whole training split.
+        classes: K.
+        device: the device of the logits.
+    """
+
+    def __init__(self, recipe: Recipe, labels: Labels, classes: int, device: torch.device) -> None:
+        self._device = device
+        self.class_weights: Tensor | None = None
+        if recipe.class_weights == "balanced":
+            counts = np.maximum(np.bincount(labels, minlength=classes), 1)
+            self.class_weights = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=device)
+
+    def sum(self, logits: Tensor, labels: Labels) -> Tensor:
+        """Returns the weighted cross-entropy, summed, of logits (B, K) and labels (B,)."""
+        given = torch.from_numpy(labels).to(self._device)
+        return cross_entropy(logits.float(), given, weight=self.class_weights, reduction="sum")
+
+    def weight(self, labels: Labels) -> float:
+        """Returns the number by which the sum over these labels, (B,), is divided to give a mean."""
+        if self.class_weights is None:
+            return float(len(labels))
+        return float(self.class_weights[torch.from_numpy(labels)].sum())
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Returns AdamW over the trainable parameters.
+    """Returns AdamW for the trainable parameters.
 
     LoRA's A learns at `learning_rate`, B at `lora_plus_ratio` times that (Hayou et al. 2024, "LoRA+"), everything else
-    at `head_learning_rate`. Biases, norms and other vectors are not decayed, as in transformers' Trainer.
+    at `head_learning_rate`. Biases, norms and other vectors have no weight decay, as in transformers' Trainer.
     """
     head_rate = recipe.head_learning_rate or recipe.learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -35,7 +75,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def set_rates(optimiser: Any, recipe: Recipe, step: int, steps: int) -> float:
-    """Sets every group's rate for step `step` (from 0) of `steps`, and returns the adapter's."""
+    """Sets the learning rates for step `step` (from 0) of `steps`, and returns the adapter's."""
     factor = rate_factor(recipe, step, steps)
     for group in optimiser.param_groups:
         group["lr"] = group["peak_lr"] * factor
@@ -43,9 +83,9 @@ def set_rates(optimiser: Any, recipe: Recipe, step: int, steps: int) -> float:
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """Returns the share of the peak rate at step `step` (from 0) of `steps`: a linear warm-up, then the schedule.
+    """Returns the fraction of the peak rate at step `step` (from 0) of `steps`: a linear warm-up, then the schedule.
 
-    As transformers' schedules of these names, but a function of the step alone, so that resuming needs no state.
+    It equals transformers' schedules of these names. It depends on the step only, so resuming needs no state.
     """
     warm_up = round(recipe.warmup_fraction * steps)
     if step < warm_up:
@@ -54,3 +94,33 @@ def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
         return 1.0
     done = (step - warm_up) / max(1, steps - warm_up)
     return max(0.0, 1 - done) if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def step_rows(recipe: Recipe, rows: int, done: int = 0) -> Iterator[Rows]:
+    """Yields the row numbers of each step, (B,), for a training on `rows` rows; the first `done` steps are skipped.
+
+    Each epoch goes through all rows once, in its own random order, which depends on the seed.
+    """
+
+    def steps() -> Iterator[Rows]:
+        for epoch in range(recipe.epochs):
+            order = np.random.default_rng([recipe.seed, epoch]).permutation(rows)
+            for begin in range(0, rows, recipe.rows_per_step):
+                yield order[begin : begin + recipe.rows_per_step]
+
+    return itertools.islice(steps(), done, recipe.steps(rows))
+
+
+def descend(
+    optimiser: Any, recipe: Recipe, step: int, steps: int, loss: float, clip: Callable[[list[nn.Parameter], float], Any]
+) -> None:
+    """Takes step `step` (from 0) of `steps` with the current gradients, and clears them.
+
+    Raises:
+        HealthError: `loss` is not finite.
+    """
+    check_loss(loss, step + 1, set_rates(optimiser, recipe, step, steps))
+    if recipe.max_grad_norm:
+        clip([p for group in optimiser.param_groups for p in group["params"]], recipe.max_grad_norm)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)

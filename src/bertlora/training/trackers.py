@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from bertlora.errors import RecipeError
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.training.events import Evaluation
@@ -16,7 +14,7 @@ CURVES = ("train_loss", "validation_loss", "accuracy", "learning_rate", "example
 
 
 def check_tracker(recipe: Recipe) -> None:
-    """Raises RecipeError when the recipe's tracker is not installed."""
+    """Raises RecipeError if the recipe's tracker is not installed."""
     if recipe.tracker != "none" and importlib.util.find_spec(recipe.tracker) is None:
         raise RecipeError(
             f"tracker: {recipe.tracker} is not installed; run pip install 'bertlora[{recipe.tracker}]', or use none"
@@ -29,8 +27,10 @@ def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Evaluation], No
     if recipe.tracker == "none":
         yield lambda _: None
         return
+    from accelerate import Accelerator  # brings torch, which checking a recipe must not wait for
+
     accelerator = Accelerator(log_with=recipe.tracker, project_dir=str(folder))
-    # Trackers take plain values alone.
+    # Trackers take plain values only.
     options = {key: getattr(recipe, key) for key in recipe_keys()}
     accelerator.init_trackers(
         "bertlora", {k: v if isinstance(v, int | float | str) else str(v) for k, v in options.items()}

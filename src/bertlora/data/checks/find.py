@@ -1,4 +1,4 @@
-"""Checks of the data before anything is learned: what is odd, which rows, and what to do about it.
+"""The checks that need no tokenizer: what may be wrong with the data, in which rows, and what to do.
 
 Letters: N rows kept, in the order of the sources; K classes; G groups of rows.
 """
@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.checks.near import near_groups
 from bertlora.data.checks.texts import TextFacts
 from bertlora.data.labels import quoted
 from bertlora.data.source import SPLITS
+from bertlora.data.splits import LEFT_OUT, Ids, Splits
 
 Check = dict[str, Any]
 
 ROWS_LISTED = 100
 IMBALANCE_RATIO = 4
 SHORT_WORDS = 3
-# A text is very long beside the others of its data: 10 times the median, and 500 words at least.
+# A text is very long if it has more than 10 times the median of words, and more than 500.
 LONG_RATIO = 10
 LONG_WORDS = 500
 MAIN_LANGUAGE_SHARE = 0.8
@@ -31,7 +33,7 @@ class KeptRows:
 
     Attributes:
         facts: what is known of their texts.
-        groups: int64, equal for texts that are equal or near; see `near_groups`.
+        groups: int64, the same number for texts that are equal or nearly equal; see `near_groups`.
         labels: int32, index of the label.
         splits: int8, index in train, validation, test.
         sources: int8, number of the source.
@@ -45,6 +47,27 @@ class KeptRows:
     sources: NDArray[np.int8]
     rows: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, ids: Ids, splits: Splits, facts: TextFacts) -> "KeptRows":
+        """Returns the rows that have a split, given the labels and splits by source and the facts of the kept texts."""
+        kept = {name: np.flatnonzero(split != LEFT_OUT) for name, split in splits.items()}
+        return cls(
+            facts=facts,
+            groups=near_groups(facts.hashes, facts.signatures),
+            labels=np.concatenate([ids[name][rows] for name, rows in kept.items()]),
+            splits=np.concatenate([splits[name][rows] for name, rows in kept.items()]),
+            sources=np.repeat(np.arange(len(kept), dtype=np.int8), [len(rows) for rows in kept.values()]),
+            rows=np.concatenate(list(kept.values())),
+        )
+
+    def by_source(self, ids: Ids) -> Splits:
+        """Returns the split of each row of each source, as `assign_splits` does; `ids` gives names and sizes."""
+        splits = {name: np.full(len(found), LEFT_OUT, np.int8) for name, found in ids.items()}
+        for number, split in enumerate(splits.values()):
+            here = self.sources == number
+            split[self.rows[here]] = self.splits[here]
+        return splits
+
     def take(self, rows: NDArray[np.int64], splits: NDArray[np.int8]) -> "KeptRows":
         """Returns these rows, in these splits."""
         arrays = {name: getattr(self, name)[rows] for name in ("groups", "labels", "sources", "rows")}
@@ -52,11 +75,11 @@ class KeptRows:
 
 
 def find_checks(kept: KeptRows, labels: Sequence[str]) -> list[Check]:
-    """Runs every check that needs no tokenizer and returns those that found something.
+    """Returns the checks that found something.
 
     Returns:
         Objects with `name`, `severity` (`note`, `warning` or `error`), `count`, `rows` (0-based in the source, the
-        first 100), `splits` (the split of each of these rows) and `advice`.
+        first 100), `splits` (the split of each of these rows) and `advice`. `with_places` adds `places`.
     """
     return [*_same_texts(kept), *_classes(kept, labels), *_lengths(kept), *_characters(kept), *_language(kept)]
 
@@ -64,15 +87,15 @@ def find_checks(kept: KeptRows, labels: Sequence[str]) -> list[Check]:
 def a_check(
     name: str, severity: str, rows: NDArray[np.int64], splits: Sequence[str], advice: str, count: int | None = None
 ) -> Iterator[Check]:
-    """Yields a check as an object, if it found anything.
+    """Yields a check as an object if it found something.
 
     Args:
-        name: its name.
+        name: the check's name.
         severity: `note`, `warning` or `error`.
         rows: the rows found, 0-based in their source.
-        splits: the split of each.
+        splits: the split of each row.
         advice: what to do.
-        count: where rows are not what is counted.
+        count: what was found, if it is not counted in rows.
     """
     count = len(rows) if count is None else count
     if count:
@@ -84,7 +107,9 @@ def _same_texts(kept: KeptRows) -> Iterator[Check]:
     """Yields exact_duplicates, near_duplicates, leakage and conflicting_labels."""
     repeats, same_split, conflicting = _compared(kept, kept.facts.hashes)
     near, near_split, near_conflicting = _compared(kept, kept.groups)
-    yield from _found(kept, repeats, "exact_duplicates", "warning", "the same text stood in an earlier row; keep one")
+    yield from _found(
+        kept, repeats, "exact_duplicates", "warning", "the text is equal to an earlier one; keep one of them"
+    )
     near &= ~repeats
     others = int((near & near_conflicting).sum())
     yield from _found(
@@ -92,8 +117,8 @@ def _same_texts(kept: KeptRows) -> Iterator[Check]:
         near,
         "near_duplicates",
         "note",
-        "the text is nearly an earlier one; see that such stay in one split (--fix does)"
-        + (f"; {others:,} of these are near a text with another label: decide on one" if others else ""),
+        "the text is nearly equal to an earlier one; keep both in one split (--fix does)"
+        + (f"; {others:,} of these are near a text with another label: choose one label" if others else ""),
     )
     word_for_word = int((kept.splits > same_split).sum())
     yield from _found(
@@ -101,17 +126,17 @@ def _same_texts(kept: KeptRows) -> Iterator[Check]:
         kept.splits > near_split,
         "leakage",
         "warning",
-        f"the text, or one near it, is also in an earlier split ({word_for_word:,} word for word), which flatters the "
-        "score; remove it from one (--fix does)",
+        f"the text, or a near duplicate, is also in an earlier split ({word_for_word:,} word for word), so scores come "
+        "out too high; remove it from one split (--fix does)",
     )
-    advice = "the same text carries different labels; decide on one"
+    advice = "the same text has different labels; choose one"
     yield from _found(kept, conflicting, "conflicting_labels", "warning", advice)
 
 
 def _compared(
     kept: KeptRows, numbers: NDArray[np.uint64] | NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.int8], NDArray[np.bool_]]:
-    """Returns for each row whether its group has an earlier row, its group's first split, and whether labels differ."""
+    """Returns (N,) whether the group has an earlier row, the group's first split, and whether its labels differ."""
     _, first, group = np.unique(numbers, return_index=True, return_inverse=True)  # (G,), (N,)
     first_split = np.full(len(first), len(SPLITS), np.int8)
     np.minimum.at(first_split, group, kept.splits)
@@ -128,13 +153,13 @@ def _classes(kept: KeptRows, labels: Sequence[str]) -> Iterator[Check]:
         present = np.bincount(kept.labels[kept.splits == split], minlength=len(labels)) > 0
         missing += [(SPLITS[split], label) for label, there in zip(labels, present, strict=True) if not there]
     listed = "; ".join(f"{split} has no '{label}'" for split, label in missing[:10])
-    advice = f"{listed}; add rows of it, or its score there is unknown"
+    advice = f"{listed}; add rows of this class, or there is no score for it"
     yield from a_check("class_missing", "warning", no_rows, [], advice, count=len(missing))
     in_train = np.bincount(kept.labels[kept.splits == 0], minlength=len(labels))
     small = [label for label, rows in zip(labels, in_train, strict=True) if rows * IMBALANCE_RATIO < in_train.max()]
     advice = (
         f"{quoted(small)}: less than a quarter of the rows of '{labels[int(in_train.argmax())]}' in train; "
-        "try class_weights = balanced, and judge by macro F1"
+        "try class_weights = balanced, and look at macro F1"
     )
     yield from a_check("imbalance", "warning", no_rows, [], advice, count=len(small))
 
@@ -142,30 +167,32 @@ def _classes(kept: KeptRows, labels: Sequence[str]) -> Iterator[Check]:
 def _lengths(kept: KeptRows) -> Iterator[Check]:
     """Yields blank, very_short and very_long."""
     words, empty = kept.facts.words, kept.facts.empty
-    advice = "no letter, digit or symbol in it; leave the row out"
+    advice = "the text has no letter, digit or symbol; remove the row"
     yield from _found(kept, empty, "blank", "warning", advice)
     short = (words < SHORT_WORDS) & ~empty
-    yield from _found(kept, short, "very_short", "note", "fewer than three words; see whether these can be judged")
+    yield from _found(
+        kept, short, "very_short", "note", "fewer than three words; check that people can label these texts"
+    )
     limit = max(LONG_WORDS, int(LONG_RATIO * np.median(words)))
-    advice = f"more than {limit:,} words, far more than most; see whether several texts stand in one row"
+    advice = f"more than {limit:,} words, far more than most texts; check whether a row holds several texts"
     yield from _found(kept, words > limit, "very_long", "note", advice)
 
 
 def _characters(kept: KeptRows) -> Iterator[Check]:
     """Yields html and mojibake."""
-    advice = "HTML such as <br /> or &amp; in the text, which costs tokens; strip it, here and where the model is used"
+    advice = "HTML such as <br /> or &amp; in the text costs tokens; remove it, here and wherever the model is used"
     yield from _found(kept, kept.facts.html, "html", "warning", advice)
-    advice = "decoded by the wrong encoding, such as é as Ã©, or by control characters; repair it, for one by ftfy"
+    advice = "wrong encoding (é became Ã©), or control characters; repair the text, for example with ftfy"
     yield from _found(kept, kept.facts.mojibake, "mojibake", "warning", advice)
 
 
 def _language(kept: KeptRows) -> Iterator[Check]:
-    """Yields language: rows that are not in the script, or not in the language, of at least four fifths of the rows."""
+    """Yields language: rows whose script or language differs from the others, if at least 4/5 of the rows agree."""
     found = np.zeros(len(kept.rows), np.int16)
     main = []
     for numbers in (kept.facts.languages, kept.facts.scripts):
         counts = np.bincount(numbers, minlength=len(kept.facts.names))
-        counts[0] = 0  # where it cannot be told
+        counts[0] = 0  # unknown
         if counts.sum() and counts.max() >= MAIN_LANGUAGE_SHARE * counts.sum():
             main.append(kept.facts.names[int(counts.argmax())])
             odd = (numbers != 0) & (numbers != counts.argmax())
@@ -173,7 +200,9 @@ def _language(kept: KeptRows) -> Iterator[Check]:
     counts = np.bincount(found, minlength=len(kept.facts.names))
     counts[0] = 0
     listed = [f"{kept.facts.names[i]} {counts[i]:,}" for i in np.argsort(-counts, kind="stable")[:5] if counts[i]]
-    advice = f"not {' or '.join(main)} as the rest, it seems ({', '.join(listed)}); see whether these belong here"
+    advice = (
+        f"probably not {' or '.join(main)} like the rest ({', '.join(listed)}); check whether these rows belong here"
+    )
     yield from _found(kept, found != 0, "language", "note", advice)
 
 

@@ -1,17 +1,17 @@
-"""The script and the language of a text, as far as the text is long enough to tell."""
+"""The script and the language of a text, if the text is long enough."""
 
 import unicodedata
 from collections import Counter
 from functools import cache
 from typing import Any
 
-# Of texts with this many letters, it names a wrong language for none of 52,281 where it is this sure (docs/data.md).
+# With this many letters and this confidence, it named no wrong language for 52,281 texts (docs/data.md).
 LANGUAGE_LETTERS = 40
 LANGUAGE_CONFIDENCE = 0.6
 LANGUAGE_CHARACTERS = 400
 SCRIPT_LETTERS = 2
 
-# What Unicode calls a letter of these is a sign of another script, or of none.
+# Letters whose Unicode names start with these words belong to another script, or to none.
 _NO_SCRIPT = {"MATHEMATICAL", "MODIFIER", "DOUBLE-STRUCK", "SCRIPT", "BLACK-LETTER", "FEMININE", "MASCULINE", "MICRO"}
 _OTHER_NAMES = {"FULLWIDTH": "LATIN", "HALFWIDTH": "CJK", "HIRAGANA": "CJK", "KATAKANA": "CJK"}
 
@@ -29,7 +29,7 @@ def script_of(text: str) -> str:
 
 
 def language_of(text: str) -> str:
-    """Returns the ISO 639 code of a text's language; empty where it is too short, or too doubtful, to tell."""
+    """Returns the ISO 639 code of a text's language; empty if the text is too short or the result not certain."""
     start = text[:LANGUAGE_CHARACTERS]
     if sum(map(str.isalpha, start)) < LANGUAGE_LETTERS:
         return ""
@@ -39,7 +39,7 @@ def language_of(text: str) -> str:
 
 @cache
 def _script(character: str) -> str:
-    """Returns the first word of a letter's name in Unicode, which is its script."""
+    """Returns the script of a letter: the first word of its Unicode name."""
     if not character.isalpha():
         return ""
     name = unicodedata.name(character, "").split(" ", 1)[0]

@@ -1,10 +1,10 @@
-"""Near duplicates: texts that share most of their word pairs, found by MinHash in time that grows with the rows alone.
+"""Near duplicates: texts that share most of their word pairs, found by MinHash in time linear in the rows.
 
-A text is the set of its neighbouring words, two by two; two texts are near where these sets overlap by 0.8 (Jaccard),
-as a review does with its copy in which a few words were changed. In a text of under ten words, one changed word is
-already too much: short phrases are near only where they differ in nothing but case and punctuation.
+A text is taken as the set of its pairs of neighbouring words. Two texts are near if these sets overlap by 0.8
+(Jaccard): a review and its copy with a few words changed, for example. In a text of fewer than ten words, one changed
+word is too much: such texts are near only if they differ in nothing but case and punctuation.
 
-Letters: N rows, S texts a row (2 for pairs of texts, else 1), P hashes a text, G different rows.
+Letters: N rows, S texts in a row (2 for pairs of texts, else 1), P hashes of a text, G different rows.
 """
 
 import re
@@ -21,10 +21,10 @@ Signatures = NDArray[np.uint16]
 SIMILARITY = 0.8
 HASHES = 126
 BAND = 6
-# In a bucket of very many texts, each is compared with this many neighbours: the work stays linear.
+# In a bucket of very many texts, each is compared with this many neighbours, so that the work stays linear.
 NEIGHBOURS = 8
 PAIRS_AT_ONCE = 1 << 16
-# The library makes a table of hashes by shingles.
+# The library allocates a table of hashes times shingles.
 SHINGLES_AT_ONCE = 4096
 
 # Scripts that put no spaces between words (kana, Han, Thai): each character counts as a word.
@@ -33,32 +33,32 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)
 
 
 def words_of(text: str) -> list[str]:
-    """Returns the words of a text, in small letters."""
+    """Returns the words of a text in lower case."""
     return _WORD.findall(text.casefold())
 
 
 def shingles(words: Sequence[str]) -> list[str]:
-    """Returns each two neighbouring words, the text's edges counted as words."""
+    """Returns the pairs of neighbouring words; the text's start and end count as words."""
     edged = ["", *words, ""]
     return [f"{one} {other}" for one, other in pairwise(edged)]
 
 
 class Signer:
-    """MinHash signatures of texts, gathered one by one: 126 hashes of 16 bits a text.
+    """Collects the MinHash signatures of texts: 126 hashes of 16 bits for each text.
 
-    Two signatures agree in a place with the probability of the texts' overlap (Broder 1997, "On the resemblance and
-    containment of documents"); 16 bits of each hash are enough to tell (Li and König 2010, "b-Bit Minwise Hashing").
+    The probability that two signatures agree in a place is the overlap of the texts (Broder 1997, "On the resemblance
+    and containment of documents"). 16 bits of each hash are enough (Li and König 2010, "b-Bit Minwise Hashing").
     """
 
     def __init__(self) -> None:
         from datasketch import MinHash
 
-        # The library mixes what crc32 gives; with it the estimates are as good as with its own SHA-1, in half the time.
+        # The library mixes the bits of crc32: the estimates are as good as with its own SHA-1, in half the time.
         self._empty: Any = MinHash(HASHES, seed=1, hashfunc=crc32, scheme="affine32")
         self._signatures = bytearray()
 
     def add(self, words: Sequence[str]) -> None:
-        """Takes the words of the next text."""
+        """Adds the words of the next text."""
         found = self._empty.copy()
         parts = [shingle.encode() for shingle in shingles(words)]
         for start in range(0, len(parts), SHINGLES_AT_ONCE):
@@ -71,15 +71,15 @@ class Signer:
 
 
 def near_groups(hashes: NDArray[np.uint64], signatures: Signatures) -> NDArray[np.int64]:
-    """Returns (N,) the number of each row's group: rows that are equal, near, or joined by a chain of near ones.
+    """Returns (N,) the number of each row's group: rows that are equal, near, or connected by a chain of near rows.
 
-    Candidates are the rows that agree in a whole band of their signatures (locality-sensitive hashing); they are near
-    when the signature of each of their texts agrees in 0.8 of its places, which tells the overlap within 0.04 or so.
-    Bands of 6 miss one in 500 of those that overlap by 0.8.
+    Two rows are compared if they agree in a whole band of their signatures (locality-sensitive hashing). They are near
+    if the signatures of their texts agree in 0.8 of the places, which estimates the overlap to about 0.04. Bands of 6
+    miss one in 500 of the pairs with an overlap of 0.8.
 
     Args:
         hashes: (N,) equal for equal rows.
-        signatures: (N, S, P), of `Signer`.
+        signatures: (N, S, P), from `Signer`.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -91,12 +91,12 @@ def near_groups(hashes: NDArray[np.uint64], signatures: Signatures) -> NDArray[n
 
 
 def _near_pairs(signatures: Signatures, first: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yields pairs of near rows, (pairs, 2), as places in `first`."""
+    """Yields pairs of near rows, (pairs, 2), as indices in `first`."""
     _, texts, places = signatures.shape
     width = BAND // texts
     mixers = np.random.default_rng(0).integers(1, 1 << 63, (texts, width), dtype=np.uint64) | np.uint64(1)
     for start in range(0, places, width):
-        # Bands that agree give equal keys; what else gives equal keys, by chance, is found out below.
+        # Equal bands have equal keys. Other bands with the same key are sorted out below.
         keys = (signatures[first, :, start : start + width] * mixers).sum(axis=(1, 2))
         order = np.argsort(keys, kind="stable")
         keys = keys[order]

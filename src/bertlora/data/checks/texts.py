@@ -1,6 +1,6 @@
-"""What the checks need to know of each text, gathered as the texts stream by: some 280 bytes a row.
+"""What the checks need to know of each text, collected while the texts are streamed: about 280 bytes a row.
 
-Letters: N rows, S texts a row (2 for pairs of texts, else 1), P hashes a text.
+Letters: N rows, S texts in a row (2 for pairs of texts, else 1), P hashes of a text.
 """
 
 import re
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bertlora.data.checks.language import language_of, script_of
 from bertlora.data.checks.near import Signatures, Signer, words_of
-from bertlora.data.survey import text_hash
+from bertlora.data.scan import text_hash
 
 _TAG_NAMES = (
     "a|abbr|b|big|blockquote|body|br|center|code|dd|div|dl|dt|em|font|form|h[1-6]|head|hr|html|i|iframe|img|input|"
@@ -29,17 +29,17 @@ _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 @dataclass(frozen=True)
 class TextFacts:
-    """Arrays of length N, a row each; a pair's two texts count as one.
+    """Arrays of length N, one value for each row. The two texts of a pair count as one.
 
     Attributes:
         hashes: uint64, equal for equal texts.
-        signatures: (N, S, P) uint16, of the words of each text.
+        signatures: (N, S, P) uint16, MinHash of the words of each text.
         words: int32, number of words.
         html: bool, whether it holds a tag or an entity such as `<br />` or `&amp;`.
-        mojibake: bool, whether it looks decoded by the wrong encoding.
+        mojibake: bool, whether it looks decoded with the wrong encoding.
         empty: bool, whether it holds no letter, digit or symbol.
-        scripts: int16, index in `names`, of the script; 0 where it cannot be told.
-        languages: int16, likewise.
+        scripts: int16, index in `names` of the script; 0 if it is unknown.
+        languages: int16, index in `names` of the language; 0 if it is unknown.
         names: names of scripts and languages; the first is empty.
     """
 
@@ -60,7 +60,7 @@ class TextFacts:
 
 
 class Examiner:
-    """Gathers facts: `add` each text in order, then ask for `facts`.
+    """Collects facts: `add` each text in order, then call `facts`.
 
     Args:
         pairs: whether each row has a second text.
@@ -74,7 +74,7 @@ class Examiner:
         self._names = {"": 0}
 
     def add(self, text: str, pair: str | None) -> None:
-        """Takes the next row."""
+        """Adds the next row."""
         both = text if pair is None else f"{text}\n{pair}"
         self._hashes.append(text_hash(text, pair or ""))
         words = [words_of(part) for part in (text, pair) if part is not None]
@@ -106,19 +106,19 @@ class Examiner:
 
 
 def has_html(text: str) -> bool:
-    """Tells whether a text holds an HTML tag or entity, such as `<br />` or `&amp;`."""
+    """Returns whether a text holds an HTML tag or entity, such as `<br />` or `&amp;`."""
     return ("<" in text or "&" in text) and _HTML.search(text) is not None
 
 
 def is_mojibake(text: str) -> bool:
-    """Tells whether a text looks decoded by the wrong encoding, or has lost characters in it (U+FFFD)."""
+    """Returns whether a text looks decoded with the wrong encoding, or has replaced characters (U+FFFD)."""
     from ftfy.badness import is_bad
 
     return not text.isascii() and ("\ufffd" in text or is_bad(text))
 
 
 def is_empty(text: str) -> bool:
-    """Tells whether a text holds no letter, digit or symbol: nothing but punctuation or characters no one sees."""
+    """Returns whether a text has no letter, digit or symbol: only punctuation or invisible characters."""
     if _LETTER_OR_DIGIT.search(text):
         return False
     return not any(unicodedata.category(character)[0] in "LNS" for character in text)

@@ -1,4 +1,4 @@
-"""Checks that need a tokenizer and a maximum length: what truncation cuts off, and what the tokenizer does not know.
+"""The checks that need a tokenizer and a maximum length: what truncation cuts, and what the tokenizer does not know.
 
 Letters: B texts, T tokens.
 """
@@ -9,26 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertlora.data.checks.find import Check, a_check
+from bertlora.data.checks.places import with_places
+from bertlora.data.examples import split_examples
 from bertlora.data.folder import Prepared
 from bertlora.data.inputs import Inputs
+from bertlora.data.reader import Reader
 from bertlora.data.tokens import TokenTable
 
-# Shares above which it is a warning: of all tokens cut off, of texts with unknown tokens.
+# Above these shares a check is a warning: tokens cut of all tokens, texts with unknown tokens of all texts.
 LOST_TOKENS_SHARE = 0.05
 UNKNOWN_TEXTS_SHARE = 0.01
 IDS_AT_ONCE = 1 << 24
 
 
-def token_checks(data: Prepared, read: Callable[[str], Inputs], unknown_id: int | None) -> list[Check]:
-    """Returns the checks `truncated` and `unknown_tokens` that found something, split by split.
+def token_checks(data: Prepared, reader: Reader) -> list[Check]:
+    """Returns the checks `truncated` and `unknown_tokens` that found something, as `find_checks` does.
+
+    The tokens are kept in the prepared folder.
+
+    Raises:
+        InputError: the data hold pairs of texts and the reader reads single ones, or the reverse.
+    """
+    unknown_id = reader.tokenizer.unknown_id
+    return with_places(
+        data, checks_of_inputs(data, lambda split: split_examples(reader, data, split).inputs, unknown_id)
+    )
+
+
+def checks_of_inputs(data: Prepared, read: Callable[[str], Inputs], unknown_id: int | None) -> list[Check]:
+    """Returns the same checks, without places.
 
     Args:
         data: the prepared data.
-        read: returns a split as the model reads it.
-        unknown_id: the tokenizer's id for what it does not know; None where it knows every byte.
-
-    Returns:
-        Objects as `find_checks` returns them.
+        read: returns the inputs of a split.
+        unknown_id: the tokenizer's id for what it does not know; None if it knows every byte.
     """
     cut_rows, unknown_rows, texts = [], [], 0
     lost = tokens = unknown = 0
@@ -41,21 +55,21 @@ def token_checks(data: Prepared, read: Callable[[str], Inputs], unknown_id: int 
         unknown += int(counts.sum())
         cut_rows.append((split, rows[unread > 0]))
         unknown_rows.append((split, rows[counts > 0]))
-        max_length, way = inputs.framing.max_length, inputs.framing.long_texts
+        max_length, way = inputs.template.max_length, inputs.template.long_texts
     if not texts:
         return []
     count = sum(len(rows) for _, rows in cut_rows)
     other = " or long_texts = windows" if way == "truncate" and not data.has_pairs else ""
     advice = (
-        f"{_percent(count, texts)} of texts are longer than {max_length} tokens allow, {_percent(lost, tokens)} of all "
-        f"tokens are lost; a larger max_length{other} keeps them"
+        f"{_percent(count, texts)} of texts do not fit in {max_length} tokens, and {_percent(lost, tokens)} of all "
+        f"tokens are cut; a larger max_length{other} keeps them"
     )
     severity = "warning" if lost > LOST_TOKENS_SHARE * tokens else "note"
     checks = [*_listed("truncated", severity, cut_rows, advice)]
     count = sum(len(rows) for _, rows in unknown_rows)
     advice = (
         f"{_percent(count, texts)} of texts have characters that the tokenizer does not know ({unknown:,} tokens); "
-        "clean them, or take a model that knows them"
+        "remove them, or use a model that knows them"
     )
     severity = "warning" if count > UNKNOWN_TEXTS_SHARE * texts else "note"
     return [*checks, *_listed("unknown_tokens", severity, unknown_rows, advice)]
@@ -71,7 +85,7 @@ def _unknown(inputs: Inputs, unknown_id: int | None) -> NDArray[np.int64]:
 
 
 def _occurrences(table: TokenTable, token: int) -> NDArray[np.int64]:
-    """Returns how often each text has a token, (B,); the ids may lie on disk and are read in parts."""
+    """Returns how often each text has a token, (B,). The ids may be on disk and are read in parts."""
     counts = np.zeros(len(table), np.int64)
     for start in range(0, len(table.ids), IDS_AT_ONCE):
         places = start + np.flatnonzero(table.ids[start : start + IDS_AT_ONCE] == token)

@@ -1,10 +1,11 @@
-"""The report of a run, and of several side by side: one HTML file each, which fetches nothing."""
+"""The report of a run, and the comparison of several runs: one HTML file each, without external resources."""
 
-from bertlora.evaluation.report.comparing import comparison_facts, render_comparison, short_names
+from bertlora.evaluation.report.comparing import comparison_facts, render_comparison
 from bertlora.evaluation.report.facts import Material, facts_of
 from bertlora.evaluation.report.mistakes import worst_errors
 from bertlora.evaluation.report.page import render
 from bertlora.evaluation.report.writing import report_training, write_report
+from bertlora.evaluation.side_by_side import short_names
 
 __all__ = [
     "Material",

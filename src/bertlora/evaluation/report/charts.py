@@ -1,6 +1,6 @@
-"""Small charts as inline SVG. Each is one picture to a screen reader, with a title and a description.
+"""Small charts as inline SVG. Each has a title and a description for screen readers.
 
-Series differ by dash and marker as well as by colour.
+Series differ in colour, dashes and markers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def line_chart(
     mark: tuple[float, str] | None = None,
     height: float = HEIGHT,
 ) -> Markup:
-    """Returns lines over two axes, and an upright mark with a word."""
+    """Returns lines over two axes, and a vertical line with a label at `mark`."""
     plot = Plot(x, y, height)
     if mark:
         plot.mark(*mark)
@@ -56,7 +56,7 @@ def histogram(
     x: Axis,
     mark: tuple[float, str] | None,
 ) -> Markup:
-    """Returns bars over bins (low, high, count); those beyond the mark are pale."""
+    """Returns bars over bins (low, high, count); bars beyond the mark are pale."""
     plot = Plot(x, Axis("texts", round_ticks(0, max(count for *_, count in bins), 4), plain))
     for low, high, count in bins:
         left, right, top = plot.across(low), plot.across(high), plot.down(count)
@@ -72,19 +72,19 @@ def histogram(
 def reliability(
     name: str, title: str, description: str, series: Sequence[Series], bins: Sequence[Mapping[str, Any]], low: float
 ) -> Markup:
-    """Returns accuracy over confidence, with the line on which the two agree.
+    """Returns accuracy over confidence, with the line on which both are equal.
 
     Args:
         name: see `picture`.
         title: see `picture`.
         description: see `picture`.
         series: points (confidence, accuracy); the first stands out.
-        bins: those of the first series, as `Bin` has them: each gets the interval of its accuracy as a whisker, and its
-            share of the rows as a bar at the foot.
-        low: where the axes start: no confidence can be below 1/K.
+        bins: the bins of the first series, with the fields of `Bin`. The interval of the accuracy is drawn as a
+            whisker, and the share of the rows as a bar at the bottom.
+        low: start of the axes; no confidence is below 1/K.
     """
     ticks = [tick for tick in round_ticks(low, 1.0) if tick >= low - 1e-9]
-    right = Axis("right", [0, 0.25, 0.5, 0.75, 1.0], percent)
+    right = Axis("accuracy", [0, 0.25, 0.5, 0.75, 1.0], percent)
     plot = Plot(Axis("confidence", ticks, percent, (low, 1.0)), right, TALL)
     foot, rows = plot.height - BOTTOM, sum(one["count"] for one in bins)
     for one in bins:
@@ -103,7 +103,7 @@ def reliability(
 def intervals(
     name: str, title: str, description: str, rows: Sequence[tuple[str, float, float, float]], strong: int
 ) -> Markup:
-    """Returns a dot with its interval for each row (label, value, low, high), fractions; row `strong` stands out."""
+    """Returns a dot with an interval for each row (label, value, low, high), in 0..1; row `strong` stands out."""
     row = 44.0
     values = [value for _, *parts in rows for value in parts]
     ticks = share_ticks(min(values), max(values))
@@ -120,7 +120,7 @@ def intervals(
         style = 0 if i == strong else 1
         short = label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
         said = f"{short}, {100 * value:.1f} %"
-        # Text is set from the side on which the dot leaves room.
+        # The text starts at the interval, unless it would leave the picture on the right.
         start = across(low) if across(low) + LETTER * len(said) < inner[1] else inner[1] - LETTER * len(said)
         shapes.append(tag("text", said, x=max(start, 2.0), y=y - 12, class_="strong" if style == 0 else "label"))
         shapes.append(tag("line", x1=across(low), x2=across(high), y1=y, y2=y, class_=f"interval s{style}"))

@@ -1,57 +1,54 @@
-"""Several runs on the same rows, side by side: the facts of their page, and its charts and tables.
+"""The comparison of several runs on the same rows: facts, charts and tables of its page.
 
 Letters: M runs, N rows.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from bertlora.evaluation.report import tables
 from bertlora.evaluation.report.page import fill
-from bertlora.evaluation.report.pictures import Picture, accuracy_picture, curves_picture
+from bertlora.evaluation.report.pictures import Picture, curves_picture, ranking_picture
 from bertlora.evaluation.report.plot import Axis, Series, percent, plain, round_ticks, share_ticks
-from bertlora.evaluation.report.run_facts import origin_facts, recipe_facts, training_facts
-from bertlora.evaluation.side_by_side import side_by_side
-from bertlora.evaluation.verdict import Judged
-from bertlora.run import Run
+from bertlora.evaluation.report.run_facts import data_name, origin_facts, recipe_facts, training_facts
+from bertlora.evaluation.side_by_side import PAIR_COLUMNS, pair_note, pair_rows, side_by_side
+from bertlora.evaluation.verdict import Evaluated, rows_of
+from bertlora.run.loaded import Run
 
 Table = dict[str, Any]
 
 SECTIONS = {
-    "verdict": "Verdict",
+    "verdict": "Ranking",
     "training": "Training",
     "classes": "Per class",
     "recipe": "Recipes",
     "origin": "Origin",
 }
 NOTES = {
-    "verdict": "The LoRA adapter of each run, on the same rows.",
-    "training": "Each run's own validation rows, at each evaluation.",
+    "verdict": "The LoRA adapter of each run on the same rows, most accurate first.",
+    "training": "Each run on its own validation rows.",
     "classes": "F1 of each class.",
     "recipe": "The keys whose values differ.",
 }
 
 
-def short_names(paths: Sequence[str]) -> list[str]:
-    """Returns the folders' own names where they tell the runs apart, else the paths."""
-    names = [Path(path).resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else list(paths)
-
-
-def comparison_facts(runs: Mapping[str, Run], judged: Mapping[str, Judged], where: str) -> Table:
-    """Returns all that the page on several runs says.
+def comparison_facts(runs: Mapping[str, Run], evaluated: Mapping[str, Evaluated], where: str) -> Table:
+    """Returns the content of the page on several runs.
 
     Args:
         runs: the runs by name, two or more.
-        judged: what each makes of the same rows in the same order, by the same names.
-        where: what these rows are.
+        evaluated: by the same names, the outputs of each run on the same rows in the same order.
+        where: where these rows are from, such as `test split`.
     """
-    found = side_by_side(judged)
+    first = next(iter(runs.values()))
+    found = side_by_side(evaluated)
     return {
         "names": list(runs),
+        "task": {"labels": list(first.manifest.labels), "pairs": first.manifest.pairs, "data": data_name(first)},
         "n": found["n"],
+        "rows_name": rows_of(where),
+        "ranking": found["ranking"],
         "where": where,
         "classifiers": [{"name": name, **figures} for name, figures in found["runs"].items()],
         "classes": _class_facts(runs, found["runs"]),
@@ -67,27 +64,40 @@ def comparison_facts(runs: Mapping[str, Run], judged: Mapping[str, Judged], wher
 def render_comparison(facts: Table) -> str:
     """Returns the page on several runs as HTML. Every text in the facts is escaped."""
     curves = {name: part for name, part in facts["training"].items() if part}
-    judged = {name: part for name, part in curves.items() if part["judged"]}
+    validated = {name: part for name, part in curves.items() if part["validated"]}
     names = facts["names"]
+    ranked = {**facts, "classifiers": sorted(facts["classifiers"], key=lambda c: facts["ranking"].index(c["name"]))}
     view = {
         **facts,
-        "pairs": [tables.split_sentence(pair["verdict"]) | {"holm": _holm(pair, facts)} for pair in facts["pairs"]],
-        "more": tables.more_figures(facts["classifiers"]),
+        "headline": _headline(ranked),
+        "pairs": {
+            "columns": PAIR_COLUMNS,
+            "rows": pair_rows(facts["ranking"], facts["pairs"]),
+            "note": pair_note(len(facts["pairs"])),
+        },
+        "more": tables.more_figures(ranked["classifiers"]),
         "classes": _classes(facts),
         "recipe": facts["recipe"]
         and [[r["key"], *(tables.opening(value, 100) for value in r["values"]), r["help"]] for r in facts["recipe"]],
         "origins": _origins(facts["origins"]),
     }
     pictures = {
-        "accuracy": accuracy_picture(facts),
-        "losses": _losses(judged, names) if judged else None,
-        "progress": _progress(judged, names) if judged else None,
+        "accuracy": ranking_picture(ranked),
+        "losses": _losses(validated, names) if validated else None,
+        "progress": _progress(validated, names) if validated else None,
     }
     return fill("comparison.html", f"{' and '.join(names)}: compared", SECTIONS, NOTES, facts=view, pictures=pictures)
 
 
+def _headline(ranked: Table) -> str:
+    """Returns the task, the data, and the accuracy of the best run."""
+    runs = ranked["classifiers"]
+    best = f"{runs[0]['name']}, the best of {len(runs)} runs,"
+    return tables.headline({"task": ranked["task"], "verdict": {**ranked, "classifiers": runs[:1]}}, best)
+
+
 def _differing(recipes: Mapping[str, list[Table] | None]) -> list[Table] | None:
-    """Returns the keys whose values differ, None where a run has no recipe."""
+    """Returns the keys whose values differ, None if a run has no recipe."""
     known = [recipe for recipe in recipes.values() if recipe is not None]
     if len(known) < len(recipes):
         return None
@@ -97,16 +107,11 @@ def _differing(recipes: Mapping[str, list[Table] | None]) -> list[Table] | None:
     return [row for row in rows if len(set(row["values"])) > 1]
 
 
-def _holm(pair: Table, facts: Table) -> str:
-    count = len(facts["pairs"])
-    return f"With {count} pairs tested, p = {pair['mcnemar_p_holm']:.2g} (Holm)." if count > 1 else ""
-
-
 def _class_facts(runs: Mapping[str, Run], figures: Mapping[str, Table]) -> list[Table]:
-    """Returns F1 of each class by every run, and its rows, under the name that the first run shows.
+    """Returns the F1 score of each class for every run, and its rows, under the name that the first run shows.
 
-    The others may show the same labels under other names, or in another order: the names in the data tell which is
-    which. Where a run's data had other names still, they are those that another run shows.
+    Other runs may show the same labels under other names, or in another order, so classes are matched by their names in
+    the data. If the data of a run has other names too, they are matched with the names that the first run shows.
     """
     first, *_ = (run.manifest for run in runs.values())
     found = []
@@ -118,14 +123,14 @@ def _class_facts(runs: Mapping[str, Run], figures: Mapping[str, Table]) -> list[
 
 
 def _shown(run: Run, names: Sequence[str]) -> str:
-    """Returns the name under which a run shows the class that has one of these names; empty where it has none."""
+    """Returns a run's shown name of the class that has one of these names; empty if the run has no such class."""
     known = {label: label for label in run.manifest.labels}
     known |= dict(zip(run.manifest.source_labels, run.manifest.labels, strict=True))
     return next((known[name] for name in names if name in known), "")
 
 
 def _classes(facts: Table) -> Table:
-    """Returns F1 of each class, a column a run."""
+    """Returns the F1 score of each class, one column per run."""
     rows = [
         [line["label"], *("" if f1 is None else f"{f1:.3f}" for f1 in line["f1"]), f"{line['support']:,}"]
         for line in facts["classes"]
@@ -134,7 +139,7 @@ def _classes(facts: Table) -> Table:
 
 
 def _origins(origins: Mapping[str, Table]) -> Table:
-    """Returns what each run was made from, a column a run."""
+    """Returns the origin of each run, one column per run."""
     views = [dict(tables.origin_view(part)) for part in origins.values()]
     names = [name for name in views[0] if name != "Report written"]
     return {"columns": ["", *origins], "rows": [[name, *(view.get(name, "") for view in views)] for name in names]}
@@ -149,7 +154,7 @@ def _progress(parts: Mapping[str, Table], names: Sequence[str]) -> Picture:
 
 
 def _overlaid(name: str, title: str, axis: str, key: str, parts: Mapping[str, Table], names: Sequence[str]) -> Picture:
-    """Returns one figure of several trainings over their epochs."""
+    """Returns one measure over the epochs of several trainings."""
     series = [
         Series(run, [(line["epoch"], line[key]) for line in part["epochs"]], list(names).index(run))
         for run, part in parts.items()

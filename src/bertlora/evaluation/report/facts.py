@@ -1,6 +1,6 @@
-"""What a report says, as plain tables: nothing here knows of HTML, so that the facts can be tested and kept as JSON.
+"""The content of a report as plain data: no HTML, so that it can be tested, and saved as JSON.
 
-Every part is None where there are no data for it; the page then says so in a sentence.
+A part without data is None; the page then says so in a sentence.
 
 Letters: N rows, K classes.
 """
@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bertlora.confidence.abstention import risk_coverage
+from bertlora.confidence.calibration import calibration_error, reliability
+from bertlora.confidence.probabilities import Array, softmax
 from bertlora.data.inputs import Inputs
-from bertlora.evaluation.abstention import risk_coverage
-from bertlora.evaluation.calibration import calibration_error, reliability
-from bertlora.evaluation.comparison import Comparison
-from bertlora.evaluation.metrics import judge
+from bertlora.evaluation.metrics import classification_metrics
 from bertlora.evaluation.report.lengths import length_facts
 from bertlora.evaluation.report.mistakes import error_facts
-from bertlora.evaluation.report.run_facts import check_facts, origin_facts, recipe_facts, training_facts
-from bertlora.evaluation.verdict import RIVALS, Judged
-from bertlora.model.predict import Array, softmax
-from bertlora.run import Run
+from bertlora.evaluation.report.run_facts import check_facts, data_name, origin_facts, recipe_facts, training_facts
+from bertlora.evaluation.verdict import RIVALS, Evaluated, verdict
+from bertlora.run.loaded import Run
 
 if TYPE_CHECKING:
     from bertlora.model.explain import Explanation
@@ -36,24 +35,24 @@ Table = dict[str, Any]
 
 @dataclass(frozen=True)
 class Material:
-    """What a report on a run is made from, beside the run's own folder. What is not at hand is None or empty.
+    """The input of a report besides the run's own folder. A part that is not available is None or empty.
 
     Attributes:
-        judged: the logits of base, probe and LoRA, or of LoRA alone, on N labelled rows.
-        where: what these rows are: `test split`.
-        met: empty for rows that the run has not met; `validation` for those that chose epoch and temperature, `train`
-            for those that it learned from; `other` for rows of other prepared data than its own.
+        evaluated: the logits of base, linear probe and LoRA, or only of LoRA, on N labelled rows.
+        where: where these rows are from, such as `test split`.
+        met: `validation` if the rows chose the epoch and the temperature, `train` if the run was trained on them,
+            `other` if their prepared data is not the run's own. Otherwise it is empty.
         texts: the N texts.
         pairs: the N second texts of pairs.
-        rows: the N rows' places in their source, from 0.
+        rows: the N row numbers in the source, from 0.
         inputs: the texts whose lengths are shown.
-        lengths_where: what these are: `training split`.
-        explanations: row → token attributions of that text.
-        doubtful: what `audit --json` prints as `doubtful`, each with its `text` where that is known.
-        advice: sentences (`text`), each with the `figure` that it rests on.
+        lengths_where: where these texts are from, such as `training split`.
+        explanations: row → token attributions of its text.
+        doubtful: `doubtful` of `audit --json`, each with its `text` if that is known.
+        advice: sentences (`text`), each with the measured `figure` behind it.
     """
 
-    judged: Judged | None = None
+    evaluated: Evaluated | None = None
     where: str = ""
     met: str = ""
     texts: Sequence[str] | None = None
@@ -67,11 +66,13 @@ class Material:
 
 
 def facts_of(run: Run, material: Material) -> Table:
-    """Returns all that the report of a run says."""
+    """Returns the content of a run's report."""
     m = material
+    evaluated = None if m.evaluated is None or not len(m.evaluated.y_true) else m.evaluated
     return {
         "name": run.path.resolve().name,
-        **(_nothing_judged() if m.judged is None or not len(m.judged.given) else _judged_facts(m.judged, run, m)),
+        "task": {"labels": list(run.manifest.labels), "pairs": run.manifest.pairs, "data": data_name(run)},
+        **(_nothing_evaluated() if evaluated is None else _evaluated_facts(evaluated, run, m)),
         "advice": None if m.advice is None else list(m.advice),
         "training": training_facts(run.metrics()),
         "lengths": None if m.inputs is None else length_facts(m.inputs, m.lengths_where),
@@ -82,64 +83,57 @@ def facts_of(run: Run, material: Material) -> Table:
     }
 
 
-def _nothing_judged() -> Table:
+def _nothing_evaluated() -> Table:
     return dict.fromkeys(("verdict", "calibration", "risk_coverage", "errors"))
 
 
-def _judged_facts(judged: Judged, run: Run, m: Material) -> Table:
+def _evaluated_facts(evaluated: Evaluated, run: Run, m: Material) -> Table:
     return {
-        "verdict": verdict_facts(judged, m.where, m.met),
-        "calibration": calibration_facts(judged, run.calibration is not None, m.met),
-        "risk_coverage": risk_facts(judged),
-        "errors": None if m.texts is None else error_facts(judged, m.texts, m.pairs, m.explanations, m.rows),
+        "verdict": verdict_facts(evaluated, m.where, m.met),
+        "calibration": calibration_facts(evaluated, run.calibration.rows > 0, m.met),
+        "risk_coverage": risk_facts(evaluated),
+        "errors": None if m.texts is None else error_facts(evaluated, m.texts, m.pairs, m.explanations, m.rows),
     }
 
 
-def verdict_facts(judged: Judged, where: str, met: str) -> Table:
-    """Returns the figures of each classifier, base first and LoRA last, and the sentence that says what they mean."""
-    classifiers = [
-        {"name": name, **judge(judged.logits(key), judged.given, judged.labels)}
-        for key, name in NAMES.items()
-        if key in judged.scores
-    ]
-    rivals = [name for name in RIVALS if name in judged.scores]
-    if rivals:
-        found = Comparison.of(judged.right(rivals[0]), judged.right("lora"))
-        sentence = found.sentence((RIVALS[rivals[0]], "LoRA"))
-    else:
-        low, high = (100 * end for end in classifiers[-1]["accuracy_ci95"])
-        accuracy = f"LoRA is right on {100 * classifiers[-1]['accuracy']:.1f} % of {len(judged.given):,} rows"
-        sentence = f"{accuracy}, 95 % interval {low:.1f} to {high:.1f}."
+def verdict_facts(evaluated: Evaluated, where: str, met: str) -> Table:
+    """Returns the metrics of each classifier, base first and LoRA last, and the verdict, one sentence a line."""
+    e = evaluated
     return {
-        "sentence": sentence,
-        "n": len(judged.given),
+        "sentence": verdict(e),
+        "n": len(e.y_true),
+        "rows_name": e.rows_name,
         "where": where,
         "met": met,
-        "has_rival": bool(rivals),
-        "classifiers": classifiers,
+        "has_rival": any(rival in e.raw_logits for rival in RIVALS),
+        "classifiers": [
+            {"name": name, **classification_metrics(e.logits(key), e.y_true, e.labels)}
+            for key, name in NAMES.items()
+            if key in e.raw_logits
+        ],
     }
 
 
-def calibration_facts(judged: Judged, fitted: bool, met: str) -> Table:
-    """Returns the reliability curve of LoRA as trained, and with its temperature if one was `fitted`."""
-    raw, scaled = softmax(judged.scores["lora"]), softmax(judged.logits("lora"))
+def calibration_facts(evaluated: Evaluated, fitted: bool, met: str) -> Table:
+    """Returns the reliability curve of LoRA's raw probabilities, and with its temperature if one was `fitted`."""
+    raw, scaled = softmax(evaluated.raw_logits["lora"]), softmax(evaluated.logits("lora"))
     return {
-        "classes": len(judged.labels),
-        "temperature": judged.temperature if fitted else None,
+        "classes": len(evaluated.labels),
+        "temperature": evaluated.calibration.temperature if fitted else None,
         "met": met,
-        "before": _reliability(raw, judged.given),
-        "after": _reliability(scaled, judged.given) if fitted else None,
+        "before": _reliability(raw, evaluated.y_true),
+        "after": _reliability(scaled, evaluated.y_true) if fitted else None,
     }
 
 
-def _reliability(probabilities: Array, given: npt.NDArray[np.int64]) -> Table:
-    bins = [asdict(one) | {"accuracy_ci95": list(one.accuracy_ci95)} for one in reliability(probabilities, given)]
-    return {"ece": calibration_error(probabilities, given), "bins": bins}
+def _reliability(probabilities: Array, y_true: npt.NDArray[np.int64]) -> Table:
+    bins = [asdict(one) | {"accuracy_ci95": list(one.accuracy_ci95)} for one in reliability(probabilities, y_true)]
+    return {"ece": calibration_error(probabilities, y_true), "bins": bins}
 
 
-def risk_facts(judged: Judged) -> Table:
-    """Returns the risk-coverage curve of LoRA, at most 200 points of it, and its value at round coverages."""
-    found = risk_coverage(softmax(judged.logits("lora")), judged.given)
+def risk_facts(evaluated: Evaluated) -> Table:
+    """Returns LoRA's risk-coverage curve, thinned to at most 200 points, and its values at round coverages."""
+    found = risk_coverage(softmax(evaluated.logits("lora")), evaluated.y_true)
 
     def at(place: int) -> Table:
         coverage, risk, least = (float(part[place]) for part in (found.coverage, found.risk, found.thresholds))
@@ -147,6 +141,6 @@ def risk_facts(judged: Judged) -> Table:
 
     last = len(found.coverage) - 1
     curve = np.unique(np.linspace(0, last, min(last + 1, CURVE_POINTS)).round().astype(int))
-    # The nearest threshold that answers as many or more: rows of the same confidence cannot be parted.
+    # The first threshold that answers at least as many: rows of equal confidence are answered together.
     rounds = dict.fromkeys(int(np.searchsorted(found.coverage, share - 1e-9)) for share in COVERAGES)
     return {"area": found.area, "curve": [at(int(i)) for i in curve], "points": [at(i) for i in rounds]}

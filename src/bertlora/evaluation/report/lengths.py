@@ -1,4 +1,4 @@
-"""How long texts are in tokens, and what of them a model reads."""
+"""The lengths of texts in tokens, and how much of them the model reads."""
 
 import math
 from dataclasses import replace
@@ -12,20 +12,20 @@ from bertlora.data.inputs import Inputs
 Counts = npt.NDArray[np.int64]
 
 BINS = 24
-# The chart ends where the longest half per cent of the texts begins.
+# The chart covers all but the longest half per cent of the texts.
 SHOWN = 0.995
 
 
 def length_facts(inputs: Inputs, where: str) -> dict[str, Any] | None:
-    """Returns the lengths of texts in tokens, special tokens aside, and the shares of texts and tokens not read.
+    """Returns the lengths of texts in tokens, and the fractions of texts and tokens that are not read.
 
-    None where there are no texts. `bins` are [low, high, count], `low` included and `high` not; `longer` counts the
-    texts beyond the last; `room` is how many tokens of a text one input takes.
+    None if there are no texts. Special tokens are not counted. `bins` are [low, high, count], `low` included and `high`
+    excluded. `longer` counts the texts beyond the last bin. `room` is the number of text tokens that fit in one input.
     """
     if not len(inputs):
         return None
-    framing = inputs.framing
-    room = framing.room(inputs.second is not None)
+    template = inputs.template
+    room = template.room(inputs.second is not None)
     whole, lost = inputs.whole, inputs.unread
     edges = bin_edges(whole, room)
     counts, _ = np.histogram(whole, bins=[*edges[:-1], np.nextafter(edges[-1], 0)])
@@ -35,9 +35,9 @@ def length_facts(inputs: Inputs, where: str) -> dict[str, Any] | None:
         "median": float(np.median(whole)),
         "longest": int(whole.max()),
         "room": room,
-        "max_length": framing.max_length,
-        "truncation": framing.truncation,
-        "long_texts": framing.long_texts,
+        "max_length": template.max_length,
+        "truncation": template.truncation,
+        "long_texts": template.long_texts,
         "over": int(np.sum(whole > room)),
         "over_share": float(np.mean(whole > room)),
         "cut": int(np.sum(lost > 0)),
@@ -51,13 +51,13 @@ def length_facts(inputs: Inputs, where: str) -> dict[str, Any] | None:
 
 
 def way_facts(inputs: Inputs) -> dict[str, dict[str, float]]:
-    """Returns for each way with long texts the share of tokens not read, and the tokens it runs for each it is given.
+    """Returns the costs of truncation and of windows: the fraction of tokens not read, and tokens run per text token.
 
-    A cut loses the same wherever it is made. Windows overlap, and are of single texts.
+    Truncation loses the same number of tokens on every side. Windows overlap, and are for single texts only.
     """
     found = {}
     for way in ("truncate", "windows") if inputs.second is None else ("truncate",):
-        other = Inputs(replace(inputs.framing, long_texts=way), inputs.first, inputs.second)
+        other = Inputs(replace(inputs.template, long_texts=way), inputs.first, inputs.second)
         total = max(int(inputs.whole.sum()), 1)
         found[way] = {
             "tokens_lost_share": float(other.unread.sum()) / total,
@@ -67,9 +67,9 @@ def way_facts(inputs: Inputs) -> dict[str, dict[str, float]]:
 
 
 def bin_edges(whole: Counts, room: int) -> list[int]:
-    """Returns the edges of about 24 bins from 0 to nearly the longest text; `room` + 1 is one if it lies among them.
+    """Returns the edges of about 24 bins, from 0 to nearly the longest text.
 
-    So a bin holds texts that fit, or texts that do not, and never both.
+    `room` + 1 is an edge if it is in this range, so that no bin mixes texts that fit with texts that do not.
     """
     upper = max(int(np.quantile(whole, SHOWN)) + 1, 2)
     if upper <= room + 1:

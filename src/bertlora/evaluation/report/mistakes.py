@@ -1,4 +1,4 @@
-"""The most confident errors, with what each word of them did.
+"""The most confident errors, with the attribution of each word.
 
 Letters: N rows, K classes.
 """
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.evaluation.verdict import Judged
-from bertlora.model.predict import softmax
+from bertlora.confidence.probabilities import softmax
+from bertlora.evaluation.verdict import Evaluated
 
 if TYPE_CHECKING:
     from bertlora.model.explain import Explanation, Word
@@ -20,15 +20,15 @@ LONGEST = 600  # characters of a text that are shown
 Table = dict[str, Any]
 
 
-def worst_errors(judged: Judged, most: int = SHOWN) -> list[int]:
-    """Returns the rows that LoRA gets wrong, the most confident first."""
-    confidence = softmax(judged.logits("lora")).max(axis=1)
-    wrong = np.flatnonzero(~judged.right("lora"))
+def worst_errors(evaluated: Evaluated, most: int = SHOWN) -> list[int]:
+    """Returns the rows that LoRA gets wrong, most confident first."""
+    confidence = softmax(evaluated.logits("lora")).max(axis=1)
+    wrong = np.flatnonzero(~evaluated.right("lora"))
     return [int(row) for row in wrong[np.argsort(-confidence[wrong], kind="stable")][:most]]
 
 
 def error_facts(
-    judged: Judged,
+    evaluated: Evaluated,
     texts: Sequence[str],
     pairs: Sequence[str] | None,
     explanations: Mapping[int, "Explanation"],
@@ -37,34 +37,34 @@ def error_facts(
     """Returns how many rows LoRA gets wrong, and the most confident of them.
 
     Args:
-        judged: what the classifiers make of N rows.
+        evaluated: the outputs of the classifiers on N rows.
         texts: the N texts.
         pairs: the N second texts of pairs.
-        explanations: row of the N → token attributions, of as many as have them.
-        rows: the N rows' places in their source, by which they are shown; None: they are shown by their own.
+        explanations: row (of the N) → its token attributions, for some of the rows.
+        rows: the N row numbers in the source, which are shown; with None the rows are numbered 0..N-1.
     """
-    probabilities = softmax(judged.logits("lora"))
+    probabilities = softmax(evaluated.logits("lora"))
     shown = []
-    for row in worst_errors(judged):
+    for row in worst_errors(evaluated):
         predicted = int(probabilities[row].argmax())
         own = [texts[row]] if pairs is None else [texts[row], pairs[row]]
         shown.append(
             {
                 "row": row if rows is None else int(rows[row]),
-                "given": judged.labels[judged.given[row]],
-                "predicted": judged.labels[predicted],
+                "given": evaluated.labels[evaluated.y_true[row]],
+                "predicted": evaluated.labels[predicted],
                 "confidence": float(probabilities[row, predicted]),
                 "texts": shown_texts(own, explanations.get(row)),
             }
         )
-    wrong = int((~judged.right("lora")).sum())
-    return {"count": wrong, "n": len(judged.given), "explained": bool(explanations), "shown": shown}
+    wrong = int((~evaluated.right("lora")).sum())
+    return {"count": wrong, "n": len(evaluated.y_true), "explained": bool(explanations), "shown": shown}
 
 
 def shown_texts(texts: Sequence[str], explanation: "Explanation | None") -> list[Table]:
-    """Returns what is shown of a text, or of both texts of a pair: a `passage` of each.
+    """Returns a `passage` of a text, or of both texts of a pair.
 
-    The weights of `pieces` are the attributions of words over the largest of the row, in -1..1.
+    The weights of `pieces` are the attributions of words divided by the largest of the row, in -1..1.
     """
     if explanation is None:
         return [passage(text, [], 1.0) for text in texts]
@@ -74,9 +74,10 @@ def shown_texts(texts: Sequence[str], explanation: "Explanation | None") -> list
 
 
 def passage(text: str, words: "Sequence[Word]", largest: float) -> Table:
-    """Returns a text of at most 600 characters whole; of a longer one the passage whose words moved the answer most.
+    """Returns the part of a text that is shown, at most 600 characters.
 
-    Without words that is its opening.
+    A shorter text is shown whole. Of a longer text it is the passage with the largest sum of absolute attributions, or
+    the beginning if there are no attributions.
 
     Args:
         text: the text.
@@ -84,8 +85,8 @@ def passage(text: str, words: "Sequence[Word]", largest: float) -> Table:
         largest: the attribution that has weight 1.
 
     Returns:
-        `pieces`, each a `text` and its `weight` (None for what is between words, and for words that were not read);
-        `before` and `after`: whether there is more of the text on that side.
+        `pieces`, each with a `text` and its `weight` (None between words, and for words that the model did not read);
+        `before` and `after`: whether the text goes on before and after the passage.
     """
     start, end = _busiest(words) if words and len(text) > LONGEST else (0, _opening(text))
     pieces: list[Table] = []
@@ -101,7 +102,7 @@ def passage(text: str, words: "Sequence[Word]", largest: float) -> Table:
 
 
 def _busiest(words: "Sequence[Word]") -> tuple[int, int]:
-    """Returns the ends of the first passage of whole words, at most 600 characters, that moved the answer most."""
+    """Returns start and end of the first passage of whole words, at most 600 characters, with the largest sum."""
     first, moved = 0, 0.0
     best, ends = -1.0, (words[0].start, min(words[0].end, words[0].start + LONGEST))
     for word in words:
@@ -119,5 +120,5 @@ def _moved(word: "Word") -> float:
 
 
 def _opening(text: str) -> int:
-    """Returns where the opening of a text ends: after 600 characters at most, between words if it can."""
+    """Returns the end of the beginning of a text: at most 600 characters, between two words if possible."""
     return len(text) if len(text) <= LONGEST else max(text.rfind(" ", 0, LONGEST), 0) or LONGEST

@@ -1,5 +1,6 @@
-"""From facts to a page: one HTML file that fetches nothing."""
+"""From facts to a page: one HTML file without external resources."""
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,6 +12,9 @@ from bertlora.evaluation.report import tables
 from bertlora.evaluation.report.pictures import pictures_of
 
 Table = dict[str, Any]
+
+# In a table, a longer word such as a hash may be broken.
+LONGEST_WORD = 30
 
 # Section → its heading.
 SECTIONS = {
@@ -27,16 +31,17 @@ SECTIONS = {
     "recipe": "Recipe",
     "origin": "Origin",
 }
-# Section → what is to be seen there, where the heading does not say it.
+# Section → what it shows, if the heading does not say it.
 NOTES = {
-    "verdict": "Base with its untrained head, linear probe on the frozen base, and LoRA, on the same rows.",
-    "advice": "Each with the measured figure that it rests on.",
-    "training": "A validation loss that rises while the training loss falls is overfitting.",
-    "calibration": "Reliability: below the dotted line it is too sure; bars show where the rows lie, whiskers are 95 % "
-    "intervals. Risk and coverage: the errors left if only the surest texts are answered.",
-    "lengths": "In tokens, special tokens aside.",
-    "errors": "Hard texts, wrong labels, or something the model has not learned.",
-    "doubtful": "Labels that models which had not seen the row disagree with.",
+    "verdict": "LoRA, a linear probe on the frozen base model, and the base model with its untrained head, on the same "
+    "rows. CI: confidence interval.",
+    "advice": "Each with the measured figure behind it.",
+    "training": "If the validation loss rises while the training loss falls, the model overfits.",
+    "calibration": "Reliability: below the dotted line the confidence is too high. Bars show the number of rows, "
+    "whiskers 95 % CIs. Risk and coverage: the errors that remain if only the most confident texts get a label.",
+    "lengths": "In tokens, without special tokens.",
+    "errors": "Hard texts, wrong labels, or patterns that the model has not learned.",
+    "doubtful": "Labels that disagree with models that were not trained on the row.",
 }
 
 
@@ -51,7 +56,7 @@ def render(facts: Table) -> str:
 
 
 def fill(template: str, title: str, sections: dict[str, str], notes: dict[str, str], **parts: Table) -> str:
-    """Returns a template filled, without blank lines."""
+    """Returns a rendered template, without blank lines."""
     known = {name: notes.get(name, "") for name in sections}
     page = environment().get_template(template)
     html = page.render(title=title, sections=sections, notes=known, css=style_sheet(), **parts)
@@ -59,7 +64,7 @@ def fill(template: str, title: str, sections: dict[str, str], notes: dict[str, s
 
 
 def view_of(facts: Table) -> Table:
-    """Returns the facts as the template takes them: sentences and tables of texts."""
+    """Returns the facts as the template needs them: sentences and tables of strings."""
     verdict = facts["verdict"]
     lora = verdict and verdict["classifiers"][-1]
 
@@ -69,6 +74,7 @@ def view_of(facts: Table) -> Table:
     calibration = facts["calibration"]
     return {
         "name": facts["name"],
+        "headline": tables.headline(facts),
         "written": facts["origin"]["written"],
         "verdict": made(tables.verdict_view, verdict),
         "advice": facts["advice"],
@@ -87,7 +93,7 @@ def view_of(facts: Table) -> Table:
 
 @cache
 def environment() -> Environment:
-    """Returns the templates, with every text escaped and cleaned of characters that HTML may not hold."""
+    """Returns the template environment: it escapes every text and replaces characters that HTML forbids."""
     made = Environment(
         loader=FunctionLoader(lambda name: _resource(name)),
         autoescape=True,
@@ -96,14 +102,15 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=clean,
     )
-    made.filters |= {"percent": tables.in_percent, "count": "{:,}".format}
+    made.tests["long"] = lambda text: max(map(len, re.split(r"[\s/]", str(text)))) > LONGEST_WORD
+    made.filters |= {"percent": tables.in_percent, "count": "{:,}".format, "bound": bound, "breakable": breakable}
     return made
 
 
 def clean(value: Any) -> Any:
-    """Returns a text with what HTML may not hold (control characters, lone surrogates) replaced; others as they are.
+    """Returns a text with the characters replaced that HTML forbids: control characters and lone surrogates.
 
-    So are the characters that turn the direction of what follows.
+    Characters that change the reading direction are replaced too. Values that are not texts are returned unchanged.
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
@@ -116,8 +123,25 @@ def _forbidden(code: int) -> bool:
     return control or turns or 0xD800 <= code <= 0xDFFF or code & 0xFFFE == 0xFFFE
 
 
+def bound(text: str) -> str:
+    """Returns a text whose numbers stay on one line with their units: `81.4 %`, `p = 0.03`."""
+    return text.replace(" %", "\u00a0%").replace("p = ", "p\u00a0=\u00a0")
+
+
+def breakable(text: str) -> str:
+    """Returns a text whose long paths may be broken after a slash."""
+    words = re.split(r"(\s+)", text)
+    if not any("/" in word and len(word) > LONGEST_WORD for word in words):
+        return text
+    slash = Markup("/<wbr>")
+    return Markup("").join(
+        slash.join(clean(part) for part in word.split("/")) if len(word) > LONGEST_WORD else clean(word)
+        for word in words
+    )
+
+
 def style_sheet() -> Markup:
-    """Returns the style sheet, which is ours and goes in as it is."""
+    """Returns the style sheet, unescaped."""
     return Markup(_resource("report.css"))
 
 

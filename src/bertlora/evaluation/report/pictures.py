@@ -12,17 +12,19 @@ from bertlora.evaluation.report.tables import in_percent, interval
 
 Table = dict[str, Any]
 
+ACCURACY_COLUMNS = ("accuracy", "95 % CI", "macro F1", "log loss", "ECE")
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart, what it shows in words, the key of its lines, and its numbers.
+    """A chart, its legend, and its numbers.
 
     Attributes:
-        name: names its parts in the page.
-        title: its caption.
+        name: prefix of the ids of its parts in the page.
+        title: caption.
         svg: the chart.
-        key: (sample of the line, name), where there is more than one line.
-        columns, rows: its numbers, as texts; the first column heads the row.
+        key: legend, (sample of the line, name), if there is more than one line.
+        columns, rows: the numbers, as strings; the first column is the row header.
     """
 
     name: str
@@ -34,7 +36,7 @@ class Picture:
 
 
 def pictures_of(facts: Table) -> dict[str, Picture | None]:
-    """Returns the charts of a report by name, None where there are no facts for it."""
+    """Returns the charts of a report by name, None if there are no facts for a chart."""
     makers = {
         "accuracy": (accuracy_picture, facts["verdict"]),
         "losses": (losses_picture, facts["training"]),
@@ -47,32 +49,37 @@ def pictures_of(facts: Table) -> dict[str, Picture | None]:
 
 
 def accuracy_picture(part: Table) -> Picture:
-    """Returns accuracy with its interval, a classifier a line; the last of the most accurate stands out."""
+    """Returns accuracy with its interval, one line per classifier; the last of the most accurate ones stands out."""
+    classifiers = part["classifiers"]
+    best = max(range(len(classifiers)), key=lambda i: (classifiers[i]["accuracy"], i))
+    return _accuracies(part, best, ["", *ACCURACY_COLUMNS], [[c["name"], *_accuracy_cells(c)] for c in classifiers])
+
+
+def ranking_picture(part: Table) -> Picture:
+    """Returns accuracy with its interval, one line per run, best first; runs of equal accuracy share a rank."""
+    values = [c["accuracy"] for c in part["classifiers"]]
+    rows = [[f"{1 + values.index(c['accuracy'])}. {c['name']}", *_accuracy_cells(c)] for c in part["classifiers"]]
+    return _accuracies(part, 0, ["run", *ACCURACY_COLUMNS], rows)
+
+
+def _accuracies(part: Table, best: int, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Picture:
     rows = [(c["name"], c["accuracy"], *c["accuracy_ci95"]) for c in part["classifiers"]]
-    title = f"Accuracy and its 95 % interval, {part['n']:,} rows"
+    title = f"Accuracy with 95 % CI, {part['n']:,} rows"
     said = "; ".join(
         f"{name} {in_percent(value)}, from {in_percent(low)} to {in_percent(high)}" for name, value, low, high in rows
     )
-    best = max(range(len(rows)), key=lambda i: (rows[i][1], i))
-    columns = ["", "accuracy", "95 % interval", "macro F1", "loss", "calibration error"]
-    table = [
-        [
-            c["name"],
-            in_percent(c["accuracy"]),
-            interval(c["accuracy_ci95"]),
-            f"{c['macro_f1']:.3f}",
-            f"{c['loss']:.3f}",
-            f"{c['ece']:.3f}",
-        ]
-        for c in part["classifiers"]
-    ]
-    return Picture("accuracy", title, intervals("accuracy", title, said + ".", rows, best), columns, table)
+    return Picture("accuracy", title, intervals("accuracy", title, said + ".", rows, best), columns, cells)
+
+
+def _accuracy_cells(c: Table) -> list[str]:
+    figures = (f"{c[key]:.3f}" for key in ("macro_f1", "loss", "ece"))
+    return [in_percent(c["accuracy"]), interval(c["accuracy_ci95"]), *figures]
 
 
 def losses_picture(part: Table) -> Picture:
     """Returns training and validation loss at each evaluation."""
     lines = part["epochs"]
-    series = [Series("validation loss", _points_of(lines, "validation_loss"), 0)] if part["judged"] else []
+    series = [Series("validation loss", _points_of(lines, "validation_loss"), 0)] if part["validated"] else []
     series.append(Series("training loss", _points_of(lines, "train_loss"), len(series)))
     values = [y for one in series for _, y in one.points]
     y = Axis("loss (nats)", round_ticks(0, max(values)), plain)
@@ -85,7 +92,7 @@ def losses_picture(part: Table) -> Picture:
 
 def progress_picture(part: Table) -> Picture | None:
     """Returns validation accuracy at each evaluation, None without validation rows."""
-    if not part["judged"]:
+    if not part["validated"]:
         return None
     points = _points_of(part["epochs"], "accuracy")
     values = [y for _, y in points]
@@ -99,18 +106,18 @@ def progress_picture(part: Table) -> Picture | None:
 
 
 def reliability_picture(part: Table) -> Picture:
-    """Returns how often LoRA is right at each confidence, before and after temperature scaling."""
+    """Returns LoRA's accuracy at each confidence, with and without temperature scaling."""
     raw, scaled = part["before"], part["after"]
     title = "Reliability"
-    series = [Series("as trained", _reliable(raw), 0 if scaled is None else 1)]
-    said = f"Calibration error {raw['ece']:.3f} as trained"
+    series = [Series("without temperature", _reliable(raw), 0 if scaled is None else 1)]
+    said = f"Calibration error {raw['ece']:.3f} without temperature scaling"
     if scaled is not None:
-        series.insert(0, Series(f"at temperature {part['temperature']:.2f}", _reliable(scaled), 0))
-        said += f", {scaled['ece']:.3f} at temperature {part['temperature']:.2f}"
+        series.insert(0, Series(f"with temperature {part['temperature']:.2f}", _reliable(scaled), 0))
+        said += f", {scaled['ece']:.3f} with temperature {part['temperature']:.2f}"
     shown = raw if scaled is None else scaled
     low = min(1 / part["classes"], shown["bins"][0]["low"])
     svg = reliability("reliability", title, said + ".", series, shown["bins"], low)
-    columns = ["outputs", "confidence", "mean confidence", "right", "95 % interval", "rows"]
+    columns = ["probabilities", "confidence", "mean confidence", "accuracy", "95 % CI", "rows"]
     rows = [
         [
             name,
@@ -120,7 +127,7 @@ def reliability_picture(part: Table) -> Picture:
             interval(b["accuracy_ci95"]),
             f"{b['count']:,}",
         ]
-        for name, curve in (("as trained", raw), ("with temperature", scaled))
+        for name, curve in (("without temperature", raw), ("with temperature", scaled))
         if curve is not None
         for b in curve["bins"]
     ]
@@ -128,22 +135,25 @@ def reliability_picture(part: Table) -> Picture:
 
 
 def risk_picture(part: Table) -> Picture:
-    """Returns the share of wrong answers, when only the surest texts are answered."""
+    """Returns the error rate if only the most confident texts get a label."""
     points = [(p["coverage"], p["risk"]) for p in part["curve"]]
     title = "Risk and coverage"
     top = max(max(y for _, y in points), 0.01)
-    x, y = Axis("texts answered", [0, 0.2, 0.4, 0.6, 0.8, 1], percent), Axis("wrong", round_ticks(0, top, 4), percent)
+    x, y = (
+        Axis("texts with a label", [0, 0.2, 0.4, 0.6, 0.8, 1], percent),
+        Axis("wrong labels", round_ticks(0, top, 4), percent),
+    )
     said = "; ".join(
-        f"{percent(p['coverage'])} answered, {in_percent(p['risk'])} of them wrong" for p in part["points"]
+        f"{percent(p['coverage'])} get a label, {in_percent(p['risk'])} of these are wrong" for p in part["points"]
     )
     svg = line_chart("risk", title, said + ".", [Series("LoRA", points)], x, y, height=TALL)
-    columns = ["texts answered", "wrong among them", "confidence needed"]
+    columns = ["texts with a label", "wrong labels", "lowest confidence"]
     rows = [[percent(p["coverage"]), in_percent(p["risk"]), f"{p['confidence']:.3f}"] for p in part["points"]]
     return Picture("risk", title, svg, columns, rows)
 
 
 def lengths_picture(part: Table) -> Picture:
-    """Returns the histogram of lengths, with the place from which texts are too long."""
+    """Returns the histogram of lengths, with a mark at the longest input."""
     bins = [(low, high, count) for low, high, count in part["bins"]]
     title = f"Length of the texts in tokens, {part['where']}"
     shown = part["room"] + 1 < bins[-1][1]
@@ -168,7 +178,7 @@ def curves_picture(
     rows: Sequence[Sequence[str]],
     best: float | None = None,
 ) -> Picture:
-    """Returns lines over epochs, with the best epoch marked."""
+    """Returns lines over epochs, with a mark at the best epoch."""
     said = said[0].upper() + said[1:] + ("." if best is None else f"; epoch {best:g} was kept.")
     mark = None if best is None else (best, f"kept: epoch {best:g}")
     svg = line_chart(name, title, said, series, epoch_axis([x for one in series for x, _ in one.points]), y, mark)
@@ -176,7 +186,7 @@ def curves_picture(
 
 
 def epoch_axis(epochs: Sequence[float]) -> Axis:
-    """Returns the axis of epochs, with whole ticks."""
+    """Returns the axis of epochs, with ticks at whole numbers."""
     first, last = min(epochs), max(epochs)
     step = max(1, round((last - first) / 6))
     ticks = [float(tick) for tick in range(int(first), int(last) + 1, step) if tick >= first] or [first]
@@ -184,7 +194,7 @@ def epoch_axis(epochs: Sequence[float]) -> Axis:
 
 
 def _epoch(line: Table, part: Table) -> str:
-    """Returns the epoch of an evaluation as its row is headed."""
+    """Returns the row header of an evaluation: its epoch."""
     return f"{line['epoch']:g}" + (", kept" if line["epoch"] == part["best_epoch"] else "")
 
 

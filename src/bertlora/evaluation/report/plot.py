@@ -1,7 +1,7 @@
-"""What charts are drawn with: SVG elements, axes, lines and markers.
+"""The parts of charts: SVG elements, axes, lines and markers.
 
-Sizes are in the units of the view box, which is 380 wide: about pixels on a phone. Colours and dashes are the style
-sheet's, so that a chart follows the theme of the page, and prints.
+Sizes are in units of the view box, which is 380 wide: about the pixels of a phone. The style sheet sets colours and
+dashes, so that charts follow the theme of the page, and print well.
 """
 
 import math
@@ -22,7 +22,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: what it shows, its ticks, how a tick is written, and its ends where these are not the outer ticks."""
+    """An axis: its name, its ticks, the format of a tick, and its ends if these are not the outer ticks."""
 
     name: str
     ticks: Sequence[float]
@@ -37,7 +37,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name, its points from left to right, and the number of its style, 0 the most prominent."""
+    """A line: its name, its points from left to right, and the number of its style; 0 is the most prominent."""
 
     name: str
     points: Points
@@ -45,7 +45,7 @@ class Series:
 
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
-    """Returns an element. Texts and values are escaped; `class_` is written class, `text_anchor` text-anchor."""
+    """Returns an element. Texts and values are escaped; `class_` becomes class, and `text_anchor` text-anchor."""
     said = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _written(value))
         for key, value in attributes.items()
@@ -58,9 +58,9 @@ def _written(value: object) -> object:
 
 
 def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Returns at most `most` + 1 round numbers, evenly spaced by 1, 2 or 5 times a power of ten, around low..high."""
+    """Returns at most `most` + 1 round numbers around low..high, spaced by 1, 2 or 5 times a power of ten."""
     width = high - low
-    if width < 1e-9 * max(1.0, abs(high)):  # one value alone
+    if width < 1e-9 * max(1.0, abs(high)):  # a single value
         width = abs(high) if abs(high) > 1e-6 else 1.0
     raw = width / most
     power = 10.0 ** math.floor(math.log10(raw))
@@ -70,47 +70,47 @@ def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def share_ticks(low: float, high: float) -> list[float]:
-    """Returns round ticks around low..high, two points apart at least, within 0..1."""
+    """Returns round ticks around low..high within 0..1; the first and the last are at least two points apart."""
     if high - low < 0.02:
         low, high = max(low - 0.01, 0.0), min(high + 0.01, 1.0)
     return round_ticks(low, high)
 
 
 def percent(value: float) -> str:
-    """Returns a fraction as a whole percentage, or with as many decimals as it needs, at most one."""
+    """Returns a fraction as a percentage with at most one decimal."""
     return f"{round(100 * value, 1):g} %"
 
 
 def plain(value: float) -> str:
-    """Returns a number as short as it can be written."""
+    """Returns a number in its shortest form."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
 class Plot:
-    """A plot area: two axes drawn, and a way from values to places. Shapes are added with `add`."""
+    """A plot area with two axes: it converts values to positions, and collects shapes."""
 
     def __init__(self, x: Axis, y: Axis, height: float = HEIGHT) -> None:
         self.x, self.y, self.height = x, y, height
         self._shapes: list[Markup] = [*self._rows(), *self._columns()]
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Returns where the values lie."""
+        """Returns the position of a point."""
         return self.across(x), self.down(y)
 
     def across(self, x: float) -> float:
-        """Returns the horizontal place of a value, kept inside the area."""
+        """Returns the horizontal position of a value, clipped to the area."""
         return LEFT + share_of(x, self.x.span) * (WIDTH - LEFT - RIGHT)
 
     def down(self, y: float) -> float:
-        """Returns the vertical place of a value, kept inside the area."""
+        """Returns the vertical position of a value, clipped to the area."""
         return self.height - BOTTOM - share_of(y, self.y.span) * (self.height - TOP - BOTTOM)
 
     def add(self, *shapes: Markup) -> None:
-        """Draws over what is there."""
+        """Draws shapes on top of the others."""
         self._shapes += shapes
 
     def mark(self, x: float, text: str) -> None:
-        """Draws an upright line with a word above it, to the side that has room."""
+        """Draws a vertical line with a label above it, on the side that has room."""
         place = self.across(x)
         right = place + 6 + LETTER * len(text) < WIDTH - RIGHT
         self.add(
@@ -126,7 +126,7 @@ class Plot:
         )
 
     def draw(self, series: Series) -> None:
-        """Draws a line, with markers where these do not crowd it."""
+        """Draws a line, with markers unless there are too many points."""
         places = [self.place(x, y) for x, y in series.points]
         if len(places) > 1:
             joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
@@ -159,7 +159,7 @@ class Plot:
 
 
 def picture(name: str, title: str, description: str, shapes: Sequence[Markup], height: float) -> Markup:
-    """Returns an SVG that is one picture to a screen reader."""
+    """Returns an SVG that screen readers treat as one image."""
     return tag(
         "svg",
         tag("title", title, id=f"{name}-title"),
@@ -173,7 +173,7 @@ def picture(name: str, title: str, description: str, shapes: Sequence[Markup], h
 
 
 def marker(x: float, y: float, style: int) -> Markup:
-    """Returns the marker of a style: a disc, an open square, a triangle, and the same the other way about."""
+    """Returns the marker of a style: disc, open square, triangle, and then circle, square, open triangle."""
     style %= STYLES
     full = "full" if style % 2 == 0 else "open"
     named = f"dot {full} s{style}"
@@ -187,7 +187,7 @@ def marker(x: float, y: float, style: int) -> Markup:
 
 
 def sample(style: int) -> Markup:
-    """Returns a short piece of a line of that style, for the key; readers hear the name beside it alone."""
+    """Returns a short line of a style for the legend; screen readers skip it."""
     line = tag("line", x1=1.0, x2=35.0, y1=6.0, y2=6.0, class_=f"line s{style % STYLES}")
     return tag("svg", line, marker(18.0, 6.0, style), viewBox="0 0 36 12", class_="sample", aria_hidden="true")
 

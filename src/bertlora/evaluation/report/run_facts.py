@@ -1,40 +1,63 @@
-"""What a report says of the run alone: its training, its data, its recipe, what it was made from."""
+"""The parts of a report that come from the run's folder: training, data checks, recipe, origin."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
 
 from bertlora.data.prepared import Prepared
 from bertlora.errors import DataError
 from bertlora.recipe import Recipe, recipe_keys
-from bertlora.run import MANIFEST, Run
+from bertlora.run.loaded import Run
+from bertlora.run.manifest import MANIFEST
 
 Table = dict[str, Any]
 
+EMBEDDED = ("data", "embedded")
+
 
 def training_facts(metrics: Table) -> Table | None:
-    """Returns the evaluations of a training and which of them was kept."""
+    """Returns the evaluations of a training, and which of them was kept."""
     if not metrics.get("epochs"):
         return None
     kept = metrics.get("validation") or {}
-    judged = [line for line in metrics["epochs"] if line.get("accuracy") is not None]
-    best = kept.get("epoch") if judged else None
-    return {"epochs": metrics["epochs"], "best_epoch": best, "judged": bool(judged), "train": metrics.get("train", {})}
+    validated = any(line.get("accuracy") is not None for line in metrics["epochs"])
+    best = kept.get("epoch") if validated else None
+    return {"epochs": metrics["epochs"], "best_epoch": best, "validated": validated, "train": metrics.get("train", {})}
 
 
 def check_facts(run: Run) -> Table | None:
-    """Returns what was found in the run's own data, None where these are not at hand."""
+    """Returns the findings in the run's own data, None if the data is not available."""
     folder = run.data_folder
     if folder is None:
         return None
     try:
         data = Prepared.load(folder)
-    except DataError:  # the report can do without
+    except DataError:  # the report does not need it
         return None
     return {"rows": data.rows, "found": data.checks, "notes": data.notes}
 
 
+def data_name(run: Run) -> str:
+    """Returns a short name of the run's training data, empty if it is not known."""
+    file = run.path / "recipe.toml"
+    known: Iterable[str] = Recipe.named(str(file)).data if file.is_file() else ()
+    if not known and run.data_folder is not None:
+        with suppress(DataError):  # the report does not need it
+            known = Prepared.load(run.data_folder).sources.values()
+    sources = [source.rpartition("=")[2] for source in known]
+    folders = {PurePath(source).parent for source in sources if not source.startswith("hub:")}
+    if {folder.parts[-2:] for folder in folders} == {EMBEDDED}:
+        return "the embedded film reviews"
+    if len(sources) > 1 and len(folders) == 1:  # the splits of one data set
+        return folders.pop().name
+    names = [source.removeprefix("hub:") if source.startswith("hub:") else PurePath(source).name for source in sources]
+    return ", ".join(dict.fromkeys(names))
+
+
 def recipe_facts(run: Run) -> list[Table] | None:
-    """Returns every key as it was resolved, with the value it has in the recipe `default` and whether it differs."""
+    """Returns every recipe key with its value, its value in the recipe `default`, and whether the two differ."""
     file = run.path / "recipe.toml"
     if not file.is_file():
         return None
@@ -53,7 +76,7 @@ def recipe_facts(run: Run) -> list[Table] | None:
 
 
 def origin_facts(run: Run) -> Table:
-    """Returns what the run was made from and with, and when."""
+    """Returns base model, data, versions and dates of the run."""
     manifest = run.manifest
     file = run.path / MANIFEST
     finished = datetime.fromtimestamp(file.stat().st_mtime, UTC) if file.is_file() else None

@@ -1,15 +1,18 @@
-"""From facts to what a reader reads: sentences, and tables whose cells are texts."""
+"""From facts to text: sentences, and tables whose cells are strings."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
-from bertlora.data.checks.naming import named_rows
+from bertlora.data.checks import named_rows
+from bertlora.evaluation.verdict import source_of
 
 Table = dict[str, Any]
 
 LARGEST_MATRIX = 20
 COMMON = 15
 ROWS_NAMED = 5
+MOST_NAMED = 4  # classes in a headline
 
 MORE_FIGURES = {
     "balanced_accuracy": "balanced accuracy",
@@ -21,39 +24,58 @@ MORE_FIGURES = {
 }
 
 
-# What to say of rows that the run has met before.
+# Cautions about rows that the run has already used.
 CAUTIONS = {
     "": "",
-    "validation": "Epoch and temperature were chosen by these rows, which flatters the figures a little.",
-    "train": "The run has learned from these rows, so the figures say nothing of new texts.",
-    "other": "The run learned from different data, which may hold these rows too; see that they do not.",
+    "validation": "The epoch and the temperature were chosen on these rows, so the figures are slightly too good.",
+    "train": "The run was trained on these rows, so the figures do not apply to new texts.",
+    "other": "The run was trained on different data, which may contain these rows; check that it does not.",
 }
 
 
+def headline(facts: Table, best: str = "") -> str:
+    """Returns the task, the data and the accuracy; `best` names the best of several runs."""
+    task, found = facts["task"], facts["verdict"]
+    text = f"{task_name(task)}: "
+    if not found:
+        return text + (f"trained on {task['data']}" if task["data"] else "no accuracy measured")
+    accuracy = in_percent(found["classifiers"][-1]["accuracy"])
+    rows = f"{accuracy} accuracy{best and f' with {best}'} on {found['n']:,} {found['rows_name']}"
+    source = source_of(found["where"])
+    data = _short(source) if source else task["data"]
+    return text + rows + (f" of {data}" if data else "")
+
+
+def _short(source: str) -> str:
+    """Returns the file name of a source; several sources are returned unchanged."""
+    return source if " " in source else PurePath(source).name
+
+
+def task_name(task: Table) -> str:
+    """Returns the task in words: `Classify texts as negative or positive`, `Classify text pairs into 14 classes`."""
+    texts, labels = "text pairs" if task["pairs"] else "texts", [opening(label, 30) for label in task["labels"]]
+    if len(labels) > MOST_NAMED:
+        return f"Classify {texts} into {len(labels)} classes"
+    return f"Classify {texts} as {', '.join(labels[:-1])} or {labels[-1]}"
+
+
 def verdict_view(part: Table) -> Table:
-    """Returns the verdict with the table of the figures that the chart does not show."""
+    """Returns the verdict by sentences, and the metrics that the chart does not show."""
+    first, *others = part["sentence"].split("\n")
     caution, more = CAUTIONS[part["met"]], more_figures(part["classifiers"])
-    return part | split_sentence(part["sentence"]) | {"caution": caution, "more": more}
-
-
-def split_sentence(sentence: str) -> Table:
-    """Returns a verdict in two: what it says in `large` letters, and the test behind it in `small` ones."""
-    start, sign, end = sentence.rpartition(" (McNemar")  # a name in the sentence may hold brackets too
-    if not sign:
-        return {"large": sentence, "small": ""}
-    return {"large": f"{start}.", "small": f"McNemar{end}".replace(")", "", 1)}
+    return part | {"large": first, "others": others, "caution": caution, "more": more}
 
 
 def more_figures(classifiers: Sequence[Table]) -> Table:
-    """Returns the figures of each classifier that stand in no chart."""
+    """Returns the metrics of each classifier that no chart shows."""
     rows = [[c["name"], *(_figure(c[key]) for key in MORE_FIGURES)] for c in classifiers]
     return {"columns": ["", *MORE_FIGURES.values()], "rows": rows}
 
 
 def confusion_view(lora: Table) -> Table:
-    """Returns the confusion matrix with the share of each cell in its row, and the most frequent confusions.
+    """Returns the confusion matrix, with each cell's share of its row, and the most frequent confusions.
 
-    The matrix is left out where it has more classes than a page takes; the confusions where there are but two.
+    The matrix is left out if there are more than 20 classes, the confusions if there are only two.
     """
     labels, counts = list(lora["per_class"]), lora["confusion"]
     rows = [
@@ -87,68 +109,72 @@ def class_view(lora: Table) -> Table:
 
 
 def calibration_sentence(part: Table) -> str:
-    """Returns what the calibration errors say."""
+    """Returns the calibration errors in a sentence."""
     before = part["before"]["ece"]
-    said = f"On average its confidence misses its accuracy by {100 * before:.1f} points as trained"
+    said = f"The confidence differs from the accuracy by {100 * before:.1f} points on average"
     if part["after"] is None:
-        return said + "; no temperature was fitted."
+        return said + ". No temperature was fitted."
     after = part["after"]["ece"]
-    fitted = "" if part["met"] != "validation" else " It was fitted on these rows, which flatters the second figure."
-    return said + f", and by {100 * after:.1f} at temperature {part['temperature']:.2f}, which predict uses.{fitted}"
+    fitted = " It was fitted on these rows, so the last figure is too good." if part["met"] == "validation" else ""
+    return (
+        f"{said} without temperature scaling, and by {100 * after:.1f} points with temperature "
+        f"{part['temperature']:.2f}, which predict uses.{fitted}"
+    )
 
 
 def length_view(part: Table) -> Table:
-    """Returns what of the texts is read, as a sentence and a table."""
+    """Returns how much of the texts is read, as a sentence and a table."""
     over = f"over {part['room']:,} tokens"
     rows = [
         ["all", f"{part['n']:,}", in_percent(1.0)],
         [over, f"{part['over']:,}", in_percent(part["over_share"])],
-        ["of which something is not read", f"{part['cut']:,}", in_percent(part["cut_share"])],
-        ["share of tokens not read", "", in_percent(part["tokens_lost_share"])],
+        ["not read completely", f"{part['cut']:,}", in_percent(part["cut_share"])],
+        ["tokens not read", "", in_percent(part["tokens_lost_share"])],
     ]
-    names = {"truncate": "so it is when cut", "windows": "so it is in windows"}
+    names = {"truncate": "tokens not read, if cut", "windows": "tokens not read, in windows"}
     rows += [[names[way], "", in_percent(found["tokens_lost_share"])] for way, found in part["ways"].items()]
     return {"sentence": length_sentence(part), "rows": rows}
 
 
 def length_sentence(part: Table) -> str:
-    """Returns in a sentence or two what of the texts is read."""
+    """Returns how much of the texts is read, in one to three sentences."""
     start = f"The median text has {part['median']:,.0f} tokens, the longest {part['longest']:,}."
     if not part["over"]:
-        return f"{start} All fit into {part['max_length']:,} tokens with the special ones: nothing is cut."
-    over = f"{in_percent(part['over_share'])} of the texts are longer than the {part['room']:,} that fit"
+        return f"{start} All texts fit into {part['max_length']:,} tokens (with special tokens): nothing is cut."
+    over = f"{in_percent(part['over_share'])} of the texts are longer than {part['room']:,} tokens"
     lost = f"{in_percent(part['tokens_lost_share'])} of all tokens"
     if part["long_texts"] == "windows":
-        rest = f"{lost} lie between the windows of very long texts" if part["cut"] else "nothing is lost"
+        rest = f"{lost} are not read, in very long texts" if part["cut"] else "all tokens are read"
         return f"{start} {over} and are read in overlapping windows: {rest}. {_cost_of_windows(part)}"
-    ends = {"right": "their end is", "left": "their start is", "head-tail": "their middle is"}[part["truncation"]]
-    return f"{start} {over}; {ends} cut, which loses {lost}. {_cost_of_windows(part)}".rstrip()
+    ends = {"right": "The end", "left": "The start", "head-tail": "The middle"}[part["truncation"]]
+    return f"{start} {over}. {ends} is cut: {lost} are lost. {_cost_of_windows(part)}".rstrip()
 
 
 def _cost_of_windows(part: Table) -> str:
-    """Returns in a sentence how much more windows run; nothing where texts cannot be read in them."""
+    """Returns how many more tokens windows process; empty if the texts cannot be read in windows."""
     if "windows" not in part["ways"]:
         return ""
     times = part["ways"]["windows"]["run_share"] / part["ways"]["truncate"]["run_share"]
-    return f"Windows run {times:.2f} times the tokens that cutting runs."
+    process = "process" if part["long_texts"] == "windows" else "would process"
+    return f"Windows {process} {times:.2f} times as many tokens as truncation."
 
 
 def doubtful_view(rows: list[Table] | None) -> Table | list[Any] | None:
     """Returns the doubtful labels as a table."""
     if not rows:
         return rows
-    columns = ["row", "given", "suggested", "confidence"]
+    columns = ["row", "label", "suggested", "confidence"]
     cells = [[f"{r['row']:,}", str(r["given"]), str(r["suggested"]), f"{r['confidence']:.3f}"] for r in rows]
     if any(r.get("text") for r in rows):
         columns.insert(1, "text")
         for line, row in zip(cells, rows, strict=True):
             line.insert(1, opening(row.get("text") or ""))
-    words = [i for i, name in enumerate(columns) if name in ("text", "given", "suggested")]
+    words = [i for i, name in enumerate(columns) if name in ("text", "label", "suggested")]
     return {"columns": columns, "rows": cells, "words": words}
 
 
 def check_view(part: Table) -> Table:
-    """Returns what was found in the data as a table."""
+    """Returns the findings in the data as a table."""
     sizes = ", ".join(f"{n:,} {split}" for split, n in part["rows"].items())
     found = [
         [check["name"].replace("_", " "), check["severity"], f"{check['count']:,}", _rows(check), check["advice"]]
@@ -158,7 +184,7 @@ def check_view(part: Table) -> Table:
 
 
 def recipe_view(rows: list[Table]) -> Table:
-    """Returns the recipe as two tables: what differs from the recipe `default`, and every key."""
+    """Returns the recipe as two tables: the keys that differ from the recipe `default`, and all keys."""
     return {
         "changed": [[r["key"], opening(r["value"], 100), r["usual"], r["help"]] for r in rows if r["differs"]],
         "all": [[r["key"], r["value"], r["help"]] for r in rows],
@@ -166,7 +192,7 @@ def recipe_view(rows: list[Table]) -> Table:
 
 
 def origin_view(part: Table) -> list[tuple[str, str]]:
-    """Returns name and value of what the run was made from."""
+    """Returns names and values of the origin of a run."""
     versions = ", ".join(f"{name} {version}" for name, version in part["versions"].items())
     lines = [
         ("Base model", part["base"] + (f", revision {part['revision']}" if part["revision"] else "")),
@@ -182,7 +208,7 @@ def origin_view(part: Table) -> list[tuple[str, str]]:
 
 
 def opening(text: str, most: int = 160) -> str:
-    """Returns the start of a text in one line."""
+    """Returns the beginning of a text on one line, at most `most` characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[:most].rsplit(" ", 1)[0] + " …"
 
@@ -193,7 +219,7 @@ def in_percent(share: float) -> str:
 
 
 def interval(ends: Sequence[float]) -> str:
-    """Returns an interval of fractions in per cent: `81.0 to 85.9`."""
+    """Returns an interval of fractions in percent: `81.0 to 85.9`."""
     return " to ".join(f"{100 * end:.1f}" for end in ends)
 
 
@@ -202,5 +228,5 @@ def _figure(value: float | None) -> str:
 
 
 def _rows(check: Table) -> str:
-    """Returns the first rows of a check as people read them: `train 12, 40; test 3, …`."""
+    """Returns the first rows of a check as text: `train 12, 40; test 3, …`."""
     return named_rows(check, ROWS_NAMED) + (", …" if len(check["rows"]) > ROWS_NAMED else "")

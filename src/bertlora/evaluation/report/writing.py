@@ -1,4 +1,4 @@
-"""Writing the report into a run's folder, whole or not at all."""
+"""Writes the report into a run's folder, atomically."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared
 from bertlora.evaluation.report.facts import Material, facts_of
 from bertlora.evaluation.report.page import render
-from bertlora.evaluation.verdict import Judged
+from bertlora.evaluation.verdict import Evaluated
 from bertlora.files import write_whole
-from bertlora.run import Run
 from bertlora.run.folder import REPORT
+from bertlora.run.loaded import Run
 
 
 def write_report(run: Run, material: Material) -> Path:
     """Writes RUN/report.html and returns its path.
 
     Raises:
-        OutputError: it cannot be written; an older one stands.
+        OutputError: the file cannot be written; an older report is unchanged.
     """
     path = run.path / REPORT
     write_whole(path, render(facts_of(run, material)))
@@ -26,23 +26,24 @@ def write_report(run: Run, material: Material) -> Path:
 
 
 def report_training(run: Run, data: Prepared, train: Inputs) -> Path:
-    """Writes the report of what training measured: no text runs through the model again.
+    """Writes a report from the measurements of training, without another pass of the model.
 
     Args:
-        run: just saved; its calibration holds the logits of the validation rows.
-        data: what it was trained on.
+        run: the run, just saved; its calibration holds the logits of the validation rows.
+        data: the data that it was trained on.
         train: the training texts.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     material = Material(inputs=train, lengths_where="training split", advice=run.metrics().get("advice"))
-    if run.calibration is not None:
+    if run.calibration.rows:
         rows = data.split("validation")
-        scores = {"lora": run.calibration.logits.astype(np.float64)}
-        judged = Judged(run.manifest.labels, run.calibration.labels, scores, run.calibration.temperature)
+        saved = run.calibration
+        logits = {"lora": saved.logits.astype(np.float64)}
+        evaluated = Evaluated(run.manifest.labels, saved.y_true, logits, saved, "validation rows")
         material = Material(
-            judged=judged,
+            evaluated=evaluated,
             where="validation split",
             met="validation",
             texts=rows.texts,

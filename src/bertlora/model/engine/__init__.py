@@ -1,1 +1,29 @@
-"""The fast engine: packed rows through transformers' encoders, and weights as they are multiplied fastest."""
+"""The fast engine: packed rows through transformers' encoders, and weights in the form that multiplies fastest.
+
+Other rooms import only what is below. Reading order:
+
+- `lora_linear`: the LoRA layer; `frozen`: frozen weights; `dropout`: its masks
+- `packing`, `places`, `batches`: from texts to tensors
+- `attention`, `blocks`, `first_token`, `layers`: the way through the encoder
+- `prefix`: frozen layers, run once
+- `weights`, `changes`: changes of the model for a while, by one thread at a time
+- `execution`: a model that is ready to run
+"""
+
+from bertlora.model.engine.batches import takes_token_types, unwrapped
+from bertlora.model.engine.changes import evaluating, last_linear, owned
+from bertlora.model.engine.execution import BATCH_SIZE, ROW_TOKENS, Execution, executing
+from bertlora.model.engine.lora_linear import LoraLinear
+
+__all__ = [
+    "BATCH_SIZE",
+    "ROW_TOKENS",
+    "Execution",
+    "LoraLinear",
+    "evaluating",
+    "executing",
+    "last_linear",
+    "owned",
+    "takes_token_types",
+    "unwrapped",
+]

@@ -1,4 +1,4 @@
-"""Framed texts → the tensors that a model takes: padded batches, or one packed row."""
+"""Formatted texts → the tensors that a model takes: padded batches, or one packed row."""
 
 import inspect
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ def padded(inputs: Inputs, windows: Sequence[int], pad_id: int, takes_types: boo
     Returns:
         input_ids and attention_mask, both (P, T) int64; for pairs token_type_ids, (P, T), where the model takes them.
     """
-    framed = [inputs.window(p) for p in windows]
-    longest = max(len(ids) for ids, _ in framed)
-    ids = torch.full((len(framed), longest), pad_id)
-    mask = torch.zeros((len(framed), longest), dtype=torch.int64)
-    types = torch.zeros((len(framed), longest), dtype=torch.int64)
-    for row, (tokens, kinds) in enumerate(framed):
+    formatted = [inputs.window(p) for p in windows]
+    longest = max(len(ids) for ids, _ in formatted)
+    ids = torch.full((len(formatted), longest), pad_id)
+    mask = torch.zeros((len(formatted), longest), dtype=torch.int64)
+    types = torch.zeros((len(formatted), longest), dtype=torch.int64)
+    for row, (tokens, kinds) in enumerate(formatted):
         ids[row, : len(tokens)] = torch.from_numpy(tokens)
         mask[row, : len(tokens)] = 1
         if kinds is not None:
@@ -43,12 +43,12 @@ def packed(
     Returns:
         input_ids and position_ids, both (1, T) int64; for pairs token_type_ids, (1, T), where the model takes them.
     """
-    framed = [inputs.window(p) for p in windows]
-    packing = Packing(tuple(len(tokens) for tokens, _ in framed), device)
+    formatted = [inputs.window(p) for p in windows]
+    packing = Packing(tuple(len(tokens) for tokens, _ in formatted), device)
     filler = packing.row - packing.tokens
-    ids = np.pad(np.concatenate([tokens for tokens, _ in framed]), (0, filler), constant_values=pad_id)
+    ids = np.pad(np.concatenate([tokens for tokens, _ in formatted]), (0, filler), constant_values=pad_id)
     batch = {"input_ids": ids, "position_ids": positions(ids, (*packing.lengths, filler), config)}
-    kinds = [types for _, types in framed if types is not None]
+    kinds = [types for _, types in formatted if types is not None]
     if kinds and takes_types:
         batch["token_type_ids"] = np.pad(np.concatenate(kinds), (0, filler))
     return {name: torch.from_numpy(x.astype(np.int64))[None].to(device) for name, x in batch.items()}, packing
@@ -72,7 +72,7 @@ def pooled(values: Tensor, owners: npt.NDArray[np.int64], texts: int) -> Tensor:
     """Returns for each text the mean over its windows, (B, X).
 
     Args:
-        values: (P, X), a row a window.
+        values: (P, X), one row for each window.
         owners: (P,) the text of each window.
         texts: B.
     """

@@ -1,44 +1,54 @@
-"""How a classifier is run: packed rows where they are exact, padded batches elsewhere; weights as they are used.
+"""How a classifier runs: packed rows if they are exact for it, otherwise padded batches.
 
-The user chooses nothing. What is changed in the model for the time of an execution is put back to the bit.
+    with executing(model, pad_id, "fp32") as execution:
+        execution.predict(inputs)         # (B, K) logits of all texts, without gradients
+        execution.logits(inputs, rows)    # (b, K) logits of one batch, with gradients
+
+The user chooses nothing. All changes of the model are undone bit by bit at the end.
+
+Letters: B texts, P windows, T tokens, D hidden size, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.inputs import Inputs, token_batches
+from bertlora.errors import InputError
 from bertlora.model.engine.batches import packed, padded, pooled, takes_token_types, unwrapped
+from bertlora.model.engine.changes import base_alone, evaluating, headless, owned
 from bertlora.model.engine.dropout import quick_dropout
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
-from bertlora.model.memory import settle
+from bertlora.model.machine import out_of_memory, settle
 
-# Tokens a batch: enough that overhead tells little, few enough that training keeps some hundred MiB of activations.
+# Tokens a batch: large enough for little overhead, small enough to keep activations at some hundred MiB.
 ROW_TOKENS = 6144
-# Below so many tokens it costs more to merge and to cast the weights than it saves.
+# For fewer tokens, merging and casting the weights costs more than it saves.
 WORTH_PREPARING = 4096
+# Texts a padded batch.
+BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Execution:
-    """A model made ready to run; see `executing`.
+    """A model that is ready to run; `executing` makes it.
 
     Attributes:
         model: the classifier, with or without an adapter.
         pad_id: the tokenizer's padding id.
-        packs: whether it takes packed rows.
-        takes_types: whether it tells the texts of a pair apart by token types.
-        autocast: torch's mixed precision, for weights that stay in fp32.
-        prefixes: what frozen layers made of texts, by the identity of their inputs.
+        packs: whether the model takes packed rows.
+        takes_types: whether the model reads token types.
+        autocast: whether torch's autocast is used, because the weights stay in fp32.
+        prefixes: outputs of the frozen layers, by the identity of their inputs.
     """
 
     model: Any
@@ -48,23 +58,59 @@ class Execution:
     autocast: bool
     prefixes: dict[int, Prefix] = field(default_factory=dict)
 
-    def batches(self, lengths: npt.NDArray[np.int64], texts: int, tokens: int) -> Iterator[list[int]]:
+    def predict(self, inputs: Inputs, batch_size: int = BATCH_SIZE) -> Array:
+        """Returns the logits of all texts, (B, K) float64, in their order. `batch_size` limits padded batches only."""
+        return self._all_rows(inputs, batch_size, lambda rows: self.logits(inputs, rows))
+
+    def features(self, inputs: Inputs) -> tuple[Array, Array]:
+        """Returns logits (B, K), and features (B, 2 D): the last layer's first token and mean over tokens.
+
+        Both come from one pass. Features of several windows are averaged, as logits are.
+        """
+        width = 2 * int(unwrapped(self.model).config.hidden_size)
+
+        def both(rows: list[int]) -> Tensor:
+            route = Route(whole=True)
+            logits = self.logits(inputs, rows, route=route)
+            assert route.hidden is not None
+            windows, owners = inputs.windows_of(rows)
+            own = inputs.windows.lengths[windows].tolist()
+            states = torch.split(route.hidden[: sum(own)].float(), own)
+            features = torch.stack([torch.cat([state[0], state.mean(0)]) for state in states])
+            return torch.cat([logits.float(), pooled(features, owners, len(rows))], dim=1)
+
+        values = self._all_rows(inputs, BATCH_SIZE, both)
+        return values[:, :-width], values[:, -width:]
+
+    def logits(self, inputs: Inputs, rows: Sequence[int], run: Any = None, route: Route | None = None) -> Tensor:
+        """Returns the logits of one batch, (b, K). Logits of several windows of a text are averaged.
+
+        Args:
+            inputs: the texts.
+            rows: which of them.
+            run: called instead of the model, such as the same model wrapped for several processes.
+            route: the way through the layers, and what to keep. A padded batch always takes the whole way.
+        """
+        windows, owners = inputs.windows_of(rows)
+        return pooled(self._forward(inputs, windows, run or self.model, route or Route()), owners, len(rows))
+
+    def batches(self, lengths: Labels, texts: int, tokens: int) -> Iterator[list[int]]:
         """Yields row numbers by batch, longest first.
 
         Args:
             lengths: (B,) tokens of each text.
-            texts: most texts a batch.
-            tokens: most tokens a batch, padding included; a longer text gets a batch of its own.
+            texts: maximum number of texts in a batch.
+            tokens: maximum number of tokens in a batch, padding included. A longer text gets its own batch.
         """
         return token_batches(lengths, texts, tokens, padding=not self.packs)
 
     def keep_prefix(self, inputs: Inputs, tokens: int, folder: Path | None = None) -> None:
-        """Runs the layers below the lowest adapter once for all these texts; from then on only those above run.
+        """Runs the layers below the lowest adapter once for all texts. Afterwards only the layers above run.
 
         Args:
-            inputs: the texts; the same object must come to `logits`.
-            tokens: most tokens a batch.
-            folder: where a file goes, if they are too many to keep in memory; None is the temporary folder.
+            inputs: the texts. The same object must be given to `logits`.
+            tokens: maximum number of tokens in a batch.
+            folder: where a file goes if the states are too large for memory; None is the temporary folder.
         """
         depth = frozen_depth(self.model) if self.packs else 0
         if not depth or not len(inputs):
@@ -82,19 +128,7 @@ class Execution:
                 prefix.put(inputs.windows_of(rows)[0], route.hidden)
         self.prefixes[id(inputs)] = prefix
 
-    def logits(self, inputs: Inputs, rows: Sequence[int], run: Any = None, route: Route | None = None) -> Tensor:
-        """Returns the logits of these texts, (B, K), those of several windows pooled.
-
-        Args:
-            inputs: the texts.
-            rows: which of them.
-            run: what to call in the model's place, such as the same model wrapped for several processes.
-            route: the way through the layers, and what to keep; a padded batch knows one way alone.
-        """
-        windows, owners = inputs.windows_of(rows)
-        return pooled(self._scores(inputs, windows, run or self.model, route or Route()), owners, len(rows))
-
-    def _scores(self, inputs: Inputs, windows: Sequence[int], call: Any, route: Route) -> Tensor:
+    def _forward(self, inputs: Inputs, windows: Sequence[int], call: Any, route: Route) -> Tensor:
         """Returns the logits of these windows, (P, K)."""
         device = next(self.model.parameters()).device
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast):
@@ -103,44 +137,99 @@ class Execution:
                 batch, packing = packed(inputs, windows, config, self.pad_id, self.takes_types, device)
                 if (prefix := self.prefixes.get(id(inputs))) is not None:
                     route.begin, route.given = prefix.begin, prefix.get(windows, packing.row, device)
-                scores: Tensor = call(**batch, packing=packing, route=route).logits
-                return scores
+                logits: Tensor = call(**batch, packing=packing, route=route).logits
+                return logits
             batch = padded(inputs, windows, self.pad_id, self.takes_types)
             output = call(**{k: v.to(device) for k, v in batch.items()}, output_hidden_states=route.whole)
             if route.whole:
                 route.hidden = output.hidden_states[-1][batch["attention_mask"].bool()]
-            scores = output.logits
-            return scores
+            logits = output.logits
+            return logits
+
+    def _all_rows(self, inputs: Inputs, batch_size: int, compute: Callable[[list[int]], Tensor]) -> Array:
+        """Returns the results of `compute` for batches of similar length, in the order of the texts.
+
+        If memory runs out, batches are halved.
+        """
+        texts = len(inputs) if self.packs else batch_size  # packed rows need no limit on texts
+        max_tokens = ROW_TOKENS
+        with evaluating(self.model), torch.inference_mode():
+            while True:
+                try:
+                    parts = [
+                        (rows, compute(rows).double().cpu().numpy())
+                        for rows in self.batches(inputs.lengths, texts, max_tokens)
+                    ]
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    if max_tokens <= inputs.lengths.max():
+                        raise InputError(
+                            "memory ran out with a single text; use a smaller model or shorter texts"
+                        ) from error
+                    max_tokens //= 2
+        if not parts:
+            return np.empty((0, 0))
+        values = np.empty((len(inputs), parts[0][1].shape[1]))
+        for rows, part in parts:
+            values[rows] = part
+        return values
 
 
 @contextmanager
 def executing(
-    model: Any, pad_id: int, precision: str, *, tokens: int = 0, training: bool = False, pack: bool = True
+    model: Any,
+    pad_id: int,
+    precision: str,
+    *,
+    tokens: int | None = None,
+    training: bool = False,
+    pack: bool = True,
+    base: Mapping[str, Tensor] | None = None,
+    head: bool = True,
 ) -> Iterator[Execution]:
-    """Inside, the model is ready to run.
+    """Inside, the model is ready to run, and this thread owns it. Other threads wait.
 
     Args:
         model: the classifier, with or without an adapter.
         pad_id: the tokenizer's padding id.
-        precision: `fp32` or `bf16`.
-        tokens: how many will be run; for few, weights are left as they are.
-        training: gradients are wanted; otherwise the adapter is merged.
-        pack: False takes padded batches in any case.
+        precision: `fp32` or `bf16`. Few tokens run in fp32, since casting the weights would cost more than it saves.
+        tokens: how many tokens will run; for few, the weights stay as they are. None means many.
+        training: gradients are wanted. Otherwise the adapter is merged.
+        pack: False always takes padded batches.
+        base: run the base with its untrained head; `base` has the base's own values of parameters that the adapter
+            changed (often none).
+        head: False gives the input of the head's last linear layer, (B, H), instead of logits.
+
+    Raises:
+        InUseError: this thread uses the model already.
     """
     settle()
-    packs, worth = pack and served(model), training or tokens >= WORTH_PREPARING
-    resident = packs and worth and precision == "bf16" and casts(model)
+    many = training or tokens is None or tokens >= WORTH_PREPARING
+    packs, half = pack and served(model), precision == "bf16" and many
     with ExitStack() as stack:
-        if worth and not training:
-            stack.enter_context(merged(model))
-        if training:
-            stack.enter_context(quick_dropout(model, still=frozen_modules(model) if packs else ()))
-        if packs:
-            layers = encoder_layers(model)
-            stack.enter_context(packed_layers(model))
-            if resident:
-                stack.enter_context(held_in(layers, torch.bfloat16))
-            if worth:
-                stack.enter_context(frozen(model, training))
-        autocast = precision == "bf16" and not resident
-        yield Execution(model, pad_id, packs, takes_token_types(model), autocast)
+        stack.enter_context(owned(model))
+        if base is not None:
+            stack.enter_context(base_alone(model, base))
+        if not head:
+            stack.enter_context(headless(model))
+        resident = _made_ready(stack, model, training=training, packs=packs, half=half, many=many)
+        yield Execution(model, pad_id, packs, takes_token_types(model), autocast=half and not resident)
+
+
+def _made_ready(stack: ExitStack, model: nn.Module, *, training: bool, packs: bool, half: bool, many: bool) -> bool:
+    """Changes the model until `stack` closes. Returns whether its frozen weights are in bf16 now."""
+    if many and not training:
+        stack.enter_context(merged(model))
+    if training:
+        stack.enter_context(quick_dropout(model, still=frozen_modules(model) if packs else ()))
+    if not packs:
+        return False
+    stack.enter_context(packed_layers(model))
+    resident = half and casts(model)
+    if resident:
+        stack.enter_context(held_in(encoder_layers(model), torch.bfloat16))
+    if many:
+        stack.enter_context(frozen(model, training))
+    return resident

@@ -1,12 +1,12 @@
-"""The last layer's attention, where the first token of each text alone asks, without making keys and values.
+"""Attention of the last layer, where only the first token of each text has a query; it makes no keys or values.
 
-Both are linear in the layer's input x, so that the products may be taken in another order:
+Keys and values are linear in the layer's input x, so the products can be taken in another order:
 
-    q · (W_k x_j + b_k) = (W_k' q) · x_j + q · b_k        the last is the same for all j, and falls out of the softmax
+    q · (W_k x_j + b_k) = (W_k' q) · x_j + q · b_k        the last is the same for all j: softmax ignores it
     Σ p_j (W_v x_j + b_v) = W_v (Σ p_j x_j) + b_v
 
-For each text and head that is one vector in place of one for each token, d times less work. It is exact, for the
-gradients too, and done in fp32; its matrices are so thin that they cost little.
+This needs one vector for each text and head instead of one for each token, d times less work. It is exact, for the
+gradients too. It runs in fp32; its matrices are thin and cost little.
 """
 
 from typing import Any
@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertlora.model.engine.attention import LOG2_E
+from bertlora.model.engine.blocks import LOG2_E
+from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import FAR_BELOW, Bucket, Packing
-from bertlora.model.lora_linear import LoraLinear
 
 
 def as_matrix(linear: nn.Module) -> tuple[Tensor, Tensor | None] | None:
-    """Returns W (out, in) in fp32, with the update in it, and b of a linear layer; None where it is more than that.
+    """Returns W (out, in) in fp32, including the low-rank update, and b; None if the layer is not just W x + b.
 
-    Nor where b learns: the keys' has no effect, but an optimiser that decays it is to find its gradient.
+    Also None if b is trained: the keys' b has no effect, but an optimiser with weight decay needs its gradient.
     """
     if isinstance(linear, LoraLinear):
         found = linear.as_matrix()
@@ -39,12 +39,12 @@ def attend_without_keys(
 
     Args:
         q: (B, H, d) queries, one for every text.
-        x: (T, D) what keys and values would be made of.
-        key: (H d, D) the weight that would make the keys.
+        x: (T, D) the layer's input.
+        key: (H d, D) the keys' weight.
         value: (H d, D) the values' weight.
         bias: (H d,) the values' bias.
-        packing: where the texts lie.
-        scale: what scores are multiplied with.
+        packing: where the texts are.
+        scale: factor on the scores.
     """
     heads, d = q.shape[1:]
     with torch.autocast(q.device.type, enabled=False):
@@ -85,13 +85,13 @@ class Gathered(torch.autograd.Function):
 
 
 def _tokens(bucket: Bucket, x: Tensor) -> Tensor:
-    """Returns what stands at each place, (N, L, D) in fp32."""
+    """Returns the row of x at each place, (N, L, D) in fp32."""
     found = x[bucket.tokens] if bucket.keys is None else bucket.keys.spread(x)
     return found.float().view(bucket.count, -1, x.shape[-1])
 
 
 def _asking(bucket: Bucket, u: Tensor) -> Tensor:
-    """Returns what asks in each matrix, (N, texts H, D)."""
+    """Returns the queries of each matrix, (N, texts H, D)."""
     found = u[bucket.texts] if bucket.asked is None else bucket.asked.spread(u)
     return found.reshape(bucket.count, -1, u.shape[-1])
 
@@ -103,7 +103,7 @@ def _put(bucket: Bucket, out: Tensor, block: Tensor) -> None:
 
 
 def _weights(bucket: Bucket, scores: Tensor, heads: int) -> Tensor:
-    """Returns 2^scores over their sum, (N, texts H, L), 0 at padding and other texts."""
+    """Returns 2^scores divided by their sum, (N, texts H, L); 0 at padding and at other texts."""
     by_head = scores.view(bucket.count, -1, heads, scores.shape[-1])
     mask = bucket.mask(True, None, scores)
     if mask is not None:

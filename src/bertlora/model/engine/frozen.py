@@ -1,4 +1,4 @@
-"""The frozen linear layer: W x + b and its gradient, with W held as this machine multiplies fastest."""
+"""The frozen linear layer: W x + b and its gradient, with W in the layout that this machine multiplies fastest."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class FrozenWeight:
-    """A frozen weight (out, in), as it is."""
+    """A frozen weight (out, in) in torch's usual layout."""
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
@@ -22,10 +22,9 @@ class FrozenWeight:
 
 
 class Reordered(FrozenWeight):
-    """A bf16 weight in the order in which oneDNN multiplies: otherwise every product puts it in that order again.
+    """A bf16 weight in oneDNN's own memory layout; in another layout every product converts it again.
 
-    These are the operations into which torch's own compiler lowers frozen linear layers. They are not documented, and
-    this class alone knows them.
+    torch's compiler uses these operations for frozen linear layers. They are not documented. Only this class uses them.
     """
 
     def __init__(self, weight: Tensor, training: bool) -> None:
@@ -35,7 +34,7 @@ class Reordered(FrozenWeight):
 
     @staticmethod
     def serves(weight: Tensor) -> bool:
-        """Returns whether this machine and this torch have it."""
+        """Returns whether this machine and this torch version support the layout for `weight`."""
         ops = torch.ops.mkldnn
         known = hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")
         return known and weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _has_bf16()
@@ -44,7 +43,7 @@ class Reordered(FrozenWeight):
         return _pointwise(x, self.forward_order, bias)
 
     def transposed(self, g: Tensor) -> Tensor:
-        assert self.backward_order is not None, "no gradient was asked for"
+        assert self.backward_order is not None, "made without training, so it has no gradient"
         return _pointwise(g, self.backward_order, None)
 
 
@@ -62,15 +61,21 @@ def _has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def frozen_product(x: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:
+    """Returns y = W x + b, (..., out) for x (..., in); neither W nor b gets a gradient."""
+    # Views are made here, outside the autograd function, so that the result may be changed in place.
+    y: Tensor = FrozenProduct.apply(x.reshape(-1, x.shape[-1]), frozen, bias)  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:-1], -1)
+
+
 class FrozenProduct(torch.autograd.Function):
-    """y = W x + b with nothing saved: neither W nor b learns."""
+    """`frozen_product` on rows, x (N, in) to y (N, out); it saves no tensor for the backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:
-        ctx.frozen, ctx.shape = frozen, x.shape
-        return frozen.product(x.reshape(-1, x.shape[-1]), bias).view(*x.shape[:-1], -1)
+        ctx.frozen = frozen
+        return frozen.product(x, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        g = grads[0].reshape(-1, grads[0].shape[-1])
-        return ctx.frozen.transposed(g).view(ctx.shape), None, None
+        return ctx.frozen.transposed(grads[0]), None, None

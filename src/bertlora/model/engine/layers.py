@@ -1,13 +1,13 @@
-"""Packed rows through transformers' own encoders: what each layer is given, and what the last one may leave out.
+"""Packed rows through transformers' own encoders.
 
-The model's own forward runs; only what its layers do is steered, through a `Route` that travels with the batch:
+The model's own forward runs. A `Route`, passed along with the batch, controls what its layers do:
 
     embeddings ─ layer 0 ─ … ─ layer K-1 ─ layer K ─ … ─ last layer ─ head
-                 └ skipped where their output is given ┘  └ first token of each text alone
+                 └ skipped if their output is given ┘     └ only the first token of each text
 
-Only that token reaches the head, so the last layer makes queries, output projection and feed-forward of no other. That
-is exact, for the gradients too: what is left out has none. The last layers below are the architectures' own modules in
-their own order, with the first tokens in place of all.
+Only the first token of each text reaches the head. So the last layer computes query, output projection and feed-forward
+for these tokens only. This is exact, for the gradients too: the tokens left out have gradient 0. The last layers below
+call the architecture's own modules in its own order, on the first tokens instead of all tokens.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,23 +17,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bertlora.model.base import quiet
 from bertlora.model.engine.attention import NAME, attend
 from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.changes import forwards
 from bertlora.model.engine.first_token import as_matrix, attend_without_keys
-from bertlora.model.engine.forwards import forwards
 from bertlora.model.engine.packing import Packing
 
 
 @dataclass
 class Route:
-    """Which layers a batch goes through.
+    """Which layers a batch runs through.
 
     Attributes:
         begin: the first layer that runs.
-        given: (T, D) what goes into it; None where it is the embeddings' output.
-        end: the layer before which the row leaves; None runs all.
-        whole: keep every token's last hidden state, in `hidden`.
-        hidden: (T, D) these states, after the pass.
+        given: (T, D) the input of that layer; None takes the embeddings' output.
+        end: the layer to stop before; None runs all layers.
+        whole: store every token's last hidden state in `hidden`.
+        hidden: (T, D) these states, set by the forward pass.
     """
 
     begin: int = 0
@@ -44,14 +45,16 @@ class Route:
 
 
 def served(model: Any) -> bool:
-    """Returns whether packed rows give this classifier's logits exactly; other models take padded batches."""
-    config = unwrapped(model).config
+    """Returns whether packed rows give this classifier's logits exactly; other models get padded batches."""
+    inner = unwrapped(model)
+    config = inner.config
     pooling = getattr(config, "classifier_pooling", "cls")
-    return config.model_type in _FAMILIES and pooling == "cls" and not getattr(config, "is_decoder", False)
+    known = config.model_type in _FAMILIES and pooling == "cls" and not getattr(config, "is_decoder", False)
+    return known and _accepts_attention(inner)
 
 
 def encoder_layers(model: Any) -> nn.ModuleList:
-    """Returns the layers of a model that is served, in order."""
+    """Returns the encoder's layers in order; the model must be of a served architecture."""
     inner = unwrapped(model)
     path, _ = _FAMILIES[inner.config.model_type]
     layers: nn.ModuleList = getattr(inner, inner.base_model_prefix).get_submodule(path)
@@ -60,19 +63,40 @@ def encoder_layers(model: Any) -> nn.ModuleList:
 
 @contextmanager
 def packed_layers(model: Any) -> Iterator[None]:
-    """Inside, the model takes packed rows, with `packing` and `route` beside its usual arguments."""
+    """Inside, the model takes packed rows, with the extra arguments `packing` and `route`; see `served`."""
     inner, layers = unwrapped(model), encoder_layers(model)
-    before = inner.config._attn_implementation
-    inner.set_attn_implementation(NAME)
     _, first_tokens = _FAMILIES[inner.config.model_type]
     norm = getattr(getattr(inner, inner.base_model_prefix), "final_norm", None)
     steered = {layer: _steered(number, layer) for number, layer in enumerate(layers[:-1])}
     steered[layers[-1]] = _steered_last(len(layers) - 1, layers[-1], first_tokens, norm)
+    with _our_attention(inner) as accepted, forwards(steered):
+        assert accepted, "a model that is not served"
+        yield
+
+
+@contextmanager
+def _our_attention(inner: Any) -> Iterator[bool]:
+    """Inside, the model uses our attention, and gets True; or it keeps its own, and gets False.
+
+    Some versions of transformers cannot switch the attention of some architectures (ModernBERT up to 5.5). They only
+    log it, and packed texts would then see each other. So the config of every attention module is checked afterwards.
+    """
+    before = inner.config._attn_implementation
+    inner.set_attn_implementation(NAME)
     try:
-        with forwards(steered):
-            yield
+        attending = [inner, *(module for module in encoder_layers(inner).modules() if hasattr(module, "config"))]
+        yield all(module.config._attn_implementation == NAME for module in attending)
     finally:
         inner.set_attn_implementation(before)
+
+
+def _accepts_attention(inner: Any) -> bool:
+    """Returns whether transformers can give this class of model our attention; tried once for each class."""
+    kind = type(inner)
+    if kind not in _ACCEPTING:
+        with quiet(), _our_attention(inner) as accepted:
+            _ACCEPTING[kind] = accepted
+    return _ACCEPTING[kind]
 
 
 def _steered(number: int, layer: nn.Module) -> Callable[..., Tensor]:
@@ -90,7 +114,7 @@ def _steered(number: int, layer: nn.Module) -> Callable[..., Tensor]:
 def _steered_last(
     number: int, layer: nn.Module, first_tokens: Callable[..., Tensor], norm: nn.Module | None
 ) -> Callable[..., Tensor]:
-    """Returns the last layer's forward, (1, T, D) → (B, 1, D) in fp32; what is kept whole has had the last norm."""
+    """Returns the last layer's forward, (1, T, D) → (B, 1, D) in fp32. `Route.hidden` includes the final norm."""
     own = layer.forward
 
     def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
@@ -108,7 +132,7 @@ def _steered_last(
 
 
 def _entering(number: int, layer: nn.Module, hidden: Tensor, route: Route) -> Tensor:
-    """Returns what goes into a layer: at the first that runs what the route gives, in the dtype of the layers."""
+    """Returns the input of a layer. The first layer that runs takes the route's input, in the layers' dtype."""
     if number != route.begin:
         return hidden
     given = hidden if route.given is None else route.given[None]
@@ -116,7 +140,7 @@ def _entering(number: int, layer: nn.Module, hidden: Tensor, route: Route) -> Te
 
 
 def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
-    """BERT's layer, (1, T, D) → (1, B, D); also RoBERTa's and ELECTRA's."""
+    """The last layer of BERT, RoBERTa and ELECTRA, (1, T, D) → (1, B, D)."""
     attention, first = layer.attention.self, hidden[:, packing.starts]
     asked = (attention.query(first), attention.key, attention.value)
     seen = _attended(asked, hidden, packing, attention.num_attention_heads, attention.scaling)
@@ -125,7 +149,7 @@ def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
 
 
 def _distilbert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
-    """DistilBERT's layer, (1, T, D) → (1, B, D)."""
+    """The last layer of DistilBERT, (1, T, D) → (1, B, D)."""
     attention, first = layer.attention, hidden[:, packing.starts]
     asked = (attention.q_lin(first), attention.k_lin, attention.v_lin)
     seen = attention.out_lin(_attended(asked, hidden, packing, attention.n_heads, attention.scaling))
@@ -137,7 +161,7 @@ def _distilbert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tenso
 def _modernbert(
     layer: Any, hidden: Tensor, packing: Packing, position_embeddings: tuple[Tensor, Tensor], **_: Any
 ) -> Tensor:
-    """ModernBERT's layer, (1, T, D) → (1, B, D); its one product for query, key and value makes every query."""
+    """The last layer of ModernBERT, (1, T, D) → (1, B, D). One product makes queries, keys and values of all tokens."""
     from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
     attention = layer.attn
@@ -155,7 +179,15 @@ def _modernbert(
 def _attended(
     asked: tuple[Tensor, nn.Module, nn.Module], hidden: Tensor, packing: Packing, heads: int, scale: float
 ) -> Tensor:
-    """Returns the attention of (1, B, D) queries, with the layers of key and value, over (1, T, D), (1, B, D)."""
+    """Returns the attention output of the first tokens, (1, B, D).
+
+    Args:
+        asked: the first tokens' queries (1, B, D), and the linear layers of key and value.
+        hidden: (1, T, D) the layer's input.
+        packing: where the texts are.
+        heads: number of heads.
+        scale: factor on the scores.
+    """
     query, key, value = asked
     q = query[0].view(len(packing), heads, -1)
     keys, values = as_matrix(key), as_matrix(value)
@@ -165,7 +197,9 @@ def _attended(
     return attend_without_keys(q, hidden[0], keys[0], *values, packing, scale)[None]
 
 
-# Architecture → where its layers are, and its last layer for first tokens.
+# Class of a classifier → whether it accepts our attention.
+_ACCEPTING: dict[type, bool] = {}
+# Architecture → the path of its layers, and its last layer on first tokens.
 _FAMILIES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "bert": ("encoder.layer", _bert),
     "roberta": ("encoder.layer", _bert),

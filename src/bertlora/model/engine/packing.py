@@ -1,16 +1,15 @@
-"""Many texts in one row of real tokens, without padding.
+"""Many texts in one row of tokens, without padding between them.
 
     texts        [CLS] a joy [SEP]      [CLS] dull [SEP]
     input_ids    [CLS] a joy [SEP] [CLS] dull [SEP]        (1, T)
     positions      0   1  2    3     0    1     2          restart with each text
 
-Every layer but attention works on tokens one by one and needs to know nothing of this. Attention goes through the row
-in `Bucket`s, each one batch of matrices: long texts of nearly the same length, one a matrix; or short texts, as many a
-matrix as fit, each of which sees itself alone.
+All layers except attention work on each token separately. Attention works through the row in `Bucket`s, each one batch
+of matrices: long texts of nearly the same length, one in each matrix; or short texts, several in a matrix, where each
+text sees only itself.
 
-On a CPU a matrix product of a shape that was not seen before first costs the making of its code: a third of a
-millisecond, and up to a megabyte that is not given back. So rows and buckets come in few sizes there: rows end in some
-tokens of filler, and lengths are rounded up.
+On a CPU, oneDNN generates code for each new shape of a bf16 product: a third of a millisecond, and up to a megabyte
+that is never freed. So rows and buckets have few sizes there: rows end in filler tokens, and lengths are rounded up.
 """
 
 from collections.abc import Sequence
@@ -20,78 +19,35 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-# Added to a score it leaves an exponential of 0.
+from bertlora.model.engine.places import Places
+
+# Added to a score, it makes the exponential 0.
 FAR_BELOW = -30_000.0
-# Sizes of the matrices that short texts share: the smallest that holds the longest of them.
+# Sizes of the matrices that short texts share; the smallest that holds the longest text is taken.
 ROOMS = (16, 32, 64)
 SHORT = ROOMS[-1]
-# A text joins a bucket of longer ones when that wastes fewer scores a head than starting a bucket of its own costs in
-# overhead: measured on two cores, some 30 calls of 10 microseconds against 15 nanoseconds a token pair of all heads.
+# A text joins a bucket of longer texts if that wastes fewer scores of a head than this. A new bucket costs about 30
+# calls of 10 microseconds, and a score 15 nanoseconds for all heads, measured on two cores.
 BUCKET_OVERHEAD = 20_000
-# Sizes are rounded up to a power of two's multiple: the largest power that is this fraction of them, or the least.
-ROW_FINENESS, ROW_LEAST = 32, 16
+# Sizes are rounded up to a multiple of a power of 2: at most this fraction of the size, at least ROW_LEAST. Rows with
+# few tokens, which come in any size when a program predicts, have coarser sizes than full ones.
+FULL_ROW = 2048
+FULL_ROW_FINENESS, ROW_FINENESS, ROW_LEAST = 32, 8, 16
 TEXT_FINENESS, TEXT_LEAST = 8, 8
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where rows stand in a block of N matrices with L places each.
-
-    Attributes:
-        rows: (N L,) the row at each place, at padding the first of all.
-        real: the place of each row of the bucket, in their order.
-        owners: (N, L) the text at each place, a number below 0 at padding.
-        positions: (N, L) which of its text's tokens stands there.
-    """
-
-    rows: Tensor
-    real: Tensor
-    owners: Tensor
-    positions: Tensor
-
-    @classmethod
-    def of(cls, starts: Tensor, lengths: Tensor, shape: tuple[int, int], rows: slice) -> "Places":
-        """Returns the places of texts of these lengths that start at these places, their rows one after the other."""
-        texts = torch.arange(len(lengths)).repeat_interleave(lengths)
-        positions = torch.arange(len(texts)) - (lengths.cumsum(0) - lengths)[texts]
-        real = starts[texts] + positions
-
-        def spread(values: Tensor, elsewhere: int) -> Tensor:
-            return torch.full((shape[0] * shape[1],), elsewhere).index_copy_(0, real, values)
-
-        owners, where = spread(texts, -1).view(shape), spread(positions, 0).view(shape)
-        return cls(spread(torch.arange(rows.start, rows.stop), rows.start), real, owners, where)
-
-    def spread(self, x: Tensor) -> Tensor:
-        """Returns what stands at each place, (N L, ...), of x (rows, ...); at padding some row of the bucket."""
-        return x.index_select(0, self.rows)
-
-    def gathered(self, x: Tensor) -> Tensor:
-        """Returns the rows of the bucket, in their order, of what stands at each place, (N L, ...)."""
-        return x.index_select(0, self.real)
-
-    @cached_property
-    def idle(self) -> Tensor:
-        """(N, L) where padding stands."""
-        return self.owners < 0
-
-    def to(self, device: torch.device) -> "Places":
-        """Returns the same on `device`."""
-        return Places(*(x.to(device) for x in (self.rows, self.real, self.owners, self.positions)))
-
-
-@dataclass(frozen=True)
 class Bucket:
-    """Neighbouring texts that attention takes as one block of N matrices with L places.
+    """Neighbouring texts that attention processes as one batch of N matrices with L places.
 
     Attributes:
         texts: which texts of the row.
         tokens: which tokens of the row.
         count: N.
         longest: L.
-        keys: where the tokens stand; None where the tokens, in order, are the places.
-        asked: where the texts stand when each asks one query; None where there is one a matrix.
-        masks: what `mask` has made.
+        keys: the places of the tokens; None if the tokens fill all places in order.
+        asked: the places of the queries, if each text has one; None if each matrix holds one text.
+        masks: cache of `mask`.
     """
 
     texts: slice
@@ -103,11 +59,10 @@ class Bucket:
     masks: dict[tuple[bool, int | None, torch.dtype, bool], Tensor] = field(default_factory=dict)
 
     def mask(self, one_query: bool, window: int | None, like: Tensor, by_key: bool = False) -> Tensor | None:
-        """Returns what is added to scores, (N or 1, queries, L): 0, or far below at keys that a query may not see.
+        """Returns the mask to add to scores: 0, or far below 0 at keys that are hidden from a query.
 
-        By key it is (N or 1, L, queries).
-
-        None where padding alone is hidden; that is done otherwise, see `attention.py`.
+        Its shape is (N or 1, queries, L), or (N or 1, L, queries) with `by_key`. It is None if only padding is hidden,
+        which is done in another way; see `matrix_attention.py`.
         """
         narrow = window if window is not None and window < self.longest else None
         if self.asked is None and narrow is None:
@@ -133,11 +88,11 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the texts lie in a packed row, longest first.
+    """The texts of a packed row, longest first.
 
     Attributes:
         lengths: tokens of each text.
-        device: where the row is.
+        device: the row's device.
 
     Raises:
         ValueError: a text is longer than the one before it.
@@ -160,23 +115,24 @@ class Packing:
 
     @cached_property
     def row(self) -> int:
-        """T, tokens of the row, filler included."""
-        return rounded(self.tokens, self.device, ROW_FINENESS, ROW_LEAST)
+        """T, tokens of the row, including filler."""
+        fineness = ROW_FINENESS if self.tokens < FULL_ROW else FULL_ROW_FINENESS
+        return rounded(self.tokens, self.device, fineness, ROW_LEAST)
 
     @cached_property
     def offsets(self) -> Tensor:
-        """(B + 1,) int32 where each text starts, and where the last one ends."""
+        """(B + 1,) int32: where each text starts, and where the last one ends."""
         ends = torch.tensor([0, *self.lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         return ends.to(self.device)
 
     @cached_property
     def starts(self) -> Tensor:
-        """(B,) int64 the first token of each text."""
+        """(B,) int64: the first token of each text."""
         return self.offsets[:-1].long()
 
     @cached_property
     def buckets(self) -> list[Bucket]:
-        """The row cut into buckets, in order."""
+        """The buckets of the row, in order."""
         found, first, start = [], 0, 0
         while first < len(self):
             last = self._end(first)
@@ -186,7 +142,7 @@ class Packing:
         return found
 
     def _end(self, first: int) -> int:
-        """Returns the end of the bucket that starts with this text; of long texts it has 1, 2, 4, ..."""
+        """Returns the end of the bucket that starts with this text; a bucket of long texts has 1, 2, 4, ... texts."""
         longest, wasted, last = self.lengths[first], 0, first + 1
         if longest <= SHORT:
             return self._end_of_short(first)
@@ -198,7 +154,7 @@ class Packing:
         return first + (1 << (last - first).bit_length() >> 1)
 
     def _end_of_short(self, first: int) -> int:
-        """Returns where texts begin that would save more in smaller matrices of their own than these cost."""
+        """Returns where texts begin for which a new bucket with smaller matrices saves more than it costs."""
         smaller = _room(self.lengths[first]) // 2
         split = next((i for i in range(first, len(self)) if self.lengths[i] <= smaller), len(self))
         saved = sum(self.lengths[split:]) * smaller
@@ -216,7 +172,7 @@ class Packing:
         return Bucket(texts, tokens, count, longest, keys.to(self.device))
 
     def _shared(self, texts: slice, tokens: slice, room: int) -> Bucket:
-        """Returns the bucket of short texts, which share matrices of this size."""
+        """Returns a bucket of short texts, which share matrices of this size."""
         own = self.lengths[texts]
         matrices = filled(own, room)
         count, width = len(matrices), -(-max(map(len, matrices)) // 4) * 4
@@ -237,7 +193,7 @@ def _room(longest: int) -> int:
 
 
 def filled(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Returns the texts, longest first, shared out to matrices of this room: a long one, then the shortest that fit."""
+    """Returns the texts of each matrix of this size: a long text, then the shortest texts that fit."""
     result, first, last = [], 0, len(lengths) - 1
     while first <= last:
         members, left = [first], room - lengths[first]
@@ -251,7 +207,7 @@ def filled(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def rounded(size: int, device: torch.device, fineness: int, least: int) -> int:
-    """Returns a size of which there are few, at least `size`; the same on a GPU, which has no need of it."""
+    """Returns `size` rounded up, so that few sizes occur; on a GPU, which has no need of this, `size` itself."""
     if device.type != "cpu":
         return size
     step = max(least, (1 << (size // fineness).bit_length()) >> 1)

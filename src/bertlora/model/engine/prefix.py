@@ -1,8 +1,9 @@
-"""The frozen prefix: what the layers below the lowest adapter make of each text, computed once and kept.
+"""The frozen prefix: the output of the layers below the lowest adapter, computed once for each text and kept.
 
-With adapters on the last K layers alone (`adapt_last_layers`), those below give the same for a text in every epoch.
+If only the last K layers have adapters (`adapt_last_layers`), the layers below give the same output in every epoch.
 """
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +19,19 @@ from bertlora.data.inputs import Inputs
 from bertlora.model.engine.batches import unwrapped
 from bertlora.model.engine.layers import encoder_layers, served
 
-# Bytes: up to the first in memory, up to the second in a file that is mapped into memory, beyond not kept at all.
+# Bytes. Up to the first: kept in memory. Up to the second: in a file that is mapped into memory. More: not kept.
 IN_MEMORY, IN_FILE = 1 << 30, 16 << 30
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Hidden states of the windows of many texts, end to end.
+    """Hidden states of the windows of many texts, one after the other.
 
     Attributes:
         inputs: the texts.
-        begin: the layer that the states go into.
+        begin: the layer whose input the states are.
         states: (tokens, D).
-        offsets: (P + 1,) where each window's begin.
+        offsets: (P + 1,) where the states of each window begin.
     """
 
     inputs: Inputs
@@ -40,14 +41,14 @@ class Prefix:
 
     @classmethod
     def room(cls, inputs: Inputs, begin: int, width: int, dtype: torch.dtype, folder: Path | None) -> "Prefix | None":
-        """Returns room for these texts; None where they are too many to keep.
+        """Returns an empty prefix for these texts, or None if they are too many, or if the disk has no room.
 
         Args:
             inputs: the texts.
-            begin: the layer that the states go into.
+            begin: the layer whose input the states are.
             width: D.
-            dtype: of the states.
-            folder: where the file goes, if there must be one; None is the system's temporary folder.
+            dtype: dtype of the states.
+            folder: the folder of the file, if one is needed; None takes the system's temporary folder.
         """
         offsets = np.concatenate([[0], np.cumsum(inputs.windows.lengths)]).astype(np.int64)
         shape = (int(offsets[-1]), width)
@@ -56,30 +57,44 @@ class Prefix:
             return None
         if size <= IN_MEMORY:
             return cls(inputs, begin, torch.empty(shape, dtype=dtype), offsets)
-        # The file has no name once it is mapped, and is gone when the process ends, however it ends.
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".prefix-") as file:
-            flat = torch.from_file(file.name, shared=True, size=shape[0] * width, dtype=dtype)
-        return cls(inputs, begin, flat.view(shape), offsets)
+        flat = _mapped(shape[0] * width, dtype, folder)
+        return None if flat is None else cls(inputs, begin, flat.view(shape), offsets)
 
     def tokens(self, windows: Sequence[int]) -> Tensor:
-        """Returns the place of every token of these windows, in their order."""
+        """Returns the row in `states` of every token of these windows, in their order."""
         return torch.from_numpy(np.concatenate([np.arange(self.offsets[p], self.offsets[p + 1]) for p in windows]))
 
     def put(self, windows: Sequence[int], hidden: Tensor) -> None:
-        """Keeps hidden states (T, D) of these windows; what comes after their tokens is filler."""
+        """Stores hidden states (T, D) of these windows; rows after their tokens are filler."""
         places = self.tokens(windows)
         self.states.index_copy_(0, places, hidden[: len(places)].to(self.states))
 
     def get(self, windows: Sequence[int], length: int, device: torch.device) -> Tensor:
-        """Returns the states of these windows as a packed row (length, D), 0 at its filler."""
+        """Returns the states of these windows as a packed row (length, D), with 0 as filler."""
         places = self.tokens(windows)
         row = self.states.new_zeros(length, self.states.shape[1])
         torch.index_select(self.states, 0, places, out=row[: len(places)])
         return row.to(device)
 
 
+def _mapped(count: int, dtype: torch.dtype, folder: Path | None) -> Tensor | None:
+    """Returns `count` numbers in a file that is mapped into memory, or None if the disk has no room for them.
+
+    The space is reserved before: a write to a mapped page that the disk has no room for ends the process (SIGBUS). The
+    file loses its name here, so the system removes it when the process ends, in whatever way.
+    """
+    reserve = getattr(os, "posix_fallocate", None)  # macOS has none
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".prefix-") as file:
+        try:
+            if reserve is not None:
+                reserve(file.fileno(), 0, count * dtype.itemsize)
+        except OSError:
+            return None
+        return torch.from_file(file.name, shared=True, size=count, dtype=dtype)
+
+
 def frozen_modules(model: Any) -> list[nn.Module]:
-    """Returns the modules below the lowest adapter; they drop nothing, whether what they give is kept or not."""
+    """Returns the modules below the lowest adapter. They have no dropout, whether their output is kept or not."""
     depth = frozen_depth(model)
     if not depth:
         return []
@@ -89,9 +104,9 @@ def frozen_modules(model: Any) -> list[nn.Module]:
 
 
 def frozen_depth(model: Any) -> int:
-    """Returns how many layers, from the lowest, give the same in every epoch: neither they nor what is below learns.
+    """Returns how many of the first layers give the same output in every epoch, since nothing up to them is trained.
 
-    The last layer always runs; its output is the head's.
+    The last layer is never counted: it always runs.
     """
     if not served(model):
         return 0
@@ -99,7 +114,7 @@ def frozen_depth(model: Any) -> int:
     numbers = {id(p): number for number, layer in enumerate(layers) for p in layer.parameters()}
     top = len(layers) - 1
     encoder = getattr(inner, inner.base_model_prefix).named_parameters()
-    # What is in no layer stands below them all, but for a pooler or a last norm.
+    # Modules outside the layers come before them, except for a pooler or a final norm.
     below = {id(p) for name, p in encoder if id(p) not in numbers and "embedding" in name}
     learning = [0 if id(p) in below else numbers.get(id(p), top) for p in inner.parameters() if p.requires_grad]
     return min([top, *learning])

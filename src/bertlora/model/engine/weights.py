@@ -1,4 +1,4 @@
-"""Weights made ready for an execution and then put back to the bit: merged, in bf16, in order of multiplication."""
+"""Weights prepared for an execution and restored bit for bit: merged, held in bf16, in the fastest layout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from bertlora.model.engine.batches import unwrapped
-from bertlora.model.engine.forwards import forwards
-from bertlora.model.engine.frozen import FrozenProduct, FrozenWeight, Reordered
+from bertlora.model.engine.changes import forwards
+from bertlora.model.engine.frozen import FrozenWeight, Reordered, frozen_product
 from bertlora.model.engine.layers import encoder_layers
-from bertlora.model.lora_linear import JointLinears, LoraLinear, joinable
+from bertlora.model.engine.lora_linear import JointLinears, LoraLinear, joinable
 from bertlora.model.roles import attention_inputs
 
 
 def casts(model: Any) -> bool:
-    """Returns whether the layers can be held in bf16: nothing is trained there but LoRA, and all of that is ours."""
+    """Returns whether the layers can be held in bf16: only LoRA is trained there, and only by `LoraLinear`."""
     layers = encoder_layers(model)
     ours = all(isinstance(m, LoraLinear) for m in layers.modules() if isinstance(m, LoraLayer))
     return ours and all("lora_" in name for name, p in layers.named_parameters() if p.requires_grad)
@@ -26,7 +26,7 @@ def casts(model: Any) -> bool:
 
 @contextmanager
 def held_in(layers: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Inside, frozen weights are held in `dtype`, so that no step has to cast them again."""
+    """Inside, frozen weights are held in `dtype`, so no step has to cast them."""
     held = [(p, p.data) for p in layers.parameters() if not p.requires_grad and p.is_floating_point()]
     try:
         for parameter, value in held:
@@ -39,7 +39,7 @@ def held_in(layers: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def merged(model: Any) -> Iterator[None]:
-    """Inside, the updates stand in the weights themselves, unless they are switched off."""
+    """Inside, the low-rank updates are added to the weights, unless they are switched off."""
     adapted = _in_use(unwrapped(model))
     held = [(p, p.data) for m in adapted for p in m.get_base_layer().parameters()]
     try:
@@ -58,9 +58,9 @@ def merged(model: Any) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: Any, training: bool) -> Iterator[None]:
-    """Inside, frozen weights are in order of multiplication, and query, key and value share theirs.
+    """Inside, frozen weights are in the fastest layout, and query, key and value share one product.
 
-    They do so where all three are adapted; not in the last layer, where only key and value read every token.
+    They share it if all three are adapted, except in the last layer, where the query reads only first tokens.
     """
     hold, layers = partial(_hold, training=training), encoder_layers(model)
     attending = partial(attention_inputs, unwrapped(model).config.model_type)
@@ -69,7 +69,7 @@ def frozen(model: Any, training: bool) -> Iterator[None]:
     wrappers = [m for m in layers.modules() if isinstance(m, LoraLayer)]
     active = _in_use(layers)
     adapted = [m for m in active if isinstance(m, LoraLinear) and m not in joined]
-    # What is merged or switched off leaves its base layer to itself.
+    # If the update is merged or switched off, only the base layer runs.
     alone = {id(m.get_base_layer()) for m in wrappers if m not in active}
     within = {id(part) for m in wrappers for part in m.modules()} - alone
     plain = [m for m in layers.modules() if type(m) is nn.Linear and _is_frozen(m) and id(m) not in within]
@@ -80,7 +80,9 @@ def frozen(model: Any, training: bool) -> Iterator[None]:
                 member.joint = joint
         for layer in adapted:
             layer.frozen = hold(layer.base_layer.weight)
-        with forwards({linear: partial(_forward, hold(linear.weight), linear.bias) for linear in plain}):
+        with forwards(
+            {linear: partial(frozen_product, frozen=hold(linear.weight), bias=linear.bias) for linear in plain}
+        ):
             yield
     finally:
         for layer in (*adapted, *joined):
@@ -94,11 +96,6 @@ def _in_use(model: nn.Module) -> list[Any]:
 
 def _hold(weight: Tensor, training: bool) -> FrozenWeight:
     return Reordered(weight, training) if Reordered.serves(weight) else FrozenWeight(weight)
-
-
-def _forward(frozen: FrozenWeight, bias: Tensor | None, x: Tensor) -> Tensor:
-    y: Tensor = FrozenProduct.apply(x, frozen, bias)  # type: ignore[no-untyped-call]
-    return y
 
 
 def _is_frozen(module: nn.Module) -> bool:

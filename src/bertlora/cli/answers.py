@@ -1,0 +1,88 @@
+"""Predictions as text: JSON lines, CSV, or a small table on a terminal. Each form turns a chunk of lines into text."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bertlora.cli.console import json_line, shortened, visible
+
+# Lines as `Run.predict` returns them → what is printed of them.
+Form = Callable[[Sequence[dict[str, Any]]], str]
+NO_LABEL = "(no label)"
+GAP = 2  # blanks between columns
+
+
+def json_lines(lines: Sequence[dict[str, Any]]) -> str:
+    """Returns one JSON object a line."""
+    return "".join(f"{json_line(line)}\n" for line in lines)
+
+
+class CsvRows:
+    """One row for each text, below a header: text, label, confidence, and the probability of each label."""
+
+    def __init__(self) -> None:
+        self._header: list[str] = []
+
+    def __call__(self, lines: Sequence[dict[str, Any]]) -> str:
+        """Returns rows; the first call also returns the header."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        for line in lines:
+            flat = _flat(line)
+            if not self._header:
+                self._header = list(flat)
+                rows.writerow(self._header)
+            rows.writerow(flat.values())
+        return text.getvalue()
+
+
+def _flat(line: dict[str, Any]) -> dict[str, Any]:
+    """Returns a prediction as cells: `probabilities` become columns, a list of labels becomes JSON."""
+    cells = {key: value for key, value in line.items() if key != "probabilities"}
+    if "labels" in cells:
+        cells["labels"] = json.dumps(cells["labels"], ensure_ascii=False)
+    if "abstained" in cells:
+        cells["abstained"] = str(cells["abstained"]).lower()
+    return cells | {f"probability of {label}": value for label, value in line["probabilities"].items()}
+
+
+class PredictionTable:
+    """A table of label, confidence and text, for a terminal. Chunks share their columns and one header."""
+
+    def __init__(self, labels: Sequence[str], width: int) -> None:
+        """Makes a table.
+
+        Args:
+            labels: the run's labels.
+            width: of the terminal, in characters.
+        """
+        self._width = width
+        self._label_width = min(max(map(len, (*labels, NO_LABEL))), max(width // 3, len(NO_LABEL)))
+        self._text_width = max(width - self._label_width - len("confidence") - 2 * GAP, 10)
+        self._begun = False
+
+    def __call__(self, lines: Sequence[dict[str, Any]]) -> str:
+        """Returns rows; the first call also returns the header."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=not self._begun, pad_edge=False, padding=(0, GAP, 0, 0))
+        table.add_column("label", width=self._label_width, no_wrap=True, overflow="ellipsis")
+        table.add_column("confidence", width=len("confidence"), justify="right")
+        table.add_column("text", max_width=self._text_width, no_wrap=True, overflow="ellipsis")
+        self._begun = True
+        for line in lines:
+            label = line["label"] if line["label"] is not None else NO_LABEL
+            text = " | ".join(line[key] for key in ("text", "text_pair") if key in line)
+            if "labels" in line:
+                text = f"[{', '.join(line['labels'])}] {text}"
+            # rich measures every character of a text, and of a long one only the start is shown.
+            shown = visible(shortened(text, 2 * self._text_width))
+            table.add_row(Text(visible(label)), f"{line['confidence']:.3f}", Text(shown))
+        console = Console(file=io.StringIO(), width=self._width, highlight=False)
+        with console.capture() as captured:
+            console.print(table)
+        return captured.get()

@@ -1,0 +1,97 @@
+"""The progress of a training, on stderr."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from bertlora.training.events import Checked, Evaluation, Event, Probing, Step
+
+ROWS_SHOWN = 3
+
+
+class TrainingDisplay:
+    """A bar with loss, speed and time left if stderr is a terminal, and a line for each other event everywhere."""
+
+    def __init__(
+        self, probing: str = "linear probe: the frozen encoder reads {texts:,} texts", quiet: bool = False
+    ) -> None:
+        """Makes a display.
+
+        Args:
+            probing: the line of the event `Probing`.
+            quiet: show nothing.
+        """
+        self._probing = probing
+        self._epochs = 0
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn(
+                "{task.completed:.0f}/{task.total:.0f}  loss {task.fields[loss]:.4f}  {task.fields[speed]:.1f} texts/s "
+            ),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, quiet=quiet),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task: TaskID | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator["TrainingDisplay"]:
+        """Shows the bar inside the block."""
+        with self._bar:
+            yield self
+
+    def __call__(self, event: Event) -> None:
+        """Shows an event."""
+        match event:
+            case Checked():
+                self._epochs = event.recipe.epochs
+                for line in check_lines(event.checks):
+                    self._print(line)
+            case Probing():
+                self._print(self._probing.format(texts=event.texts))
+            case Step():
+                self._advance(event)
+            case Evaluation():
+                self._print(evaluation_line(event, self._epochs))
+
+    def _print(self, line: str) -> None:
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _advance(self, event: Step) -> None:
+        """Moves the bar."""
+        if self._task is not None and event.step == 1:  # the next seed
+            self._bar.remove_task(self._task)
+            self._task = None
+        if self._task is None:
+            self._task = self._bar.add_task("", total=event.steps, loss=event.loss, speed=event.examples_per_s)
+        self._bar.update(self._task, completed=event.step, loss=event.loss, speed=event.examples_per_s)
+
+
+def check_lines(checks: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns one line for each check whose severity is above `note`."""
+    from bertlora.data.checks import named_rows
+
+    lines = []
+    for check in checks:
+        if check["severity"] != "note":
+            rows = named_rows(check, ROWS_SHOWN)
+            found = f"{check['severity']}: {check['name']}: {check['count']:,}{f' ({rows})' if rows else ''}"
+            lines.append(f"{found}; {check['advice']}")
+    return lines
+
+
+def evaluation_line(e: Evaluation, epochs: int) -> str:
+    """Returns the line of an evaluation: epoch, losses, accuracy, speed."""
+    validation = ""
+    if e.accuracy is not None:
+        validation = f"  validation loss {e.validation_loss:.4f}  accuracy {100 * e.accuracy:.2f} %"
+    best = "  best so far" if e.best and e.accuracy is not None else ""
+    warning = f"  ({e.warning})" if e.warning else ""
+    speed = f"  {e.examples_per_s:.1f} texts/s"
+    return f"epoch {e.epoch:g}/{epochs}  train loss {e.train_loss:.4f}{validation}{speed}{best}{warning}"

@@ -1,0 +1,97 @@
+"""The texts to predict: from the arguments, a file, or lines of stdin."""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from bertlora.errors import DataError, InputError
+
+# Chunks of (text, second text of a pair or None).
+Chunks = Iterator[list[tuple[str, str | None]]]
+
+
+def text_chunks(
+    texts: Sequence[str],
+    file: str | None,
+    chunk_texts: int,
+    *,
+    split: str,
+    text_column: str | None,
+    text_pair_column: str | None,
+) -> Chunks:
+    """Returns chunks of texts, in order.
+
+    Args:
+        texts: the texts of the arguments.
+        file: a file of texts.
+        chunk_texts: the largest chunk of lines from stdin.
+        split: the split of the file, if it has several.
+        text_column: the column of the text in the file; None finds it by its name.
+        text_pair_column: the same for the second text.
+
+    Raises:
+        InputError: both texts and a file are given.
+        DataError: a text is blank or not UTF-8, or the file cannot be read.
+    """
+    if file and texts:
+        raise InputError("predict takes texts or --file, not both; leave one out")
+    if file:
+        from bertlora.data.prepared import iter_texts
+
+        return iter_texts(file, text_column=text_column, text_pair_column=text_pair_column, split=split)
+    if texts:
+        if blank := [i for i, text in enumerate(texts, 1) if not text.strip()]:
+            raise DataError(f"text {blank[0]} is blank; give a text to label")
+        if odd := [i for i, text in enumerate(texts, 1) if not _is_utf8(text)]:
+            raise DataError(f"text {odd[0]} is not UTF-8; convert it first")
+        return iter([[(text, None) for text in texts]])
+    return _stdin_chunks(chunk_texts)
+
+
+def _stdin_chunks(chunk_texts: int) -> Chunks:
+    """Yields the lines of stdin. A chunk holds all lines that wait, so that neither a pipe nor a person waits."""
+    import queue
+    import threading
+
+    lines: queue.Queue[str | UnicodeDecodeError | None] = queue.Queue(maxsize=4 * chunk_texts)
+
+    def read() -> None:
+        try:
+            for line in sys.stdin:
+                lines.put(line)
+            lines.put(None)
+        except UnicodeDecodeError as error:
+            lines.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    number, ended = 0, False
+    while not ended:
+        chunk: list[tuple[str, str | None]] = []
+        fault = ""
+        while not fault and (not chunk or (len(chunk) < chunk_texts and not lines.empty())):
+            line = lines.get()
+            number += 1
+            if line is None:
+                ended = True
+                break
+            fault = _fault(line, number)
+            if isinstance(line, str) and not fault:
+                chunk.append((line.rstrip("\r\n"), None))
+        # Lines before a bad one are answered all the same.
+        if chunk:
+            yield chunk
+        if fault:
+            raise DataError(fault)
+
+
+def _fault(line: str | UnicodeDecodeError, number: int) -> str:
+    """Returns what is wrong with a line of stdin; empty if it is a text."""
+    if isinstance(line, UnicodeDecodeError):
+        return f"stdin line {number} or after: is not UTF-8 ({line.reason}); convert it first"
+    if not _is_utf8(line):
+        return f"stdin line {number}: is not UTF-8; convert it first"
+    return "" if line.strip() else f"stdin line {number}: is blank, expected a text; leave blank lines out"
+
+
+def _is_utf8(text: str) -> bool:
+    """Returns whether a text came from UTF-8. With the locale C, Python reads other bytes as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

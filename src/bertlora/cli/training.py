@@ -1,0 +1,184 @@
+"""The verbs that lead to a run: demo, plan, train."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from bertlora.cli.options import COLUMNS, DATA, OVERWRITE, PATH, Option, Whole, flag, required
+from bertlora.cli.recipe_options import data_and_keys, recipe_options
+from bertlora.cli.verb import verb
+from bertlora.recipe import Recipe
+
+# Keys that change nothing in a plan. They are checked, so that a plan takes the options of its training.
+NOT_PLANNED = (
+    "samples",
+    "alpha",
+    "lora_dropout",
+    "alpha_pattern",
+    "head_start",
+    "learning_rate",
+    "head_learning_rate",
+    "lora_plus_ratio",
+    "evaluation_batch_size",
+    "weight_decay",
+    "schedule",
+    "warmup_fraction",
+    "max_grad_norm",
+    "hidden_dropout",
+    "encoder_dropout",
+    "average_weights",
+    "class_weights",
+    "evaluate_every_steps",
+    "best_metric",
+    "early_stopping_patience",
+    "seed",
+    "tracker",
+)
+
+
+def show_demo(found: dict[str, Any]) -> None:
+    """Prints the evaluation, the samples, advice, and what the demo wrote."""
+    from bertlora.cli.metrics import print_evaluation
+    from bertlora.files import megabytes
+
+    sizes = {name: megabytes(size) for name, size in found["sizes"].items()}
+    print_evaluation(found["evaluation"])
+    print_samples(found["samples"])
+    print_advice(found["advice"])
+    adapter = os.path.join(found["run"], "adapter")
+    print(f"The adapter: {adapter}, {sizes['adapter']}; the base model has {sizes['base']}.")
+    print(f"The whole run: {found['run']}, {sizes['run']}.")
+    print(f'Next: bertlora predict {found["run"]} "A joy from start to finish."')
+    print(f"The report: {found['report']}")
+
+
+@verb(
+    "Train on embedded reviews, compare base and LoRA, predict samples.",
+    "bertlora demo --out runs/demo",
+    Option("--out", "the run folder to write", type=PATH, metavar="RUN", default="runs/demo"),
+    OVERWRITE,
+    show=show_demo,
+)
+def demo(out: str, overwrite: bool) -> dict[str, Any]:
+    """Shows all steps on the embedded reviews."""
+    from bertlora.cli.console import say
+    from bertlora.cli.display import TrainingDisplay
+    from bertlora.pipeline.demo import demo
+
+    with TrainingDisplay().shown() as display:
+        return demo(out, overwrite, on_event=display, on_progress=say)
+
+
+def show_plan(found: dict[str, Any]) -> None:
+    """Prints parameters, sizes, memory and time."""
+    from bertlora.cli.console import duration, print_table
+    from bertlora.files import megabytes
+
+    trainable = f"{found['trainable']:,} of {found['total']:,} parameters ({found['trainable_percent']:.2f} %)"
+    rows = [
+        ["trainable", trainable],
+        ["LoRA", f"{found['lora_parameters']:,} parameters in {len(found['targets'])} layers"],
+        ["trained whole", ", ".join(found["trained_whole"])],
+        ["adapter", f"{megabytes(found['adapter_bytes'])}; the full model has {megabytes(found['model_bytes'])}"],
+        ["precision", found["precision"]],
+        ["memory", f"about {found['memory_mib']:,} MiB at most"],
+    ]
+    if found["steps"]:
+        rows.append(["steps", f"{found['steps']:,}"])
+        rows.append(["time", f"about {duration(found['seconds'])} on this machine, without evaluation"])
+    print_table(["", f"{found['recipe_model']} ({found['architecture']})"], rows)
+
+
+@verb(
+    "Show what training would do: parameters, adapter size, memory, time.",
+    "bertlora plan --recipe imdb-distilbert --model models/distilbert",
+    DATA,
+    *COLUMNS,
+    *recipe_options(hide=NOT_PLANNED),
+    show=show_plan,
+)
+def plan(sources: Sequence[str], recipe: Recipe | None, **options: Any) -> dict[str, Any]:
+    """Counts and estimates. Takes every option of `train`'s recipe; the help lists those that change the plan."""
+    from bertlora.pipeline.plan import plan
+
+    data, columns, keys = data_and_keys(sources, options)
+    return plan(data, recipe, columns=columns, **keys)
+
+
+def show_trained(found: dict[str, Any]) -> None:
+    """Prints the samples, how training went, advice, and what to do next."""
+    from bertlora.cli.console import duration
+
+    run, best, rows = found["run"], found["validation"], found.get("rows", {})
+    print_samples(found["samples"])
+    evaluated = ""
+    if best["accuracy"] is not None:
+        evaluated = f"; validation accuracy {100 * best['accuracy']:.2f} % (epoch {best['epoch']:g})"
+    print(f"{run}: trained in {duration(found['train']['seconds'])}{evaluated}")
+    if seeds := found.get("seeds"):
+        print(f"{seeds['split']} split, seeds {', '.join(map(str, seeds['values']))}: {seeds['verdict']}")
+    print_advice(found["advice"])
+    if rows.get("test") or rows.get("validation"):
+        print(f"Next: bertlora evaluate {run}{'' if rows.get('test') else ' --split validation'}")
+
+
+@verb(
+    "Train an adapter and write a run folder.",
+    "bertlora train data/reviews --recipe default --out runs/a --rank 16",
+    DATA,
+    required("--out", "the run folder to write", "RUN"),
+    *COLUMNS,
+    Option(
+        "--seeds",
+        "train under this number of seeds, and report how much they differ",
+        type=Whole(1),
+        default=1,
+    ),
+    flag("--resume", "continue an interrupted run"),
+    OVERWRITE,
+    *recipe_options(),
+    show=show_trained,
+)
+def train(
+    sources: Sequence[str],
+    out: str,
+    recipe: Recipe | None,
+    seeds: int,
+    resume: bool,
+    overwrite: bool,
+    **options: Any,
+) -> dict[str, Any] | None:
+    """Trains. Of several processes only the main one prints."""
+    from bertlora.cli.display import TrainingDisplay
+    from bertlora.pipeline.train import train
+
+    main = os.environ.get("RANK", "0") == "0"
+    data, columns, keys = data_and_keys(sources, options)
+    with TrainingDisplay(quiet=not main).shown() as display:
+        found = train(
+            data,
+            out,
+            recipe,
+            seeds=seeds,
+            resume=resume,
+            overwrite=overwrite,
+            on_event=display,
+            columns=columns,
+            **keys,
+        )
+    return found if main else None
+
+
+def print_advice(advice: Sequence[dict[str, str]]) -> None:
+    """Prints what to do next, each with its figure."""
+    for one in advice:
+        print(f"Advice: {one['text']}\n  {one['figure']}")
+
+
+def print_samples(samples: Sequence[dict[str, Any]]) -> None:
+    """Prints the sample texts with their labels before and after training."""
+    from bertlora.cli.console import print_table
+
+    if samples:
+        rows = [[s["text"], s["before"], s["after"], f"{s['confidence']:.3f}"] for s in samples]
+        print_table(["sample text", "before", "after training", "confidence"], rows)

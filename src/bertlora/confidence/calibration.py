@@ -1,0 +1,236 @@
+"""Temperature scaling, and how well probabilities match outcomes.
+
+Of a hundred predictions with a confidence of 80 %, eighty should be right. Later epochs make a model overconfident;
+dividing its logits by a temperature corrects this and changes no label.
+
+Letters: N validation rows, B rows, K classes.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from bertlora.confidence.intervals import exact_interval
+from bertlora.confidence.probabilities import Array, Labels, softmax
+from bertlora.errors import RunError
+from bertlora.files import write_whole, writing
+
+FILES = FILE, ROWS_FILE = "calibration.json", "validation.safetensors"
+BINS = 15
+FEWEST_ROWS = 30
+HOTTEST = 100.0
+# 95 % of the chi-square distribution with one degree of freedom: twice a log-likelihood gains less by chance.
+CRITICAL = 3.84
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature of a run, and the N validation rows on which it was fitted.
+
+    This class owns the temperature: nothing else divides logits by it.
+
+    Attributes:
+        temperature: logits are divided by it before softmax. Above 1 the raw probabilities were overconfident.
+        logits: (N, K) float32, the kept adapter's logits of the validation rows. N is 0 if there were none.
+        y_true: (N,) int64 in 0..K-1, their labels.
+    """
+
+    temperature: float
+    logits: npt.NDArray[np.float32]
+    y_true: Labels
+
+    @classmethod
+    def fit(cls, logits: Array, y_true: Labels) -> "Calibration":
+        """Fits the temperature to the logits (N, K) and labels (N,) of validation rows; N may be 0."""
+        kept = logits.astype(np.float32)
+        # Fitted on the stored numbers, so that the fit can be repeated from the file.
+        return cls(fit_temperature(kept.astype(np.float64), y_true), kept, np.asarray(y_true, dtype=np.int64))
+
+    @classmethod
+    def without_rows(cls, classes: int, temperature: float = 1.0) -> "Calibration":
+        """Returns the calibration of an adapter without validation rows."""
+        return cls(temperature, np.zeros((0, classes), np.float32), np.zeros(0, np.int64))
+
+    @property
+    def rows(self) -> int:
+        """N, the number of validation rows."""
+        return len(self.y_true)
+
+    def scaled(self, logits: Array) -> Array:
+        """Returns logits (B, K) divided by the temperature."""
+        return logits / self.temperature
+
+    def probabilities(self, logits: Array) -> Array:
+        """Returns calibrated probabilities (B, K) for logits (B, K). The most probable class stays the same."""
+        return softmax(self.scaled(logits))
+
+    @property
+    def validation(self) -> Array:
+        """Calibrated probabilities (N, K) of the validation rows. Thresholds and label sets are chosen on them."""
+        return self.probabilities(self.logits.astype(np.float64))
+
+    @property
+    def ece_before(self) -> float:
+        """Expected calibration error on the validation rows with raw probabilities."""
+        return calibration_error(softmax(self.logits.astype(np.float64)), self.y_true)
+
+    @property
+    def ece_after(self) -> float:
+        """The same with the temperature, which was fitted to these rows. On new rows it is slightly higher."""
+        return calibration_error(self.validation, self.y_true)
+
+    def save(self, run: Path) -> None:
+        """Writes RUN/calibration.json and RUN/validation.safetensors.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        with writing(run / ROWS_FILE):
+            (run / ROWS_FILE).write_bytes(save({"logits": self.logits, "labels": self.y_true}))
+        table = {
+            "temperature": self.temperature,
+            "rows": self.rows,
+            "ece_before": self.ece_before,
+            "ece_after": self.ece_after,
+        }
+        write_whole(run / FILE, json.dumps(table, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, run: Path) -> "Calibration | None":
+        """Returns the calibration of a run folder, or None if the folder has none.
+
+        Raises:
+            RunError: a file is damaged, or one of the two is missing.
+        """
+        if not any((run / name).exists() for name in FILES):
+            return None
+        with _reading(run / FILE) as file:
+            table = json.loads(file.read_text(encoding="utf-8"))
+            temperature, rows = float(table["temperature"]), int(table["rows"])
+            if not (math.isfinite(temperature) and temperature > 0):
+                raise ValueError(f"temperature {temperature}, expected a number above 0")
+        with _reading(run / ROWS_FILE) as file:
+            tensors = load_file(file)
+            logits, y_true = tensors["logits"], tensors["labels"]
+            kinds = logits.dtype == np.float32 and y_true.dtype == np.int64 and logits.ndim == 2
+            if not kinds or len(logits) != rows or y_true.shape != (rows,):
+                raise ValueError(f"expected logits and labels of {rows} rows, as {FILE} says")
+            if not np.isfinite(logits).all() or not ((y_true >= 0) & (y_true < logits.shape[1])).all():
+                raise ValueError("a value is out of its range")
+        return cls(temperature, logits, y_true)
+
+
+UNCALIBRATED = Calibration.without_rows(0)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[Path]:
+    """Inside, any fault of the file becomes a RunError that names it."""
+    try:
+        yield file
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
+
+
+def fit_temperature(logits: Array, labels: Labels) -> float:
+    """Returns the temperature: logits divided by it give the probabilities that fit the labels best.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks": the temperature minimises the negative log-likelihood,
+    here over 0.01..100. The labels are smoothed as in Platt 1999, "Probabilistic outputs for support vector machines":
+    each label gives 1 / (N + 1) of its weight to all classes equally. Without smoothing, N right rows would make the
+    model certain of each new row.
+
+    There may be few rows, and the logits of a model that has learned little fit some of them by chance. So the
+    temperature stays 1.0 unless a likelihood-ratio test (Wilks 1938, "The large-sample distribution of the likelihood
+    ratio for testing composite hypotheses") rejects it at the 95 % level: 2 N (gain in mean log-likelihood) > 3.84.
+
+    Args:
+        logits: (N, K) of rows that the model was not trained on.
+        labels: (N,) their right classes.
+
+    Returns:
+        The temperature; 1.0 with fewer than 30 rows, or if no temperature fits significantly better.
+    """
+    rows = len(labels)
+    if rows < FEWEST_ROWS:
+        return 1.0
+    doubt = 1 / (rows + 1)
+    right = float(np.mean((1 - doubt) * logits[np.arange(rows), labels] + doubt * logits.mean(axis=1)))
+
+    def loss(log_temperature: float) -> float:
+        scale = float(np.exp(-log_temperature))
+        return float(np.mean(logsumexp(logits * scale, axis=1))) - right * scale
+
+    bounds = -np.log(HOTTEST), np.log(HOTTEST)
+    found = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+    return float(np.exp(found)) if 2 * rows * (loss(0.0) - loss(found)) > CRITICAL else 1.0
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The rows whose confidence is in low..high: their mean confidence, and their accuracy.
+
+    Attributes:
+        low: lower edge of the bin, in 0..1.
+        high: upper edge.
+        count: number of rows, at least one.
+        confidence: mean probability of the predicted class.
+        accuracy: fraction of the rows that are right.
+        accuracy_ci95: exact 95 % confidence interval of the accuracy.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+
+
+def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> list[Bin]:
+    """Returns the reliability curve: the bins that have rows, by rising confidence.
+
+    Args:
+        probabilities: (N, K).
+        labels: (N,) the right classes.
+        bins: number of bins of equal width in 0..1.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    curve = []
+    for b in np.unique(place).tolist():
+        here = place == b
+        count, hits = int(here.sum()), int(right[here].sum())
+        interval = exact_interval(hits, count)
+        curve.append(Bin(b / bins, (b + 1) / bins, count, float(confidence[here].mean()), hits / count, interval))
+    return curve
+
+
+def calibration_error(probabilities: Array, labels: Labels, bins: int = BINS) -> float:
+    """Returns the expected calibration error: the mean of |accuracy - confidence| over bins, weighted by their rows.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", with bins of equal width. Even perfect probabilities
+    have an error above 0, because it cannot be negative; the fewer the rows, the larger it is.
+    """
+    return sum(b.count * abs(b.accuracy - b.confidence) for b in reliability(probabilities, labels, bins)) / len(labels)
+
+
+def brier_score(probabilities: Array, labels: Labels) -> float:
+    """Returns the Brier score: the squared error of the probabilities, summed over classes, averaged over rows.
+
+    In 0..2, as in Brier 1950, "Verification of forecasts expressed in terms of probability". For two classes it is
+    twice the common score that uses one class only.
+    """
+    one_hot = np.eye(probabilities.shape[1])[labels]
+    return float(np.mean(np.sum((probabilities - one_hot) ** 2, axis=1)))

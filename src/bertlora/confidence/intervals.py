@@ -1,0 +1,112 @@
+"""95 % confidence intervals for an accuracy, and for the difference of two accuracies on the same rows.
+
+Both intervals use the bootstrap if there is enough to resample. The bootstrap fails in extreme cases: if all N rows are
+right, each resample is all right too, and the interval has no width. If fewer than ten rows are informative, an exact
+interval or a score interval is used instead. Informative are the wrong rows for an accuracy, and for a difference the
+rows that only one of two classifiers gets right.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+
+from bertlora.errors import InputError
+
+Right = npt.NDArray[np.bool_]
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+FEWEST = 10
+TAILS = [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2]
+
+
+def accuracy_interval(right: Right, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % confidence interval of an accuracy, both ends in 0..1.
+
+    It is the percentile bootstrap interval over rows. If fewer than 10 rows are right, or fewer than 10 are wrong, it
+    is the exact interval (see the module docstring).
+
+    Args:
+        right: (N,) which rows are right; at least one row.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    rows, hits = len(_some(right)), int(right.sum())
+    if min(hits, rows - hits) < FEWEST:
+        return exact_interval(hits, rows)
+    # If a fraction p of N rows is right, drawing N rows with replacement is one binomial draw. It needs no row indices.
+    shares = np.random.default_rng(seed).binomial(rows, hits / rows, size=resamples) / rows
+    low, high = np.percentile(shares, TAILS)
+    return float(low), float(high)
+
+
+def exact_interval(hits: int, rows: int) -> tuple[float, float]:
+    """Returns the exact 95 % confidence interval of the fraction `hits / rows`; its coverage is never below 95 %.
+
+    Clopper and Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial".
+    """
+    found = binomtest(hits, rows).proportion_ci(LEVEL, method="exact")
+    return float(found.low), float(found.high)
+
+
+def gain_interval(first: Right, second: Right, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
+    """Returns the gain in accuracy of `second` over `first`, and the ends of its 95 % confidence interval.
+
+    All three are in points, -100..100. The interval is the percentile bootstrap interval over paired rows. Each row
+    has one of three outcomes: only `first` is right, only `second` is right, or no difference. If fewer than 10 rows
+    lie outside the most frequent outcome, it is the score interval (see the module docstring).
+
+    Args:
+        first: (N,) which rows the first classifier gets right; at least one row.
+        second: (N,) the same for the second classifier.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    rows = len(_some(first))
+    lost, won = int(np.sum(first & ~second)), int(np.sum(~first & second))
+    gain = 100 * (won - lost) / rows
+    if rows - max(lost, won, rows - lost - won) < FEWEST:
+        # The upper end is computed from the swapped counts, so that swapping the classifiers mirrors the interval.
+        return gain, 100 * _score_end(lost, won, rows), -100 * _score_end(won, lost, rows)
+    shares = [lost / rows, won / rows, (rows - lost - won) / rows]
+    counts = np.random.default_rng(seed).multinomial(rows, shares, size=resamples)
+    low, high = np.percentile(100 * (counts[:, 1] - counts[:, 0]) / rows, TAILS)
+    return gain, float(low), float(high)
+
+
+def _score_end(lost: int, won: int, rows: int) -> float:
+    """Returns the lower end of the score interval of (won - lost) / rows, in -1..1.
+
+    Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design". The interval holds the differences that a score test does not reject.
+    """
+    if lost == rows:
+        return -1.0
+    z = float(norm.ppf((1 + LEVEL) / 2))
+
+    def excess(gain: float) -> float:
+        # The most likely fraction of lost rows if the true gain is `gain`: the larger root of a x² + b x + c = 0.
+        a = 2 * rows
+        b = (2 * rows - won + lost) * gain - won - lost
+        c = -lost * gain * (1 - gain)
+        share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        variance = rows * (2 * share + gain * (1 - gain))
+        return float((won - lost - rows * gain) ** 2 - z * z * variance)
+
+    # At the observed gain the score is 0. If no row is won or lost, the variance is 0 there too, so stay just below it.
+    return float(brentq(excess, -1.0, (won - lost) / rows - 1e-9, xtol=1e-12))
+
+
+def _some(right: Right) -> Right:
+    if not len(right):
+        raise InputError("no rows to evaluate; give at least one")
+    return right

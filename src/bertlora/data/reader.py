@@ -1,0 +1,66 @@
+"""The reader: texts → model inputs. It holds the tokenizer, the input template, and whether texts come in pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bertlora.data.inputs import Inputs
+from bertlora.data.template import InputTemplate
+from bertlora.data.tokenizer import AnyTokenizer
+from bertlora.data.tokens import tokenize
+from bertlora.errors import InputError
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Turns texts into the inputs of one model.
+
+    Attributes:
+        tokenizer: texts → token ids.
+        template: token ids → input.
+        pairs: whether the model reads pairs of texts; None if that is not known.
+    """
+
+    tokenizer: AnyTokenizer
+    template: InputTemplate
+    pairs: bool | None = None
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: AnyTokenizer,
+        max_length: int,
+        truncation: str,
+        long_texts: str = "truncate",
+        pairs: bool | None = None,
+    ) -> "Reader":
+        """Returns the reader for a maximum length in tokens and a treatment of long texts; see `InputTemplate`."""
+        return cls(tokenizer, InputTemplate.of(tokenizer, max_length, truncation, long_texts), pairs)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills short rows."""
+        return self.tokenizer.pad_id
+
+    def read(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Inputs:
+        """Returns the inputs of texts, or of pairs of texts.
+
+        Raises:
+            InputError: an item is not a string, a second text is missing, or the model reads pairs and gets single
+                texts, or the reverse.
+        """
+        if len(texts):
+            self.check_pairs(pairs is not None)
+        for name, column in (("text", texts), ("second text", pairs or ())):
+            for i, text in enumerate(column):
+                if not isinstance(text, str):
+                    raise InputError(f"{name} {i}: got {type(text).__name__}, expected a string")
+        if pairs is not None and len(pairs) != len(texts):
+            raise InputError(f"got {len(texts)} texts and {len(pairs)} second texts, expected as many of each")
+        second = None if pairs is None else tokenize(self.tokenizer, pairs)
+        return Inputs(self.template, tokenize(self.tokenizer, texts), second)
+
+    def check_pairs(self, pairs: bool) -> None:
+        """Raises InputError if the model reads pairs and gets single texts, or the reverse."""
+        if self.pairs is not None and self.pairs != pairs:
+            wanted, got = ("pairs of texts", "single texts") if self.pairs else ("single texts", "pairs of texts")
+            raise InputError(f"got {got}, but the classifier was trained on {wanted}; name both columns, or one")

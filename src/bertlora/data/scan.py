@@ -1,0 +1,140 @@
+"""The first pass over the sources: their labels, at 4 bytes a row. Also the hash by which texts are compared."""
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertlora.data.columns import Columns, NamedColumns, columns_of_splits, unlabelled
+from bertlora.data.labels import MAX_CLASSES, check_labels, order_labels, unknown_label
+from bertlora.data.rows import no_rows, text_batches
+from bertlora.data.source import Source
+from bertlora.data.splits import Ids
+from bertlora.errors import DataError
+
+NO_LABEL = "-1"  # GLUE's test sets have this label in every row
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass finds in a source of N rows.
+
+    Attributes:
+        source: the source.
+        columns: its columns.
+        first_places: the labels in order of appearance, each with the position of its first row.
+        label_ids: (N,) int32, index of each row's label in `first_places`.
+    """
+
+    source: Source
+    columns: Columns
+    first_places: dict[str, int]
+    label_ids: NDArray[np.int32]
+
+    def ids(self, labels: list[str], trained_by: str) -> NDArray[np.int32]:
+        """Returns (N,) int32, the index of each row's label in `labels`.
+
+        Args:
+            labels: the labels of training, in order.
+            trained_by: name of the source of these labels, for the message.
+
+        Raises:
+            DataError: a label is not in `labels`; the message names the first row that has it.
+        """
+        for label, position in self.first_places.items():
+            if label not in labels:
+                raise unknown_label(self.source.place(position), label, labels, f", the labels of {trained_by}")
+        index = {label: i for i, label in enumerate(labels)}
+        return np.array([index[label] for label in self.first_places], np.int32)[self.label_ids]
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """The sources after the first pass, by split: their scans, labels, and each row's index in `labels`."""
+
+    scans: dict[str, Scan]
+    labels: list[str]
+    ids: Ids
+
+    @property
+    def first(self) -> Scan:
+        """The table, or its train split."""
+        return next(iter(self.scans.values()))
+
+    @property
+    def pairs(self) -> bool:
+        """Whether each row has a second text."""
+        return self.first.columns.text_pair is not None
+
+
+def scan_all(sources: Mapping[str, Source], named: NamedColumns) -> tuple[Scanned, list[str]]:
+    """Scans all sources. Returns them with notes on what was left out.
+
+    Args:
+        sources: by split; a table without splits has an empty name.
+        named: the columns that the user named.
+
+    Raises:
+        DataError: a source is broken, a column or a label is missing, or a split has other labels than train.
+    """
+    scans, notes = _scan_each(sources, named)
+    first = next(iter(scans.values()))
+    labels, unused = _labels(first)
+    ids = {name: found.ids(labels, first.source.name) for name, found in scans.items()}
+    return Scanned(scans, labels, ids), notes + unused
+
+
+def _scan_each(sources: Mapping[str, Source], named: NamedColumns) -> tuple[dict[str, Scan], list[str]]:
+    """Scans every source. A test split without labels is left out, with a note."""
+    scans: dict[str, Scan] = {}
+    notes: list[str] = []
+    for name, source, columns in columns_of_splits(sources, named, notes):
+        found = scan(source, columns)
+        if name == "test" and set(found.first_places) == {NO_LABEL} and NO_LABEL not in scans["train"].first_places:
+            notes.append(unlabelled(source))
+            continue
+        scans[name] = found
+    return scans, notes
+
+
+def scan(source: Source, columns: Columns) -> Scan:
+    """Reads a source once.
+
+    Raises:
+        DataError: the source is broken, has no rows, a blank text or label, or more than 10,000 labels.
+    """
+    first_places: dict[str, int] = {}
+    ids: dict[str, int] = {}
+    label_ids = array("i")
+    for batch in text_batches(source, columns):
+        for label, position in zip(batch.labels or [], batch.positions, strict=True):
+            if label not in ids:
+                ids[label] = len(ids)
+                first_places[label] = position
+            label_ids.append(ids[label])
+        if len(ids) > MAX_CLASSES:
+            raise DataError(
+                f"{source.name}: column '{columns.label}' has more than {MAX_CLASSES:,} different labels; "
+                "name the right column with --label-column"
+            )
+    if not label_ids:
+        raise no_rows(source)
+    return Scan(source, columns, first_places, np.frombuffer(label_ids, np.int32))
+
+
+def _labels(first: Scan) -> tuple[list[str], list[str]]:
+    """Returns the labels of the table or of train, in order, and a note on each declared label that has no row."""
+    name = first.source.name
+    named = first.source.class_names.get(first.columns.label or "", [])
+    labels = order_labels(first.first_places, named)
+    check_labels(labels, len(first.label_ids), name)
+    return labels, [f"{name}: no row has the label '{one}', so it was left out" for one in named if one not in labels]
+
+
+def text_hash(text: str, pair: str = "") -> int:
+    """Returns a 64-bit hash of a text or pair. Two of ten million texts share a hash with odds of 1 to 400,000."""
+    parts = f"{text.strip()}\0{pair.strip()}".encode()
+    return int.from_bytes(blake2b(parts, digest_size=8).digest())

@@ -1,0 +1,107 @@
+"""The Parquet file of one split in a prepared folder: written, opened, and asked for the places of its rows."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from bertlora.errors import DataError
+
+GROUP_ROWS = 4096
+GROUP_CHARACTERS = 16_000_000
+
+
+class SplitWriter:
+    """Writes the Parquet file of one split in row groups of bounded size, and hashes what it writes.
+
+    Args:
+        path: the file.
+        labels: the label names, stored in the file in the way of `datasets`, so that other tools show them.
+        pairs: whether each row has a second text.
+    """
+
+    def __init__(self, path: Path, labels: list[str], pairs: bool) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        texts = ["text", "text_pair"] if pairs else ["text"]
+        features: dict[str, object] = {name: {"dtype": "string", "_type": "Value"} for name in texts}
+        features["label"] = {"names": labels, "_type": "ClassLabel"}
+        features["row"] = {"dtype": "int64", "_type": "Value"}
+        features["place"] = {"dtype": "string", "_type": "Value"}
+        columns = [*((name, pa.string()) for name in texts), ("label", pa.int32())]
+        self._schema = pa.schema(
+            [*columns, ("row", pa.int64()), ("place", pa.string())],
+            metadata={"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)},
+        )
+        self._writer = pq.ParquetWriter(path, self._schema)
+        self._values: list[list[object]] = [[] for _ in self._schema]
+        self._characters = 0
+        self._hash = sha256()
+        self.rows = 0
+
+    def add(self, text: str, pair: str | None, label: int, row: int, place: str) -> None:
+        """Adds a row: its texts, label id, row in the source from 0, and where the source has it."""
+        texts = [text] if pair is None else [text, pair]
+        for value in texts:
+            raw = value.encode()
+            self._hash.update(len(raw).to_bytes(8) + raw)  # with lengths, ("ab", "c") and ("a", "bc") differ
+            self._characters += len(value)
+        self._hash.update(label.to_bytes(8))
+        for column, item in zip(self._values, [*texts, label, row, place], strict=True):
+            column.append(item)
+        self.rows += 1
+        if len(self._values[0]) == GROUP_ROWS or self._characters > GROUP_CHARACTERS:
+            self._flush()
+
+    def close(self) -> bytes:
+        """Finishes the file and returns the SHA-256 of its texts, pairs and labels, in order."""
+        self._flush()
+        self._writer.close()
+        return self._hash.digest()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._values[0]:
+            arrays = [pa.array(column, field.type) for column, field in zip(self._values, self._schema, strict=True)]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._values = [[] for _ in self._schema]
+        self._characters = 0
+
+
+def split_path(folder: Path, split: str) -> Path:
+    """Returns the Parquet file of a split in a prepared folder."""
+    return folder / f"{split}.parquet"
+
+
+def row_places(path: Path, rows: Sequence[int]) -> dict[int, str]:
+    """Returns where rows of a split's file are in the source, by row; empty if the file does not say.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    import pyarrow.compute as pc  # type: ignore[import-untyped, unused-ignore]
+
+    with reading(path) as file:
+        if "place" not in file.schema_arrow.names:
+            return {}
+        table = file.read(columns=["row", "place"])
+        table = table.filter(pc.field("row").isin(list(rows)))
+        return dict(zip(table["row"].to_pylist(), table["place"].to_pylist(), strict=True))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """Yields a split's file as a pyarrow.parquet.ParquetFile; a fault of the file becomes a DataError."""
+    import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be read ({reason}); prepare the data again") from error

@@ -1,0 +1,58 @@
+"""An adapter's folder in PEFT's layout: is it one, its config, and the number of classes of its head."""
+
+import json
+from pathlib import Path
+
+from peft import LoraConfig
+from safetensors import safe_open
+
+from bertlora.errors import RunError
+
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Returns whether the folder holds an adapter in PEFT's layout."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def read_adapter_config(folder: Path) -> LoraConfig:
+    """Returns PEFT's config of a LoRA adapter for sequence classification.
+
+    Raises:
+        RunError: it is missing, of another kind, or without a head.
+    """
+    try:
+        kind = dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))).get("peft_type")
+        if kind != "LORA":
+            raise RunError(f"{folder}: holds a {kind} adapter, expected LORA")
+        config = LoraConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{folder / CONFIG_FILE}: cannot be read ({str(error).splitlines()[0]})") from error
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise RunError(
+            f"{folder}: {WEIGHTS_FILE} is missing; save the adapter as safetensors (nothing is unpickled here)"
+        )
+    return config
+
+
+def adapter_classes(folder: Path) -> int:
+    """Returns K, the number of classes of the head saved with an adapter.
+
+    Raises:
+        RunError: no head was saved with it.
+    """
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+            heads = [
+                k
+                for k in list(file.keys())
+                if k.endswith((".classifier.weight", ".classifier.out_proj.weight", ".score.weight"))
+            ]
+            if heads:
+                return int(file.get_slice(heads[0]).get_shape()[0])
+    except Exception as error:  # safetensors raises its own type, which it does not export
+        raise RunError(f"{folder / WEIGHTS_FILE}: cannot be read ({error})") from error
+    raise RunError(f"{folder}: no classification head was saved with the adapter; train it with task_type SEQ_CLS")

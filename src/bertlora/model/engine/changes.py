@@ -1,0 +1,114 @@
+"""Changes of a model that last as long as a block, by one owner at a time.
+
+Making a model ready to run changes its weights and forwards in place. While one thread owns a model, other threads wait
+for it. All changes are undone before the next owner starts.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from bertlora.errors import InUseError
+from bertlora.model.base import quiet
+from bertlora.model.engine.batches import unwrapped
+
+
+class _Lock:
+    """A lock that knows which thread holds it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.thread: int | None = None
+
+
+_LOCKS: WeakKeyDictionary[Any, _Lock] = WeakKeyDictionary()
+_TABLE = threading.Lock()
+
+
+@contextmanager
+def owned(model: Any) -> Iterator[None]:
+    """Inside, no other thread runs or changes `model`, with or without PEFT's wrapper.
+
+    Raises:
+        InUseError: this thread owns the model already, for example because it trains or holds it ready.
+    """
+    with _TABLE:
+        held = _LOCKS.setdefault(unwrapped(model), _Lock())
+    if held.thread == threading.get_ident():
+        raise InUseError(
+            "this thread already uses the model: it trains it or holds it ready in another precision; finish that first"
+        )
+    with held.lock:
+        held.thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            held.thread = None
+
+
+@contextmanager
+def forwards(by_module: Mapping[Any, Callable[..., Tensor]]) -> Iterator[None]:
+    """Inside, these modules run the given forwards; afterwards, their class's own."""
+    try:
+        for module, forward in by_module.items():
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module in by_module:
+            vars(module).pop("forward", None)
+
+
+def identity(x: Tensor) -> Tensor:
+    """Returns x: the forward of a module that does nothing."""
+    return x
+
+
+@contextmanager
+def base_alone(model: Any, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, PEFT's `model` is the base with its untrained head, and these parameters have the base's `values`."""
+    parameters = {name: value for name, value in model.named_parameters() if name in values}
+    trained = {name: value.detach().clone() for name, value in parameters.items()}
+    try:
+        _set(parameters, values)
+        with ExitStack() as stack:
+            with quiet():  # PEFT warns that trained biases stay; `values` covers them
+                stack.enter_context(model.disable_adapter())
+            yield
+    finally:
+        _set(parameters, trained)
+
+
+@contextmanager
+def headless(model: Any) -> Iterator[None]:
+    """Inside, the model returns the input of its head's last linear layer, (B, H), instead of logits."""
+    heads = (last_linear(model, part) for part in ("original_module", "modules_to_save"))
+    with forwards(dict.fromkeys(heads, identity)):
+        yield
+
+
+def last_linear(model: Any, part: str) -> nn.Linear:
+    """Returns the head's last linear layer: of `modules_to_save` (PEFT's trained copy) or `original_module`."""
+    heads = [m for name, m in unwrapped(model).named_modules() if isinstance(m, nn.Linear) and part in name.split(".")]
+    return heads[-1]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, dropout is off. Afterwards the model is in its previous mode."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _set(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])

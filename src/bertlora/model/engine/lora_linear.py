@@ -1,0 +1,245 @@
+"""The LoRA linear layer: a frozen product plus a low-rank update, in one autograd function.
+
+    y = W x + b + s B A dropout(x)      W (out, in) and b (out,) frozen, A (R, in), B (out, R), s = alpha / R
+
+After Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models". B starts at 0, so training starts from the
+base model's output.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from bertlora.errors import InputError
+from bertlora.model.engine.dropout import dropout_mask
+from bertlora.model.engine.frozen import FrozenWeight
+
+
+def lora_product(
+    x: Tensor, frozen: FrozenWeight, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float, mask: Tensor | None
+) -> Tensor:
+    """Returns y = W x + b + s B A (m ⊙ x), (..., out).
+
+    Args:
+        x: (..., in) input.
+        frozen: W (out, in); it gets no gradient.
+        bias: b (out,), or None.
+        a: A (R, in).
+        b: B (out, R).
+        scaling: s.
+        mask: m, shaped like x, or None for no dropout.
+    """
+    flat = x.reshape(-1, x.shape[-1])  # (N, in)
+    dropping = None if mask is None else mask.reshape(flat.shape)
+    # Views are made here: a view made inside an autograd function must not be changed in place, which DeBERTa does.
+    y: Tensor = LoraProduct.apply(flat, frozen, bias, a, b, scaling, dropping)  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:-1], -1)
+
+
+class LoraProduct(torch.autograd.Function):
+    """`lora_product` on rows, with a hand-written backward: x (N, in), m (N, in) or None, y (N, out).
+
+    The forward keeps only x, m and h = A (m ⊙ x). It converts A and B to x's dtype; their gradients have A's and B's
+    own dtype.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        frozen: FrozenWeight,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scaling: float,
+        mask: Tensor | None,
+    ) -> Tensor:
+        down = (x if mask is None else x * mask) @ a.to(x.dtype).T  # (N, R)
+        y = frozen.product(x, bias)
+        y.addmm_(down, b.to(x.dtype).T, alpha=scaling)
+        ctx.save_for_backward(x, down, a, b, mask)
+        ctx.frozen, ctx.scaling = frozen, scaling
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, down, a, b, mask = ctx.saved_tensors
+        needs_x, _, needs_bias, needs_a, needs_b = ctx.needs_input_grad[:5]
+        g = grads[0].to(x.dtype)  # (N, out)
+        g_down = (g @ b.to(g.dtype)).mul_(ctx.scaling)  # (N, R)
+        g_x = g_a = g_b = g_bias = None
+        if needs_b:
+            g_b = (g.T @ down).to(b.dtype).mul_(ctx.scaling)
+        if needs_a:
+            g_a = (g_down.T @ (x if mask is None else x * mask)).to(a.dtype)
+        if needs_bias:
+            g_bias = g.sum(0)
+        if needs_x:
+            g_x = ctx.frozen.transposed(g)
+            if mask is None:
+                g_x.addmm_(g_down, a.to(g.dtype))
+            else:
+                g_x += (g_down @ a.to(g.dtype)) * mask
+        return g_x, None, g_bias, g_a, g_b, None, None
+
+
+class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class counts as Any
+    """A frozen linear layer with one low-rank update; PEFT's injection makes it.
+
+    PEFT's `LoraLayer` holds the parameters under PEFT's own names, so PEFT saves and loads the adapter. `lora_product`
+    computes the output. The class serves plain LoRA, rsLoRA and PiSSA, which differ only in scale and initial values.
+    """
+
+    # `LoraLayer` sets these up. `lora_A`, `lora_B`, `lora_dropout` and `scaling` map adapter names to values.
+    base_layer: nn.Linear
+    lora_A: Any  # noqa: N815
+    lora_B: Any  # noqa: N815
+    lora_dropout: Any
+    disable_adapters: bool
+    scaling: dict[str, float]
+    active_adapters: list[str]
+    merged: bool
+    merged_adapters: list[str]
+    # Set only during an execution.
+    joint: "JointLinears | None" = None
+    frozen: FrozenWeight | None = None
+
+    def __init__(
+        self, base_layer: nn.Linear, adapter_name: str, config: LoraConfig, r: int, lora_alpha: float, **kwargs: Any
+    ) -> None:
+        super().__init__()
+        LoraLayer.__init__(self, base_layer, **kwargs)
+        self.fan_in_fan_out = False
+        self._active_adapter = adapter_name
+        LoraLayer.update_layer(self, adapter_name, r, lora_alpha=lora_alpha, config=config, **kwargs)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Returns the layer's output, (..., out) for x (..., in).
+
+        Raises:
+            InputError: PEFT's `adapter_names` asks for an adapter per text.
+        """
+        _refuse_adapter_names(kwargs)
+        name = self._active()
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        if name is None:
+            y: Tensor = self.base_layer(x)
+            return y
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        with torch.autocast(x.device.type, enabled=False):
+            if self.joint is not None:
+                return self.joint(self, x)
+            base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+            frozen = self.frozen or FrozenWeight(base.weight)
+            return lora_product(x, frozen, base.bias, a, b, self.scaling[name], self.dropout_mask(x))
+
+    def register_forward_pre_hook(self, hook: Any, **kwargs: Any) -> Any:
+        """Registers a hook, but not the one by which PEFT passes `adapter_names`.
+
+        PEFT does not remove that hook if the forward fails. Refused in the forward, it would refuse every later batch.
+        """
+        _refuse_adapter_names(getattr(hook, "keywords", {}))
+        return super().register_forward_pre_hook(hook, **kwargs)
+
+    def dropout_mask(self, x: Tensor) -> Tensor | None:
+        """Returns the dropout mask of A's input, shaped like x, or None if there is no dropout."""
+        p = self._dropout()
+        return dropout_mask(x, p) if p > 0 else None
+
+    def update(self) -> tuple[Tensor, Tensor]:
+        """Returns A (R, in) and s B (out, R) of the active adapter; one must be active."""
+        (name,) = filter(None, [self._active()])
+        return self.lora_A[name].weight, self.scaling[name] * self.lora_B[name].weight
+
+    def as_matrix(self) -> tuple[Tensor, Tensor | None] | None:
+        """Returns W + s B A (out, in) in fp32, and b; None if dropout is on, since one matrix then does not serve."""
+        if self._active() is None:
+            return self.base_layer.weight.float(), self.base_layer.bias
+        a, b = self.update()
+        return None if self._dropout() > 0 else (self.base_layer.weight.float() + b @ a, self.base_layer.bias)
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Returns s B A, (out, in)."""
+        product: Tensor = self.lora_B[adapter].weight @ self.lora_A[adapter].weight
+        return self.scaling[adapter] * product
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Adds the active update to the frozen weight."""
+        name = self._active()
+        if name is not None:
+            self.base_layer.weight.data += self.get_delta_weight(name).to(self.base_layer.weight.dtype)
+            self.merged_adapters.append(name)
+
+    def unmerge(self) -> None:
+        """Subtracts merged updates from the frozen weight."""
+        while self.merged_adapters:
+            delta = self.get_delta_weight(self.merged_adapters.pop())
+            self.base_layer.weight.data -= delta.to(self.base_layer.weight.dtype)
+
+    def _dropout(self) -> float:
+        """Returns the dropout probability of the active adapter; 0 outside training."""
+        name = self._active()
+        dropout = None if name is None else self.lora_dropout[name]
+        return float(dropout.p) if self.training and isinstance(dropout, nn.Dropout) else 0.0
+
+    def _active(self) -> str | None:
+        """Returns the adapter to add in the forward pass; None if it is off, merged, or not in this layer."""
+        if self.disable_adapters or self.merged:
+            return None
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        return names[0] if names else None
+
+
+def _refuse_adapter_names(arguments: dict[str, Any]) -> None:
+    if arguments.get("adapter_names") is not None:
+        raise InputError(
+            "adapter_names: bertlora runs one adapter for all texts of a batch; choose it with set_adapter, or "
+            "load the adapters with PEFT, without bertlora"
+        )
+
+
+class JointLinears:
+    """Adapted layers with the same input, such as query, key and value: one product W x and one A x for all.
+
+    The first layer that runs computes all outputs; the others take theirs. Weights and biases must be frozen.
+    """
+
+    def __init__(self, members: Sequence[LoraLinear], hold: Callable[[Tensor], FrozenWeight]) -> None:
+        self.members = list(members)
+        self.frozen = hold(torch.cat(tuple(m.base_layer.weight for m in members)).detach())
+        biases: list[Tensor] = [m.base_layer.bias for m in members if m.base_layer.bias is not None]
+        self.bias = torch.cat(biases).detach() if biases else None
+        self.widths = [m.base_layer.out_features for m in members]
+        self._input: Tensor | None = None
+        self._outputs: dict[int, Tensor] = {}
+
+    def __call__(self, member: LoraLinear, x: Tensor) -> Tensor:
+        """Returns this member's output, (..., out) for x (..., in)."""
+        if self._input is not x or id(member) not in self._outputs:
+            self._input = x
+            self._outputs = dict(zip(map(id, self.members), torch.split(self._all(x), self.widths, -1), strict=True))
+        y = self._outputs.pop(id(member))
+        if not self._outputs:
+            self._input = None
+        return y
+
+    def _all(self, x: Tensor) -> Tensor:
+        """Returns all outputs, concatenated: A stacked, B block-diagonal, one dropout mask for the shared input."""
+        downs, ups = zip(*(member.update() for member in self.members), strict=True)
+        diagonal: Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+        mask = self.members[0].dropout_mask(x)
+        return lora_product(x, self.frozen, self.bias, torch.cat(downs), diagonal, 1.0, mask)
+
+
+def joinable(members: Sequence[nn.Module]) -> bool:
+    """Returns whether `JointLinears` can serve these layers."""
+    adapted = [m for m in members if isinstance(m, LoraLinear) and m._active() is not None]
+    frozen = all(not p.requires_grad for m in adapted for p in m.base_layer.parameters())
+    alike = len({(m.base_layer.in_features, m.base_layer.bias is None) for m in adapted}) == 1
+    return len(adapted) == len(members) and frozen and alike

@@ -1,0 +1,115 @@
+"""What this machine has and does fast: precision, device, memory and threads."""
+
+import ctypes
+import os
+import resource
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from bertlora.errors import RecipeError
+
+# The measured matrix product has the size of a small encoder's layer: tokens, hidden size, feed-forward size.
+TOKENS, HIDDEN, WIDE = 1024, 384, 1536
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ROUNDS = 15
+WORTH_IT = 1.5
+# DeBERTa v1 fills its attention mask with the least fp32 number.
+FP32_ALONE = ("deberta",)
+# glibc's names for them in malloc.h, and the largest threshold it takes.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_THRESHOLD = -1, -3, 32 * 2**20
+KEPT = 512 * 2**20
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def choose_precision(wanted: str, architecture: str = "") -> str:
+    """Returns `fp32` or `bf16`; `auto` gives bf16 if its matrix products are at least 1.5 times as fast as fp32's.
+
+    Args:
+        wanted: `auto`, `fp32` or `bf16`.
+        architecture: transformers' model type; one that cannot run in bf16 gets fp32.
+
+    Raises:
+        RecipeError: the architecture cannot run in bf16, and `wanted` is bf16.
+    """
+    if wanted == "bf16" and architecture in FP32_ALONE:
+        raise RecipeError(f"precision: got bf16, which transformers' {architecture} cannot run in; give fp32")
+    if wanted != "auto":
+        return wanted
+    if architecture in FP32_ALONE:
+        return "fp32"
+    return "bf16" if speed("bf16") >= WORTH_IT * speed("fp32") else "fp32"
+
+
+def speed(precision: str) -> float:
+    """Returns the FLOP/s of a matrix product in this precision on the device in use."""
+    return _speeds()[precision]
+
+
+@cache
+def _speeds() -> dict[str, float]:
+    """Returns the best of many measurements for each precision; they alternate, so other programs disturb both."""
+    device = default_device()
+    draws = torch.Generator(device).manual_seed(0)
+    best = dict.fromkeys(DTYPES, float("inf"))
+    pairs = {
+        name: tuple(
+            torch.randn(*shape, device=device, generator=draws).to(dtype)
+            for shape in ((TOKENS, HIDDEN), (HIDDEN, WIDE))
+        )
+        for name, dtype in DTYPES.items()
+    }
+    for _ in range(ROUNDS):
+        for name, (a, b) in pairs.items():
+            began = time.perf_counter()
+            torch.mm(a, b)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best[name] = min(best[name], time.perf_counter() - began)
+    return {name: 2 * TOKENS * HIDDEN * WIDE / seconds for name, seconds in best.items()}
+
+
+def default_device() -> torch.device:
+    """Returns the first GPU that torch can use, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@cache
+def settle() -> None:
+    """Sets allocator and threads for this process, once.
+
+    glibc returns large arrays to the system as soon as they are free. The page faults of the next arrays then cost more
+    than the arithmetic, so up to 512 MiB are kept. In a container torch counts the machine's cores instead of the cores
+    that it may use, and too many threads slow each other down. OMP_NUM_THREADS still overrules the number of threads.
+    """
+    allocator = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if allocator is not None and hasattr(allocator, "mallopt"):
+        allocator.mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
+        allocator.mallopt(M_TRIM_THRESHOLD, KEPT)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), cores_allowed(CPU_QUOTA)))
+
+
+def cores_allowed(quota: Path) -> int:
+    """Returns the number of cores that a control group's quota allows, at least 1. Without a quota it is all cores."""
+    try:
+        allowed, period = quota.read_text(encoding="ascii").split()
+        return max(1, int(allowed) // int(period))
+    except (OSError, ValueError):  # no control group, or "max"
+        return os.cpu_count() or 1
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Returns whether memory ran out. A GPU reports it by the error's type, the CPU's allocator only by its message."""
+    said = str(error)
+    by_type = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return by_type or "not enough memory" in said or "can't allocate" in said
+
+
+def peak_rss_mib() -> int:
+    """Returns the process's peak resident memory in MiB (Linux counts in KiB, macOS in bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024) if sys.platform == "darwin" else peak // 1024

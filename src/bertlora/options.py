@@ -1,0 +1,113 @@
+"""Options: dataclass fields with a default, a type, a group, a help text and a range, checked and written as text.
+
+`recipe.py` lists the options of a training run.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
+
+from bertlora.errors import RecipeError, suggestion
+
+UNBOUNDED = math.inf
+
+
+def option(
+    default: Any,
+    group: str,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float = UNBOUNDED,
+    above: bool = False,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field with its group, help and range: `low` to `high` (`low` excluded if `above`), or one of `choices`."""
+    facts = {"group": group, "help": help, "low": low, "high": high, "above": above, "choices": choices}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=facts)
+    return field(default=default, metadata=facts)
+
+
+def parsed(key: str, kind: Any, text: str) -> Any:
+    """Returns the value of an option from its text on the command line: `a,b` for a list, `a=1,b=2` for a table.
+
+    Args:
+        key: the option's name, for the message.
+        kind: its type.
+        text: what the user gave.
+
+    Raises:
+        RecipeError: the text is not a number where one is expected.
+    """
+    if kind == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind in (dict[str, int], dict[str, float]):
+        pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+        return {name.strip(): _number(key, value) for name, _, value in pairs}
+    return _number(key, text) if kind in (int, float) else text
+
+
+def _number(key: str, text: str) -> float | int:
+    try:
+        value = float(text)
+    except ValueError:
+        raise RecipeError(f"{key}: got '{text}', expected a number") from None
+    return int(value) if value.is_integer() else value
+
+
+def checked(key: str, kind: Any, facts: Mapping[str, Any], value: Any) -> Any:
+    """Returns `value` in the type of the field, or raises a RecipeError that says what was expected."""
+    if kind == tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+            raise RecipeError(f"{key}: got {value!r}, expected a list of strings")
+        return tuple(value)
+    if kind in (dict[str, int], dict[str, float]):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{key}: got {value!r}, expected a table of name = number")
+        return {name: _in_range(f"{key} of '{name}'", kind.__args__[1], item, facts) for name, item in value.items()}
+    if kind is str:
+        if not isinstance(value, str) or (facts["choices"] and value not in facts["choices"]):
+            expected = f"one of {', '.join(facts['choices'])}" if facts["choices"] else "a string"
+            raise RecipeError(f"{key}: got {value!r}, expected {expected}{suggestion(str(value), facts['choices'])}")
+        return value
+    return _in_range(key, kind, value, facts)
+
+
+def _in_range(name: str, kind: type, value: Any, facts: Mapping[str, Any]) -> Any:
+    low, high = facts["low"], facts["high"]
+    whole = kind is int
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise RecipeError(
+            f"{name}: got {value!r}, expected {'a whole number' if whole else 'a number'}{range_text(facts)}"
+        )
+    # `not (low <= value)` also refuses NaN, `value < low` does not.
+    if not (math.isfinite(value) and (low < value <= high if facts["above"] else low <= value <= high)):
+        raise RecipeError(
+            f"{name}: got {value}, expected {'a whole number' if whole else 'a number'}{range_text(facts)}"
+        )
+    return kind(value)
+
+
+def range_text(facts: Mapping[str, Any]) -> str:
+    """Returns the range as text, with a leading space: ` (above 0)`, ` (0 to 1)`, ` (none, lora_only or all)`."""
+    if facts["choices"]:
+        return f" ({', '.join(facts['choices'][:-1])} or {facts['choices'][-1]})"
+    if facts["low"] is None:
+        return ""
+    start = f"above {facts['low']:g}" if facts["above"] else f"{facts['low']:g}"
+    if facts["high"] == UNBOUNDED:
+        return f" ({start})" if facts["above"] else f" ({start} or more)"
+    return f" ({start}{', at most' if facts['above'] else ' to'} {facts['high']:g})"
+
+
+def toml(value: Any) -> str:
+    """Returns a value as TOML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(k)} = {toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(toml(part) for part in value) + "]"
+    # TOML does not allow a bare DEL character, JSON does.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

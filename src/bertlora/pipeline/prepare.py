@@ -1,0 +1,153 @@
+"""The verb prepare: from a source to a prepared folder. Also how other verbs get their data."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from bertlora.data.prepared import Prepared, is_prepared
+from bertlora.data.prepared import prepare as prepare_data
+from bertlora.data.reader import Reader
+from bertlora.data.sources import SPLIT_ALIASES
+from bertlora.errors import InputError
+from bertlora.model.base import find_base, longest_input
+from bertlora.model.fetch import embedded_folder
+from bertlora.recipe import Recipe
+
+MAX_LENGTH = 512
+SOURCES = (
+    "a CSV, TSV, JSONL or Parquet file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE validation=FILE test=FILE"
+)
+# A source as the functions take it: one, or several named splits.
+Source = str | Path | Sequence[str]
+
+
+class ColumnNames(TypedDict, total=False):
+    """The columns of a source. A column that is not named is found by its name."""
+
+    text_column: str | None
+    text_pair_column: str | None
+    label_column: str | None
+
+
+def prepare(
+    source: Source,
+    out: str | Path,
+    *,
+    split: str = Recipe.split,
+    sample: int = Recipe.sample,
+    seed: int = Recipe.seed,
+    model: str | None = None,
+    max_length: int | None = None,
+    strict: bool = False,
+    fix: bool = False,
+    overwrite: bool = False,
+    **columns: Unpack[ColumnNames],
+) -> dict[str, Any]:
+    """Reads, checks, splits and writes data.
+
+    Args:
+        source: a file, a folder `pos/ neg/`, `hub:NAME`, or several named splits such as `train=FILE`.
+        out: the folder to write.
+        split: shares of train/validation/test in percent.
+        sample: rows drawn at random, each class in its share; 0 takes all.
+        seed: seed of sample and split.
+        model: base model whose tokenizer checks the texts; None is minilm if it is installed, otherwise no such checks.
+        max_length: tokens that the truncation check allows a text; None is 512, or the model's limit if that is lower.
+        strict: treat a check's warning as an error; nothing is written then.
+        fix: drop exact duplicates and split without leakage.
+        overwrite: replace what `out` holds.
+        columns: `text_column`, `text_pair_column` and `label_column`; found by their names if not given.
+
+    Returns:
+        `data`, `rows` {split: n}, `labels`, `fingerprint`, `checks`, `notes` and more; see the verb's JSON.
+
+    Raises:
+        DataError: the data cannot be used; the message names the place.
+        InputError: an option is out of its range.
+        OutputError: `out` is not empty, or cannot be written.
+    """
+    reader = _token_reader(model, max_length)
+    data = prepare_data(
+        as_specs(source),
+        Path(out),
+        split=split,
+        sample=sample,
+        seed=seed,
+        overwrite=overwrite,
+        strict=strict,
+        fix=fix,
+        reader=reader,
+        **columns,
+    )
+    return data.summary() | {"data": str(out)}
+
+
+def given_data(source: Source, recipe: Recipe, folder: Path, **columns: Unpack[ColumnNames]) -> Prepared:
+    """Returns the prepared folder `source`, or prepares `source`, or the recipe's own data, in `folder`.
+
+    Raises:
+        InputError: no data is named.
+        DataError: the data cannot be used.
+    """
+    specs = as_specs(source) or list(recipe.data)
+    if len(specs) == 1 and is_prepared(specs[0]):
+        return Prepared.load(Path(specs[0]))
+    if is_prepared(folder):
+        return Prepared.load(folder)
+    require_data(source, recipe)
+    return prepare_data(
+        specs, folder, split=recipe.split, sample=recipe.sample, seed=recipe.seed, overwrite=True, **columns
+    )
+
+
+def require_data(source: Source, recipe: Recipe) -> None:
+    """Raises InputError if neither `source` nor the recipe names data."""
+    if not as_specs(source) and not recipe.data:
+        raise InputError(f"DATA is missing, and the recipe names none; name a prepared folder, or {SOURCES}")
+
+
+def refuse_preparing(source: Source, **options: object) -> None:
+    """Raises InputError for an option that says how to prepare data, if `source` is prepared already."""
+    specs = as_specs(source)
+    if len(specs) != 1 or not is_prepared(specs[0]):
+        return
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"--{name.replace('_', '-')}: DATA is prepared already; give this to prepare")
+
+
+def as_specs(source: Source) -> list[str]:
+    """Returns a source as a list of specs, as `data.sources.open_sources` takes them."""
+    return [str(source)] if isinstance(source, str | Path) else [str(spec) for spec in source]
+
+
+def absolute_specs(specs: Sequence[str]) -> tuple[str, ...]:
+    """Returns specs that mean the same in any working folder: `reviews.csv`, `train=FILE`, `hub:NAME`."""
+    return tuple(_absolute(spec) for spec in specs)
+
+
+def _absolute(spec: str) -> str:
+    split, sign, path = spec.partition("=")
+    if spec.startswith("hub:"):
+        return spec
+    if sign and split in SPLIT_ALIASES and not Path(spec).exists():
+        return f"{split}={os.path.abspath(path)}"
+    return os.path.abspath(spec)
+
+
+def _token_reader(model: str | None, max_length: int | None) -> Reader | None:
+    """Returns the reader for the checks that need a tokenizer; None if there is no model.
+
+    Raises:
+        InputError: `max_length` is out of its range, or there is no tokenizer to count tokens with.
+    """
+    if model is None and embedded_folder() is None:
+        if max_length is not None:
+            raise InputError("--max-length: needs a tokenizer to count tokens with; name a base model by --model")
+        return None
+    base = find_base(model or Recipe.model)
+    longest = longest_input(base)
+    if max_length is not None and not 0 < max_length <= longest:
+        raise InputError(f"--max-length: got {max_length}, expected 1 to {longest}, the positions of {base.id}")
+    return Reader.of(base.text_tokenizer(), min(MAX_LENGTH, longest) if max_length is None else max_length, "right")

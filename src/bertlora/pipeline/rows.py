@@ -1,0 +1,107 @@
+"""The rows on which a run is evaluated: its own split, another prepared folder, or any labelled source."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from bertlora.data.examples import Examples, split_examples
+from bertlora.data.prepared import Prepared, Split, is_prepared, read_rows
+from bertlora.errors import DataError
+from bertlora.pipeline.prepare import ColumnNames, Source, as_specs, refuse_preparing
+from bertlora.run.loaded import Run
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled rows for a run.
+
+    Attributes:
+        examples: inputs, and labels in the run's order.
+        where: what the rows are, for people: `test split`.
+        seen: `train` or `validation` if they are the run's own rows of that split; `other` if they come from other
+            prepared data than its own; otherwise empty.
+        data: the prepared folder and split that they come from, or the rows of a source.
+    """
+
+    examples: Examples
+    where: str
+    seen: str
+    data: tuple[Prepared, str] | Split
+
+    @property
+    def from_source(self) -> bool:
+        """Whether the rows were read from a source. It is not known which run has seen it."""
+        return isinstance(self.data, Split)
+
+    def texts(self) -> Split:
+        """Returns the rows as texts."""
+        return self.data if isinstance(self.data, Split) else self.data[0].split(self.data[1])
+
+
+def rows_for(run: Run, data: Source = (), split: str = "", **columns: Unpack[ColumnNames]) -> Rows:
+    """Returns labelled rows for a run.
+
+    Args:
+        run: the run.
+        data: a prepared folder or any source; empty takes the data on which the run was trained.
+        split: which split; empty takes test, or validation if a prepared folder has no test split.
+        columns: the columns of a source.
+
+    Raises:
+        DataError: the run's data is missing, the split is missing, or the labels are not the run's.
+    """
+    specs = as_specs(data)
+    if specs and not (len(specs) == 1 and is_prepared(specs[0])):
+        return _of_source(run, specs, split or "test", columns)
+    refuse_preparing(specs, **columns)
+    prepared = Prepared.load(Path(specs[0]) if specs else own_data(run))
+    split = split or ("validation" if "validation" in prepared.rows and "test" not in prepared.rows else "test")
+    prepared.require(split)
+    run.adapted.reader.check_pairs(prepared.has_pairs)
+    examples = split_examples(run.adapted.reader, prepared, split)
+    examples = Examples(examples.inputs, _order(prepared.labels, run)[examples.labels])
+    return Rows(examples, _where(specs, split), _seen(run, prepared, split), (prepared, split))
+
+
+def own_data(run: Run) -> Path:
+    """Returns the folder of the prepared data on which a run was trained.
+
+    Raises:
+        DataError: it is missing.
+    """
+    if run.data_folder is None:
+        raise DataError(f"{run.path}: the data it was trained on is missing; name labelled rows by --data")
+    return run.data_folder
+
+
+def _of_source(run: Run, specs: Sequence[str], split: str, columns: ColumnNames) -> Rows:
+    manifest = run.manifest
+    found = read_rows(specs, manifest.source_labels, aliases=manifest.labels, split=split, **columns)
+    examples = Examples(run.adapted.reader.read(found.texts, found.pairs), found.labels)
+    return Rows(examples, _where(specs, found.name), "", found)
+
+
+def _seen(run: Run, data: Prepared, split: str) -> str:
+    own = run.manifest.data.get("fingerprint")
+    if own and data.fingerprint != own:
+        return "other"
+    return "" if split == "test" or not own else split
+
+
+def _where(specs: Sequence[str], split: str) -> str:
+    return ", ".join([*([" ".join(specs)] if specs else []), *([f"{split} split"] if split else [])])
+
+
+def _order(labels: Sequence[str], run: Run) -> npt.NDArray[np.int64]:
+    """Returns the run's class of each of the data's labels, (K,). They may have the names of the data or of the run."""
+    known = {label: i for i, label in enumerate(run.manifest.source_labels)}
+    known |= {label: i for i, label in enumerate(run.manifest.labels) if label not in known}
+    for label in labels:
+        if label not in known:
+            expected = ", ".join(run.manifest.source_labels)
+            raise DataError(f"label '{label}' is none of the run's: {expected}; name data with the same labels")
+    return np.array([known[label] for label in labels], dtype=np.int64)

@@ -1,0 +1,155 @@
+"""The verb train: checks everything that can be checked at once, prepares the data, then trains."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from bertlora.data.checks import token_checks
+from bertlora.data.prepared import Prepared, check_sources, is_prepared
+from bertlora.data.reader import Reader
+from bertlora.errors import InputError, RecipeError
+from bertlora.files import set_aside
+from bertlora.model.base import check_length, find_base
+from bertlora.pipeline.prepare import (
+    ColumnNames,
+    Source,
+    absolute_specs,
+    as_specs,
+    given_data,
+    refuse_preparing,
+    require_data,
+)
+from bertlora.recipe import Recipe, recipe_keys
+from bertlora.run.folder import check_run_folder
+from bertlora.training.events import Checked, Listener
+from bertlora.training.trackers import check_tracker
+
+
+def train(
+    data: Source,
+    out: str | Path,
+    recipe: str | Recipe | None = None,
+    *,
+    seeds: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_event: Listener = lambda _: None,
+    columns: ColumnNames | None = None,
+    **keys: Any,
+) -> dict[str, Any]:
+    """Trains an adapter and writes a run folder.
+
+    Args:
+        data: a prepared folder or any source; empty takes the recipe's own data.
+        out: the run folder to write.
+        recipe: a recipe, its name, or a TOML file; None is `default`, or the run's own recipe with `resume`.
+        seeds: train under this number of seeds, and report how much they differ.
+        resume: continue an interrupted run.
+        overwrite: replace what `out` holds.
+        on_event: called with what happens: `Checked`, `Probing`, `Step`, `Evaluation` of `bertlora.training.events`.
+        columns: the columns of a source, such as `{"text_column": "body"}`.
+        keys: recipe keys that replace the recipe's own values, such as `rank=16`.
+
+    Returns:
+        `run`, `rows` {split: n}, `train`, `validation`, `epochs`, `samples`, `advice` and, with several seeds,
+        `seeds`; of several processes only the main one returns all of it.
+
+    Raises:
+        RecipeError, DataError, ModelError: an option, the data or the base cannot be used. Nothing is written.
+        OutputError, RunError: `out` cannot take a run.
+        HealthError: training cannot succeed; the message names the cause.
+    """
+    out, columns = Path(out), columns or {}
+    if seeds < 1:
+        raise InputError(f"--seeds: got {seeds}, expected a whole number (1 or more)")
+    main = os.environ.get("RANK", "0") == "0"
+    if main:
+        check_run_folder(out, resume, overwrite, inputs=as_specs(data), several=seeds > 1)
+    chosen = resumed_recipe(out, data, recipe, keys) if resume else resolved_recipe(recipe, keys)
+    if not resume:  # a run that is continued has its data in its own folder
+        require_data(data, chosen)
+    check_before_reading(chosen, data, columns, keys)
+    with set_aside(out, begun=out / "recipe.toml") if main and not resume else nullcontext():
+        with _main_process_first():
+            prepared = given_data(data, chosen, out / "data", **columns)
+        if main:
+            on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen))
+        chosen = chosen.replace(data=absolute_specs(as_specs(data) or chosen.data))
+        from bertlora.pipeline.training_run import train_seeds  # torch, imported only now that all else holds
+
+        return train_seeds(prepared, chosen, out, seeds, resume=resume, on_event=on_event)
+
+
+def resolved_recipe(recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe:
+    """Returns a recipe with these keys replaced.
+
+    Raises:
+        RecipeError: the recipe or a key is unknown, or a value is out of its range.
+    """
+    return (recipe if isinstance(recipe, Recipe) else Recipe.named(recipe or "default")).replace(**keys)
+
+
+def resumed_recipe(out: Path, data: Source, recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe:
+    """Returns the recipe of the run that is continued.
+
+    Raises:
+        RecipeError: an option differs from the run's.
+    """
+    begun = str(out / "recipe.toml")
+    stored = Recipe.named(begun)
+    asked = resolved_recipe(recipe or begun, keys)
+    asked = asked.replace(data=absolute_specs(as_specs(data) or asked.data) or stored.data)
+    for key in recipe_keys():
+        got, was = getattr(asked, key), getattr(stored, key)
+        if got != was:
+            if key == "data":
+                got, was = " ".join(got), " ".join(was) or "none named"
+            source = "DATA" if key == "data" else "the recipe"
+            raise RecipeError(f"{key}: got {got}, but {out} was begun with {was}; leave {source} out when resuming")
+    return stored
+
+
+def check_before_reading(recipe: Recipe, data: Source, columns: ColumnNames, keys: dict[str, Any]) -> None:
+    """Finds faults of recipe, base and sources before a large source is read and anything is written.
+
+    Raises:
+        RecipeError, ModelError, DataError, InputError: there is a fault.
+    """
+    check_tracker(recipe)
+    base = find_base(recipe.model)
+    check_length(recipe.max_length, base)
+    base.check_weights()
+    refuse_preparing(data, **{key: keys.get(key) for key in ("sample", "split")}, **columns)
+    specs = as_specs(data) or list(recipe.data)
+    if specs and not (len(specs) == 1 and is_prepared(specs[0])):
+        check_sources(specs, **columns)
+    from bertlora.model.plan import plan as plan_run  # torch
+
+    plan_run(recipe, labels=2)
+
+
+def recipe_reader(recipe: Recipe) -> Reader:
+    """Returns the reader of the recipe's base and input template."""
+    tokenizer = find_base(recipe.model).text_tokenizer()
+    return Reader.of(tokenizer, recipe.max_length, recipe.truncation, recipe.long_texts)
+
+
+def _checks(data: Prepared, recipe: Recipe) -> list[dict[str, Any]]:
+    """Returns the checks of the data, and runs those that depend on the tokenizer again for this recipe."""
+    found = [check for check in data.checks if check["name"] not in ("truncated", "unknown_tokens")]
+    return found + token_checks(data, recipe_reader(recipe))
+
+
+@contextmanager
+def _main_process_first() -> Iterator[None]:
+    """Inside, the main process runs first, and the other processes of an `accelerate launch` follow."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield
+        return
+    import torch
+    from accelerate import PartialState
+
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        yield

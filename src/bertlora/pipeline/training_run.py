@@ -1,0 +1,245 @@
+"""One training: prepared data → linear probe → training loop → run folder; and the same under several seeds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.probabilities import Array
+from bertlora.data.examples import split_examples
+from bertlora.data.prepared import Prepared
+from bertlora.errors import InputError, RecipeError
+from bertlora.evaluation.advice import Evidence, advise
+from bertlora.evaluation.metrics import classification_metrics
+from bertlora.evaluation.report import report_training
+from bertlora.evaluation.seeds import summarise
+from bertlora.files import write_whole, writing
+from bertlora.model.adapted import Adapted
+from bertlora.model.probe import (
+    MAX_ROWS,
+    CurvePoint,
+    FrozenView,
+    Probe,
+    aim_head,
+    fit_probe,
+    frozen_views,
+    learning_curve,
+)
+from bertlora.recipe import Recipe
+from bertlora.run.folder import save_run, write_history
+from bertlora.run.loaded import Run
+from bertlora.run.manifest import MANIFEST
+from bertlora.training.checkpoints import drop_checkpoint
+from bertlora.training.events import Evaluation, Listener, Probing
+from bertlora.training.loop import Training
+from bertlora.training.trackers import check_tracker, tracking
+
+
+def train_run(
+    data: Prepared, recipe: Recipe, out: Path, *, resume: bool = False, on_event: Listener = lambda _: None
+) -> dict[str, Any]:
+    """Trains on prepared data and writes the run folder.
+
+    Args:
+        data: the prepared data. The validation split, if there is one, chooses the best adapter.
+        recipe: all options.
+        out: the run folder; see `run.folder.check_run_folder`.
+        resume: continue from the checkpoint in `out`.
+        on_event: called before the linear probe, and with each step and each evaluation.
+
+    Returns:
+        What `train --json` prints.
+
+    Raises:
+        BertloraError: bad data, recipe or base, before anything is written; or training that cannot succeed.
+    """
+    check_tracker(recipe)
+    labels = shown_labels(recipe, data.labels)
+    adapted = Adapted.fresh(recipe, labels, data.has_pairs)
+    train, validation = (split_examples(adapted.reader, data, split) for split in ("train", "validation"))
+    samples = Samples.of(adapted, () if data.has_pairs else recipe.samples)
+    training = Training(adapted, recipe, train, validation, out, resume, data.fingerprint)
+    # With several processes, only the main one fits the linear probe and writes. `Training` has waited for all.
+    main = training.accelerator.is_main_process
+    if main:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "recipe.toml", recipe.to_toml())
+    probe, curve = _fitted_probe(adapted, training, on_event) if main else (None, [])
+    with tracking(recipe, out) as track:
+        for event in training.run():
+            on_event(event)
+            if isinstance(event, Evaluation):
+                track(event)
+                if main:
+                    write_history(out, training.progress.history)
+    metrics = {"run": str(out), "rows": dict(data.rows), **training_metrics(training)}
+    calibration = Calibration.fit(training.best_logits, validation.labels)
+    metrics["samples"] = samples.after_training(adapted, calibration)
+    if main:
+        metrics["advice"] = _advice(training, adapted, metrics, calibration, curve)
+        manifest = save_run(
+            out,
+            adapted,
+            recipe,
+            metrics,
+            source_labels=list(data.labels),
+            data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
+            calibration=calibration,
+            probe=probe,
+        )
+        drop_checkpoint(out)
+        report_training(Run(out, manifest, adapted, calibration, probe), data, train.inputs)
+    training.accelerator.wait_for_everyone()
+    return metrics
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts that are predicted before and after training."""
+
+    texts: Sequence[str]
+    before: Array
+
+    @classmethod
+    def of(cls, adapted: Adapted, texts: Sequence[str]) -> "Samples":
+        """Predicts the texts with the base and its untrained head."""
+        logits = adapted.logits(adapted.reader.read(texts), base=True) if texts else np.empty((0, 0))
+        return cls(texts, logits)
+
+    def after_training(self, adapted: Adapted, calibration: Calibration) -> list[dict[str, Any]]:
+        """Returns `text`, `before`, `after` and `confidence` for each text."""
+        if not self.texts:
+            return []
+        after = calibration.probabilities(adapted.logits(adapted.reader.read(self.texts)))
+        return [
+            {
+                "text": text,
+                "before": adapted.labels[int(b.argmax())],
+                "after": adapted.labels[int(a.argmax())],
+                "confidence": float(a.max()),
+            }
+            for text, b, a in zip(self.texts, self.before, after, strict=True)
+        ]
+
+
+def _fitted_probe(
+    adapted: Adapted, training: Training, on_event: Listener
+) -> tuple[Probe | None, Sequence[CurvePoint]]:
+    """Fits the linear probe and its learning curve before training, so that training need not keep the features."""
+    on_event(Probing(min(len(training.train), MAX_ROWS)))
+    frozen = frozen_start(adapted, training)
+    return fit_probe(frozen), learning_curve(frozen, training.recipe.seed)
+
+
+def _advice(
+    training: Training,
+    adapted: Adapted,
+    metrics: dict[str, Any],
+    calibration: Calibration,
+    curve: Sequence[CurvePoint],
+) -> list[dict[str, str]]:
+    """Returns what to do next."""
+    return advise(
+        Evidence(
+            training.recipe,
+            adapted.labels,
+            metrics["epochs"],
+            training.train,
+            training.validation.labels,
+            calibration.scaled(training.best_logits),
+            curve,
+        )
+    )
+
+
+def train_seeds(
+    data: Prepared, recipe: Recipe, out: Path, count: int, *, resume: bool = False, on_event: Listener = lambda _: None
+) -> dict[str, Any]:
+    """Trains a recipe under `count` seeds: its own in `out`, the next ones in `out/seeds`, one run folder each.
+
+    No result chooses the run in `out`. The other runs show how much it depends on chance. With several processes all
+    train, and only the main one evaluates and writes.
+
+    Args:
+        data: the prepared data.
+        recipe: all options; its seed is the first.
+        out: the run folder.
+        count: how many seeds.
+        resume: keep finished runs, and continue the unfinished one.
+        on_event: as in `train_run`.
+
+    Returns:
+        The metrics of the first run. With several seeds also `seeds` (in the main process), all runs on the test
+        split, or on the validation split if there is no test split: `values`, `split`, and `SeedSummary.figures`.
+
+    Raises:
+        BertloraError: as in `train_run`; or there are no rows to evaluate on.
+    """
+    split = next((name for name in ("test", "validation") if data.rows.get(name)), "")
+    if count > 1 and not split:
+        raise InputError(f"--seeds {count}: the data has no test and no validation rows to evaluate on; split some off")
+    folders = {seed: out / "seeds" / str(seed) for seed in range(recipe.seed, recipe.seed + count)}
+    folders[recipe.seed] = out
+    trained = {
+        seed: train_run(data, recipe.replace(seed=seed), folder, resume=resume, on_event=on_event)
+        for seed, folder in folders.items()
+        if not (folder / MANIFEST).is_file()
+    }
+    metrics = trained.get(recipe.seed) or Run.load(out).metrics()
+    # The evaluation exchanges nothing with the other processes, so they need not wait for it.
+    if count > 1 and PartialState(cpu=not torch.cuda.is_available()).is_main_process:
+        accuracies = [_accuracy(Run.load(folder), data, split) for folder in folders.values()]
+        metrics["seeds"] = {"values": list(folders), "split": split, **summarise(accuracies).figures()}
+        write_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def _accuracy(run: Run, data: Prepared, split: str) -> float:
+    """Returns a run's accuracy on a split, in the default precision of `evaluate`."""
+    rows = split_examples(run.adapted.reader, data, split)
+    return float(np.mean(run.adapted.logits(rows.inputs).argmax(axis=1) == rows.labels))
+
+
+def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
+    """Returns the names to show: the recipe's `label_names`, or the data's own."""
+    if not recipe.label_names:
+        return list(labels)
+    if len(recipe.label_names) != len(labels):
+        raise RecipeError(f"label_names: got {len(recipe.label_names)}, expected one for each of {', '.join(labels)}")
+    if len(set(recipe.label_names)) < len(recipe.label_names):
+        raise RecipeError(f"label_names: got {', '.join(recipe.label_names)}, expected names that differ")
+    return list(recipe.label_names)
+
+
+def frozen_start(adapted: Adapted, training: Training) -> FrozenView:
+    """Returns the frozen encoder's features of training rows; turns the head first if the recipe says so."""
+    at_head, features = frozen_views(adapted, training.train, training.recipe.seed, training.precision)
+    turned = training.recipe.head_start == "probe" and not training.progress.step
+    if turned and (probe := fit_probe(at_head)) is not None:
+        aim_head(adapted.model, probe.weight)
+    return features
+
+
+def training_metrics(training: Training) -> dict[str, Any]:
+    """Returns the figures of a finished training; `validation` is the evaluation of the kept adapter."""
+    history = training.progress.history
+    best = max((e for e in history if e["best"]), key=lambda e: e["step"])
+    validation = {"accuracy": best["accuracy"], "loss": best["validation_loss"], "epoch": best["epoch"]}
+    if len(y_true := training.validation.labels):
+        classes = [str(k) for k in range(training.best_logits.shape[1])]
+        figures = classification_metrics(training.best_logits, y_true, classes)
+        validation |= {key: figures[key] for key in ("accuracy_ci95", "macro_f1", "matthews", "roc_auc")}
+    return {"train": training.summary(), "validation": validation, "epochs": history}
+
+
+def _folder_from(out: Path, folder: Path) -> str:
+    """Returns `folder` relative to the run if it lies inside, so that the run can be moved."""
+    inside = folder.absolute().is_relative_to(out.absolute())
+    return str(folder.absolute().relative_to(out.absolute()) if inside else folder.absolute())

@@ -1,0 +1,212 @@
+"""A finished run, loaded and checked: it predicts and exports itself."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.predictions import Predictions
+from bertlora.confidence.probabilities import Array
+from bertlora.data.prepared import Prepared, is_prepared, iter_texts
+from bertlora.data.reader import Reader
+from bertlora.data.reviews import embedded_specs
+from bertlora.data.tokenizer import from_transformers
+from bertlora.errors import ModelError, RunError
+from bertlora.model.adapted import Adapted
+from bertlora.model.adapter_files import adapter_classes, is_adapter, read_adapter_config
+from bertlora.model.base import Base, find_base, longest_input
+from bertlora.model.probe import Probe
+from bertlora.recipe import Recipe
+from bertlora.run.manifest import MANIFEST, Manifest, read_manifest
+
+PARITY_TEXTS = 100
+
+
+@dataclass
+class Run:
+    """A finished run, or an adapter that PEFT trained, ready to predict.
+
+    Attributes:
+        path: its folder.
+        manifest: labels, input template, base and versions.
+        adapted: the model with its adapter.
+        calibration: the temperature, and the validation rows on which it was fitted.
+        probe: the linear probe fitted on the same training rows; None if there is none.
+
+    Example:
+        >>> run = Run.load("runs/a")  # doctest: +SKIP
+        >>> run.predict(["A joy from start to finish."])  # doctest: +SKIP
+    """
+
+    path: Path
+    manifest: Manifest
+    adapted: Adapted
+    calibration: Calibration
+    probe: Probe | None = None
+
+    @classmethod
+    def load(cls, path: Path | str, model: str = "") -> "Run":
+        """Loads a run folder, its `adapter/`, or a folder with an adapter that PEFT saved.
+
+        Args:
+            path: the folder.
+            model: where the base model is, if it has moved. Its weights must be the same.
+
+        Raises:
+            RunError: the run is unfinished, of a newer format, damaged, or was trained on another base.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run folder; 'bertlora train DATA --out {path}' makes one")
+        if not (path / MANIFEST).is_file() and is_adapter(path):
+            return cls._of_peft(path, model)
+        manifest = read_manifest(path)
+        base = _its_base(path, manifest, model)
+        adapter = path / "adapter" if (path / "adapter").is_dir() else path
+        template = manifest.max_length, manifest.truncation, manifest.long_texts
+        reader = Reader.of(Base(base.id, adapter).text_tokenizer(), *template, pairs=manifest.pairs)
+        adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed)
+        calibration = Calibration.load(path) or Calibration.without_rows(len(manifest.labels), manifest.temperature)
+        same = calibration.temperature == manifest.temperature
+        if not same or calibration.logits.shape[1] != len(manifest.labels):
+            raise RunError(f"{path}: its calibration belongs to another training; the run is damaged")
+        return cls(path, manifest, adapted, calibration, Probe.load(path))
+
+    @classmethod
+    def _of_peft(cls, path: Path, model: str) -> "Run":
+        """Loads an adapter that PEFT saved. Labels, length and truncation come from its tokenizer and the base."""
+        config = read_adapter_config(path)
+        base = find_base(model or str(config.base_model_name_or_path))
+        classes = adapter_classes(path)
+        named = base.config().id2label
+        labels = (
+            [str(named[i]) for i in range(classes)] if len(named) == classes else [f"LABEL_{i}" for i in range(classes)]
+        )
+        own = (path / "tokenizer_config.json").is_file()
+        folder = path if own else base.folder
+        tokenizer = Base(base.id, folder).tokenizer()
+        longest = min(int(tokenizer.model_max_length), longest_input(base))
+        manifest = Manifest(labels, labels, longest, tokenizer.truncation_side, False, base.identity(), Recipe.seed)
+        reader = Reader.of(from_transformers(tokenizer, folder), longest, tokenizer.truncation_side)
+        adapted = Adapted.load(path, base, labels, reader, manifest.seed)
+        return cls(path, manifest, adapted, Calibration.without_rows(classes))
+
+    @property
+    def data_folder(self) -> Path | None:
+        """The folder of the prepared data on which it was trained; None if it is missing."""
+        folder = self.path / self.manifest.data.get("folder", "")
+        return folder if self.manifest.data and is_prepared(folder) else None
+
+    def metrics(self) -> dict[str, Any]:
+        """Returns metrics.json, what training measured; empty for an adapter that PEFT trained."""
+        file = self.path / "metrics.json"
+        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return table
+
+    @contextmanager
+    def ready(self, precision: str = "fp32") -> Iterator[None]:
+        """Inside, predictions of this thread start at once; other threads wait. See `Adapted.ready`."""
+        with self.adapted.ready(precision):
+            yield
+
+    def predictions(self, *, raw: bool = False, abstain: str = "", sets: float | None = None) -> Predictions:
+        """Returns how logits become predictions; see `predict`."""
+        return Predictions.of(self.manifest.labels, self.calibration, raw=raw, abstain=abstain, sets=sets)
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        base: bool = False,
+        raw: bool = False,
+        abstain: str = "",
+        sets: float | None = None,
+        precision: str = "fp32",
+    ) -> list[dict[str, Any]]:
+        """Labels texts.
+
+        Args:
+            texts: the texts.
+            pairs: the second texts, if the run classifies pairs.
+            base: use the base with its untrained head.
+            raw: do not use the temperature.
+            abstain: `accuracy=A` or `coverage=C`: give no label below the confidence that keeps this share, 0..1.
+            sets: also give the labels that may be right, so that this share of sets, 0..1, holds the right one.
+            precision: `fp32`, `bf16` or `auto`.
+
+        Returns:
+            One object per text, in order: `text` (and `text_pair`), `label`, `confidence`, `probabilities` {label: p}.
+            With `abstain` also `abstained`, with `sets` also `labels`.
+
+        Raises:
+            InputError: a text is not a string, an option is out of its range, or pairs are missing.
+        """
+        answers = self.predictions(raw=raw or base, abstain=abstain, sets=sets)
+        inputs = self.adapted.reader.read(texts, pairs)
+        if not len(inputs):
+            return []
+        found = answers(self.adapted.logits(inputs, base, precision))
+        seconds = [{}] * len(texts) if pairs is None else [{"text_pair": pair} for pair in pairs]
+        return [{"text": text} | pair | one for text, pair, one in zip(texts, seconds, found, strict=True)]
+
+    def predict_proba(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, precision: str = "fp32"
+    ) -> Array:
+        """Returns calibrated probabilities, (B, K) float64, columns in the order of `manifest.labels`.
+
+        Raises:
+            InputError: a text is not a string, or pairs are missing.
+        """
+        inputs = self.adapted.reader.read(texts, pairs)
+        if not len(inputs):
+            return np.zeros((0, len(self.manifest.labels)))
+        return self.calibration.probabilities(self.adapted.logits(inputs, precision=precision))
+
+    def export(self, to: Path | str, format: str = "merged", overwrite: bool = False) -> dict[str, Any]:
+        """Writes the run in another format: `merged` (a plain transformers model) or `adapter` (PEFT's folder).
+
+        Returns:
+            `format`, `to`, `bytes` and `base_bytes`; for `merged` also `texts` and `largest_difference` of the parity
+            check.
+
+        Raises:
+            InputError: the format is unknown.
+            ParityError: the export gives other results; nothing is kept.
+            OutputError: `to` is not empty, or cannot be written.
+        """
+        from bertlora.export import export  # its imports take a while, and predictions do not need it
+
+        return export(self.adapted, self.path, Path(to), format, self._parity_texts(), overwrite)
+
+    def _parity_texts(self) -> list[tuple[str, str | None]]:
+        """Returns up to 100 real texts: of the run's own data if it is there, otherwise embedded reviews."""
+        if self.data_folder is not None:
+            data = Prepared.load(self.data_folder)
+            rows = data.split(list(data.rows)[-1])
+            pairs: list[str | None] = list(rows.pairs) if rows.pairs else [None] * len(rows)
+            return list(zip(rows.texts, pairs, strict=True))[:PARITY_TEXTS]
+        path = embedded_specs()[-1].partition("=")[2]
+        texts = [text for batch in iter_texts(path) for text, _ in batch][:PARITY_TEXTS]
+        return [(text, text if self.manifest.pairs else None) for text in texts]
+
+
+def _its_base(path: Path, manifest: Manifest, model: str) -> Base:
+    """Returns the base of a run, checked by the hash of its weights."""
+    try:
+        base = find_base(model) if model else find_base(manifest.base["id"], manifest.base["revision"])
+    except ModelError as error:
+        if model:
+            raise
+        raise RunError(f"{path}: its base is missing ({error}); name it by --model") from error
+    if base.sha256() != manifest.base["sha256"]:
+        raise RunError(
+            f"{path}: was trained on {manifest.base['id']} with SHA-256 {manifest.base['sha256'][:12]}..., but "
+            f"{base.folder} has {base.sha256()[:12] or 'no weights'}...; name the right base by --model"
+        )
+    return base

@@ -1,0 +1,148 @@
+"""The forms of predictions: JSON lines in a pipe, CSV, a file, and a small table on a terminal."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import pty
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import SMALL, answer, contents, good, start
+
+from bertlora.cli.answers import CsvRows, PredictionTable, json_lines
+from bertlora.cli.console import json_line
+
+Capsys = pytest.CaptureFixture[str]
+TEXTS = ["a joy from start to finish", "dull, lifeless, and far too long", 'he said "no" twice']
+SEPARATORS = "one\x85two\u2028three\u2029four"
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a run folder, trained for an epoch on 40 rows."""
+    from bertlora.cli import main
+
+    folder = tmp_path_factory.mktemp("predict")
+    rows = [f"a {'good' if i % 2 else 'bad'} film number {i},{'positive' if i % 2 else 'negative'}" for i in range(40)]
+    (folder / "r.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    words = ["train", folder / "r.csv", "--out", folder / "run", "--model", tiny("bert"), *SMALL, "--epochs", 1]
+    assert main([str(word) for word in words]) == 0
+    return folder / "run"
+
+
+def test_json_has_no_character_at_which_lines_break() -> None:
+    for text in (SEPARATORS, "\x0b\x0c\x1c\x1d\x1e\r\n"):
+        line = json_line({"text": text})
+        assert len(line.splitlines()) == 1
+        assert json.loads(line) == {"text": text}
+    assert json_line("Ä €") == '"Ä €"'
+
+
+def test_texts_with_line_separators_stay_one_line(run: Path, capsys: Capsys) -> None:
+    (line,) = good(capsys, "predict", run, SEPARATORS).lines
+    assert line["text"] == SEPARATORS
+
+
+def test_csv_has_a_column_for_each_figure(run: Path, capsys: Capsys) -> None:
+    lines = good(capsys, "predict", run, *TEXTS).lines
+    rows = list(csv.DictReader(io.StringIO(good(capsys, "predict", run, *TEXTS, "--format", "csv").out)))
+    columns = ["text", "label", "confidence", "probability of negative", "probability of positive"]
+    assert [list(row) for row in rows] == [columns] * 3
+    for row, line in zip(rows, lines, strict=True):
+        assert (row["text"], row["label"]) == (line["text"], line["label"])
+        assert float(row["confidence"]) == pytest.approx(line["confidence"])
+        assert float(row["probability of positive"]) == pytest.approx(line["probabilities"]["positive"])
+
+
+def test_csv_of_abstentions_and_sets() -> None:
+    line = {"text": "a", "label": None, "confidence": 0.5, "probabilities": {"x": 0.5, "y": 0.5}}
+    form = CsvRows()
+    first, second = (form([line | {"abstained": True, "labels": ["x", "y"]}]) for _ in range(2))
+    header, row = csv.reader(io.StringIO(first))
+    assert header == ["text", "label", "confidence", "abstained", "labels", "probability of x", "probability of y"]
+    assert row == ["a", "", "0.5", "true", '["x", "y"]', "0.5", "0.5"]
+    assert next(csv.reader(io.StringIO(second))) == row, "the header comes once"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_predictions_go_to_a_file(form: str, run: Path, tmp_path: Path, capsys: Capsys) -> None:
+    out = tmp_path / "answers"
+    expected = good(capsys, "predict", run, *TEXTS, "--format", form).out
+    said = good(capsys, "predict", run, *TEXTS, "--format", form, "--out", out)
+    assert out.read_text() == expected
+    assert said.out == f"{out}: 3 texts\n"
+    refused = answer(capsys, "predict", run, "a", "--out", out)
+    assert (refused.status, out.read_text()) == (2, expected)
+    assert "give --overwrite to replace it" in refused.err
+    found = good(capsys, "predict", run, "a", "--out", out, "--overwrite", "--json").json
+    assert found == {"out": str(out), "texts": 1}
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["a"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(run: Path, tmp_path: Path, capsys: Capsys) -> None:
+    (tmp_path / "texts.txt").write_text("a film\n" * 2000 + "\nafter a blank line\n")
+    before = contents(tmp_path)
+    found = answer(capsys, "predict", run, "--file", tmp_path / "texts.txt", "--out", tmp_path / "answers.jsonl")
+    assert (found.status, found.out) == (2, "")
+    assert "texts.txt line 2001: 'text' is blank" in found.err
+    assert contents(tmp_path) == before
+    itself = answer(
+        capsys, "predict", run, "--file", tmp_path / "texts.txt", "--out", tmp_path / "texts.txt", "--overwrite"
+    )
+    assert "is the input; name another output file" in itself.err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--format", "csv", "--explain"], "--explain: has no form in CSV"),
+        (["--format", "csv", "--json"], "leave out --json or --format csv"),
+        (["--format", "xml"], "--format: got 'xml', expected one of jsonl, csv"),
+    ],
+)
+def test_forms_that_do_not_go_together(flags: list[str], expected: str, capsys: Capsys) -> None:
+    found = answer(capsys, "predict", "nowhere", "a", *flags)
+    assert (found.status, found.out) == (2, "")
+    assert expected in found.err
+
+
+def test_a_table_has_one_header_and_one_line_for_each_text() -> None:
+    table = PredictionTable(["negative", "positive"], 40)
+    line = {"text": "a\nb\x1b[31m " + "long " * 50, "label": "positive", "confidence": 0.98765}
+    first, second = (table([line, line | {"label": None, "labels": ["negative", "positive"]}]) for _ in range(2))
+    header, *rows = first.splitlines()
+    assert header.split() == ["label", "confidence", "text"]
+    assert second.splitlines() == rows
+    assert all(len(row) <= 40 for row in (header, *rows))
+    assert rows[0].startswith("positive         0.988  a b␛[31m long")
+    assert rows[0].endswith("…")
+    assert rows[1].startswith("(no label)       0.988  [negative, posi")
+    assert json_lines([line]).count("\n") == 1
+
+
+def on_terminal(*argv: object) -> str:
+    """Returns what a verb prints on a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    shown = b""
+    with start(*argv, env={"TERM": "xterm", "COLUMNS": "80"}, stdout=theirs) as process:
+        os.close(theirs)
+        # When the other end is closed, reading is an error on Linux and returns nothing elsewhere.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_people_get_a_table_and_programs_json(run: Path) -> None:
+    table = on_terminal("predict", run, *TEXTS).splitlines()
+    assert table[0].split() == ["label", "confidence", "text"]
+    assert [line.split(maxsplit=2)[2].strip() for line in table[1:]] == TEXTS
+    assert {line.split()[0] for line in table[1:]} <= {"negative", "positive"}
+    lines = on_terminal("predict", run, *TEXTS, "--json").splitlines()
+    assert [json.loads(line)["text"] for line in lines] == TEXTS

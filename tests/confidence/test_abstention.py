@@ -1,0 +1,257 @@
+"""Abstention and label sets: against naive loops, and whether their guarantees hold on new rows."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import softmax
+from scipy.stats import binom
+from statsmodels.stats.proportion import proportion_confint
+
+from bertlora.confidence.abstention import (
+    CONFIDENCE_LEVEL,
+    label_floor,
+    label_sets,
+    risk_coverage,
+    threshold_for_accuracy,
+    threshold_for_coverage,
+)
+from bertlora.confidence.calibration import fit_temperature
+from bertlora.errors import InputError
+
+
+def draw(rng: np.random.Generator, rows: int, classes: int = 2, heat: float = 2.5) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits that are `heat` times too large, and labels from the probabilities of the right ones."""
+    logits = 2.5 * rng.normal(size=(rows, classes))
+    return heat * logits, (logits + rng.gumbel(size=(rows, classes))).argmax(axis=1)
+
+
+def certain(confidence: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns probabilities of two classes with these confidences in class 0, and labels."""
+    sure = np.array(confidence)
+    return np.stack([sure, 1 - sure], axis=1), np.where(right, 0, 1)
+
+
+def drawn_rows(seed: int, classes: int, rows: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns probabilities and labels; few steps give many ties."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.normal(size=(rows, classes)) * steps) / steps
+    return softmax(scores, axis=1), rng.integers(classes, size=rows)
+
+
+DRAWN = st.builds(
+    drawn_rows, st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(1, 60), st.sampled_from([1, 3, 1000])
+)
+
+# The risk-coverage curve
+
+
+def test_risk_and_coverage_by_hand() -> None:
+    curve = risk_coverage(*certain([0.9, 0.6, 0.8, 0.8, 0.7], [True, False, True, False, True]))
+    assert curve.thresholds == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert curve.coverage == pytest.approx([1 / 5, 3 / 5, 4 / 5, 1])
+    assert curve.risk == pytest.approx([0, 1 / 3, 1 / 4, 2 / 5])
+    assert curve.area == pytest.approx((0 + 2 * 1 / 3 + 1 / 4 + 2 / 5) / 5)
+
+
+@given(DRAWN)
+def test_the_curve_equals_a_naive_loop(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    probabilities, labels = rows
+    curve = risk_coverage(probabilities, labels)
+    confidence = [max(row) for row in probabilities.tolist()]
+    wrong = [row.index(max(row)) != label for row, label in zip(probabilities.tolist(), labels, strict=True)]
+    area, before = 0.0, 0.0
+    points = []
+    for threshold in sorted(set(confidence), reverse=True):
+        answered = [w for c, w in zip(confidence, wrong, strict=True) if c >= threshold]
+        points.append((threshold, len(answered) / len(labels), sum(answered) / len(answered)))
+        area += (points[-1][1] - before) * points[-1][2]
+        before = points[-1][1]
+    assert np.stack([curve.thresholds, curve.coverage, curve.risk], axis=1) == pytest.approx(np.array(points))
+    assert curve.area == pytest.approx(area)
+
+
+def test_the_area_is_the_mean_risk_if_all_confidences_differ() -> None:
+    logits, labels = draw(np.random.default_rng(0), 500)
+    probabilities = softmax(logits / 10, axis=1)
+    curve = risk_coverage(probabilities, labels)
+    assert len(curve.risk) == 500
+    assert curve.area == pytest.approx(curve.risk.mean())
+    shuffled = np.random.default_rng(1).permutation(labels)
+    assert curve.area < risk_coverage(probabilities, shuffled).area / 3
+
+
+# A threshold for a coverage
+
+
+def test_threshold_for_coverage_by_hand() -> None:
+    """Nine rows make ten gaps: with one of them below, a new row is above with probability 0.9."""
+    rows = certain([0.51, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9], [True] * 6 + [False] * 3)
+    found = threshold_for_coverage(*rows, coverage=0.9)
+    assert (found.value, found.coverage, found.accuracy) == (0.51, 1.0, pytest.approx(6 / 9))
+    found = threshold_for_coverage(*rows, coverage=0.5)
+    assert (found.value, found.coverage, found.accuracy) == (0.7, pytest.approx(5 / 9), pytest.approx(2 / 5))
+    assert found.accuracy_ci95 == pytest.approx(proportion_confint(2, 5, method="beta"))
+    assert found.promise == "a new text gets a label with a probability of at least 0.5"
+    assert threshold_for_coverage(*rows, coverage=0.91).value == 0.0
+    assert threshold_for_coverage(*rows, coverage=1.0).value == 0.0
+
+
+@pytest.mark.parametrize(("rows", "coverage"), [(20, 0.8), (100, 0.95), (500, 0.5)])
+def test_the_coverage_is_kept_on_new_rows(rows: int, coverage: float) -> None:
+    rng = np.random.default_rng(rows)
+    answered = []
+    for _ in range(400):
+        found = threshold_for_coverage(*_probable(draw(rng, rows)), coverage)
+        answered.append(found.answers(_probable(draw(rng, 20))[0]).mean())
+    error = 3 * np.std(answered) / 400**0.5
+    assert coverage - error <= np.mean(answered) <= coverage + 1 / (rows + 1) + error
+
+
+def _probable(rows: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return softmax(rows[0] / 2.5, axis=1), rows[1]
+
+
+# A threshold for an accuracy
+
+
+def naive_threshold(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -> int | None:
+    """Returns how many rows are answered: four starts, lower thresholds from each until one fails."""
+    rows = len(labels)
+    order = sorted(range(rows), key=lambda i: -probabilities[i].max())
+    sure = [float(probabilities[i].max()) for i in order]
+    counts = [n for n in range(1, rows + 1) if n == rows or sure[n] != sure[n - 1]]
+
+    def shown(n: int) -> bool:
+        wrong = sum(probabilities[i].argmax() != labels[i] for i in order[:n])
+        return binom.cdf(wrong, n, 1 - accuracy) <= (1 - CONFIDENCE_LEVEL) / 4
+
+    best = None
+    for quarter in range(1, 5):
+        for n in (n for n in counts if 4 * n >= quarter * rows):
+            if not shown(n):
+                break
+            best = max(best or 0, n)
+    return best
+
+
+@given(DRAWN, st.floats(0.05, 0.95))
+def test_threshold_for_accuracy_equals_a_naive_search(rows: tuple[np.ndarray, np.ndarray], accuracy: float) -> None:
+    probabilities, labels = rows
+    expected = naive_threshold(probabilities, labels, accuracy)
+    if expected is None:
+        with pytest.raises(InputError, match=f"on {len(labels)} validation rows; ask for less"):
+            threshold_for_accuracy(probabilities, labels, accuracy)
+        return
+    found = threshold_for_accuracy(probabilities, labels, accuracy)
+    answers = found.answers(probabilities)
+    assert answers.sum() == expected
+    assert found.coverage == pytest.approx(expected / len(labels))
+    assert found.accuracy == pytest.approx(np.mean(probabilities[answers].argmax(axis=1) == labels[answers]))
+    assert (found.value == 0) == (expected == len(labels))
+
+
+@pytest.mark.parametrize(("rows", "accuracy"), [(400, 0.9), (1000, 0.9), (1000, 0.95)])
+def test_the_accuracy_is_kept_on_new_rows_at_the_promised_confidence_level(rows: int, accuracy: float) -> None:
+    rng = np.random.default_rng(rows)
+    truth = risk_coverage(*_probable(draw(rng, 100_000)))
+    assert truth.risk[-1] > 1 - accuracy  # answering all would not do
+    found, broken = 0, 0
+    for _ in range(300):
+        try:
+            threshold = threshold_for_accuracy(*_probable(draw(rng, rows)), accuracy)
+        except InputError:
+            continue
+        found += 1
+        answered = np.flatnonzero(truth.thresholds >= threshold.value)[-1]
+        broken += truth.risk[answered] > 1 - accuracy
+        assert truth.coverage[answered] > 0.1
+    assert found > 100
+    assert broken <= binom.ppf(0.999, 300, 1 - CONFIDENCE_LEVEL)
+
+
+def test_an_accurate_model_answers_every_row() -> None:
+    logits, labels = draw(np.random.default_rng(5), 2000, heat=1.0)
+    found = threshold_for_accuracy(*_probable((2.5 * logits, labels)), accuracy=0.8)
+    assert (found.value, found.coverage) == (0.0, 1.0)
+    assert found.promise == "at a confidence level of 95 %, at least 80 % of the new texts that get a label are right"
+
+
+def test_an_accuracy_that_few_rows_cannot_guarantee_is_refused() -> None:
+    """Fifty right rows: if one in fifty were wrong, this would happen in 36 % of cases."""
+    rows = certain([0.99] * 50, [True] * 50)
+    with pytest.raises(InputError, match=r"accuracy 0\.98: no threshold guarantees it on 50 validation rows"):
+        threshold_for_accuracy(*rows, accuracy=0.98)
+    assert threshold_for_accuracy(*rows, accuracy=0.9).coverage == 1.0
+
+
+# Label sets
+
+
+def test_label_floor_by_hand() -> None:
+    """Nine rows: with the smallest probability of a right label as the floor, one gap of ten lies below."""
+    probabilities, labels = certain([0.9, 0.8, 0.7, 0.6, 0.55, 0.95, 0.85, 0.75, 0.65], [True] * 8 + [False])
+    assert label_floor(probabilities, labels, 0.9) == pytest.approx(0.35)
+    assert label_floor(probabilities, labels, 0.8) == pytest.approx(0.55)
+    assert label_floor(probabilities, labels, 0.91) == 0.0
+    sets = label_sets(np.array([[0.96, 0.04], [0.6, 0.4], [0.5, 0.5], [0.2, 0.8]]), 0.35)
+    assert sets.tolist() == [[True, False], [True, True], [True, True], [False, True]]
+
+
+@given(DRAWN, st.floats(0.01, 1.0))
+def test_label_floor_is_the_quantile_of_the_scores(rows: tuple[np.ndarray, np.ndarray], coverage: float) -> None:
+    """As in the literature: the ⌈(N + 1) (1 - α)⌉-th smallest of the scores 1 - p, all labels if there is none."""
+    probabilities, labels = rows
+    n = len(labels)
+    scores = sorted(1 - probabilities[np.arange(n), labels])
+    place = int(np.ceil((n + 1) * coverage - 1e-9))
+    floor = label_floor(probabilities, labels, coverage)
+    assert floor == pytest.approx(1 - scores[place - 1] if place <= n else 0.0)
+    sets = label_sets(probabilities, floor)
+    assert sets.shape == probabilities.shape
+    assert sets[np.arange(n), probabilities.argmax(axis=1)].all()
+    assert sets[np.arange(n), labels].mean() >= min(coverage, 1) - 1e-9
+    assert place <= n or sets.all()
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize(("rows", "coverage"), [(30, 0.8), (100, 0.9), (400, 0.95)])
+def test_sets_contain_the_right_label_of_new_rows_as_often_as_wanted(classes: int, rows: int, coverage: float) -> None:
+    """Also with the temperature fitted on the same validation rows, as a run does."""
+    rng = np.random.default_rng(classes * rows)
+    held, held_without_top, sizes = [], [], []
+    for _ in range(400):
+        logits, labels = draw(rng, rows, classes)
+        temperature = fit_temperature(logits, labels)
+        floor = label_floor(softmax(logits / temperature, axis=1), labels, coverage)
+        logits, labels = draw(rng, 20, classes)
+        probabilities = softmax(logits / temperature, axis=1)
+        sets = label_sets(probabilities, floor)
+        held.append(sets[np.arange(20), labels].mean())
+        held_without_top.append((probabilities[np.arange(20), labels] >= floor).mean())
+        sizes.append(sets.sum(axis=1).mean())
+    error = 3 * np.std(held) / 400**0.5
+    assert np.mean(held) >= coverage - error
+    # Without the most probable label put in, the coverage is that asked for, within one gap of N + 1.
+    assert np.mean(held_without_top) <= coverage + 1 / (rows + 1) + error
+    assert 1 <= np.mean(sizes) < classes
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.01, float("nan")])
+def test_a_share_outside_its_range_is_refused(share: float) -> None:
+    rows = certain([0.9, 0.8], [True, False])
+    for ask in (threshold_for_coverage, threshold_for_accuracy, label_floor):
+        with pytest.raises(InputError, match="expected a fraction between 0 and 1"):
+            ask(*rows, share)
+
+
+def test_no_rows_are_refused() -> None:
+    empty = np.zeros((0, 2)), np.zeros(0, dtype=int)
+    for ask in (threshold_for_coverage, threshold_for_accuracy, label_floor):
+        with pytest.raises(InputError, match="no rows to choose a threshold on"):
+            ask(*empty, 0.9)
+    with pytest.raises(InputError, match="no rows to choose a threshold on"):
+        risk_coverage(*empty)

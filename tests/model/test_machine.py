@@ -1,0 +1,55 @@
+"""Threads: a container's quota is kept, and the user's own word goes before it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from bertlora.model import machine
+from bertlora.model.machine import cores_allowed, out_of_memory, settle
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("150000 100000", 1), ("400000 100000\n", 4), ("50000 100000", 1), ("200000 50000", 4), ("399999 100000", 3)],
+)
+def test_a_quota_comes_to_whole_cores_and_at_least_one(quota: str, cores: int, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    assert cores_allowed(tmp_path / "cpu.max") == cores
+
+
+@pytest.mark.parametrize("quota", ["max 100000", "max 100000\n", "", "none of this"])
+def test_without_a_quota_all_cores_are_allowed(quota: str, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    assert cores_allowed(tmp_path / "cpu.max") == os.cpu_count()
+
+
+def test_without_a_control_group_all_cores_are_allowed(tmp_path: Path) -> None:
+    assert cores_allowed(tmp_path / "missing") == os.cpu_count()
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, [2]), ("3", [])])
+def test_threads_are_the_quotas_unless_the_user_says_otherwise(
+    said: str | None, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text("250000 100000")
+    set_to: list[int] = []
+    monkeypatch.setattr(machine, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    settle.__wrapped__()  # past the cache, which lets it run once a process
+    assert set_to == expected
+
+
+def test_out_of_memory_is_distinguished_from_other_errors() -> None:
+    ran_out = (
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    )
+    assert out_of_memory(RuntimeError(ran_out))
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
