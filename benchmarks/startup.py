@@ -60,7 +60,8 @@ def row(results: list[Result], name: str) -> list[str]:
 def import_seconds(room: str) -> float:
     """Returns the time of an import in a fresh process, as Python reports it."""
     done = subprocess.run([sys.executable, "-X", "importtime", "-c", f"import {room}"], capture_output=True, text=True)
-    return int(done.stderr.strip().splitlines()[-1].split("|")[1]) / 1e6
+    (line,) = (line for line in done.stderr.splitlines() if line.endswith(f"| {room}") or line.endswith(f" {room}"))
+    return int(line.split("|")[1]) / 1e6
 
 
 def seconds(result: Result) -> float:

@@ -17,10 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
-from bertlora.confidence.intervals import exact_interval
 from bertlora.confidence.probabilities import Array, Labels, softmax
 from bertlora.errors import RunError
 from bertlora.files import write_whole, writing
@@ -161,6 +158,9 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
     Returns:
         The temperature; 1.0 with fewer than 30 rows, or if no temperature fits significantly better.
     """
+    from scipy.optimize import minimize_scalar  # scipy takes a second to import, and predictions do not need it
+    from scipy.special import logsumexp
+
     rows = len(labels)
     if rows < FEWEST_ROWS:
         return 1.0
@@ -205,6 +205,8 @@ def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> list[
         labels: (N,) the right classes.
         bins: number of bins of equal width in 0..1.
     """
+    from bertlora.confidence.intervals import exact_interval  # scipy, see `fit_temperature`
+
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)
