@@ -1,7 +1,9 @@
 """Running the command line: in this process with `answer`, or in one of its own with `start`."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -65,6 +67,21 @@ def start(*argv: object, env: dict[str, str] | None = None, **more: Any) -> subp
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-m", "bertlora", *(word if isinstance(word, bytes) else str(word) for word in argv)]
     return subprocess.Popen(command, env=os.environ | (env or {}), preexec_fn=_hears_interrupts, **(pipes | more))
+
+
+def on_terminal(*argv: object, stream: str = "stdout", columns: int = 80) -> str:
+    """Returns what a verb prints to a stream that is a terminal."""
+    ours, theirs = pty.openpty()
+    shown = b""
+    with start(*argv, env={"TERM": "xterm", "COLUMNS": str(columns)}, **{stream: theirs}) as process:
+        os.close(theirs)
+        # When the other end is closed, reading is an error on Linux and returns nothing elsewhere.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode().replace("\r\n", "\n")
 
 
 def _hears_interrupts() -> None:

@@ -1,9 +1,7 @@
 """Every verb of the command line, on tiny models: what it prints, writes and returns."""
 
-import contextlib
 import json
 import os
-import pty
 import re
 import select
 import shlex
@@ -15,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from command_line import SMALL, Answer, answer, good, start
+from command_line import SMALL, Answer, answer, good, on_terminal, start
 
 from bertlora.data.checks import named_rows
 from bertlora.pipeline.prepare import absolute_specs
@@ -508,18 +506,8 @@ def test_the_tests_touch_no_network() -> None:
 def test_on_a_terminal_a_bar_shows_loss_speed_and_time_left(
     reviews: Path, tmp_path: Path, model: tuple[object, ...]
 ) -> None:
-    ours, theirs = pty.openpty()
     command = ("train", reviews, "--out", tmp_path / "run", "--epochs", "2", *model)
-    shown = b""
-    with start(*command, env={"TERM": "xterm", "COLUMNS": "120"}, stderr=theirs) as process:
-        os.close(theirs)
-        # Once the other end is closed, reading is an error on Linux and gives nothing elsewhere.
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 65536):
-                shown += part
-    os.close(ours)
-    assert process.returncode == 0
-    text = shown.decode()
+    text = on_terminal(*command, stream="stderr", columns=120)
     assert re.search(r"training .* 8/8  loss \d\.\d{4}  [\d.]+ texts/s .*\d:\d\d:\d\d", text)
     assert "epoch 2/2  train loss" in text
     assert "Traceback" not in text

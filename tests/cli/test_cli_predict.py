@@ -1,16 +1,13 @@
 """The forms of predictions: JSON lines in a pipe, CSV, a file, and a small table on a terminal."""
 
-import contextlib
 import csv
 import io
 import json
-import os
-import pty
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, answer, contents, good, start
+from command_line import SMALL, answer, contents, good, on_terminal
 
 from bertlora.cli.answers import CsvRows, PredictionTable, json_lines
 from bertlora.cli.console import json_line
@@ -122,21 +119,6 @@ def test_a_table_has_one_header_and_one_line_for_each_text() -> None:
     assert rows[0].endswith("…")
     assert rows[1].startswith("(no label)       0.988  [negative, posi")
     assert json_lines([line]).count("\n") == 1
-
-
-def on_terminal(*argv: object) -> str:
-    """Returns what a verb prints on a terminal of 80 columns."""
-    ours, theirs = pty.openpty()
-    shown = b""
-    with start(*argv, env={"TERM": "xterm", "COLUMNS": "80"}, stdout=theirs) as process:
-        os.close(theirs)
-        # When the other end is closed, reading is an error on Linux and returns nothing elsewhere.
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 65536):
-                shown += part
-    os.close(ours)
-    assert process.returncode == 0
-    return shown.decode().replace("\r\n", "\n")
 
 
 def test_people_get_a_table_and_programs_json(run: Path) -> None:

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from peft import LoraConfig
 from safetensors import safe_open
 
 from bertlora.errors import RunError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
@@ -16,12 +19,14 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def read_adapter_config(folder: Path) -> LoraConfig:
+def read_adapter_config(folder: Path) -> "LoraConfig":
     """Returns PEFT's config of a LoRA adapter for sequence classification.
 
     Raises:
         RunError: it is missing, of another kind, or without a head.
     """
+    from peft import LoraConfig  # brings torch, which `is_adapter` does not need
+
     try:
         kind = dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))).get("peft_type")
         if kind != "LORA":

@@ -65,8 +65,6 @@ def evaluated_runs(
     **columns: Unpack[ColumnNames],
 ) -> "tuple[dict[str, Run], dict[str, Evaluated], str]":
     """Returns the runs, their logits on the same rows, both by folder, and what the rows are."""
-    check_different(names)
-    from bertlora.evaluation.report.tables import CAUTIONS
     from bertlora.evaluation.verdict import Evaluated
     from bertlora.pipeline.rows import own_data, rows_for
     from bertlora.run.loaded import Run
@@ -77,10 +75,10 @@ def evaluated_runs(
         run = runs[name] = Run.load(name, model)
         data = data or [str(own_data(run))]
         rows = rows_for(run, data, split, **columns)
-        split = split or rows.where.rpartition(", ")[2].removesuffix(" split")
+        split = split or rows.split
         where = where or (f"{split} split of the data of {name}" if own else rows.where)
-        if rows.seen:
-            on_progress(f"caution, {name}: {CAUTIONS[rows.seen]}")
+        if rows.caution:
+            on_progress(f"caution, {name}: {rows.caution}")
         on_progress(f"evaluating {len(rows.examples):,} rows by {name}")
         logits = run.adapted.logits(rows.examples.inputs, precision=precision)
         evaluated[name] = Evaluated(run.manifest.labels, rows.examples.labels, {"lora": logits}, run.calibration)

@@ -36,7 +36,6 @@ def evaluate(
         RunError: the run cannot be loaded.
         DataError: there are no such rows, or their labels are not the run's.
     """
-    from bertlora.evaluation.report.tables import CAUTIONS
     from bertlora.evaluation.verdict import evaluate_rows, figures, rows_of
     from bertlora.pipeline.rows import rows_for
     from bertlora.run.loaded import Run
@@ -44,4 +43,4 @@ def evaluate(
     run = run if isinstance(run, Run) else Run.load(run, model)
     rows = rows_for(run, data, split, **columns)
     found = figures(evaluate_rows(run, rows.examples, precision, rows_of(rows.where)))
-    return found | {"where": rows.where, "caution": CAUTIONS.get(rows.seen, "")}
+    return found | {"where": rows.where, "caution": rows.caution}

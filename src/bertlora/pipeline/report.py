@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from bertlora.data.delimited import FIELD_LIMIT
 from bertlora.errors import BertloraError, InputError
 from bertlora.files import check_vacant_file, write_whole
+from bertlora.model.adapter_files import is_adapter
 from bertlora.pipeline.compare import check_different, evaluated_runs
 from bertlora.pipeline.prepare import ColumnNames, Source
 from bertlora.run.folder import REPORT
@@ -66,7 +67,7 @@ def report(
             raise InputError("--audit: a comparison has no doubtful labels; name one run")
     if out is not None:
         check_vacant_file(Path(out), overwrite)
-    elif (Path(names[0]) / "adapter_config.json").is_file():
+    elif is_adapter(Path(names[0])):
         raise InputError(f"{names[0]}: is an adapter, which takes no report; name a file by --out")
     doubtful = read_audit(Path(audit)) if audit else None
     if len(names) > 1:
@@ -88,15 +89,14 @@ def _one_run(
     columns: ColumnNames,
 ) -> tuple[Path, dict[str, Any]]:
     from bertlora.evaluation.report import facts_of, render
-    from bertlora.evaluation.report.tables import CAUTIONS
     from bertlora.evaluation.verdict import evaluate_rows, rows_of
     from bertlora.pipeline.rows import rows_for
     from bertlora.run.loaded import Run
 
     run = Run.load(name, model)
     rows = rows_for(run, data, split, **columns)
-    if rows.seen:
-        on_progress(f"caution, {run.path}: {CAUTIONS[rows.seen]}")
+    if rows.caution:
+        on_progress(f"caution, {run.path}: {rows.caution}")
     on_progress(f"evaluating {len(rows.examples):,} rows ({rows.where})")
     evaluated = evaluate_rows(run, rows.examples, precision, rows_of(rows.where))
     facts = facts_of(run, report_material(run, evaluated, rows, doubtful, on_progress))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from bertlora.data.examples import Examples, split_examples
 from bertlora.data.prepared import Prepared, Split, is_prepared, read_rows
 from bertlora.errors import DataError
+from bertlora.evaluation.report.tables import CAUTIONS
 from bertlora.pipeline.prepare import ColumnNames, Source, as_specs, refuse_preparing
 from bertlora.run.loaded import Run
 
@@ -31,6 +32,16 @@ class Rows:
     where: str
     seen: str
     data: tuple[Prepared, str] | Split
+
+    @property
+    def split(self) -> str:
+        """The split that the rows are; empty for a single table."""
+        return self.data.name if isinstance(self.data, Split) else self.data[1]
+
+    @property
+    def caution(self) -> str:
+        """A sentence for people if the run may know the rows already; otherwise empty."""
+        return CAUTIONS.get(self.seen, "")
 
     @property
     def from_source(self) -> bool:
