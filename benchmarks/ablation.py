@@ -29,6 +29,7 @@ from bertlora.recipe import Recipe
 from bertlora.training.loop import Training
 
 WHOLE = "the whole engine"
+AVERAGED = "with averaged weights"
 MODEL = "bertlora.model."
 
 
@@ -65,11 +66,6 @@ def whole_last_layer() -> None:
     put("engine.execution", "Route", lambda **kwargs: Route(**(kwargs | {"whole": True})))
 
 
-def last_keys_and_values() -> None:
-    """Computes the last layer's keys and values for every token."""
-    put("engine.layers", "as_matrix", lambda linear: None)
-
-
 def casts_every_step() -> None:
     """Keeps the weights in fp32; autocast casts them in every step."""
     put("engine.execution", "casts", lambda model: False)
@@ -83,11 +79,6 @@ def weights_in_given_order() -> None:
 def any_size() -> None:
     """Does not round the sizes of rows and buckets."""
     put("engine.packing", "rounded", lambda size, *_: size)
-
-
-def allocator_as_it_is() -> None:
-    """Keeps glibc's own thresholds."""
-    put("engine.execution", "settle", lambda: None)
 
 
 def serial_dropout() -> None:
@@ -108,13 +99,12 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "without packing": padded_batches,
     "without our attention": fused_attention,
     "without the first-token last layer": whole_last_layer,
-    "with the last layer's keys and values": last_keys_and_values,
     "without weights held in bf16": casts_every_step,
     "without weights in order": weights_in_given_order,
     "without few sizes": any_size,
-    "without the allocator's thresholds": allocator_as_it_is,
     "without the quick dropout": serial_dropout,
     "without joint query, key, value": separate_products,
+    AVERAGED: lambda: None,
 }
 
 
@@ -155,7 +145,7 @@ def contestant(a: argparse.Namespace) -> Result:
         truncation="right",
         head_start="random",
         warmup_fraction=0.0,
-        average_weights=0.0,
+        average_weights=0.15 if a.variant == AVERAGED else 0.0,
     )
     adapted = Adapted.fresh(recipe, ["0", "1"])
     train = Examples(adapted.reader.read(rows.text.tolist()), rows.label.to_numpy(dtype=np.int64))

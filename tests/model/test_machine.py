@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bertlora.model import machine
-from bertlora.model.machine import cores_allowed, out_of_memory, settle
+from bertlora.model.machine import cores_allowed, limit_threads, out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_threads_are_the_quotas_unless_the_user_says_otherwise(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
-    settle.__wrapped__()  # past the cache, which lets it run once a process
+    limit_threads.__wrapped__()  # past the cache, which lets it run once a process
     assert set_to == expected
 
 

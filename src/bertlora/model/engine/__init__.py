@@ -4,7 +4,7 @@ Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights; `dropout`: its masks
 - `packing`, `places`, `batches`: from texts to tensors
-- `attention`, `blocks`, `first_token`, `layers`: the way through the encoder
+- `attention`, `blocks`, `layers`: the way through the encoder
 - `prefix`: frozen layers, run once
 - `weights`, `changes`: changes of the model for a while, by one thread at a time
 - `execution`: a model that is ready to run

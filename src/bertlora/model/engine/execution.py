@@ -28,7 +28,7 @@ from bertlora.model.engine.dropout import quick_dropout
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
-from bertlora.model.machine import out_of_memory, settle
+from bertlora.model.machine import limit_threads, out_of_memory
 
 # Tokens a batch: large enough for little overhead, small enough to keep activations at some hundred MiB.
 ROW_TOKENS = 6144
@@ -205,7 +205,7 @@ def executing(
     Raises:
         InUseError: this thread uses the model already.
     """
-    settle()
+    limit_threads()
     many = training or tokens is None or tokens >= WORTH_PREPARING
     packs, half = pack and served(model), precision == "bf16" and many
     with ExitStack() as stack:

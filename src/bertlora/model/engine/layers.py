@@ -21,7 +21,6 @@ from bertlora.model.base import quiet
 from bertlora.model.engine.attention import NAME, attend
 from bertlora.model.engine.batches import unwrapped
 from bertlora.model.engine.changes import forwards
-from bertlora.model.engine.first_token import as_matrix, attend_without_keys
 from bertlora.model.engine.packing import Packing
 
 
@@ -142,8 +141,8 @@ def _entering(number: int, layer: nn.Module, hidden: Tensor, route: Route) -> Te
 def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
     """The last layer of BERT, RoBERTa and ELECTRA, (1, T, D) → (1, B, D)."""
     attention, first = layer.attention.self, hidden[:, packing.starts]
-    asked = (attention.query(first), attention.key, attention.value)
-    seen = _attended(asked, hidden, packing, attention.num_attention_heads, attention.scaling)
+    made = (attention.query(first), attention.key(hidden), attention.value(hidden))
+    seen = _attended(*made, packing, attention.num_attention_heads, attention.scaling)
     out: Tensor = layer.feed_forward_chunk(layer.attention.output(seen, first))
     return out
 
@@ -151,8 +150,8 @@ def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
 def _distilbert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
     """The last layer of DistilBERT, (1, T, D) → (1, B, D)."""
     attention, first = layer.attention, hidden[:, packing.starts]
-    asked = (attention.q_lin(first), attention.k_lin, attention.v_lin)
-    seen = attention.out_lin(_attended(asked, hidden, packing, attention.n_heads, attention.scaling))
+    made = (attention.q_lin(first), attention.k_lin(hidden), attention.v_lin(hidden))
+    seen = attention.out_lin(_attended(*made, packing, attention.n_heads, attention.scaling))
     seen = layer.sa_layer_norm(seen + first)
     out: Tensor = layer.output_layer_norm(layer.ffn(seen) + seen)
     return out
@@ -176,25 +175,19 @@ def _modernbert(
     return out
 
 
-def _attended(
-    asked: tuple[Tensor, nn.Module, nn.Module], hidden: Tensor, packing: Packing, heads: int, scale: float
-) -> Tensor:
+def _attended(query: Tensor, key: Tensor, value: Tensor, packing: Packing, heads: int, scale: float) -> Tensor:
     """Returns the attention output of the first tokens, (1, B, D).
 
     Args:
-        asked: the first tokens' queries (1, B, D), and the linear layers of key and value.
-        hidden: (1, T, D) the layer's input.
+        query: (1, B, D) the first tokens' queries.
+        key: (1, T, D) the keys of all tokens.
+        value: (1, T, D) the values of all tokens.
         packing: where the texts are.
         heads: number of heads.
         scale: factor on the scores.
     """
-    query, key, value = asked
-    q = query[0].view(len(packing), heads, -1)
-    keys, values = as_matrix(key), as_matrix(value)
-    if hidden.is_cuda or keys is None or values is None:
-        k, v = (layer(hidden)[0].view(hidden.shape[1], heads, -1) for layer in (key, value))
-        return attend(q, k, v, packing, scale).flatten(1)[None]
-    return attend_without_keys(q, hidden[0], keys[0], *values, packing, scale)[None]
+    q, k, v = (x[0].view(x.shape[1], heads, -1) for x in (query, key, value))
+    return attend(q, k, v, packing, scale).flatten(1)[None]
 
 
 # Class of a classifier → whether it accepts our attention.

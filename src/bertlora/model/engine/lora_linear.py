@@ -157,13 +157,6 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
         (name,) = filter(None, [self._active()])
         return self.lora_A[name].weight, self.scaling[name] * self.lora_B[name].weight
 
-    def as_matrix(self) -> tuple[Tensor, Tensor | None] | None:
-        """Returns W + s B A (out, in) in fp32, and b; None if dropout is on, since one matrix then does not serve."""
-        if self._active() is None:
-            return self.base_layer.weight.float(), self.base_layer.bias
-        a, b = self.update()
-        return None if self._dropout() > 0 else (self.base_layer.weight.float() + b @ a, self.base_layer.bias)
-
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Returns s B A, (out, in)."""
         product: Tensor = self.lora_B[adapter].weight @ self.lora_A[adapter].weight
