@@ -19,7 +19,7 @@ OLDEST := .venv-oldest
 OLDEST_TESTS := tests/model tests/training
 
 oldest: $(OLDEST)/.ready  ## these tests with the oldest versions that pyproject.toml allows; downloads some gigabytes
-	$(OLDEST)/bin/python -m pytest -n 0 -p no:cacheprovider $(OLDEST_TESTS)
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS)
 
 $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)

@@ -70,6 +70,7 @@ def audited(
         "label": change or "default",
         "first": float(by_doubt[:FIRST].mean()),
         "top": float(by_doubt[: wrong.sum()].mean()),
+        "twice": float(by_doubt[: 2 * wrong.sum()].sum() / wrong.sum()),
         "average_precision": float(average_precision_score(wrong, -ranked.label_quality)),
         "flagged": int(doubtful.sum()),
         "precision": float(wrong[doubtful].mean()),
@@ -86,22 +87,25 @@ def summary(results: list[Result]) -> str:
         "",
         f"flipped, of the first {FIRST}",
         "precision = recall at the top",
+        "found, in twice as many rows",
         "average precision",
         "flagged",
         "flipped, of the flagged",
         "flagged, of the flipped",
     ]
-    head += ["estimated errors", "accuracy, true labels", "wall time", "peak memory"]
+    head += ["wrong, at most", "right of the flagged, at most", "accuracy, true labels", "wall time", "peak memory"]
     rows = [
         [
             r["label"],
             f"{100 * r['first']:.1f} %",
             f"{100 * r['top']:.1f} %",
+            f"{100 * r['twice']:.1f} %",
             f"{r['average_precision']:.3f}",
             f"{r['flagged']:,}",
             f"{100 * r['precision']:.1f} %",
             f"{100 * r['recall']:.1f} %",
-            f"{r['estimated_errors']:,}",
+            f"{r['most_errors']:,}",
+            f"{r['likely_right']:,}",
             f"{100 * r['true_accuracy']:.2f} %",
             f"{r['wall_s']:.0f} s",
             f"{r['peak_mib']:,} MiB",

@@ -20,7 +20,7 @@ import pandas as pd
 from bertlora.data.examples import Examples
 from bertlora.data.reader import Reader
 from bertlora.model.adapted import Adapted
-from bertlora.pipeline.training_run import frozen_start
+from bertlora.pipeline.training_run import fitted_rivals
 from bertlora.recipe import Recipe, parse_value
 from bertlora.training.loop import Training
 
@@ -69,7 +69,7 @@ def attempt(name: str, change: str, seed: int, train: pd.DataFrame, validation: 
     began = time.perf_counter()
     learned, judged = examples(adapted.reader, train), examples(adapted.reader, validation)
     training = Training(adapted, recipe, learned, judged)
-    frozen_start(adapted, training)
+    fitted_rivals(adapted, training, (list(train.text), None), (list(validation.text), None))
     for _ in training.run():
         pass
     history = training.progress.history

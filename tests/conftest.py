@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The time of a case depends on what else runs on the machine.
+settings.register_profile("any time", deadline=None)
+settings.load_profile("any time")
 
 VOCABULARY = 30522
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

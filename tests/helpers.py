@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, ModernBertForSequenceClassification
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.probabilities import Array, softmax
@@ -37,6 +37,8 @@ USUAL: dict[str, tuple[list[str], list[str]]] = {
     "modernbert": (["Wqkv"], ["head"]),
 }
 EVERY = sorted(USUAL)
+# transformers up to 5.5 cannot give ModernBERT another attention; it then takes padded batches.
+SWITCHES = ModernBertForSequenceClassification._can_set_attn_implementation()
 # LoRA on query and value, and nothing else: the same adapter as `USUAL` gives.
 PLAIN: dict[str, Any] = {
     "targets": ["query", "value"],

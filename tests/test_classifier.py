@@ -316,8 +316,8 @@ def test_save_replaces_a_run_with_all_that_belongs_to_it(make: Make, fitted: Lor
     make().fit(TEXTS, [0, 1, 2, 3] * 4).save(tmp_path / "run")
     run = Run.load(tmp_path / "run")
     assert run.manifest.labels == ["0", "1", "2", "3"]
-    assert run.probe is not None
-    assert len(run.probe.bias) == 4
+    assert run.rivals.probe is not None
+    assert len(run.rivals.probe.regression.bias) == 4
 
 
 def test_a_full_disk_keeps_the_run_that_was_there(

@@ -40,7 +40,7 @@ def evaluated(
     recipe = Recipe.named("default").replace(max_length=24, epochs=1)
     precision = train_run(data, recipe, folder / "run")["train"]["precision"]
     run = Run.load(folder / "run")
-    found = evaluate_rows(run, split_examples(run.adapted.reader, data, "test"), precision)
+    found = evaluate_rows(run, split_examples(run.adapted.reader, data, "test"), data.split("test"), precision)
     return found, figures(found)
 
 

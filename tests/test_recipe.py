@@ -96,9 +96,9 @@ DEFAULT: dict[str, Any] = {
     "hidden_dropout": 0.0,
     "encoder_dropout": 0.0,
     "average_weights": 0.15,
-    "class_weights": "none",
+    "class_weights": "auto",
     "evaluate_every_steps": 0,
-    "best_metric": "accuracy",
+    "best_metric": "auto",
     "early_stopping_patience": 0,
     "precision": "auto",
     "seed": 42,
@@ -112,6 +112,7 @@ SAMPLES = (
     "Not bad at all.",
 )
 SIMPLE = {"head_start": "random", "warmup_fraction": 0.0, "average_weights": 0.0}
+SIMPLE |= {"class_weights": "none", "best_metric": "accuracy"}
 IMDB = SIMPLE | {"model": "distilbert-base-uncased", "rank": 4, "alpha": 32.0, "lora_dropout": 0.01}
 IMDB |= {"truncation": "left", "targets": ("query",)}
 CHANGES: dict[str, dict[str, Any]] = {

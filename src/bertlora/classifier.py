@@ -16,12 +16,12 @@ from bertlora.data.examples import Examples
 from bertlora.errors import DataError, OutputError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
-from bertlora.model.probe import fit_probe
-from bertlora.pipeline.training_run import frozen_start, shown_labels, training_metrics
+from bertlora.pipeline.training_run import fitted_rivals, shown_labels, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST
+from bertlora.run.seen import Seen
 from bertlora.training.loop import Training
 
 
@@ -36,7 +36,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         adapted_: the trained model.
         recipe_: the recipe with all keys resolved.
         history_: the evaluations.
-        probe_: the linear probe on the frozen encoder, fitted on the same texts.
+        rivals_: linear probe and TF-IDF, fitted on the same texts.
         calibration_: the temperature of its probabilities, fitted on `validation`; 1 without validation.
 
     Example:
@@ -79,12 +79,15 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.adapted_ = Adapted.fresh(self.recipe_, labels, pairs=_columns(X)[1] is not None)
         train = self._examples(X, ids)
         training = Training(self.adapted_, self.recipe_, train, self._validation(validation), identity="memory")
-        self.probe_ = fit_probe(frozen_start(self.adapted_, training))
+        self.recipe_ = training.recipe
+        texts = _columns(X), _columns(validation[0]) if validation else ([], None)
+        self.rivals_ = fitted_rivals(self.adapted_, training, *texts)
+        self.seen_: Seen | None = Seen.of(train=texts[0], validation=texts[1])
         for _ in training.run():
             pass
         self.history_ = training.progress.history
         self.calibration_ = Calibration.fit(training.best_logits, training.validation.labels)
-        self._metrics = training_metrics(training)
+        self._metrics = training_metrics(training) | {"rivals": self.rivals_.figures(training.validation.labels)}
         return self
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
@@ -135,7 +138,8 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 label_kind=self.classes_.dtype.kind,
                 source_labels=[str(c) for c in self.classes_],
                 calibration=self.calibration_,
-                probe=self.probe_,
+                rivals=self.rivals_,
+                seen=self.seen_,
             )
 
     @classmethod
@@ -151,7 +155,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.recipe_ = Recipe.named(self.recipe)
         self.adapted_ = run.adapted
         self.classes_ = typed_labels(run.manifest.source_labels, run.manifest.label_kind)
-        self.probe_, self.calibration_ = run.probe, run.calibration
+        self.rivals_, self.seen_, self.calibration_ = run.rivals, run.seen, run.calibration
         self._metrics = run.metrics()
         self.history_ = self._metrics.get("epochs", [])
         return self

@@ -126,12 +126,20 @@ class Recipe:
         low=0,
         high=1,
     )
-    class_weights: str = option("none", "optimiser", "weights of the classes in the loss", choices=("none", "balanced"))
+    class_weights: str = option(
+        "auto",
+        "optimiser",
+        "weights of the classes in the loss; auto is balanced if the classes are imbalanced, otherwise none",
+        choices=("auto", "none", "balanced"),
+    )
 
     evaluation_batch_size: int = option(64, "evaluation", "texts in a batch of evaluation", low=1)
     evaluate_every_steps: int = option(0, "evaluation", "optimiser steps between evaluations; 0 = once an epoch", low=0)
     best_metric: str = option(
-        "accuracy", "evaluation", "metric that chooses the best adapter", choices=("accuracy", "loss")
+        "auto",
+        "evaluation",
+        "metric that chooses the best adapter; auto is macro_f1 if the classes are imbalanced, otherwise accuracy",
+        choices=("auto", "accuracy", "macro_f1", "loss"),
     )
     early_stopping_patience: int = option(
         0, "evaluation", "stop after this many evaluations without improvement; 0 = never", low=0

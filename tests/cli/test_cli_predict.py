@@ -64,6 +64,27 @@ def test_csv_of_abstentions_and_sets() -> None:
     assert next(csv.reader(io.StringIO(second))) == row, "the header comes once"
 
 
+def test_label_sets_say_why_a_label_is_in_each_of_them(run: Path, capsys: Capsys) -> None:
+    """The run has six validation rows, three of each class: 0.75 needs three, 0.8 needs four."""
+    for flags, said in (
+        (["--sets", "0.9"], "every set contains all labels: 0.9 needs 9 validation rows, got 6\n"),
+        (["--sets", "0.75", "--per-class"], ""),
+        (
+            ["--sets", "0.8", "--per-class"],
+            "labels in every set, because 0.8 needs 4 validation rows of a class: 'negative' (3), 'positive' (3)\n",
+        ),
+    ):
+        found = good(capsys, "predict", run, *TEXTS, *flags)
+        assert found.err == said
+        assert all(line["label"] in line["labels"] for line in found.lines)
+        assert not said or all(len(line["labels"]) == 2 for line in found.lines)
+    found = good(capsys, "predict", run, "a", "--abstain", "coverage=0.5")
+    assert "of 6 validation rows reach it, " in found.err
+    alone = answer(capsys, "predict", "nowhere", "a", "--per-class")
+    assert (alone.status, alone.out) == (2, "")
+    assert "--per-class: is for label sets; give --sets too" in alone.err
+
+
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_predictions_go_to_a_file(form: str, run: Path, tmp_path: Path, capsys: Capsys) -> None:
     out = tmp_path / "answers"

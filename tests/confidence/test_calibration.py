@@ -1,27 +1,18 @@
-"""Calibration: the temperature, the reliability curve and its error, and what a run saves of them."""
+"""Calibration: the temperature, and what a run saves of it."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
-from sklearn.calibration import calibration_curve
-from statsmodels.stats.proportion import proportion_confint
 
-from bertlora.confidence.calibration import (
-    FILES,
-    Calibration,
-    brier_score,
-    calibration_error,
-    fit_temperature,
-    reliability,
-)
+from bertlora.confidence.calibration import FILES, Calibration, fit_temperature
+from bertlora.confidence.reliability import brier_score, calibration_error
 from bertlora.errors import RunError
 
 
@@ -169,69 +160,6 @@ def test_a_temperature_is_always_found_and_never_far_worse(classes: int, rows: i
     # One uncertain row of N is all that it may cost on the rows themselves.
     uncertain = -log_softmax(logits, axis=1).mean()
     assert loss <= log_loss(logits, labels) + uncertain / (rows + 1) + 1e-9
-
-
-# The reliability curve
-
-
-def test_calibration_error_by_hand() -> None:
-    """Bins of width 0.1: 0.95 and 0.91 (one right), 0.62 (right), 0.55 and 0.51 (none right)."""
-    confidence = np.array([0.95, 0.91, 0.62, 0.55, 0.51])
-    probabilities = np.stack([confidence, 1 - confidence], axis=1)
-    labels = np.array([0, 1, 0, 1, 1])
-    expected = 2 / 5 * abs(0.5 - 0.93) + 1 / 5 * abs(1 - 0.62) + 2 / 5 * abs(0 - 0.53)
-    assert calibration_error(probabilities, labels, bins=10) == pytest.approx(expected)
-    curve = reliability(probabilities, labels, bins=10)
-    assert [(b.low, b.high, b.count) for b in curve] == [(0.5, 0.6, 2), (0.6, 0.7, 1), (0.9, 1.0, 2)]
-    assert [b.accuracy for b in curve] == [0.0, 1.0, 0.5]
-    assert [b.confidence for b in curve] == pytest.approx([0.53, 0.62, 0.93])
-
-
-def test_calibration_error_at_the_ends() -> None:
-    certain = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert calibration_error(certain, np.array([0, 1])) == 0.0
-    assert calibration_error(certain, np.array([1, 0])) == 1.0
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_the_reliability_curve_is_scikit_learns_with_exact_intervals(classes: int) -> None:
-    logits, labels = draw(np.random.default_rng(5), 1000, classes)
-    probabilities = softmax(logits, axis=1)
-    curve = reliability(probabilities, labels)
-    right = probabilities.argmax(axis=1) == labels
-    accuracy, confidence = calibration_curve(right, probabilities.max(axis=1), n_bins=15)
-    assert [b.accuracy for b in curve] == pytest.approx(accuracy)
-    assert [b.confidence for b in curve] == pytest.approx(confidence)
-    for b in curve:
-        assert b.accuracy_ci95 == pytest.approx(proportion_confint(round(b.accuracy * b.count), b.count, method="beta"))
-
-
-@given(st.integers(2, 5), st.integers(1, 50), st.integers(0, 2**32 - 1), st.floats(0.01, 1e3), st.integers(1, 30))
-def test_bins_contain_every_row_once(classes: int, rows: int, seed: int, scale: float, bins: int) -> None:
-    rng = np.random.default_rng(seed)
-    probabilities = softmax(scale * rng.normal(size=(rows, classes)), axis=1)
-    labels = rng.integers(classes, size=rows)
-    curve = reliability(probabilities, labels, bins)
-    assert sum(b.count for b in curve) == rows
-    for b in curve:
-        assert b.low - 1e-9 <= b.confidence <= b.high + 1e-9
-        assert b.accuracy_ci95[0] <= b.accuracy <= b.accuracy_ci95[1]
-    assert [b.low for b in curve] == sorted({b.low for b in curve})
-    # Cut in no parts, the error is the gap between mean confidence and accuracy; cutting never makes it smaller.
-    whole = abs(probabilities.max(axis=1).mean() - np.mean(probabilities.argmax(axis=1) == labels))
-    assert calibration_error(probabilities, labels, 1) == pytest.approx(whole)
-    assert whole - 1e-12 <= calibration_error(probabilities, labels, bins) <= 1
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_brier_score_is_scikit_learns(classes: int) -> None:
-    logits, labels = draw(np.random.default_rng(6), 300, classes)
-    probabilities = softmax(logits, axis=1)
-    expected = sklearn.metrics.brier_score_loss(labels, probabilities, scale_by_half=False)
-    assert brier_score(probabilities, labels) == pytest.approx(expected)
-    if classes == 2:
-        one = sklearn.metrics.brier_score_loss(labels, probabilities[:, 1])
-        assert brier_score(probabilities, labels) == pytest.approx(2 * one)
 
 
 # What a run keeps

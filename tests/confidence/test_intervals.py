@@ -89,10 +89,9 @@ def test_gain_interval_is_scipys_paired_bootstrap(counts: tuple[int, int, int, i
         method="percentile",
         rng=2,
     ).confidence_interval
-    gain, low, high = gain_interval(first, second)
-    assert gain == pytest.approx(100 * (second.mean() - first.mean()))
+    low, high = gain_interval(counts[1], counts[2], len(first))
     assert (low, high) == pytest.approx(tuple(theirs), abs=110 / len(first))
-    assert low < gain < high
+    assert low < 100 * (second.mean() - first.mean()) < high
 
 
 def score_interval(lost: int, won: int, rows: int) -> tuple[float, float]:
@@ -119,26 +118,27 @@ def score_interval(lost: int, won: int, rows: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("lost", "won", "rows"), [(1, 3, 50), (3, 1, 50), (0, 4, 30), (2, 7, 872), (5, 4, 12)])
 def test_with_few_differences_it_is_the_score_interval(lost: int, won: int, rows: int) -> None:
-    gain, low, high = gain_interval(*outcomes(rows - lost - won, lost, won, 0))
+    low, high = gain_interval(lost, won, rows)
     assert (low, high) == pytest.approx(score_interval(lost, won, rows), abs=1e-3)
-    assert low < gain < high
+    assert low < 100 * (won - lost) / rows < high
 
 
 @pytest.mark.parametrize("rows", [1, 20, 872, 25_000])
 def test_the_interval_of_two_equal_classifiers_has_width(rows: int) -> None:
     """If all rows agree, the score interval is known: z² / (N + z²) on either side."""
-    first, _ = outcomes(rows, 0, 0, 0)
     bound = 100 * 1.959964**2 / (rows + 1.959964**2)
-    assert gain_interval(first, first) == pytest.approx((0.0, -bound, bound), rel=1e-5)
+    assert gain_interval(0, 0, rows) == pytest.approx((-bound, bound), rel=1e-5)
 
 
-@given(st.tuples(*[st.integers(0, 30)] * 4).filter(sum))
-def test_gain_interval_contains_the_gain_and_is_reproducible(counts: tuple[int, int, int, int]) -> None:
-    first, second = outcomes(*counts)
-    gain, low, high = gain_interval(first, second, resamples=500)
-    assert -100 <= low <= gain <= high <= 100
+@given(st.tuples(*[st.integers(0, 30)] * 3).filter(sum))
+def test_gain_interval_contains_the_gain_grows_with_the_level_and_is_reproducible(counts: tuple[int, int, int]) -> None:
+    (lost, won, _), rows = counts, sum(counts)
+    low, high = gain_interval(lost, won, rows, resamples=500)
+    assert -100 <= low <= 100 * (won - lost) / rows <= high <= 100
     assert high > low
-    assert (gain, low, high) == gain_interval(first, second, resamples=500)
+    assert (low, high) == gain_interval(lost, won, rows, resamples=500)
+    wider = gain_interval(lost, won, rows, level=0.99, resamples=500)
+    assert wider[0] <= low <= high <= wider[1]
 
 
 @given(
@@ -147,14 +147,13 @@ def test_gain_interval_contains_the_gain_and_is_reproducible(counts: tuple[int, 
 )
 def test_the_score_interval_mirrors(differing: tuple[int, int], same: int) -> None:
     lost, won = differing
-    gain, low, high = gain_interval(*outcomes(same, lost, won, 0))
-    assert gain_interval(*outcomes(same, won, lost, 0)) == pytest.approx((-gain, -high, -low))
+    low, high = gain_interval(lost, won, lost + won + same)
+    assert gain_interval(won, lost, lost + won + same) == pytest.approx((-high, -low))
 
 
 def test_both_methods_give_similar_ends_at_their_border() -> None:
     """With one more difference the bootstrap is used: its ends are within a point of the score interval's."""
-    below = gain_interval(*outcomes(190, 2, FEWEST - 3, 0))
-    above = gain_interval(*outcomes(190, 2, FEWEST - 2, 0))
+    below, above = (gain_interval(2, FEWEST - less, 200) for less in (3, 2))
     assert below == pytest.approx(above, abs=1.0)
 
 
@@ -162,16 +161,22 @@ def test_both_methods_give_similar_ends_at_their_border() -> None:
     ("rows", "lost", "won"), [(100, 0.0, 0.05), (100, 0.1, 0.2), (872, 0.0, 0.01), (872, 0.02, 0.05), (872, 0.01, 0.01)]
 )
 def test_gain_interval_contains_the_true_value_19_times_in_20(rows: int, lost: float, won: float) -> None:
-    interval = cache(lambda a, b: gain_interval(*outcomes(rows - a - b, a, b, 0), resamples=3000))
+    interval = cache(lambda a, b: gain_interval(a, b, rows, resamples=3000))
     counts = np.random.default_rng(7).multinomial(rows, [lost, won, 1 - lost - won], DATA_SETS)
     found = np.array([interval(int(a), int(b)) for a, b, _ in counts])
     truth = 100 * (won - lost)
     # Ends are whole numbers of rows over N: one that equals the truth, up to rounding, holds it.
-    assert np.mean((found[:, 1] <= truth + 1e-9) & (truth - 1e-9 <= found[:, 2])) > 0.95 - ERROR
+    assert np.mean((found[:, 0] <= truth + 1e-9) & (truth - 1e-9 <= found[:, 1])) > 0.95 - ERROR
 
 
 def test_no_rows_are_refused() -> None:
     with pytest.raises(InputError, match="no rows"):
         accuracy_interval(np.zeros(0, dtype=bool))
     with pytest.raises(InputError, match="no rows"):
-        gain_interval(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+        gain_interval(0, 0, 0)
+
+
+@given(st.integers(0, 300), st.integers(1, 300), st.floats(0.5, 0.999))
+def test_exact_interval_is_statsmodels_at_each_level(right: int, rows: int, level: float) -> None:
+    expected = proportion_confint(min(right, rows), rows, alpha=1 - level, method="beta")
+    assert exact_interval(min(right, rows), rows, level) == pytest.approx(expected, abs=1e-9)

@@ -1,17 +1,19 @@
-"""Two classifiers on the same rows: McNemar's test, the rows it needs, and the sentences."""
+"""Pairs of classifiers on the same rows: McNemar's test, the rows it needs, Holm's correction, and the sentences."""
 
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from bertlora.confidence.intervals import gain_interval
 from bertlora.errors import InputError
-from bertlora.evaluation.comparison import Comparison, mcnemar, rows_needed
+from bertlora.evaluation.comparison import FEWEST_ROWS, Comparison, compare_all, holm
+from bertlora.evaluation.mcnemar import AccuracyGain, mcnemar, rows_needed
 
 NAMES = ("the linear probe", "LoRA")
 
@@ -59,14 +61,16 @@ def test_mcnemar_equals_statsmodels(pairs: list[tuple[bool, bool]]) -> None:
 @pytest.mark.parametrize(
     ("discordant", "gain", "rows"),
     [
-        (0.05, 0.01, 3900),  # (1.96 √0.05 + 0.8416 √0.0499)² / 0.0001 = 3922
-        (0.1, 0.01, 7800),  # 7847
-        (0.2, 0.1, 150),  # 154.2
-        (0.0, 0.01, 780),  # as many differences as the gain at least: 782
+        (0.05, 0.01, 3922),  # (1.96 √0.05 + 0.8416 √0.0499)² / 0.0001
+        (0.1, 0.01, 7847),
+        (0.2, 0.1, 154.6),
+        (0.0, 0.01, 782),  # as many differences as the gain at least
+        (0.1, 0.1, 76.1),  # one way only
+        (0.9, 0.9, 6 / 0.9),  # the exact test needs six differences
     ],
 )
-def test_rows_needed_by_hand(discordant: float, gain: float, rows: int) -> None:
-    assert rows_needed(discordant, gain) == rows
+def test_rows_needed_by_hand(discordant: float, gain: float, rows: float) -> None:
+    assert rows_needed(discordant, gain) == pytest.approx(rows, rel=0.002)
 
 
 def power(rows: int, discordant: float, gain: float, trials: int = 4000) -> float:
@@ -81,7 +85,7 @@ def power(rows: int, discordant: float, gain: float, trials: int = 4000) -> floa
 @pytest.mark.parametrize(("discordant", "gain"), [(0.05, 0.01), (0.1, 0.03), (0.2, 0.1)])
 def test_with_the_rows_needed_four_gains_in_five_are_found(discordant: float, gain: float) -> None:
     """Two significant digits move N by up to 3 %, and the exact test is a little more conservative than the formula."""
-    rows = rows_needed(discordant, gain)
+    rows = round(rows_needed(discordant, gain))
     assert 0.75 < power(rows, discordant, gain) < 0.84
     assert power(rows // 2, discordant, gain) < 0.6
     assert power(2 * rows, discordant, gain) > 0.95
@@ -92,35 +96,34 @@ def test_with_the_rows_needed_four_gains_in_five_are_found(discordant: float, ga
 
 def test_a_clear_gain() -> None:
     first, second = outcomes(600, 20, 200, 180)
-    gain, low, high = gain_interval(first, second)
+    low, high = gain_interval(20, 200, 1000)
     assert Comparison.of(first, second).sentence(NAMES) == (
         f"LoRA beats the linear probe by 18.0 points, 95 % CI {low:.1f} to {high:.1f} "
         f"(McNemar's exact test, p = {mcnemar(first, second):.2g})."
     )
     assert Comparison.of(first, second).open_sentence == ""
     assert Comparison.of(first, second).figures(NAMES)["rows_to_settle"] is None
-    assert 0 < low < gain < high
+    assert 0 < low < 18 < high
 
 
 def test_a_clear_loss_has_the_interval_the_right_way_round() -> None:
     first, second = outcomes(60, 30, 5, 5)
-    _, low, high = gain_interval(first, second)
+    low, high = gain_interval(30, 5, 100)
     said = Comparison.of(first, second).sentence(NAMES)
     assert said.startswith(f"LoRA is worse than the linear probe by 25.0 points, 95 % CI {-high:.1f} to {-low:.1f} ")
     assert 0 < -high < 25 < -low
 
 
 def test_no_clear_difference_and_how_many_rows_would_settle_the_measured_gap() -> None:
-    first, second = outcomes(780, 20, 24, 48)
-    _, low, high = gain_interval(first, second)
-    found = Comparison.of(first, second)
+    low, high = gain_interval(20, 24, 872)
+    found = Comparison.of(*outcomes(780, 20, 24, 48))
     assert found.sentence(NAMES) == (
         f"LoRA and the linear probe do not differ significantly: +0.5 points, 95 % CI {low:+.1f} to {high:+.1f} "
         "(McNemar's exact test, p = 0.65)."
     )
     # (1.96 √(44/872) + 0.8416 √(44/872 - (4/872)²))² / (4/872)² = 18,800
     assert found.open_sentence == "If the true gap is 0.5 points, about 19,000 rows would show it."
-    assert found.rows_to_settle() == found.figures(NAMES)["rows_to_settle"] == 19_000
+    assert found.rows_to_settle == found.figures(NAMES)["rows_to_settle"] == 19_000
 
 
 def test_no_number_of_rows_settles_a_gap_of_zero() -> None:
@@ -140,13 +143,12 @@ def test_to_settle_an_open_gap_takes_more_rows_than_there_are(counts: tuple[int,
     found = Comparison.of(*outcomes(*counts))
     needed = found.figures(NAMES)["rows_to_settle"]
     assert (found.open_sentence == "") == found.significant
-    assert (needed is None) == (found.significant or counts[1] == counts[2])
+    assert (needed is None) == (found.significant or counts[1] == counts[2] or found.rows < FEWEST_ROWS)
     assert needed is None or needed > found.rows
 
 
 def test_with_the_rows_to_settle_the_measured_gap_is_found_four_times_in_five() -> None:
-    found = Comparison.of(*outcomes(80, 5, 10, 5))
-    needed = found.rows_to_settle()
+    needed = Comparison.of(*outcomes(80, 5, 10, 5)).rows_to_settle
     assert needed is not None
     assert 0.75 < power(needed, 0.15, 0.05) < 0.84
 
@@ -175,7 +177,9 @@ def test_the_interval_excludes_zero_but_the_test_does_not_reject() -> None:
 
 
 def test_the_test_rejects_but_the_interval_includes_zero() -> None:
-    found = Comparison(rows=100, only_first=4, only_second=14, gain=10.0, low=-0.5, high=19.0, p=0.031)
+    gain = AccuracyGain(100, 4, 14)
+    found = Comparison(gain, gain, p=0.031)
+    found.__dict__["interval"] = (-0.5, 19.0)
     assert not found.significant
     assert found.sentence(NAMES).endswith(", a borderline case: the test rejects, but the interval includes zero.")
 
@@ -184,7 +188,7 @@ def test_the_test_rejects_but_the_interval_includes_zero() -> None:
 def test_the_sentence_never_says_more_than_test_and_interval(counts: tuple[int, int, int, int]) -> None:
     first, second = outcomes(*counts)
     said = Comparison.of(first, second).sentence(("a", "b"))
-    _, low, high = gain_interval(first, second)
+    low, high = gain_interval(counts[1], counts[2], sum(counts))
     sure = mcnemar(first, second) < 0.05
     assert ("b beats a" in said) == (sure and low > 0)
     assert ("b is worse than a" in said) == (sure and high < 0)
@@ -210,10 +214,86 @@ def test_figures_go_into_json_and_back() -> None:
     assert (figures["rows"], figures["only_first"], figures["only_second"]) == (872, 20, 24)
     assert figures["gain_points"] == pytest.approx(100 * 4 / 872)
     assert figures["gain_points_ci95"] == [found.low, found.high]
+    assert figures["tested"] == {
+        "metric": "accuracy",
+        "pairs": 1,
+        "gain_points": figures["gain_points"],
+        "gain_points_ci95": figures["gain_points_ci95"],
+        "p": figures["mcnemar_p"],
+    }
     assert figures["rows_for_a_point"] == 4000
     assert figures["verdict"].startswith("runs/b and runs/a do not differ significantly: +0.5 points, ")
 
 
 def test_no_rows_are_refused() -> None:
     with pytest.raises(InputError, match="no rows"):
-        Comparison.of(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)).sentence(NAMES)
+        Comparison.of(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+    with pytest.raises(InputError, match="no rows"):
+        compare_all(np.zeros(0, dtype=int), {"a": (np.zeros(0, dtype=int),) * 2}, 2)
+
+
+@given(st.tuples(*[st.integers(0, 12)] * 4).filter(lambda counts: 0 < sum(counts) < FEWEST_ROWS))
+def test_of_few_rows_nothing_is_said_about_the_rows_that_would_settle_it(counts: tuple[int, int, int, int]) -> None:
+    found = Comparison.of(*outcomes(*counts))
+    figures = found.figures(NAMES)
+    assert figures["rows_for_a_point"] is None
+    assert figures["rows_to_settle"] is None
+    assert (
+        found.significant or found.open_sentence == f"{sum(counts)} rows are too few to say how many would settle it."
+    )
+
+
+# Several comparisons
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_equals_statsmodels(values: list[float]) -> None:
+    found = holm(values)
+    assert [p for p, _ in found] == pytest.approx(multipletests(values, method="holm")[1].tolist())
+    # An interval at the level 1 - 0.05 / tests excludes zero where p < 0.05 / tests: exactly where the corrected p is
+    # below 0.05.
+    for value, (p, tests) in zip(values, found, strict=True):
+        assert (p < 0.05) == (value < 0.05 / tests)
+        assert 1 <= tests <= len(values)
+
+
+def test_several_pairs_are_corrected_in_words_intervals_and_figures() -> None:
+    y_true = np.arange(400) % 2
+
+    def wrong(*rows: int) -> np.ndarray:
+        return np.where(np.isin(np.arange(400), rows), 1 - y_true, y_true)
+
+    # Against `good`, `near` loses 8 rows (p = 2⁻⁷), `twin` loses 3 and wins 2, `poor` loses 60.
+    good, near, poor = wrong(1, 2), wrong(*range(1, 11)), wrong(*range(1, 63))
+    twin = wrong(*range(3, 6))
+    alone = compare_all(y_true, {"near": (near, good)}, 2)["near"]
+    assert alone.p == pytest.approx(2**-7)
+    assert alone.sentence(NAMES).startswith("LoRA beats the linear probe by 2.0 points")
+    found = compare_all(y_true, {"near": (near, good), "twin": (twin, good), "poor": (poor, good)}, 2)
+    assert [found[name].tests for name in ("poor", "near", "twin")] == [3, 2, 1]
+    assert found["near"].p == pytest.approx(2 * 2**-7)
+    assert found["near"].low < alone.low
+    assert "; p and interval are corrected for 3 comparisons)." in found["near"].sentence(NAMES)
+    # With ten equals more, the same pair proves nothing, and its interval says the same.
+    many = {"near": (near, good)} | {str(i): (twin, good) for i in range(10)}
+    lost = compare_all(y_true, many, 2)["near"]
+    assert (lost.p, lost.tests) == (pytest.approx(11 * 2**-7), 11)
+    assert not lost.significant
+    assert "LoRA and the linear probe do not differ significantly" in lost.figures(NAMES)["verdict"]
+    assert lost.figures(NAMES)["mcnemar_p"] == alone.p
+    assert lost.figures(NAMES)["tested"]["p"] == lost.p
+    assert lost.rows_to_settle > alone.difference.rows_needed(0.05)
+
+
+def test_imbalanced_classes_are_compared_by_macro_f1() -> None:
+    y_true = np.repeat([0, 1], [380, 20])
+    lazy = np.zeros(400, dtype=int)
+    keen = np.where(np.arange(400) >= 385, 1, np.arange(400) < 12)  # 15 of 20 found, 12 false alarms
+    found = compare_all(y_true, {"a": (lazy, keen)}, 2)["a"]
+    assert found.accuracy.p > 0.5
+    said = found.sentence(("lazy", "keen"))
+    assert said.startswith(f"keen beats lazy by {found.gain:.1f} points of macro F1, 95 % CI ")
+    assert f"(paired permutation test, p = {found.p:.2g})" in said
+    assert found.figures(("lazy", "keen"))["tested"]["metric"] == "macro_f1"
+    assert set(found.figures(("lazy", "keen"))) >= {"macro_f1", "balanced_accuracy", "matthews"}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.preprocessing import label_binarize
 
-from bertlora.confidence.calibration import calibration_error
 from bertlora.confidence.intervals import accuracy_interval
+from bertlora.confidence.reliability import calibration_error
 from bertlora.errors import InputError
 from bertlora.evaluation.metrics import classification_metrics, report_of
 
@@ -58,14 +58,20 @@ def test_metrics_have_these_names_and_go_into_json(scored: tuple[np.ndarray, np.
         "accuracy",
         "accuracy_ci95",
         "balanced_accuracy",
+        "balanced_accuracy_ci95",
         "macro_f1",
+        "macro_f1_ci95",
         "weighted_f1",
         "matthews",
+        "matthews_ci95",
         "roc_auc",
         "average_precision",
         "loss",
         "brier",
         "ece",
+        "ece_ci95",
+        "ece_floor",
+        "ece_floor_range95",
         "per_class",
         "confusion",
     ]

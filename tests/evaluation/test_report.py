@@ -28,14 +28,18 @@ from bertlora.data.reviews import embedded_specs
 from bertlora.data.template import InputTemplate
 from bertlora.data.tokens import TokenTable
 from bertlora.errors import ModelError, OutputError
+from bertlora.evaluation.cautions import Met
 from bertlora.evaluation.report import Material, facts_of, render, report_training, worst_errors, write_report
+from bertlora.evaluation.report.calibration import calibration_facts, calibration_sentences
 from bertlora.evaluation.report.lengths import length_facts
 from bertlora.evaluation.report.mistakes import error_facts, passage, shown_texts
 from bertlora.evaluation.report.page import NOTES, SECTIONS
 from bertlora.evaluation.report.plot import round_ticks, share_ticks
+from bertlora.evaluation.report.recall import recall_facts
 from bertlora.evaluation.report.run_facts import data_name
 from bertlora.evaluation.report.tables import headline
 from bertlora.evaluation.side_by_side import pair_rows
+from bertlora.evaluation.slices import column_slices, slice_figures
 from bertlora.evaluation.verdict import Evaluated, evaluate_rows, figures
 from bertlora.model.explain import Explanation, Word
 from bertlora.pipeline.training_run import split_examples, train_run
@@ -104,14 +108,18 @@ def trained(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactor
     train_run(data, small_recipe(tiny("bert"), targets=("all-linear",), epochs=3, batch_size=8), folder / "a<i>run")
     run = Run.load(folder / "a<i>run")
     examples = split_examples(run.adapted.reader, data, "test")
-    evaluated, texts = evaluate_rows(run, examples, rows_name="test rows"), data.split("test").texts
+    evaluated, texts = evaluate_rows(run, examples, data.split("test"), rows_name="test rows"), data.split("test").texts
     worst = worst_errors(evaluated)
+    # Slices of more rows than a run on tiny texts has; one of them has a hostile name.
+    sources = np.array([HOSTILE, "web", "mail"] * 40)
+    sliced = slice_figures(sources != HOSTILE, list(column_slices("source", sources.tolist())))
     material = Material(
         evaluated=evaluated,
         where="test split",
         texts=texts,
         inputs=examples.inputs,
         lengths_where="test split",
+        slices=sliced,
         explanations=dict(zip(worst, explain(run.adapted, [texts[i] for i in worst]), strict=True)),
         doubtful=[{"row": 1234, "given": LABELS[0], "suggested": LABELS[1], "confidence": 0.9, "text": HOSTILE}],
         advice=[{"topic": "x", "text": f"Read this: {HOSTILE}", "figure": "7 of 9 <rows>"}],
@@ -143,10 +151,90 @@ def test_facts_are_those_of_evaluate(trained: tuple[Run, Prepared, Material], fa
     found = figures(material.evaluated)
     assert facts["verdict"]["sentence"] == found["verdict"]
     shown = {c.pop("name"): c for c in json.loads(json.dumps(facts["verdict"]["classifiers"]))}
-    assert list(shown) == ["base, untrained head", "linear probe", "LoRA"]
-    assert list(shown.values()) == [json.loads(json.dumps(found[name])) for name in ("base", "probe", "lora")]
+    assert list(shown) == ["base, untrained head", "linear probe", "TF-IDF", "LoRA"]
+    expected = [json.loads(json.dumps(found[name])) for name in ("base", "probe", "tfidf", "lora")]
+    assert list(shown.values()) == expected
     assert facts["calibration"]["before"]["ece"] == found["uncalibrated"]["ece"]
     assert facts["calibration"]["after"]["ece"] == found["lora"]["ece"]
+
+
+def test_any_number_of_classifiers_is_shown_by_name(facts: Table) -> None:
+    rng = np.random.default_rng(0)
+    logits = {name: rng.normal(size=(90, 2)) for name in ("lora", "stranger", "tfidf", "probe", "base")}
+    part = facts_verdict(Evaluated(LABELS, np.arange(90) % 2, logits))
+    names = ["base, untrained head", "linear probe", "TF-IDF", "stranger", "LoRA"]
+    assert [c["name"] for c in part["classifiers"]] == names
+    shown = Page(render(facts | {"verdict": part}))
+    accuracies = {key: 100 * np.mean(one.argmax(axis=1) == np.arange(90) % 2) for key, one in logits.items()}
+    for name, key in zip(names, ("base", "probe", "tfidf", "stranger", "lora"), strict=True):
+        assert f"{name}, {accuracies[key]:.1f} %" in shown.text
+
+
+def drawn(rng: np.random.Generator, rows: int, heat: float, shares: tuple[float, ...] = (0.5, 0.5)) -> Evaluated:
+    """Rows whose probabilities are right if `heat` is 1, and overconfident above it."""
+    logits = 2 * rng.normal(size=(rows, len(shares))) + np.log(shares)
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return Evaluated([f"class {k}" for k in range(len(shares))], labels, {"lora": heat * logits})
+
+
+@pytest.mark.parametrize(("heat", "said"), [(1.0, "no miscalibration is shown"), (3.0, "more than chance gives")])
+def test_the_sentence_on_calibration_says_what_chance_gives(heat: float, said: str) -> None:
+    rows = 300
+    part = calibration_facts(drawn(np.random.default_rng(2), rows, heat), fitted=False, met="")
+    first, last = calibration_sentences(part)
+    before = part["before"]
+    assert said in first
+    assert f"by {100 * before['ece']:.1f} points" in first
+    assert f"With {rows} rows, perfect probabilities would differ by {100 * before['ece_floor']:.1f} points" in first
+    assert (f"{100 * (before['ece'] - before['ece_floor']):.1f} points are more" in first) == (heat > 1)
+    least, most = (100 * end for end in before["ece_ci95"])
+    assert f"(95 % CI of the true error {least:.1f} to {most:.1f})" in first
+    assert last == "No temperature was fitted."
+    border = before | {"ece_ci95": [0, 0.2], "ece": before["ece_floor_range95"][1] + 0.01, "above_chance": False}
+    assert "a borderline case" in calibration_sentences(part | {"before": border})[0]
+    fitted = calibration_facts(drawn(np.random.default_rng(2), rows, heat), fitted=True, met="validation")
+    assert [line.split(",")[0] for line in calibration_sentences(fitted)] == [
+        "With temperature 1.00",
+        "Without temperature scaling",
+        "The temperature was fitted on these rows",
+    ]
+
+
+def test_precision_and_recall_are_those_at_the_thresholds(
+    trained: tuple[Run, Prepared, Material], facts: Table, page: Page
+) -> None:
+    evaluated = trained[2].evaluated
+    assert evaluated is not None
+    (one,) = facts["precision_recall"]["classes"]
+    figures_of_lora = facts["verdict"]["classifiers"][-1]
+    assert one["average_precision"] == pytest.approx(figures_of_lora["average_precision"])
+    assert one["share"] == pytest.approx(np.mean(evaluated.y_true == 1))
+    score, positive = np.diff(evaluated.logits("lora"))[:, 0], evaluated.y_true == 1
+    above = score >= score[:, None]  # a row for each threshold
+    found = (above & positive).sum(axis=1)
+    points = np.stack([found / positive.sum(), found / above.sum(axis=1)], axis=1)
+    for point in one["curve"]:
+        assert np.abs(points - point).sum(axis=1).min() < 1e-9
+    assert f"average precision {one['average_precision']:.3f}" in page.text
+
+
+def test_of_imbalanced_rows_each_class_has_a_curve_the_rarest_first() -> None:
+    rng = np.random.default_rng(4)
+    two = recall_facts(drawn(rng, 2000, 1.0, (0.95, 0.05)))
+    assert two is not None
+    assert [one["label"] for one in two["classes"]] == ["class 1", "class 0"]
+    three = recall_facts(drawn(rng, 2000, 1.0, (0.6, 0.04, 0.36)))
+    assert three is not None
+    assert [one["label"] for one in three["classes"]] == ["class 1", "class 2", "class 0"]
+    for one in three["classes"]:
+        recalls = [recall for recall, _ in one["curve"]]
+        assert recalls == sorted(recalls)
+        assert (len(recalls) <= 201, recalls[-1]) == (True, 1)
+        # The area below steps between the points of the whole curve is the average precision.
+        steps = np.diff([0.0, *recalls]) @ [precision for _, precision in one["curve"]]
+        assert steps == pytest.approx(one["average_precision"], abs=0.02)
+    assert recall_facts(drawn(rng, 300, 1.0, (0.3, 0.3, 0.4))) is None
+    assert recall_facts(Evaluated(LABELS, np.zeros(9, dtype=np.int64), {"lora": np.zeros((9, 2))})) is None
 
 
 def test_risk_coverage_equals_sorting_the_rows(trained: tuple[Run, Prepared, Material], facts: Table) -> None:
@@ -227,11 +315,12 @@ def test_pairs_share_one_scale() -> None:
 def test_hostile_texts_are_escaped(page: Page, facts: Table) -> None:
     assert page.of("script", "img", "b", "i") == []
     assert [a for a in page.of(*{tag for tag, _ in page.elements}) if any(key.startswith("on") for key in a)] == []
-    # In the advice, the doubtful labels and the errors; the sign that turns the reading direction is gone.
+    # In the advice, the slices and their sentence, the doubtful labels and the errors; the sign that turns the reading
+    # direction is gone.
     shown = HOSTILE.replace("\u202e", "\ufffd")
     errors = ["".join(p["text"] for p in one["texts"][0]["pieces"]) for one in facts["errors"]["shown"]]
     assert sum(HOSTILE in text for text in errors) == page.quoted.count(shown) > 0
-    assert page.text.count(shown) == 2
+    assert page.text.count(shown) == 4
     assert "<b>bad</b>" in page.text
     assert "\u202e" not in page.text
     assert "49" not in [word for _, data in page.words for word in data.split()]
@@ -284,14 +373,14 @@ def test_screen_readers_can_read_it(page: Page) -> None:
 
 def test_every_chart_is_a_picture_with_title_description_and_table(page: Page) -> None:
     charts = [a for a in page.of("svg") if "aria-hidden" not in a]
-    assert len(charts) == 6 == len(page.of("figure"))
+    assert len(charts) == 7 == len(page.of("figure"))
     assert all(a["role"] == "img" for a in charts)
-    assert [len(page.of(tag)) for tag in ("desc", "figcaption")] == [6, 6]
+    assert [len(page.of(tag)) for tag in ("desc", "figcaption")] == [7, 7]
     # Each figure holds a table with its numbers.
     tables = [up for (tag, _), up in zip(page.elements, page.parents, strict=True) if tag == "table" and "figure" in up]
-    assert len(tables) == 6
+    assert len(tables) == 7
     titles = [data for tag, data in page.words if tag == "title"]
-    assert len(titles) == 7
+    assert len(titles) == 8
     assert all(titles)
 
 
@@ -326,6 +415,7 @@ SENTENCES = {
     "verdict": "No labelled rows were evaluated.",
     "advice": "This run has no advice",
     "training": "The folder has no training history",
+    "slices": "The texts of the evaluated rows were not available, so there are no slices.",
     "calibration": "No labelled rows were evaluated.",
     "lengths": "The texts were not available",
     "errors": "The texts of the evaluated rows were not available.",
@@ -381,7 +471,7 @@ def test_many_classes_give_the_most_frequent_confusions(facts: Table) -> None:
 def facts_verdict(evaluated: Evaluated) -> Table:
     from bertlora.evaluation.report.facts import verdict_facts
 
-    return verdict_facts(evaluated, "made up", "validation")
+    return verdict_facts(evaluated, "made up", Met(len(evaluated.y_true), 0, len(evaluated.y_true)))
 
 
 def test_without_rivals_the_verdict_is_the_accuracy(facts: Table) -> None:
@@ -389,7 +479,7 @@ def test_without_rivals_the_verdict_is_the_accuracy(facts: Table) -> None:
     part = facts_verdict(evaluated)
     assert part["sentence"].startswith("LoRA gets 75.0 % of 40 rows right, 95 % CI ")
     found = Page(render(facts | {"verdict": part}))
-    assert "The base model and the linear probe have not run on these rows" in found.text
+    assert "The simpler classifiers have not run on these rows" in found.text
     assert "The epoch and the temperature were chosen on these rows" in found.text
 
 
@@ -437,6 +527,7 @@ def test_after_training_the_model_does_not_run_again(
     assert f"LoRA gets {100 * accuracy:.1f} % of {data.rows['validation']} validation rows right" in found.text
     assert run.metrics()["advice"][0]["figure"] in found.text if run.metrics()["advice"] else True
     assert "Most confident errors" in found.text
+    assert "No slice has 20 rows or more" in found.text
     path.unlink()
 
 
@@ -564,6 +655,29 @@ def test_report_verb_evaluates_and_prints_the_path(
     assert "solid underline" in shown.text
 
 
+def test_slices_of_a_column_are_in_the_report_and_in_evaluate(
+    trained: tuple[Run, Prepared, Material], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _, _ = trained
+    rows = [
+        f"{text} {i},{LABELS[label]},{i % 3}"
+        for i in range(9)
+        for part, label in ((GOOD, 1), (BAD, 0))
+        for text in part
+    ]
+    (tmp_path / "more.csv").write_text("text,label,shelf\n" + "\n".join(rows) + "\n")
+    flags = ("--data", tmp_path / "more.csv", "--slice-column", "shelf")
+    found = good(capsys, "evaluate", run.path, *flags, "--json").json["slices"]
+    shelves = [one for one in found["found"] if one["kind"] == "column"]
+    assert {one["name"] for one in shelves} == {"shelf = 0", "shelf = 1", "shelf = 2"}
+    assert sum(one["n"] for one in shelves) == len(rows)
+    assert {one["kind"] for one in found["found"]} >= {"length", "column"}
+    assert found["verdict"] in good(capsys, "evaluate", run.path, *flags).out
+    facts = good(capsys, "report", run.path, *flags, "--out", tmp_path / "r.html", "--json").json["facts"]
+    assert facts["slices"] == found
+    assert "shelf = 1" in Page((tmp_path / "r.html").read_text(encoding="utf-8")).text
+
+
 def test_report_verb_does_without_attributions(
     trained: tuple[Run, Prepared, Material], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -578,7 +692,7 @@ def test_report_verb_does_without_attributions(
     printed = found.json
     assert not printed["facts"]["errors"]["explained"]
     assert printed["report"] == str(run.path / "report.html")
-    assert printed["facts"]["verdict"]["met"] == "validation"
+    assert "chosen on these rows" in printed["facts"]["verdict"]["caution"]
     assert printed["facts"]["verdict"]["n"] == data.rows["validation"]
     rows = data.split("validation").rows.tolist()
     assert {one["row"] for one in printed["facts"]["errors"]["shown"]} <= set(rows) != set(range(len(rows)))
@@ -607,6 +721,10 @@ def test_report_verb_refuses_in_one_line(
         ((run.path, "--audit", lame), "a line cannot be read"),
         ((run.path, tmp_path, "--audit", csv), "a comparison has no doubtful labels"),
         ((run.path, "--data", data.folder, "--split", "dev"), "has no dev split"),
+        ((run.path, "--slice-column", "a"), "--slice-column: the run's own data keeps only texts and labels"),
+        ((run.path, "--data", data.folder, "--slice-column", "a"), "keeps only texts and labels"),
+        ((run.path, "--data", csv, "--slice-column", "c"), "other.csv: column 'c' is not one of its columns, 'a', 'b'"),
+        ((run.path, tmp_path, "--slice-column", "a"), "a comparison has no slices"),
     ):
         found = answer(capsys, "report", *argv)
         assert found.status == 2, argv
@@ -646,7 +764,7 @@ def test_two_runs_are_compared(
     (pair,) = pair_rows(facts["ranking"], facts["pairs"])
     assert " ".join(pair) in shown.text
     best = max(facts["classifiers"], key=lambda c: c["accuracy"])
-    assert f"run accuracy 95 % CI macro F1 log loss ECE 1. {best['name']} " in shown.text
+    assert f"run accuracy 95 % CI macro F1 log loss ECE ECE by chance 1. {best['name']} " in shown.text
     assert shown.text.index(f"1. {best['name']} ") < shown.text.index(" ".join(pair))
     assert (
         f"Classify texts as <b>bad</b> or good & fine: {100 * best['accuracy']:.1f} % accuracy with {best['name']}, "

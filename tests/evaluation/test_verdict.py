@@ -11,10 +11,12 @@ from small_training import BAD, GOOD, examples, small_recipe
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.data.examples import Examples, split_examples
-from bertlora.data.prepared import prepare
-from bertlora.evaluation.comparison import Comparison, mcnemar
+from bertlora.data.prepared import Prepared, prepare
+from bertlora.evaluation.comparison import Comparison
+from bertlora.evaluation.mcnemar import mcnemar
 from bertlora.evaluation.metrics import classification_metrics
 from bertlora.evaluation.verdict import Evaluated, evaluate_rows, figures, legacy_lines, rows_of, source_of, verdict
+from bertlora.pipeline.rows import own_data
 from bertlora.pipeline.training_run import train_run
 from bertlora.run.loaded import Run
 
@@ -22,6 +24,7 @@ KEYS = {
     "n",
     "base",
     "probe",
+    "tfidf",
     "lora",
     "improvement_points",
     "improvement_relative_percent",
@@ -34,6 +37,8 @@ KEYS = {
 }
 FIGURES = {"accuracy", "accuracy_ci95", "macro_f1", "loss", "ece", "per_class", "confusion"}
 FIGURES |= {"balanced_accuracy", "weighted_f1", "matthews", "roc_auc", "average_precision", "brier"}
+FIGURES |= {"macro_f1_ci95", "balanced_accuracy_ci95", "matthews_ci95"}
+FIGURES |= {"ece_ci95", "ece_floor", "ece_floor_range95"}
 Found = tuple[Run, Examples, dict[str, Any]]
 
 
@@ -51,14 +56,15 @@ def evaluated(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     train_run(data, recipe, folder / "run")
     run = Run.load(folder / "run")
     test = split_examples(run.adapted.reader, data, "test")
-    return run, test, figures(evaluate_rows(run, test))
+    return run, test, figures(evaluate_rows(run, test, data.split("test")))
 
 
 def test_has_the_keys_of_the_interface(evaluated: Found) -> None:
     run, test, result = evaluated
     assert set(result) == KEYS
-    for name in ("base", "probe", "lora"):
-        assert set(result[name]) == FIGURES
+    for name in ("base", "probe", "tfidf", "lora"):
+        assert set(result[name]) - {"training_seconds"} == FIGURES
+        assert ("training_seconds" in result[name]) == (name != "base")
         assert list(result[name]["per_class"]) == run.manifest.labels
         low, high = result[name]["accuracy_ci95"]
         assert 0 <= low <= result[name]["accuracy"] <= high <= 1
@@ -68,13 +74,10 @@ def test_has_the_keys_of_the_interface(evaluated: Found) -> None:
 
 def test_figures_are_those_of_each_classifier(evaluated: Found) -> None:
     run, test, result = evaluated
-    assert run.probe is not None
     base, features = run.adapted.base_features(test.inputs)
-    logits = {
-        "base": base,
-        "probe": run.probe.logits(features),
-        "lora": run.adapted.logits(test.inputs),
-    }
+    texts = Prepared.load(own_data(run)).split("test").texts
+    logits = {"base": base, **run.rivals.logits(features, texts), "lora": run.adapted.logits(test.inputs)}
+    assert list(logits) == ["base", "probe", "tfidf", "lora"]
     for name, found in logits.items():
         predicted = found.argmax(axis=1)
         assert result[name]["accuracy"] == pytest.approx(np.mean(predicted == test.labels))
@@ -86,10 +89,10 @@ def test_figures_are_those_of_each_classifier(evaluated: Found) -> None:
     right = {name: found.argmax(axis=1) == test.labels for name, found in logits.items()}
     assert result["mcnemar_p"] == mcnemar(right["probe"], right["lora"])
     assert "the linear probe" in result["verdict"]
-    assert list(result["comparisons"]) == ["probe", "base"]
-    for rival, name in {"probe": "the linear probe", "base": "the base model"}.items():
-        expected = Comparison.of(right[rival], right["lora"]).figures((name, "LoRA"))
-        assert result["comparisons"][rival] == expected
+    assert list(result["comparisons"]) == ["probe", "tfidf", "base"]
+    for rival, found in result["comparisons"].items():
+        assert found["mcnemar_p"] == mcnemar(right[rival], right["lora"])
+        assert found["tested"]["pairs"] == (1 if rival == "base" else 2)
     assert result["comparisons"]["base"]["gain_points"] == pytest.approx(result["improvement_points"])
     assert result["lora"]["accuracy"] > 0.8
 
@@ -104,12 +107,12 @@ def test_improvement_is_over_the_base(evaluated: Found) -> None:
 
 def test_without_a_linear_probe_the_base_is_the_rival(evaluated: Found) -> None:
     run, test, whole = evaluated
-    bare = Run(run.path, run.manifest, run.adapted, run.calibration)
+    bare = Run(run.path / "adapter", run.manifest, run.adapted, run.calibration)
     result = figures(evaluate_rows(bare, test))
     assert result["probe"] is None
     assert result["comparisons"] == {"base": whole["comparisons"]["base"]}
     assert "the base model" in result["verdict"]
-    assert result["lora"] == whole["lora"]
+    assert result["lora"] | {"training_seconds": whole["lora"]["training_seconds"]} == whole["lora"]
     right = run.adapted.logits(test.inputs, base=True).argmax(axis=1) == test.labels
     assert result["mcnemar_p"] == mcnemar(right, run.adapted.logits(test.inputs).argmax(axis=1) == test.labels)
 
@@ -164,12 +167,34 @@ def test_the_verdict_says_how_good_it_is_and_then_by_how_much_it_beats_the_linea
 
 def test_an_open_verdict_says_how_many_rows_would_settle_the_measured_gap() -> None:
     found = outcomes(220, base=100, probe=176, lora=179)
-    first, second, third = verdict(found).split("\n")
-    assert first.startswith("LoRA gets 81.4 % of 220 rows right, ")
+    first, second, third, fourth = verdict(found).split("\n")
+    assert first.startswith("LoRA is not shown to be better than the linear probe: it gets 81.4 % of 220 rows right, ")
     assert second.startswith("LoRA and the linear probe do not differ significantly: +1.4 points, ")
     needed = figures(found)["comparisons"]["probe"]["rows_to_settle"]
     assert needed > 220
     assert third == f"If the true gap is 1.4 points, about {needed:,} rows would show it."
+    assert fourth == "Try more training rows, or another base model."
+
+
+def test_a_rival_that_is_not_beaten_stands_in_the_first_sentence_with_what_to_try() -> None:
+    """The linear probe is beaten; TF-IDF ties, and then wins."""
+    found = outcomes(220, base=100, probe=120, lora=179)
+    y_true, lora = found.y_true, found.raw_logits["lora"]
+    for right, first in (
+        (177, "LoRA is not shown to be better than TF-IDF: it gets 81.4 % of 220 rows right, 95 % CI "),
+        (212, "LoRA is worse than TF-IDF: it gets 81.4 % of 220 rows right, 95 % CI "),
+    ):
+        tfidf = np.eye(2)[np.where(np.arange(220) < right, y_true, 1 - y_true)]
+        logits = {"base": found.raw_logits["base"], "probe": found.raw_logits["probe"], "tfidf": tfidf, "lora": lora}
+        seconds = {"probe": 15.0, "tfidf": 1.44, "lora": 91.7}
+        said = verdict(Evaluated(["bad", "good"], y_true, logits, seconds=seconds, unread=0.43)).split("\n")
+        assert said[0].startswith(first)
+        assert said[1].startswith("LoRA beats the linear probe by 26.8 points")
+        assert "TF-IDF" in said[2]
+        assert said[-1] == (
+            "Try longer inputs (43% of the tokens are not read), more training rows, or another base model. "
+            "TF-IDF trained in 1.4 s, LoRA in 91.7 s."
+        )
 
 
 def test_without_rivals_the_verdict_is_one_line() -> None:

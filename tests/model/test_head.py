@@ -13,8 +13,8 @@ from torch import nn
 
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.batches import unwrapped
-from bertlora.model.probe import aim_head
-from bertlora.pipeline.training_run import frozen_start
+from bertlora.pipeline.training_run import fitted_rivals
+from bertlora.rivals.probe import turn_head
 from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
@@ -47,12 +47,12 @@ def test_an_aimed_head_has_the_direction_asked_for_and_its_own_length(tiny: Tiny
     own, trained = last_layers(adapted).values()
     kept, length = own.weight.detach().clone(), trained.weight.norm().item()
     wanted = np.random.default_rng(0).normal(size=tuple(trained.weight.shape)) * 50
-    aim_head(adapted.model, wanted + 3.0)  # what all classes share tells none of them from another
+    turn_head(adapted.model, wanted + 3.0)  # what all classes share tells none of them from another
     centred = wanted - wanted.mean(axis=0)
     assert trained.weight.norm().item() == pytest.approx(length, rel=1e-5)
     assert trained.weight.detach().numpy() / length == pytest.approx(centred / np.linalg.norm(centred), abs=1e-6)
     assert torch.equal(own.weight, kept)
-    aim_head(adapted.model, np.zeros_like(wanted))
+    turn_head(adapted.model, np.zeros_like(wanted))
     assert trained.weight.norm().item() == pytest.approx(length, rel=1e-5)
 
 
@@ -62,7 +62,7 @@ def test_the_recipe_says_where_the_head_starts(tiny: Tiny, head_start: str) -> N
     adapted = Adapted.fresh(recipe, ["a", "b"])
     drawn = {name: m.weight.detach().clone() for name, m in last_layers(adapted).items()}
     train = examples(adapted, REVIEWS, IDS)
-    frozen_start(adapted, Training(adapted, recipe, train, train))
+    fitted_rivals(adapted, Training(adapted, recipe, train, train), (REVIEWS, None), (REVIEWS, None))
     moved = [name for name, m in last_layers(adapted).items() if not torch.equal(m.weight, drawn[name])]
     assert [name.split(".")[1] for name in moved] == (["modules_to_save"] if head_start == "probe" else [])
     scores = adapted.logits(train.inputs)
@@ -75,5 +75,5 @@ def test_a_single_class_gives_no_direction(tiny: Tiny) -> None:
     adapted = Adapted.fresh(recipe, LABELS)
     before = [m.weight.detach().clone() for m in last_layers(adapted).values()]
     train = examples(adapted, GOOD, [1] * len(GOOD))
-    frozen_start(adapted, Training(adapted, recipe, train, train))
+    fitted_rivals(adapted, Training(adapted, recipe, train, train), (GOOD, None), (GOOD, None))
     assert all(torch.equal(m.weight, kept) for m, kept in zip(last_layers(adapted).values(), before, strict=True))

@@ -8,12 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from command_line import SMALL, answer, good
-from hypothesis import given
-from hypothesis import strategies as st
-from statsmodels.stats.multitest import multipletests
 
-from bertlora.evaluation.comparison import Comparison
-from bertlora.evaluation.side_by_side import PAIR_COLUMNS, holm, pair_note, pair_rows, side_by_side
+from bertlora.evaluation.side_by_side import PAIR_COLUMNS, pair_note, pair_rows, side_by_side
 from bertlora.evaluation.verdict import Evaluated
 from bertlora.pipeline import training_run
 from bertlora.recipe import Recipe
@@ -33,11 +29,6 @@ def train(tiny: Callable[[str], Path], tmp_path: Path, reviews: Path, capsys: Ca
         return tmp_path / name
 
     return run
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_equals_statsmodels(values: list[float]) -> None:
-    assert holm(values) == pytest.approx(multipletests(values, method="holm")[1].tolist())
 
 
 def test_every_pair_is_compared() -> None:
@@ -60,18 +51,40 @@ def test_every_pair_is_compared() -> None:
     assert [accuracy[name] for name in found["ranking"]] == sorted(accuracy.values(), reverse=True)
     assert found["ranking"][-1] == "poor"
     assert [pair["significant"] for pair in found["pairs"]] == [True, True, False]
-    # At 0.05 / 3 a difference takes more rows than at 0.05.
-    twins = Comparison.of(good.right("lora"), twin.right("lora"))
-    assert twins.rows_to_settle() < pairs["good", "twin"]["rows_to_settle"] == twins.rows_to_settle(0.05 / 3)
-    assert all(pair["mcnemar_p_holm"] >= pair["mcnemar_p"] for pair in pairs.values())
+    assert all(pair["tested"]["p"] >= pair["mcnemar_p"] for pair in pairs.values())
+    assert all("corrected for 3 comparisons" in pair["verdict"] for pair in pairs.values())
+    assert (found["metric"], found["choice"]["best"], found["choice"]["of"]) == ("accuracy", found["ranking"][0], 3)
+
+
+def test_runs_that_number_their_classes_otherwise_are_compared_by_class() -> None:
+    """With 5 % positives by macro F1; it depends on which class is which, and not on their numbers."""
+    random = np.random.default_rng(1)
+    y_true = (random.random(600) < 0.05).astype(int)
+    guesses = [np.where(random.random(600) < share, y_true, 1 - y_true) for share in (0.95, 0.8)]
+
+    def evaluated(turned: bool) -> dict[str, Evaluated]:
+        first = Evaluated(["a", "b"], y_true, {"lora": np.eye(2)[guesses[0]]})
+        second = guesses[1], y_true, ["a", "b"]
+        if turned:
+            second = 1 - guesses[1], 1 - y_true, ["b", "a"]
+        return {"x": first, "y": Evaluated(second[2], second[1], {"lora": np.eye(2)[second[0]]})}
+
+    found, turned = (side_by_side(evaluated(turn)) for turn in (False, True))
+    assert found["metric"] == "macro_f1"
+    assert found["pairs"] == turned["pairs"]
+    assert found["choice"] == turned["choice"]
+    assert found["runs"]["y"]["macro_f1"] == pytest.approx(turned["runs"]["y"]["macro_f1"])
+    assert "points of macro F1" in found["pairs"][0]["verdict"]
 
 
 def test_compare_evaluates_runs_on_the_first_ones_rows(train: Train, capsys: Capsys) -> None:
     first, second = train("a"), train("b", "--seed", 7, "--rank", 4)
     found = good(capsys, "compare", first, second, "--json").json
     assert found["n"] == 6
+    assert found["where"] == f"validation split of the data of {first}"
     for path in (first, second):
-        alone = good(capsys, "evaluate", path, "--data", first / "data", "--json").json
+        alone = good(capsys, "evaluate", path, "--data", first / "data", "--split", "validation", "--json").json
+        assert alone["lora"].pop("training_seconds") > 0
         assert found["runs"][str(path)] == alone["lora"]
     pair = found["pairs"][0]
     assert (pair["first"], pair["second"]) == (str(first), str(second))
@@ -85,15 +98,27 @@ def test_compare_evaluates_runs_on_the_first_ones_rows(train: Train, capsys: Cap
     assert ranks[-1] < table
     assert all(cell in printed[table:] for cell in cells)
     assert pair["verdict"] not in printed
-    assert printed.endswith(f"{pair_note(1)}\n")
+    assert f"{pair_note(1)}\n" in printed
+    assert printed.endswith(f"{found['note']}\n")
+    assert "evaluate the run that you choose on its test split" in found["note"]
+    on_test = good(capsys, "compare", first, second, "--split", "test")
+    assert "choose on the validation split" in on_test.out
+
+
+def test_compare_takes_the_test_split_if_there_is_no_validation_split(train: Train, capsys: Capsys) -> None:
+    runs = [train(name, "--split", "60/0/40", *flags) for name, flags in (("a", ()), ("b", ("--seed", 7)))]
+    found = good(capsys, "compare", *runs, "--json").json
+    assert (found["n"], found["where"]) == (16, f"test split of the data of {runs[0]}")
 
 
 def test_the_table_of_pairs_puts_the_better_run_first() -> None:
-    pair = {"first": "a", "second": "b", "gain_points": -2.5, "gain_points_ci95": [-6.0, 1.0], "mcnemar_p_holm": 0.2}
+    tested = {"gain_points": -2.5, "gain_points_ci95": [-6.0, 1.0], "p": 0.2}
+    pair = {"first": "a", "second": "b", "rows": 900, "tested": tested, "significant": False, "rows_to_settle": 1200}
+    same = tested | {"gain_points": 0.0}
     pairs = [
-        pair | {"significant": False, "rows_to_settle": 1200},
-        pair | {"second": "c", "gain_points": 0.0, "significant": False, "rows_to_settle": None},
         pair | {"first": "b", "second": "c", "significant": True, "rows_to_settle": None},
+        pair,
+        pair | {"second": "c", "tested": same, "rows_to_settle": None},
     ]
     assert len(PAIR_COLUMNS) == 7
     assert pair_rows(["a", "b", "c"], pairs) == [
@@ -101,15 +126,19 @@ def test_the_table_of_pairs_puts_the_better_run_first() -> None:
         ["a", "c", "+0.0", "-1.0 to +6.0", "0.2", "no", "no gap"],
         ["b", "c", "+2.5", "-1.0 to +6.0", "0.2", "yes", ""],
     ]
-    (cells,) = pair_rows(["b", "a"], [pairs[0] | {"rows_to_settle": 2_000_000}])
+    (cells,) = pair_rows(["b", "a"], [pair | {"rows_to_settle": 2_000_000}])
     assert cells == ["b", "a", "-2.5", "-6.0 to +1.0", "0.2", "no", "over 1,000,000"]
+    assert pair_rows(["a", "b"], [pair | {"rows": 29, "rows_to_settle": None}])[0][-1] == "too few rows to say"
     assert "Holm" not in pair_note(1)
     assert "corrected for 3 pairs (Holm)" in pair_note(3)
+    assert "Gap: of macro F1. p: paired permutation test." in pair_note(1, "macro_f1")
 
 
-def test_compare_says_when_runs_learned_from_different_data(train: Train, capsys: Capsys) -> None:
-    first, second = train("a"), train("b", "--split", "60/20/20")
-    assert "trained on different data" in good(capsys, "compare", first, second).err
+def test_compare_says_which_run_was_trained_on_the_rows(train: Train, capsys: Capsys) -> None:
+    first, second = train("a"), train("b", "--seed", "7")
+    (caution,) = (line for line in good(capsys, "compare", first, second).err.splitlines() if "caution" in line)
+    assert str(second) in caution
+    assert "texts on which the run was trained" in caution
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -141,6 +170,36 @@ def test_seeds_train_several_runs_and_report_how_much_they_differ(train: Train, 
     good(capsys, "train", "--out", out, "--resume", "--seeds", 3)
     assert (folders[2] / "run.json").is_file()
     assert (folders[1] / "run.json").stat().st_mtime_ns == before
+
+
+def test_recipes_are_compared_under_the_same_seeds(train: Train, capsys: Capsys) -> None:
+    first, second = train("a", "--seeds", 3), train("b", "--rank", 4)
+    missing = answer(capsys, "compare", first, second, "--seeds", 3)
+    assert missing.status == 2
+    assert missing.err.splitlines()[-1] == (
+        f"bertlora: --seeds: {second} has no run with the seed 43 or 44; train with --train-missing, or by "
+        f"'bertlora train --out {second} --resume --seeds 3'"
+    )
+    found = good(capsys, "compare", first, second, "--seeds", 3, "--train-missing", "--json").json
+    assert (second / "seeds" / "43" / "run.json").is_file()
+    assert (found["n"], found["seeds"], found["where"]) == (6, [42, 43, 44], f"validation split of the data of {first}")
+    for path in (first, second):
+        for seed, folder in enumerate((path, path / "seeds" / "43", path / "seeds" / "44")):
+            alone = good(capsys, "evaluate", folder, "--data", first / "data", "--split", "validation", "--json").json
+            assert found["runs"][str(path)]["accuracies"][seed] == alone["lora"]["accuracy"]
+    printed = good(capsys, "compare", first, second, "--seeds", 3)
+    assert "training" not in printed.err
+    assert found["pairs"][0]["verdict"] in printed.out
+    assert "Every pair, under the seeds 42, 43, 44:" in printed.out
+
+
+def test_recipes_need_the_same_first_seed(train: Train, capsys: Capsys) -> None:
+    first, second = train("a"), train("b", "--seed", 7)
+    found = answer(capsys, "compare", first, second, "--seeds", 3, "--train-missing")
+    assert found.status == 2
+    assert f"train {second} again with --seed 42 --seeds 3" in found.err
+    assert "--seeds: got 2, expected 3 or more" in answer(capsys, "compare", first, second, "--seeds", 2).err
+    assert not (first / "seeds").exists()
 
 
 def test_seeds_need_rows_to_evaluate(

@@ -28,11 +28,15 @@ from bertlora.confidence.calibration import Calibration
 from bertlora.errors import BertloraError, RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import ORIGIN
-from bertlora.model.probe import Probe
 from bertlora.recipe import Recipe
+from bertlora.rivals.fitted import Rivals
+from bertlora.rivals.probe import Probe
+from bertlora.rivals.regression import Regression
+from bertlora.rivals.tfidf import fit_tfidf
 from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import FORMAT_VERSION, read_manifest
+from bertlora.run.seen import Seen
 
 Tiny = Callable[[str], Path]
 FITTED = {"max_length": 32, "epochs": 2, "batch_size": 4, "precision": "fp32", "rank": 2, "learning_rate": 1e-2}
@@ -81,15 +85,25 @@ def test_the_model_card_names_what_counts(run: Path) -> None:
         assert text in card
 
 
-def test_the_linear_probe_comes_back(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("only_mean", [False, True])
+def test_the_rivals_and_what_the_run_has_met_come_back(tiny: Tiny, tmp_path: Path, only_mean: bool) -> None:
     adapted = adapted_of(tiny("bert"))
     _, features = adapted.base_features(adapted.reader.read(TEXTS))
-    probe = Probe(np.random.default_rng(0).normal(size=(3, features.shape[1])), np.array([1.0, 2.0, 3.0]))
+    weight = np.random.default_rng(0).normal(size=(3, features.shape[1] // (1 + only_mean)))
+    probe = Probe(Regression(weight, np.array([1.0, 2.0, 3.0]), 0.1, 0.5), only_mean)
+    rivals = Rivals(probe, fit_tfidf(TEXTS, None, np.arange(len(TEXTS)) % 3, 3, seed=0))
+    seen = Seen.of(train=(TEXTS, None), validation=(["Another text."], None))
     metrics: dict[str, Any] = {"train": {"examples": 4, "seconds": 1.0}, "epochs": [{"step": 1}]}
-    save_run(tmp_path, adapted, Recipe(), metrics, calibration=Calibration.without_rows(3), probe=probe)
-    found = Run.load(tmp_path).probe
-    assert found is not None
-    assert np.array_equal(found.logits(features), features @ probe.weight.T + probe.bias)
+    calibration = Calibration.without_rows(3)
+    save_run(tmp_path, adapted, Recipe(), metrics, calibration=calibration, rivals=rivals, seen=seen)
+    found = Run.load(tmp_path)
+    expected, again = (one.logits(features, TEXTS) for one in (rivals, found.rivals))
+    assert list(expected) == list(again) == ["probe", "tfidf"]
+    assert np.array_equal(again["probe"], expected["probe"])
+    assert np.allclose(again["tfidf"], expected["tfidf"], atol=1e-6)
+    assert found.seen is not None
+    assert np.array_equal(found.seen.train, seen.train)
+    assert found.seen.validation.tolist() == seen.validation.tolist()
     assert (tmp_path / "history.jsonl").read_text() == '{"step": 1}\n'
 
 
@@ -126,7 +140,8 @@ def test_an_adapter_that_peft_saved_is_a_run(
     expected = transformers_logits(theirs, folder, TEXTS)
     assert np.allclose(logits_of(found.adapted, TEXTS), expected, atol=1e-5)
     assert np.abs(logits_of(found.adapted, TEXTS, base=True) - expected).max() > 1e-2
-    assert found.probe is None
+    assert found.rivals == Rivals()
+    assert found.seen is None
     assert found.metrics() == {}
 
 
@@ -252,7 +267,10 @@ def test_a_missing_adapter_file(name: str, run: Path) -> None:
 
 def test_a_damaged_linear_probe(run: Path) -> None:
     (run / "probe.safetensors").write_bytes(b"nothing")
-    assert "probe.safetensors" in refused(run)
+    found = Run.load(run)
+    assert found.predict(["It still predicts."])
+    with pytest.raises(RunError, match=r"probe\.safetensors: cannot be read"):
+        found.rivals  # noqa: B018
 
 
 def test_saving_again_is_unfinished_until_it_is_whole(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_training import (
@@ -61,6 +62,8 @@ def test_resumed_equals_uninterrupted(tiny: Tiny, tmp_path: Path, every: int, fu
     assert same(state(resumed), state(whole))
     assert not same(state(resumed), resumed.start)
     assert without_timings(resumed.progress.history) == without_timings(whole.progress.history)
+    assert resumed.trace.step_losses == whole.trace.step_losses
+    assert np.array_equal(resumed.trace.row_losses, whole.trace.row_losses)
     assert resumed.summary()["examples"] == whole.summary()["examples"] == 42
 
 
@@ -176,7 +179,7 @@ def test_a_damaged_checkpoint_is_refused(tiny: Tiny, tmp_path: Path, file: str, 
 
 def test_a_checkpoint_holds_only_tensors_and_json(tiny: Tiny, tmp_path: Path) -> None:
     interrupt(small_training(dropping_recipe(tiny), checkpoints=tmp_path, identity="abc"), 1)
-    names = {"progress.json", "scores.safetensors", *TENSORS}
+    names = {"progress.json", "scores.safetensors", "trace.safetensors", *TENSORS}
     assert {path.name for path in (tmp_path / FOLDER).iterdir()} == names
     progress = json.loads((tmp_path / FOLDER / "progress.json").read_text())
     assert (progress["step"], progress["identity"]) == (4, "abc")
@@ -208,7 +211,7 @@ def test_saved_is_what_is_loaded(tiny: Tiny, tmp_path: Path) -> None:
     interrupt(training, 1)
     scores = torch.rand(16, 2).double()
     average = training.average.state()
-    kept = Checkpoint(training.progress, state(training), average, training.start, scores)
+    kept = Checkpoint(training.progress, state(training), average, training.start, scores, training.trace)
     save_checkpoint(tmp_path, kept, training.optimiser)
     expected = torch.rand(3)
     other = small_training(dropping_recipe(tiny))
@@ -220,6 +223,9 @@ def test_saved_is_what_is_loaded(tiny: Tiny, tmp_path: Path) -> None:
     assert not same(found.average, found.trained)
     assert same(found.best, training.start)
     assert found.scores.equal(scores)
+    assert found.trace.step_losses == training.trace.step_losses
+    assert np.array_equal(found.trace.row_losses, training.trace.row_losses)
+    assert np.array_equal(found.trace.predicted, training.trace.predicted)
     assert torch.rand(3).equal(expected)
     moments, loaded = training.optimiser.state_dict()["state"], other.optimiser.state_dict()["state"]
     assert all(torch.equal(moments[i][key], loaded[i][key]) for i in moments for key in moments[i])

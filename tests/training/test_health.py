@@ -181,7 +181,7 @@ def test_collapse_is_counted_on_when_a_run_is_resumed(
 
 
 def test_one_class_in_the_validation_texts_is_no_collapse() -> None:
-    watch = CollapseWatch(["a", "b"])
+    watch = CollapseWatch(["a", "b"], balanced=False)
     ones = np.ones(4, dtype=np.int64)
     assert watch.check(ones, ones, 500) == ""
     assert watch.check(ones, ones, 600) == ""

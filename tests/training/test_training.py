@@ -170,6 +170,16 @@ def test_evaluates_at_the_right_steps_and_always_at_the_last(
     assert [e.epoch for e in evaluations] == pytest.approx([step / 3 for step in expected], abs=1e-4)
 
 
+def test_the_trace_holds_what_the_history_averages(tiny: Tiny) -> None:
+    training = small_training(small_recipe(tiny("bert"), evaluate_every_steps=3))
+    steps, evaluations = run_all(training)
+    trace = training.trace
+    assert trace.step_losses == [step.loss for step in steps]
+    assert [float(losses.mean()) for losses in trace.row_losses] == [e.validation_loss for e in evaluations]
+    assert [float(np.mean(predicted == IDS)) for predicted in trace.predicted] == [e.accuracy for e in evaluations]
+    assert {part.shape for part in (*trace.row_losses, *trace.predicted)} == {(16,)}
+
+
 def test_train_loss_is_the_mean_since_the_last_evaluation(tiny: Tiny) -> None:
     steps, evaluations = run_all(small_training(small_recipe(tiny("bert"))))
     for number, evaluation in enumerate(evaluations):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bertlora.cli.options import COLUMNS, DATA, OVERWRITE_FILE, PATH, Option, Whole
+from bertlora.cli.options import COLUMNS, DATA, GROUP_COLUMN, OVERWRITE_FILE, PATH, Option, Whole
 from bertlora.cli.recipe_options import data_and_keys, recipe_options
 from bertlora.cli.verb import verb
 from bertlora.recipe import Recipe
@@ -43,10 +43,21 @@ def show_audit(found: dict[str, Any]) -> None:
     ]
     print_table(["place", "given", "suggested", "confidence", "text"], table)
     shown = f", the first {SHOWN} above" if len(doubtful) > SHOWN else ""
-    print(
-        f"{len(doubtful):,} labels look wrong{shown}; about {found['estimated_errors']:,} are estimated to be. Read "
-        "these rows, most doubtful first. Correct the label or remove the row, and "
-        "prepare again."
+    print(f"{len(doubtful):,} labels are doubtful{shown}. {_trust(found)}")
+    print("Read these rows, most doubtful first. Correct the label or remove the row, and prepare again.")
+
+
+def _trust(found: dict[str, Any]) -> str:
+    """Returns how far the list can be trusted."""
+    sure = (
+        f"The models, which have not seen a row's label, get {100 * found['accuracy']:.1f} % right. They contradict "
+        f"{100 * found['contradicted']:.1f} % of the labels even where they are most confident."
+    )
+    if found["weak"]:
+        return f"{sure} They are too weak to tell a wrong label from a hard text: use the list only as an order."
+    return (
+        f"{sure} So at most {found['most_errors']:,} labels are wrong, and of the doubtful ones at most about "
+        f"{found['likely_right']:,}; the others are hard texts."
     )
 
 
@@ -66,6 +77,7 @@ def show_audit(found: dict[str, Any]) -> None:
     ),
     OVERWRITE_FILE,
     *COLUMNS,
+    GROUP_COLUMN,
     *recipe_options("audit", leave_out=UNUSED),
     show=show_audit,
 )

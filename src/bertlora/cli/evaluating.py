@@ -5,8 +5,14 @@ from typing import Any
 
 from bertlora.cli.console import say
 from bertlora.cli.metrics import print_comparison, print_evaluation
-from bertlora.cli.options import OVERWRITE_FILE, PATH, RUN, SPLIT, Option, rows_options
+from bertlora.cli.options import OVERWRITE_FILE, PATH, RUN, SPLIT, Option, Whole, flag, rows_options
 from bertlora.cli.verb import Argument, verb
+
+SLICE_COLUMN = Option(
+    "--slice-column",
+    "a column of --data, a source, whose values are slices too; a prepared folder does not keep other columns",
+    metavar="NAME",
+)
 
 
 @verb(
@@ -14,6 +20,7 @@ from bertlora.cli.verb import Argument, verb
     "bertlora evaluate runs/a --split test",
     RUN,
     *rows_options("the run", SPLIT),
+    SLICE_COLUMN,
     show=print_evaluation,
 )
 def evaluate(run: str, **options: Any) -> dict[str, Any]:
@@ -28,18 +35,34 @@ def evaluate(run: str, **options: Any) -> dict[str, Any]:
 
 @verb(
     "Compare runs on the same rows, every pair with a paired test.",
-    "bertlora compare runs/a runs/b --split test",
+    "bertlora compare runs/a runs/b --seeds 5",
     Argument(
         "runs", text="run folders, or adapters that PEFT saved", nargs=-1, required=True, type=PATH, metavar="RUN..."
     ),
-    *rows_options("the first run", SPLIT),
+    Option(
+        "--seeds",
+        "compare the recipes of the runs under this number of seeds, 3 or more, as 'train --seeds' made them",
+        type=Whole(1),
+        default=1,
+    ),
+    flag("--train-missing", "train the seeds that a run does not have"),
+    *rows_options(
+        "the first run",
+        Option(
+            "--split",
+            "the split on which to evaluate; default: validation, or test if there is no validation split",
+            metavar="SPLIT",
+        ),
+    ),
     show=print_comparison,
 )
-def compare(runs: Sequence[str], **options: Any) -> dict[str, Any]:
-    """Compares runs."""
+def compare(runs: Sequence[str], split: str | None, **options: Any) -> dict[str, Any]:
+    """Compares runs, or recipes."""
+    from bertlora.cli.display import TrainingDisplay
     from bertlora.pipeline.compare import compare
 
-    return compare(runs, on_progress=say, **options)
+    with TrainingDisplay().shown() as display:
+        return compare(runs, split=split or "", on_progress=say, on_event=display, **options)
 
 
 def show_report(found: dict[str, Any]) -> None:
@@ -66,6 +89,7 @@ def show_report(found: dict[str, Any]) -> None:
             metavar="SPLIT",
         ),
     ),
+    SLICE_COLUMN,
     Option(
         "--audit",
         "the CSV file that 'bertlora audit DATA --out FILE' wrote, for the doubtful labels",

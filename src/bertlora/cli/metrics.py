@@ -3,31 +3,68 @@
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = {"base": "base", "probe": "linear probe", "lora": "LoRA"}
-METRICS = {"macro_f1": "macro F1", "matthews": "Matthews", "roc_auc": "ROC AUC", "loss": "log loss", "ece": "ECE"}
+NAMES = {"base": "base", "probe": "linear probe", "tfidf": "TF-IDF", "lora": "LoRA"}
+METRICS = {
+    "macro_f1": "macro F1",
+    "matthews": "Matthews",
+    "roc_auc": "ROC AUC",
+    "loss": "log loss",
+    "ece": "ECE",
+    "ece_floor": "ECE by chance",
+}
+SLICES_SHOWN = 5
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
-    """Prints the verdict, the classifiers, LoRA's metrics by class, its confusion matrix, and four summary lines."""
+    """Prints the verdict, the classifiers, LoRA's metrics by class and slice, its confusion matrix, and four lines."""
     from bertlora.evaluation.verdict import legacy_lines
 
     print(result["verdict"])
     print(f"\n{result['n']:,} rows ({result['where']})\n")
     print_classifiers({name: result[key] for key, name in NAMES.items() if result[key]})
     _print_classes(result["lora"])
+    _print_slices(result["slices"])
     print("\n".join(legacy_lines(result)))
 
 
 def print_comparison(result: dict[str, Any]) -> None:
-    """Prints the runs by rank, and every pair with its test."""
+    """Prints the runs by rank, every pair with its test, and what choosing the best costs."""
+    print(f"Ranking on {result['n']:,} rows ({result['where']}):\n")
+    if "seeds" in result:
+        _print_recipes(result)
+    else:
+        _print_runs(result)
+    print("\n".join(filter(None, [(result.get("choice") or {}).get("sentence"), result["note"]])))
+
+
+def _print_runs(result: dict[str, Any]) -> None:
     from bertlora.cli.console import print_table
     from bertlora.evaluation.side_by_side import PAIR_COLUMNS, pair_note, pair_rows
 
-    print(f"Ranking on {result['n']:,} rows ({result['where']}):\n")
     print_classifiers({run: result["runs"][run] for run in result["ranking"]})
     print("Every pair of runs:\n")
     print_table(PAIR_COLUMNS, pair_rows(result["ranking"], result["pairs"]))
-    print(pair_note(len(result["pairs"])))
+    print(pair_note(len(result["pairs"]), result["metric"]))
+
+
+def _print_recipes(result: dict[str, Any]) -> None:
+    """Prints the recipes by their mean over seeds, and every pair with its test."""
+    from bertlora.cli.console import print_table
+    from bertlora.evaluation.side_by_side import PAIR_COLUMNS, by_rank, pair_cells
+
+    rows = [[name, *_seed_cells(result["runs"][name])] for name in result["ranking"]]
+    columns = [f"mean {result['metric'].replace('_', ' ')}", "95 % CI over seeds", "lowest", "highest"]
+    print_table(["", *columns], rows)
+    print(f"Every pair, under the seeds {', '.join(map(str, result['seeds']))}:\n")
+    pairs = by_rank(result["ranking"], result["pairs"])
+    print_table(PAIR_COLUMNS[:-1], [pair_cells(result["ranking"], pair) for pair in pairs])
+    print("\n".join(pair["verdict"] for pair in pairs))
+
+
+def _seed_cells(found: dict[str, Any]) -> list[str]:
+    low, high = found["mean_ci95"]
+    shown = [f"{100 * value:.2f} %" for value in (found["mean"], min(found["accuracies"]), max(found["accuracies"]))]
+    return [shown[0], f"{100 * low:.1f} to {100 * high:.1f}", *shown[1:]]
 
 
 def print_classifiers(classifiers: Mapping[str, dict[str, Any]]) -> None:
@@ -38,8 +75,9 @@ def print_classifiers(classifiers: Mapping[str, dict[str, Any]]) -> None:
     for name, figures in classifiers.items():
         low, high = figures["accuracy_ci95"]
         row = [name, f"{100 * figures['accuracy']:.2f} %", f"{100 * low:.1f} to {100 * high:.1f}"]
-        rows.append([*row, *("" if figures[key] is None else f"{figures[key]:.4f}" for key in METRICS)])
-    print_table(["", "accuracy", "95 % CI", *METRICS.values()], rows)
+        row += ["" if figures[key] is None else f"{figures[key]:.4f}" for key in METRICS]
+        rows.append([*row, f"{figures['training_seconds']:,.1f} s" if "training_seconds" in figures else ""])
+    print_table(["", "accuracy", "95 % CI", *METRICS.values(), "training"], rows)
 
 
 def _print_classes(figures: dict[str, Any]) -> None:
@@ -54,3 +92,13 @@ def _print_classes(figures: dict[str, Any]) -> None:
     labels = list(figures["per_class"])
     confusion = [[label, *row] for label, row in zip(labels, figures["confusion"], strict=True)]
     print_table(["true \\ predicted", *labels], confusion)
+
+
+def _print_slices(part: dict[str, Any]) -> None:
+    """Prints how many slices are worse than the rest, and the first five slices if any is."""
+    from bertlora.cli.console import print_table
+    from bertlora.evaluation.slices import SLICE_COLUMNS, slice_rows
+
+    print(f"{part['verdict']}\n")
+    if part["worse"]:
+        print_table(SLICE_COLUMNS, slice_rows(part["found"][:SLICES_SHOWN]))

@@ -86,6 +86,20 @@ COLUMNS = (
     *TEXT_COLUMNS,
     Option("--label-column", "the column of the label; default: found by its name", metavar="NAME"),
 )
+GROUP_COLUMN = Option(
+    "--group-column",
+    "rows with the same value, such as an author or thread, stay in one split and one fold; a blank is its own group",
+    metavar="NAME",
+)
+SPLIT_COLUMNS = (
+    GROUP_COLUMN,
+    Option(
+        "--time-column",
+        "the oldest rows go to train, later ones to validation, the latest to test; ISO dates or numbers",
+        metavar="NAME",
+    ),
+    Option("--split-column", "the split of each row: train, validation (valid, val, dev) or test", metavar="NAME"),
+)
 MODEL = Option("--model", "where the base model is, if it has moved", type=PATH, metavar="MODEL", default="")
 PRECISION = Option("--precision", "arithmetic", type=OneOf(("fp32", "bf16", "auto")), default="fp32")
 SPLIT = Option("--split", "the split on which to evaluate", default="test", metavar="SPLIT")

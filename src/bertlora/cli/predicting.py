@@ -52,10 +52,11 @@ CHUNK_TEXTS = 1024
     ),
     Option(
         "--sets",
-        "also give the labels that may be right, so that this share of sets (0 to 1) holds the right one",
+        "also give the labels that may be right, so that this share of sets (0 to 1) contains the right one",
         type=float,
         metavar="X",
     ),
+    flag("--per-class", "with --sets: the share holds for the texts of each class, not only over all texts"),
     MODEL,
     PRECISION,
 )
@@ -81,7 +82,7 @@ def predict(
     loaded = Run.load(run, model)
     if loaded.manifest.pairs and not file:
         raise InputError(f"{run}: was trained on pairs of texts; give --file with both columns")
-    _say_threshold(loaded, options)
+    _say_notes(loaded, options)
     terminal = sys.stdout.isatty() and not (out or format or as_json)
     if explain and terminal:
         _print_explained(loaded, chunks, options)
@@ -116,6 +117,8 @@ def _check(
         raise InputError("--explain works in fp32; leave --precision bf16 out")
     if options["base"] and (options["abstain"] or options["sets"] is not None):
         raise InputError("--abstain and --sets are chosen for the adapter; leave --base out")
+    if options["per_class"] and options["sets"] is None:
+        raise InputError("--per-class: is for label sets; give --sets too, such as --sets 0.9")
     if format == "csv" and explain:
         raise InputError("--explain: has no form in CSV; use --format jsonl")
     if format == "csv" and as_json and not out:
@@ -126,13 +129,13 @@ def _check(
         check_vacant_file(Path(out), overwrite, [Path(file)] if file else [])
 
 
-def _say_threshold(run: "Run", options: dict[str, Any]) -> None:
-    """Prints on stderr from which confidence on a label is given, if the run may abstain."""
+def _say_notes(run: "Run", options: dict[str, Any]) -> None:
+    """Prints on stderr how a threshold was chosen, and which labels are in every set."""
     from bertlora.cli.console import say
 
-    how = run.predictions(raw=options["raw"] or options["base"], abstain=options["abstain"], sets=options["sets"])
-    if how.threshold is not None:
-        say(f"a label from a confidence of {how.threshold.value:.3f}: {how.threshold.promise}")
+    chosen = {name: options[name] for name in ("abstain", "sets", "per_class")}
+    for note in run.predictions(raw=options["raw"] or options["base"], **chosen).notes:
+        say(note)
 
 
 def _answers(run: "Run", chunks: Chunks, explain: bool, options: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:

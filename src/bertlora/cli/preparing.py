@@ -9,6 +9,7 @@ from bertlora.cli.options import (
     OVERWRITE,
     PATH,
     SOURCES,
+    SPLIT_COLUMNS,
     Option,
     Whole,
     flag,
@@ -78,6 +79,7 @@ def print_checks(checks: Sequence[dict[str, Any]], stderr: bool = False) -> None
     Argument("source", text=SOURCES, nargs=-1, required=True, type=PATH, metavar="SOURCE..."),
     required("--out", "the folder to write", "DATA"),
     *COLUMNS,
+    *SPLIT_COLUMNS,
     Option("--split", "train/validation/test in percent; a 0 leaves a part out", metavar="A/B/C", default=Recipe.split),
     Option(
         "--sample",

@@ -12,7 +12,7 @@ from bertlora.options import range_text
 from bertlora.recipe import Recipe, parse_value, recipe_keys, recipe_names
 
 if TYPE_CHECKING:
-    from bertlora.pipeline.prepare import ColumnNames
+    from bertlora.data.named_columns import SourceColumns
 
 TITLES = {"data": "Data", "lora": "LoRA", "head": "Head", "optimiser": "Optimiser"}
 TITLES |= {"evaluation": "Evaluation", "run": "Run"}
@@ -111,19 +111,22 @@ def recipe_options(
 
 def data_and_keys(
     sources: Sequence[str], options: dict[str, Any]
-) -> tuple[Sequence[str], "ColumnNames", dict[str, Any]]:
+) -> tuple[Sequence[str], "SourceColumns", dict[str, Any]]:
     """Returns the data, the column options, and the recipe keys that were given.
 
     Args:
         sources: the data that the arguments name; if there are none, the key `data` names them.
         options: column options and recipe keys; None if not given.
     """
-    columns: ColumnNames = {
-        "text_column": options["text_column"],
-        "text_pair_column": options["text_pair_column"],
-        "label_column": options["label_column"],
+    columns: SourceColumns = {
+        "text_column": options.pop("text_column"),
+        "text_pair_column": options.pop("text_pair_column"),
+        "label_column": options.pop("label_column"),
+        "group_column": options.pop("group_column"),
+        "time_column": options.pop("time_column", None),
+        "split_column": options.pop("split_column", None),
     }
-    keys = {key: value for key, value in options.items() if key not in columns and value is not None}
+    keys = {key: value for key, value in options.items() if value is not None}
     data = keys.pop("data", ())
     return sources or data, columns, keys
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bertlora.cli.options import COLUMNS, DATA, OVERWRITE, PATH, Option, Whole, flag, required
+from bertlora.cli.options import COLUMNS, DATA, OVERWRITE, PATH, SPLIT_COLUMNS, Option, Whole, flag, required
 from bertlora.cli.recipe_options import data_and_keys, recipe_options
 from bertlora.cli.verb import verb
 from bertlora.recipe import Recipe
@@ -94,6 +94,7 @@ def show_plan(found: dict[str, Any]) -> None:
     "bertlora plan --recipe imdb-distilbert --model models/distilbert",
     DATA,
     *COLUMNS,
+    *SPLIT_COLUMNS,
     *recipe_options(hide=NOT_PLANNED),
     show=show_plan,
 )
@@ -105,6 +106,13 @@ def plan(sources: Sequence[str], recipe: Recipe | None, **options: Any) -> dict[
     return plan(data, recipe, columns=columns, **keys)
 
 
+def _rival(name: str, found: dict[str, Any]) -> str:
+    """Returns how good a rival is, and how long it took."""
+    from bertlora.cli.metrics import NAMES
+
+    return f"{NAMES[name]} {100 * found['validation_accuracy']:.2f} % in {found['seconds']:.1f} s"
+
+
 def show_trained(found: dict[str, Any]) -> None:
     """Prints the samples, how training went, advice, and what to do next."""
     from bertlora.cli.console import duration
@@ -113,8 +121,12 @@ def show_trained(found: dict[str, Any]) -> None:
     print_samples(found["samples"])
     evaluated = ""
     if best["accuracy"] is not None:
-        evaluated = f"; validation accuracy {100 * best['accuracy']:.2f} % (epoch {best['epoch']:g})"
+        evaluated = (
+            f"; validation accuracy {100 * best['accuracy']:.2f} % (epoch {best['epoch']:g}, chosen on these rows)"
+        )
     print(f"{run}: trained in {duration(found['train']['seconds'])}{evaluated}")
+    if best["accuracy"] is not None and found.get("rivals"):
+        print(f"On the same rows: {'; '.join(_rival(*rival) for rival in found['rivals'].items())}")
     if seeds := found.get("seeds"):
         print(f"{seeds['split']} split, seeds {', '.join(map(str, seeds['values']))}: {seeds['verdict']}")
     print_advice(found["advice"])
@@ -128,6 +140,7 @@ def show_trained(found: dict[str, Any]) -> None:
     DATA,
     required("--out", "the run folder to write", "RUN"),
     *COLUMNS,
+    *SPLIT_COLUMNS,
     Option(
         "--seeds",
         "train under this number of seeds, and report how much they differ",

@@ -1,4 +1,4 @@
-"""Two answers to uncertainty: give no label below a confidence threshold, or give a set of labels.
+"""An answer to uncertainty: give no label below a confidence threshold. `label_sets` has another one.
 
 Thresholds are chosen on validation rows. Their guarantees hold for new rows from the same distribution
 (exchangeability), and not for other kinds of texts.
@@ -17,6 +17,8 @@ from bertlora.errors import InputError
 
 CONFIDENCE_LEVEL = 0.95
 STARTS = 4
+# With fewer rows, the interval of an accuracy near 90 % is more than 20 points wide.
+FEW = 30
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,35 @@ class Threshold:
 
     Attributes:
         value: a label is given if the largest probability is at least this; 0 always gives one.
-        coverage: fraction of the rows that are answered.
-        accuracy: fraction of the answered rows that are right; None if no row is answered.
+        rows: number of rows that it was chosen on, N.
+        answered: how many of these reach it, at least one.
+        accuracy: fraction of the answered rows that are right.
         accuracy_ci95: its exact 95 % confidence interval, as if the threshold had been chosen in advance.
         promise: the guarantee for new rows, in one sentence.
     """
 
     value: float
-    coverage: float
-    accuracy: float | None
-    accuracy_ci95: tuple[float, float] | None
+    rows: int
+    answered: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
     promise: str
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of the rows that are answered."""
+        return self.answered / self.rows
+
+    @property
+    def note(self) -> str:
+        """The threshold, its promise, and how many validation rows are behind it; for people."""
+        low, high = (100 * end for end in self.accuracy_ci95)
+        only = "only " if self.answered < FEW else ""
+        return (
+            f"a label from a confidence of {self.value:.3f}: {self.promise}; {only}{self.answered:,} of {self.rows:,} "
+            f"validation rows reach it, {100 * self.accuracy:.1f} % of these are right (95 % CI {low:.1f} to "
+            f"{high:.1f})"
+        )
 
     def answers(self, probabilities: Array) -> npt.NDArray[np.bool_]:
         """Returns which rows of (B, K) reach the threshold, (B,)."""
@@ -83,7 +103,7 @@ def threshold_for_coverage(probabilities: Array, labels: Labels, coverage: float
     """Returns the highest threshold that answers at least a given fraction of texts.
 
     N confidences leave N + 1 gaps, and the confidence of a new row falls into each gap with the same probability. The
-    threshold is the quantile with few enough gaps below it (as in conformal prediction, see `label_floor`).
+    threshold is the quantile with few enough gaps below it (as in conformal prediction, see `label_sets`).
 
     Args:
         probabilities: (N, K) of validation rows.
@@ -93,7 +113,8 @@ def threshold_for_coverage(probabilities: Array, labels: Labels, coverage: float
     Raises:
         InputError: there are no rows, or the coverage is out of range.
     """
-    value = _reached(probabilities.max(axis=1), check_share("coverage", coverage))
+    check_rows(labels)
+    value = reached(probabilities.max(axis=1), check_share("coverage", coverage))
     promise = f"a new text gets a label with a probability of at least {coverage:.4g}"
     return _threshold(value, probabilities, labels, promise)
 
@@ -139,44 +160,11 @@ def threshold_for_accuracy(
     return _threshold(value, probabilities, labels, promise)
 
 
-def label_floor(probabilities: Array, labels: Labels, coverage: float) -> float:
-    """Returns the lowest probability that puts a label into the set of a text, for a wanted coverage.
-
-    Split conformal prediction with the score 1 - p of the right label: Sadinle, Lei and Wasserman 2019, "Least
-    ambiguous set-valued classifiers with bounded error levels". The set of a new row contains the right label with a
-    probability of at least `coverage`, over the draw of the validation rows and of the new row. This holds on average
-    over all rows, not for each class.
-
-    Args:
-        probabilities: (N, K) of validation rows.
-        labels: (N,) their right classes.
-        coverage: wanted coverage, above 0, at most 1.
-
-    Returns:
-        The probability, for `label_sets`; 0 (all labels) if N is too small for this coverage.
-
-    Raises:
-        InputError: there are no rows, or the coverage is out of range.
-    """
-    return _reached(probabilities[np.arange(len(labels)), labels], check_share("coverage", coverage))
-
-
-def label_sets(probabilities: Array, floor: float) -> npt.NDArray[np.bool_]:
-    """Returns which labels are in each row's set, (B, K): labels with a probability of at least `floor`.
-
-    The most probable label is always in the set, so no set is empty. The coverage can therefore be higher than wanted.
-    """
-    sets: npt.NDArray[np.bool_] = probabilities >= floor
-    sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True
-    return sets
-
-
 def _most_confident_first(
     probabilities: Array, labels: Labels
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Returns confidences (N,), falling, and the number of wrong rows among the first 1, 2, ..., N."""
-    if not len(labels):
-        raise InputError("no rows to choose a threshold on; give at least one")
+    check_rows(labels)
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     return confidence[order], np.cumsum(probabilities.argmax(axis=1)[order] != labels[order])
@@ -195,21 +183,31 @@ def _last_of_run(passes: npt.NDArray[np.bool_], start: int) -> int:
     return start + int(fails[0]) - 1 if len(fails) else len(passes) - 1
 
 
-def _reached(values: npt.NDArray[np.float64], share: float) -> float:
-    """Returns the largest of N values that a new value reaches with a probability of at least `share`, or 0."""
-    if not len(values):
-        raise InputError("no rows to choose a threshold on; give at least one")
-    # 1e-9: a floating-point error above a whole number must not round up to the next row.
-    below = len(values) + 1 - math.ceil((len(values) + 1) * share - 1e-9)
-    return float(np.sort(values)[below - 1]) if below else 0.0
-
-
 def _threshold(value: float, probabilities: Array, labels: Labels, promise: str) -> Threshold:
     answered = probabilities.max(axis=1) >= value
     count, hits = int(answered.sum()), int(np.sum(probabilities.argmax(axis=1)[answered] == labels[answered]))
-    if not count:
-        return Threshold(value, 0.0, None, None, promise)
-    return Threshold(value, count / len(labels), hits / count, exact_interval(hits, count), promise)
+    return Threshold(value, len(labels), count, hits / count, exact_interval(hits, count), promise)
+
+
+def reached(values: npt.NDArray[np.float64], share: float) -> float:
+    """Returns the largest of N values that a new value reaches with a probability of at least `share`.
+
+    0 if N is too small for this share: one gap of N + 1 is then more than 1 - `share`.
+    """
+    below = gaps_below(len(values), share)
+    return float(np.sort(values)[below - 1]) if below else 0.0
+
+
+def gaps_below(rows: int, share: float) -> int:
+    """Returns how many of the N + 1 gaps between N values may be below a threshold that `share` of new values reach."""
+    # 1e-9: a floating-point error above a whole number must not round up to the next row.
+    return rows + 1 - math.ceil((rows + 1) * share - 1e-9)
+
+
+def check_rows(labels: Labels) -> None:
+    """Raises InputError if there are no rows to choose a threshold on."""
+    if not len(labels):
+        raise InputError("no rows to choose a threshold on; give at least one")
 
 
 def check_share(name: str, value: float) -> float:

@@ -1,4 +1,4 @@
-"""Temperature scaling, and how well probabilities match outcomes.
+"""Temperature scaling: the one number that corrects the confidence of a run.
 
 Of a hundred predictions with a confidence of 80 %, eighty should be right. Later epochs make a model overconfident;
 dividing its logits by a temperature corrects this and changes no label.
@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from bertlora.confidence.probabilities import Array, Labels, softmax
+from bertlora.confidence.reliability import calibration_error
 from bertlora.errors import RunError
 from bertlora.files import write_whole, writing
 
 FILES = FILE, ROWS_FILE = "calibration.json", "validation.safetensors"
-BINS = 15
 FEWEST_ROWS = 30
 HOTTEST = 100.0
 # 95 % of the chi-square distribution with one degree of freedom: twice a log-likelihood gains less by chance.
@@ -174,65 +174,3 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
     bounds = -np.log(HOTTEST), np.log(HOTTEST)
     found = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
     return float(np.exp(found)) if 2 * rows * (loss(0.0) - loss(found)) > CRITICAL else 1.0
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The rows whose confidence is in low..high: their mean confidence, and their accuracy.
-
-    Attributes:
-        low: lower edge of the bin, in 0..1.
-        high: upper edge.
-        count: number of rows, at least one.
-        confidence: mean probability of the predicted class.
-        accuracy: fraction of the rows that are right.
-        accuracy_ci95: exact 95 % confidence interval of the accuracy.
-    """
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
-    accuracy_ci95: tuple[float, float]
-
-
-def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> list[Bin]:
-    """Returns the reliability curve: the bins that have rows, by rising confidence.
-
-    Args:
-        probabilities: (N, K).
-        labels: (N,) the right classes.
-        bins: number of bins of equal width in 0..1.
-    """
-    from bertlora.confidence.intervals import exact_interval  # scipy, see `fit_temperature`
-
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    curve = []
-    for b in np.unique(place).tolist():
-        here = place == b
-        count, hits = int(here.sum()), int(right[here].sum())
-        interval = exact_interval(hits, count)
-        curve.append(Bin(b / bins, (b + 1) / bins, count, float(confidence[here].mean()), hits / count, interval))
-    return curve
-
-
-def calibration_error(probabilities: Array, labels: Labels, bins: int = BINS) -> float:
-    """Returns the expected calibration error: the mean of |accuracy - confidence| over bins, weighted by their rows.
-
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", with bins of equal width. Even perfect probabilities
-    have an error above 0, because it cannot be negative; the fewer the rows, the larger it is.
-    """
-    return sum(b.count * abs(b.accuracy - b.confidence) for b in reliability(probabilities, labels, bins)) / len(labels)
-
-
-def brier_score(probabilities: Array, labels: Labels) -> float:
-    """Returns the Brier score: the squared error of the probabilities, summed over classes, averaged over rows.
-
-    In 0..2, as in Brier 1950, "Verification of forecasts expressed in terms of probability". For two classes it is
-    twice the common score that uses one class only.
-    """
-    one_hot = np.eye(probabilities.shape[1])[labels]
-    return float(np.mean(np.sum((probabilities - one_hot) ** 2, axis=1)))

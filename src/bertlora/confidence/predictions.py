@@ -10,6 +10,7 @@ from bertlora.errors import InputError
 
 if TYPE_CHECKING:
     from bertlora.confidence.abstention import Threshold
+    from bertlora.confidence.label_sets import LabelSets
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Predictions:
         labels: names of the K classes.
         probabilities: turns logits (B, K) into probabilities (B, K).
         threshold: the lowest confidence with which a label is given. None always gives a label.
-        floor: the lowest probability of a label in a label set. None gives no sets.
+        sets: which labels the set of a text contains. None gives no sets.
     """
 
     labels: list[str]
     probabilities: Callable[[Array], Array]
     threshold: "Threshold | None" = None
-    floor: float | None = None
+    sets: "LabelSets | None" = None
 
     @classmethod
     def of(
@@ -37,6 +38,7 @@ class Predictions:
         raw: bool = False,
         abstain: str = "",
         sets: float | None = None,
+        per_class: bool = False,
     ) -> "Predictions":
         """Returns the predictions of a run.
 
@@ -45,11 +47,14 @@ class Predictions:
             calibration: of the run. Thresholds are chosen on its validation rows.
             raw: do not use the temperature.
             abstain: `accuracy=A` or `coverage=C`: what the threshold is chosen for. Empty gives every text a label.
-            sets: the share of texts, 0..1, whose label set must hold the right label. None gives no sets.
+            sets: the share of texts, 0..1, whose label set must contain the right label. None gives no sets.
+            per_class: this share must hold for the texts of each class, not only over all texts; needs `sets`.
 
         Raises:
             InputError: a value is out of its range, or there are no or too few validation rows to choose on.
         """
+        if per_class and sets is None:
+            raise InputError("per_class is for label sets; give sets too, such as 0.9")
         if not abstain and sets is None:
             return cls(labels, softmax if raw else calibration.probabilities)
         if raw:
@@ -57,12 +62,19 @@ class Predictions:
         if not calibration.rows:
             raise InputError("abstain and sets are chosen on validation rows, and the run has none; train with some")
         # Not at the top: scipy.stats takes a while to import, and most predictions do not need it.
-        from bertlora.confidence.abstention import check_share, label_floor
+        from bertlora.confidence.label_sets import LabelSets
 
         validation, y_true = calibration.validation, calibration.y_true
         threshold = _threshold(abstain, validation, y_true) if abstain else None
-        floor = label_floor(validation, y_true, check_share("sets", sets)) if sets is not None else None
-        return cls(labels, calibration.probabilities, threshold, floor)
+        chosen = LabelSets.of(validation, y_true, sets, per_class) if sets is not None else None
+        return cls(labels, calibration.probabilities, threshold, chosen)
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know about the threshold and the sets, in sentences."""
+        threshold = "" if self.threshold is None else self.threshold.note
+        sets = "" if self.sets is None else self.sets.note(self.labels)
+        return [note for note in (threshold, sets) if note]
 
     def __call__(self, logits: Array) -> list[dict[str, Any]]:
         """Returns `label`, `confidence` and `probabilities` for each row of logits (B, K).
@@ -79,10 +91,8 @@ class Predictions:
         if self.threshold is not None:
             for line, confident in zip(lines, self.threshold.answers(probabilities), strict=True):
                 line |= {"label": line["label"] if confident else None, "abstained": not confident}
-        if self.floor is not None:
-            from bertlora.confidence.abstention import label_sets
-
-            for line, row, held in zip(lines, probabilities, label_sets(probabilities, self.floor), strict=True):
+        if self.sets is not None:
+            for line, row, held in zip(lines, probabilities, self.sets(probabilities), strict=True):
                 line["labels"] = [self.labels[k] for k in (-row).argsort(kind="stable") if held[k]]
         return lines
 

@@ -1,9 +1,10 @@
-"""The columns of a source that hold the text, the second text and the label: found by name, or named by the user."""
+"""The columns of a source: text, second text and label, found by name or named by the user; and those of the split."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bertlora.data.named_columns import FLAGS, NamedColumns, placing
 from bertlora.data.source import Source
 from bertlora.errors import DataError, suggestion
 
@@ -46,24 +47,36 @@ PAIR_NAMES: tuple[tuple[str, str], ...] = (
     ("question", "answer"),
     ("question", "context"),
 )
+NO_COLUMNS: Mapping[str, str] = {}
 # Never taken as the only column left: GLUE's test files have an index and a sentence, and no label.
 ROW_NAMES = frozenset(["", "id", "idx", "index", "row", "row_id", "guid", "uid", "unnamed:_0"])
-# The columns that the user named: text, second text, label.
-NamedColumns = tuple[str | None, str | None, str | None]
-FLAGS = {"text": "--text-column", "text pair": "--text-pair-column", "label": "--label-column"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of the text, the second text (None without pairs) and the label (None if not needed)."""
+    """Names of the columns of the text, the second text (None without pairs) and the label (None if not needed).
+
+    Also of the group, time or split of the rows, if the user named one.
+    """
 
     text: str
     text_pair: str | None = None
     label: str | None = None
+    group: str | None = None
+    time: str | None = None
+    split: str | None = None
 
     def texts(self) -> list[str]:
         """Returns the columns of text: one, or two for pairs."""
         return [self.text] if self.text_pair is None else [self.text, self.text_pair]
+
+    def placing(self) -> dict[str, str]:
+        """Returns the column of group, time or split, by its part, if the user named one."""
+        return placing(self.group, self.time, self.split)
+
+    def described(self) -> dict[str, str | None]:
+        """Returns the names by part, as a prepared folder keeps them."""
+        return {"text": self.text, "text_pair": self.text_pair, "label": self.label, **self.placing()}
 
 
 def find_columns(
@@ -72,6 +85,7 @@ def find_columns(
     text_pair: str | None = None,
     label: str | None = None,
     need_label: bool = True,
+    others: Mapping[str, str] = NO_COLUMNS,
 ) -> Columns:
     """Finds the columns of a source.
 
@@ -81,12 +95,14 @@ def find_columns(
         text_pair: the second text's column; if None, it is looked for only if `text` is None too.
         label: the label's column; found by its name if None.
         need_label: whether a source without a label is an error.
+        others: columns of the group, time or split that the user named, by part.
 
     Raises:
         DataError: a named column does not exist, no column has a known name, or several have.
     """
-    given = [column for column in (text, text_pair, label) if column]
-    for part, column in zip(FLAGS, (text, text_pair, label), strict=True):
+    named = dict(zip(FLAGS, (text, text_pair, label), strict=False)) | dict(others)
+    given = [column for column in named.values() if column]
+    for part, column in named.items():
         if column:
             _check_named(source, part, column, given)
     free = [column for column in source.columns if column not in given and _plain(column) not in ROW_NAMES]
@@ -106,7 +122,7 @@ def find_columns(
         raise _not_found(source, "text")
     if need_label and not label:
         raise _not_found(source, "label")
-    return Columns(text, text_pair or None, label or None)
+    return Columns(text, text_pair or None, label or None, **others)
 
 
 def columns_of_splits(
@@ -118,17 +134,20 @@ def columns_of_splits(
         (name, source, columns) in the order of the sources.
 
     Raises:
-        DataError: a column is not found, or one split has pairs of texts and another has not.
+        DataError: a column is not found, one split has pairs of texts and another has not, or a column names the split
+            of each row though the source has splits.
     """
+    if named.split and "" not in sources:
+        raise DataError(f"--split-column: the source has the splits {', '.join(sources)} already; leave it out")
     columns: Columns | None = None
     for name, source in sources.items():
         found = columns
-        if columns is None or not {*columns.texts(), columns.label} <= set(source.columns):
+        if columns is None or not {*columns.texts(), columns.label, *columns.placing().values()} <= set(source.columns):
             # The columns of splits may have different names, as in GLUE's CoLA.
             if name == "test" and not _has_label(source, named):
                 notes.append(unlabelled(source))
                 continue
-            found = find_columns(source, *named)
+            found = find_columns(source, named.text, named.text_pair, named.label, others=named.placing())
             if columns is not None and (columns.text_pair is None) != (found.text_pair is None):
                 raise DataError(f"{source.name}: has {_texts(found)}, expected {_texts(columns)} as in train")
             columns = columns or found
@@ -198,10 +217,9 @@ def _plain(column: str) -> str:
 
 
 def _has_label(source: Source, named: NamedColumns) -> bool:
-    text, text_pair, label = named
-    if label:
-        return label in source.columns
-    return find_columns(source, text, text_pair, need_label=False).label is not None
+    if named.label:
+        return named.label in source.columns
+    return find_columns(source, named.text, named.text_pair, need_label=False).label is not None
 
 
 def _texts(columns: Columns) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bertlora.data.rows import Split
 from bertlora.data.source import SPLITS
-from bertlora.data.split_file import GROUP_ROWS, reading, row_places, split_path
+from bertlora.data.split_file import reading, row_places, split_path, stream
 from bertlora.errors import DataError
 
 FORMAT_VERSION = 1
@@ -31,7 +31,7 @@ class Prepared:
         labels: the labels, in order.
         rows: number of rows of each split.
         fingerprint: SHA-256 over splits, texts, pairs, labels and label names, in order.
-        columns: the source's columns: `text`, `text_pair` (or None) and `label`.
+        columns: the source's columns: `text`, `text_pair` (or None), `label`, and `group`, `time` or `split` if named.
         sources: name of the source of each split; one name under `all` if one table was split.
         shares: the shares of `--split`, such as `70/15/15`.
         sample: the rows of `--sample`; 0 = all.
@@ -95,8 +95,9 @@ class Prepared:
             table = file.read()
             pairs = table["text_pair"].to_pylist() if self.has_pairs else None
             texts, labels, rows = table["text"].to_pylist(), table["label"].to_numpy(), table["row"].to_numpy()
+            groups = _numbered(table["group"].to_pylist()) if self.columns.get("group") else None
         self._check_rows(name, len(texts))
-        return Split(texts, pairs, labels.astype(np.int64), rows.astype(np.int64))
+        return Split(texts, pairs, labels.astype(np.int64), rows.astype(np.int64), groups=groups)
 
     def require(self, name: str) -> None:
         """Raises DataError if there is no such split."""
@@ -109,9 +110,8 @@ class Prepared:
         Raises:
             DataError: the split's file is damaged.
         """
-        with reading(self.path(name)) as file:
-            for batch in file.iter_batches(GROUP_ROWS, columns=[column]):
-                yield from batch.column(0).to_pylist()
+        for values in stream(self.path(name), column):
+            yield from values
 
     def label_ids(self, name: str) -> NDArray[np.int64]:
         """Returns the labels of a split, (N,) int64, as indices in `labels`.
@@ -154,6 +154,13 @@ class Prepared:
         del table["folder"], table["shares"]
         text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
         (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _numbered(groups: Sequence[str | None]) -> NDArray[np.int64]:
+    """Returns the number of each row's group, (N,); a blank is a group of its own."""
+    numbers: dict[str | int, int] = {}
+    keys = (row if group is None else group for row, group in enumerate(groups))
+    return np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, len(groups))
 
 
 def is_prepared(path: str | Path) -> bool:

@@ -3,11 +3,16 @@
 import re
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bertlora.errors import DataError, suggestion
 
 # With more classes than this, the column holds texts or numbers and not labels.
 MAX_CLASSES = 10_000
 SHOWN = 10
+# A class is small if it has less than a quarter of the rows of the largest one.
+IMBALANCE_RATIO = 4
 
 
 def normalise_label(value: object) -> str | None:
@@ -67,3 +72,9 @@ def quoted(labels: Sequence[str]) -> str:
     """Returns labels as messages list them: at most ten."""
     more = f" and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
     return ", ".join(f"'{label}'" for label in labels[:SHOWN]) + more
+
+
+def imbalanced(label_ids: NDArray[np.integer]) -> bool:
+    """Returns whether a class that has rows has less than a quarter of the rows of the largest class."""
+    counts = np.unique(label_ids, return_counts=True)[1]
+    return len(counts) > 1 and bool(counts.min() * IMBALANCE_RATIO < counts.max())

@@ -9,21 +9,39 @@ what the checks need. If `fix` changes the splits, a third pass writes them.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from bertlora.data.checks import Examiner, KeptRows, find_checks, fixed, token_checks, with_places
+from bertlora.data.assignment import Assigned, assign_splits, check_train
+from bertlora.data.checks import (
+    Examiner,
+    KeptRows,
+    Similar,
+    TextFacts,
+    WordFile,
+    draw_rows,
+    find_checks,
+    fixed,
+    near_groups,
+    shift_checks,
+    shortcut_checks,
+    token_checks,
+    with_places,
+)
 from bertlora.data.columns import columns_of_splits
 from bertlora.data.folder import Prepared, data_fingerprint, is_prepared
+from bertlora.data.named_columns import NamedColumns, SourceColumns
+from bertlora.data.placement import group_name
 from bertlora.data.reader import Reader
 from bertlora.data.rows import Split, iter_texts, read_rows, text_batches
 from bertlora.data.scan import Scanned, scan_all
 from bertlora.data.source import SPLITS, Source
 from bertlora.data.sources import open_sources
 from bertlora.data.split_file import SplitWriter, row_places, split_path
-from bertlora.data.splits import LEFT_OUT, Splits, assign_splits, check_train
+from bertlora.data.splits import LEFT_OUT, Splits
 from bertlora.errors import DataError
 from bertlora.files import check_vacant, whole_folder
 from bertlora.recipe import Recipe, split_shares
@@ -42,9 +60,6 @@ def prepare(
     specs: Sequence[str],
     out: Path,
     *,
-    text_column: str | None = None,
-    text_pair_column: str | None = None,
-    label_column: str | None = None,
     split: str = Recipe.split,
     sample: int = Recipe.sample,
     seed: int = Recipe.seed,
@@ -52,6 +67,7 @@ def prepare(
     strict: bool = False,
     fix: bool = False,
     reader: Reader | None = None,
+    **columns: Unpack[SourceColumns],
 ) -> Prepared:
     """Reads, checks, splits and writes data.
 
@@ -61,7 +77,6 @@ def prepare(
     Args:
         specs: what to read; see `open_sources`.
         out: the folder to make.
-        text_column, text_pair_column, label_column: the columns; found by their names if None.
         split: shares of train/validation/test in percent.
         sample: rows drawn at random, stratified by class, from the table or from each split; 0 = all.
         seed: seed of sample and split.
@@ -70,11 +85,13 @@ def prepare(
         fix: whether to remove exact duplicates and put similar texts into one split; see `fixed`.
         reader: counts what truncation cuts and what the tokenizer does not know, and keeps the tokens in the folder;
             without it these two checks are left out.
+        columns: the columns of the source; see `SourceColumns`.
 
     Raises:
         DataError: the data cannot be used, or `strict` is set and a check found something. The message names the place
             or the checks. Nothing is written.
-        InputError: the reader reads pairs of texts and the data hold single ones, or the reverse.
+        InputError: the reader reads pairs of texts and the data hold single ones, or the reverse; or two of
+            `group_column`, `time_column` and `split_column` are given.
         HubError: the hub cannot be reached, or does not have the data set.
         OutputError: `out` cannot be written, or exists and is not empty.
         RecipeError: `split` is not three shares.
@@ -82,25 +99,29 @@ def prepare(
     shares = split_shares(split)
     _check_numbers(sample, seed)
     check_vacant(out, overwrite, source_paths(specs))
-    table, notes = scan_all(_open(specs), (text_column, text_pair_column, label_column))
-    splits = assign_splits(table.ids, shares, sample, seed)
-    check_train(splits, table.ids, table.labels, table.first.source.name)
+    named = NamedColumns.of(columns)
+    table, notes = scan_all(_open(specs), named)
+    placements = {name: found.placement for name, found in table.scans.items()}
+    assigned = assign_splits(table.ids, placements, table.names, shares, sample, seed)
+    check_train(assigned.splits, table.ids, table.labels, table.first.source.name)
     with whole_folder(out, overwrite) as folder:
-        kept, written, fixes = _write_fixed(folder, table, splits, shares, seed, fix)
+        kept, written, fixes = _write_fixed(folder, table, assigned, shares, seed, fix)
         data = Prepared(
             folder=folder,
             labels=table.labels,
             rows=written.rows,
             fingerprint=written.fingerprint,
-            columns=vars(table.first.columns),
-            sources={name or "all": found.source.name for name, found in table.scans.items()},
+            columns=table.first.columns.described(),
+            sources={name or "all": source for name, source in table.names.items()},
             shares=split,
             sample=sample,
             seed=seed,
             notes=[*notes, *(note for found in table.scans.values() for note in found.source.notes), *fixes],
             checks=[],
         )
-        data.checks.extend(with_places(data, find_checks(kept, table.labels)))
+        drawn = draw_rows(data, kept)
+        found = [*find_checks(kept, table.labels), *shortcut_checks(drawn, table.labels)]
+        data.checks.extend(with_places(data, [*found, *shift_checks(drawn, table.labels)]))
         data.checks.extend(token_checks(data, reader) if reader else [])
         if strict:
             _check_strictly(data, fix)
@@ -108,26 +129,22 @@ def prepare(
     return Prepared.load(out)
 
 
-def check_sources(
-    specs: Sequence[str],
-    *,
-    text_column: str | None = None,
-    text_pair_column: str | None = None,
-    label_column: str | None = None,
-) -> None:
+def check_sources(specs: Sequence[str], **columns: Unpack[SourceColumns]) -> None:
     """Opens what the user named and finds its columns, without reading the rows. So a wrong name is found at once.
 
     A prepared folder is opened too. A hub data set is not, since that takes seconds: `prepare` opens it.
 
     Raises:
         DataError: a file is missing, of an unknown type or broken at its start, or a column is not found.
+        InputError: two columns are named that both decide the splits.
     """
+    named = NamedColumns.of(columns)
     if any(spec.startswith("hub:") for spec in specs):
         return
     if len(specs) == 1 and is_prepared(specs[0]):
         Prepared.load(Path(specs[0]))
         return
-    for _ in columns_of_splits(_open(specs), (text_column, text_pair_column, label_column), []):
+    for _ in columns_of_splits(_open(specs), named, []):
         pass
 
 
@@ -165,22 +182,31 @@ def _check_strictly(data: Prepared, fixed: bool) -> None:
 
 
 def _write_fixed(
-    folder: Path, table: Scanned, splits: Splits, shares: tuple[float, float, float], seed: int, fix: bool
+    folder: Path, table: Scanned, assigned: Assigned, shares: tuple[float, float, float], seed: int, fix: bool
 ) -> tuple[KeptRows, _Written, list[str]]:
     """Writes the rows; with `fix` once more if the splits change. Returns the rows kept, and notes on the changes."""
-    examiner = Examiner(table.pairs)
-    written = _write(folder, table, splits, examiner.add)
-    kept = KeptRows.of(table.ids, splits, examiner.facts())
+    written, facts, similar = _examined(folder, table, assigned.splits)
+    kept = KeptRows.of(table.ids, assigned, facts, similar)
     if not fix:
         return kept, written, []
-    kept, notes = fixed(
-        kept, list(table.scans), shares, seed, lambda split, rows: row_places(split_path(folder, split), rows)
-    )
+    kept, notes = fixed(kept, shares, seed, lambda split, rows: row_places(split_path(folder, split), rows))
     if notes:
         splits = kept.by_source(table.ids)
         check_train(splits, table.ids, table.labels, table.first.source.name)
         written = _write(folder, table, splits)
     return kept, written, notes
+
+
+def _examined(folder: Path, table: Scanned, splits: Splits) -> tuple[_Written, TextFacts, Similar]:
+    """Writes the rows. Returns what the checks need to know of their texts, and which are similar."""
+    with ExitStack() as stack:
+        words = [stack.enter_context(WordFile(folder)) for _ in range(1 + table.pairs)]
+        examiner = Examiner(table.pairs, words)
+        written = _write(folder, table, splits, examiner.add)
+        facts = examiner.facts()
+        near = near_groups(facts.hashes, facts.signatures)
+        facts = facts.without_signatures()
+        return written, facts, Similar.of(facts.hashes, near, words)
 
 
 def _write(
@@ -194,7 +220,9 @@ def _write(
         split_path(folder, split).unlink(missing_ok=True)
     present = np.unique(np.concatenate(list(splits.values())))
     writers = {
-        part: SplitWriter(split_path(folder, SPLITS[part]), table.labels, table.pairs) for part in present if part >= 0
+        part: SplitWriter(split_path(folder, SPLITS[part]), table.labels, table.pairs, table.groups)
+        for part in present
+        if part >= 0
     }
     for name, found in table.scans.items():
         row = 0
@@ -206,7 +234,9 @@ def _write(
                 pair = batch.pairs[i] if batch.pairs else None
                 examine(batch.texts[i], pair)
                 place = found.source.place(batch.positions[i])
-                writers[assigned[i]].add(batch.texts[i], pair, int(table.ids[name][row + i]), int(row + i), place)
+                group = group_name(batch.placing["group"][i]) if table.groups else None
+                label = int(table.ids[name][row + i])
+                writers[assigned[i]].add(batch.texts[i], pair, label, int(row + i), place, group)
             row += len(batch.texts)
         if row < len(splits[name]):
             raise _changed(found.source)

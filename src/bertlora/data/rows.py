@@ -13,7 +13,7 @@ from bertlora.data.labels import normalise_label, unknown_label
 from bertlora.data.readers import PlainTextSource
 from bertlora.data.source import Source
 from bertlora.data.sources import SUFFIXES, open_sources
-from bertlora.errors import DataError
+from bertlora.errors import DataError, suggestion
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Split:
         labels: (N,) int64, index of each row's label in the list of labels.
         rows: (N,) int64, the row in the source, from 0.
         name: the split of its source; empty if the source is one table.
+        groups: (N,) int64, the same number for rows of one group of `--group-column`, or None without it.
     """
 
     texts: list[str]
@@ -33,18 +34,23 @@ class Split:
     labels: NDArray[np.int64]
     rows: NDArray[np.int64]
     name: str = ""
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
 class TextBatch(NamedTuple):
-    """Some rows of a source. `pairs` and `labels` are None if the source has none, or if labels are not wanted."""
+    """Some rows of a source. `pairs` and `labels` are None if the source has none, or if labels are not wanted.
+
+    `placing` has the values of the columns of group, time or split, by part.
+    """
 
     texts: list[str]
     pairs: list[str] | None
     labels: list[str] | None
     positions: list[int]
+    placing: dict[str, list[object]]
 
 
 def text_batches(source: Source, columns: Columns, with_labels: bool = True) -> Iterator[TextBatch]:
@@ -54,13 +60,15 @@ def text_batches(source: Source, columns: Columns, with_labels: bool = True) -> 
         DataError: a text or label is blank or has the wrong type, or the source is broken.
     """
     label = columns.label if with_labels else None
-    for values, positions in source.batches([*columns.texts(), *([label] if label else [])]):
+    placing = columns.placing()
+    for values, positions in source.batches([*columns.texts(), *([label] if label else []), *placing.values()]):
         pair = columns.text_pair
         yield TextBatch(
             _texts(source, columns.text, values[columns.text], positions),
             _texts(source, pair, values[pair], positions) if pair else None,
             _labels(source, label, values[label], positions) if label else None,
             positions,
+            {part: values[column] for part, column in placing.items()},
         )
 
 
@@ -109,6 +117,29 @@ def read_rows(
     return Split(texts, pairs if columns.text_pair else None, np.array(ids, np.int64), np.arange(len(texts)), name)
 
 
+def read_column(specs: Sequence[str], column: str, split: str = "test") -> list[str]:
+    """Returns the values of any column of a source as texts, in the order of `read_rows`. A blank value is "".
+
+    Args:
+        specs: what to read; see `open_sources`.
+        column: its name.
+        split: the split to read, if the source has several.
+
+    Raises:
+        DataError: the source is broken, or does not have the split or the column.
+        HubError: the hub cannot be reached.
+    """
+    source = _one_table(open_sources(specs), split)
+    _require_column(source, column)
+    values = (value for batch in source.batches([column]) for value in batch.columns[column])
+    return ["" if value is None else str(value).strip() for value in values]
+
+
+def check_column(specs: Sequence[str], column: str, split: str = "test") -> None:
+    """Raises DataError if a source does not have the split or the column. It reads no rows."""
+    _require_column(_one_table(open_sources(specs), split), column)
+
+
 def iter_texts(
     spec: str, *, text_column: str | None = None, text_pair_column: str | None = None, split: str = "test"
 ) -> Iterator[list[tuple[str, str | None]]]:
@@ -151,6 +182,14 @@ def _stream(source: Source, columns: Columns) -> Iterator[list[tuple[str, str | 
         yield list(zip(batch.texts, pairs, strict=True))
     if empty:
         raise no_rows(source)
+
+
+def _require_column(source: Source, column: str) -> None:
+    if column not in source.columns:
+        listed = ", ".join(f"'{name}'" for name in source.columns)
+        raise DataError(
+            f"{source.name}: column '{column}' is not one of its columns, {listed}{suggestion(column, source.columns)}"
+        )
 
 
 def _one_table(sources: dict[str, Source], split: str) -> Source:

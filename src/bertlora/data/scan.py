@@ -1,4 +1,7 @@
-"""The first pass over the sources: their labels, at 4 bytes a row. Also the hash by which texts are compared."""
+"""The first pass over the sources: their labels, at 4 bytes per row, and what columns say about the split of each row.
+
+Also the hash by which texts are compared.
+"""
 
 from array import array
 from collections.abc import Mapping
@@ -8,8 +11,10 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from bertlora.data.columns import Columns, NamedColumns, columns_of_splits, unlabelled
+from bertlora.data.columns import Columns, columns_of_splits, unlabelled
 from bertlora.data.labels import MAX_CLASSES, check_labels, order_labels, unknown_label
+from bertlora.data.named_columns import NamedColumns
+from bertlora.data.placement import Placement, PlacementReader
 from bertlora.data.rows import no_rows, text_batches
 from bertlora.data.source import Source
 from bertlora.data.splits import Ids
@@ -27,12 +32,14 @@ class Scan:
         columns: its columns.
         first_places: the labels in order of appearance, each with the position of its first row.
         label_ids: (N,) int32, index of each row's label in `first_places`.
+        placement: what columns say about the split of each row.
     """
 
     source: Source
     columns: Columns
     first_places: dict[str, int]
     label_ids: NDArray[np.int32]
+    placement: Placement
 
     def ids(self, labels: list[str], trained_by: str) -> NDArray[np.int32]:
         """Returns (N,) int32, the index of each row's label in `labels`.
@@ -65,9 +72,19 @@ class Scanned:
         return next(iter(self.scans.values()))
 
     @property
+    def names(self) -> dict[str, str]:
+        """The name of each source in messages."""
+        return {split: found.source.name for split, found in self.scans.items()}
+
+    @property
     def pairs(self) -> bool:
         """Whether each row has a second text."""
         return self.first.columns.text_pair is not None
+
+    @property
+    def groups(self) -> bool:
+        """Whether each row has a group."""
+        return self.first.columns.group is not None
 
 
 def scan_all(sources: Mapping[str, Source], named: NamedColumns) -> tuple[Scanned, list[str]]:
@@ -104,17 +121,20 @@ def scan(source: Source, columns: Columns) -> Scan:
     """Reads a source once.
 
     Raises:
-        DataError: the source is broken, has no rows, a blank text or label, or more than 10,000 labels.
+        DataError: the source is broken, has no rows, a blank text or label, more than 10,000 labels, or a time or split
+            that cannot be read.
     """
     first_places: dict[str, int] = {}
     ids: dict[str, int] = {}
     label_ids = array("i")
+    placement = PlacementReader(source, columns)
     for batch in text_batches(source, columns):
         for label, position in zip(batch.labels or [], batch.positions, strict=True):
             if label not in ids:
                 ids[label] = len(ids)
                 first_places[label] = position
             label_ids.append(ids[label])
+        placement.add(batch.placing, batch.positions)
         if len(ids) > MAX_CLASSES:
             raise DataError(
                 f"{source.name}: column '{columns.label}' has more than {MAX_CLASSES:,} different labels; "
@@ -122,7 +142,7 @@ def scan(source: Source, columns: Columns) -> Scan:
             )
     if not label_ids:
         raise no_rows(source)
-    return Scan(source, columns, first_places, np.frombuffer(label_ids, np.int32))
+    return Scan(source, columns, first_places, np.frombuffer(label_ids, np.int32), placement.placement())
 
 
 def _labels(first: Scan) -> tuple[list[str], list[str]]:

@@ -20,20 +20,22 @@ class SplitWriter:
         path: the file.
         labels: the label names, stored in the file in the way of `datasets`, so that other tools show them.
         pairs: whether each row has a second text.
+        groups: whether rows have a group.
     """
 
-    def __init__(self, path: Path, labels: list[str], pairs: bool) -> None:
+    def __init__(self, path: Path, labels: list[str], pairs: bool, groups: bool = False) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         texts = ["text", "text_pair"] if pairs else ["text"]
+        self._groups = ["group"] if groups else []
         features: dict[str, object] = {name: {"dtype": "string", "_type": "Value"} for name in texts}
         features["label"] = {"names": labels, "_type": "ClassLabel"}
         features["row"] = {"dtype": "int64", "_type": "Value"}
-        features["place"] = {"dtype": "string", "_type": "Value"}
+        features |= {name: {"dtype": "string", "_type": "Value"} for name in ("place", *self._groups)}
         columns = [*((name, pa.string()) for name in texts), ("label", pa.int32())]
         self._schema = pa.schema(
-            [*columns, ("row", pa.int64()), ("place", pa.string())],
+            [*columns, ("row", pa.int64()), ("place", pa.string()), *((name, pa.string()) for name in self._groups)],
             metadata={"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)},
         )
         self._writer = pq.ParquetWriter(path, self._schema)
@@ -42,15 +44,16 @@ class SplitWriter:
         self._hash = sha256()
         self.rows = 0
 
-    def add(self, text: str, pair: str | None, label: int, row: int, place: str) -> None:
-        """Adds a row: its texts, label id, row in the source from 0, and where the source has it."""
+    def add(self, text: str, pair: str | None, label: int, row: int, place: str, group: str | None = None) -> None:
+        """Adds a row: its texts, label id, row in the source from 0, where the source has it, and its group."""
         texts = [text] if pair is None else [text, pair]
         for value in texts:
             raw = value.encode()
             self._hash.update(len(raw).to_bytes(8) + raw)  # with lengths, ("ab", "c") and ("a", "bc") differ
             self._characters += len(value)
         self._hash.update(label.to_bytes(8))
-        for column, item in zip(self._values, [*texts, label, row, place], strict=True):
+        groups = [group] * len(self._groups)
+        for column, item in zip(self._values, [*texts, label, row, place, *groups], strict=True):
             column.append(item)
         self.rows += 1
         if len(self._values[0]) == GROUP_ROWS or self._characters > GROUP_CHARACTERS:
@@ -75,6 +78,17 @@ class SplitWriter:
 def split_path(folder: Path, split: str) -> Path:
     """Returns the Parquet file of a split in a prepared folder."""
     return folder / f"{split}.parquet"
+
+
+def stream(path: Path, column: str) -> Iterator[list[Any]]:
+    """Yields the values of one column of a split's file, in batches and in bounded memory.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    with reading(path) as file:
+        for batch in file.iter_batches(GROUP_ROWS, columns=[column]):
+            yield batch.column(0).to_pylist()
 
 
 def row_places(path: Path, rows: Sequence[int]) -> dict[int, str]:

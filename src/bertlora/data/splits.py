@@ -1,15 +1,10 @@
-"""Split assignment: which rows go to train, validation and test, and which are left out. Random and stratified.
-
-`assign_splits` treats the sources of one data set; `stratified_split` and `stratified_sample` treat one table.
+"""Splits and samples of one table: random and stratified by class, with groups of rows in one part.
 
 Letters: N rows, K classes.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-
-from bertlora.data.source import SPLITS
-from bertlora.errors import DataError
 
 # By source: the label of each row, and its split (an index in SPLITS, or LEFT_OUT).
 Ids = dict[str, NDArray[np.int32]]
@@ -18,46 +13,6 @@ Counts = NDArray[np.int64]
 
 LEFT_OUT = -1
 UNASSIGNED = -1
-
-
-def assign_splits(ids: Ids, shares: tuple[float, float, float], sample: int, seed: int) -> Splits:
-    """Returns the split of each row of each source, as an index in SPLITS or LEFT_OUT.
-
-    A source without a name is one table and is split by `shares`. Named splits stay as they are; if there is no
-    validation split, it is cut from train.
-
-    Args:
-        ids: by source, the label of each row.
-        shares: shares of train, validation and test, which add up to 1.
-        sample: rows to draw from the table or from each split; 0 = all.
-        seed: the same seed gives the same splits.
-    """
-    if "" in ids:
-        splits = np.full(len(ids[""]), LEFT_OUT, np.int8)
-        drawn = stratified_sample(ids[""], sample, seed)
-        splits[drawn] = stratified_split(ids[""][drawn], shares, seed)
-        return {"": splits}
-    assigned = {name: np.full(len(found), SPLITS.index(name), np.int8) for name, found in ids.items()}
-    if "validation" not in ids and shares[1] > 0:
-        cut = shares[1] / (shares[0] + shares[1])
-        assigned["train"] = stratified_split(ids["train"], (1 - cut, cut, 0.0), seed)
-    for name, splits in assigned.items():
-        for split in np.unique(splits):
-            members = np.flatnonzero(splits == split)
-            drawn = stratified_sample(ids[name][members], sample, seed)
-            splits[np.delete(members, drawn)] = LEFT_OUT
-    return assigned
-
-
-def check_train(splits: Splits, ids: Ids, labels: list[str], name: str) -> None:
-    """Raises DataError if a class has no row in train. `name` is the source, for the message."""
-    first = next(iter(splits))
-    in_train = ids[first][splits[first] == 0]
-    if len(np.unique(in_train)) < len(labels):
-        raise DataError(
-            f"{name}: {len(in_train)} rows for {len(labels)} classes are left to train on, expected at least one for "
-            "each; give more rows, a larger --sample, or train a larger share of --split"
-        )
 
 
 def stratified_split(
@@ -182,8 +137,12 @@ def _assign_groups(
     several = random.permutation(several)
     for g in several[np.argsort(-sizes[several], kind="stable")].tolist():
         classes, rows = np.unique(label_ids[members[g]], return_counts=True)
-        room = np.maximum(left.sum(axis=1), 0) * (left[:, classes] >= rows).all(axis=1)
-        part = int(random.choice(3, p=room / room.sum())) if room.any() else int(left.sum(axis=1).argmax())
+        room = np.maximum(left.sum(axis=1), 0)
+        fits = room * (left[:, classes] >= rows).all(axis=1)
+        if fits.any():
+            part = int(random.choice(3, p=fits / fits.sum()))
+        else:  # the part with most room; if the group is too large for each, the one that is emptiest for its size
+            part = int((room if room.max() >= sizes[g] else room / np.maximum(counts.sum(axis=1), 1)).argmax())
         left[part, classes] -= rows
         parts[members[g]] = part
     return _balanced(left, np.bincount(label_ids[parts == UNASSIGNED], minlength=left.shape[1]))

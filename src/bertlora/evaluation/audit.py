@@ -1,7 +1,9 @@
 """Label errors: models that were not trained on a row predict its label, and cleanlab ranks the doubtful labels.
 
-    found = audit(adapted, recipe, examples, text_groups(texts), folds=5)
+    found = audit(adapted, recipe, examples, rows, folds=5)
     found.flagged                   # rows whose label is doubtful, most doubtful first
+
+Two models predict each row: an adapter and TF-IDF. They err on different rows, so their mean ranks better than either.
 
 The method is confident learning: Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in
 Dataset Labels". The package cleanlab finds, counts and ranks the rows.
@@ -15,12 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.intervals import exact_interval
 from bertlora.confidence.probabilities import Array, softmax
+from bertlora.data.checks import merged
 from bertlora.data.examples import Examples
 from bertlora.data.labels import quoted
+from bertlora.data.rows import Split
 from bertlora.errors import DataError, InputError
 from bertlora.model.adapted import Adapted
 from bertlora.recipe import Recipe
+from bertlora.rivals.tfidf import out_of_fold_tfidf
 from bertlora.training.events import Step
 from bertlora.training.folds import out_of_fold_logits
 
@@ -28,6 +35,10 @@ Rows = npt.NDArray[np.int64]
 
 # Rows are ranked by the probability of their own label; the lower, the more doubtful.
 RANKING = "self_confidence"
+# Where the models are most confident, almost every contradicted label is a label error or a very unusual text.
+MOST_CONFIDENT = 0.2
+# If more labels than this may be contradicted there, the models are too weak to call a label wrong.
+WEAK = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,11 @@ class Audit:
         fold: (N,) the fold in which each row was held out.
         probabilities: (N, K) out-of-fold: each row's are from a model that was not trained on it.
         quality: (N,) cleanlab's score of each label, 0 (certainly wrong) to 1.
-        flagged: (D,) the rows whose label cleanlab considers wrong, most doubtful first.
-        estimated_errors: cleanlab's estimate of the number of wrong labels.
+        flagged: (D,) the rows whose label cleanlab considers wrong, most doubtful first; at most `most_errors`.
+        contradicted: fraction of the labels that the models contradict in the fifth of the rows where they are most
+            confident, 0..1.
+        most_errors: at most this many labels are wrong, at a confidence level of 95 %: the upper end of the interval of
+            `contradicted`, times N. It counts hard texts as errors, so the truth may be 0.
     """
 
     y_true: Rows
@@ -48,7 +62,8 @@ class Audit:
     probabilities: Array
     quality: Array
     flagged: Rows
-    estimated_errors: int
+    contradicted: float
+    most_errors: int
 
     @property
     def suggested(self) -> Rows:
@@ -60,22 +75,42 @@ class Audit:
         """Fraction of the rows whose most probable class is their label."""
         return float(np.mean(self.suggested == self.y_true))
 
+    @property
+    def weak(self) -> bool:
+        """Whether the models are too weak to call a label wrong; the ranking is still the best guess."""
+        return self.most_errors > WEAK * len(self.y_true)
+
+    @property
+    def likely_right(self) -> int:
+        """Of the flagged rows at most about this many have a wrong label.
+
+        Label errors are as frequent among uncertain rows as among confident ones. So in each fifth of the rows by
+        confidence, at most the fraction `contradicted` of the rows is a label error; other contradictions are errors of
+        the models.
+        """
+        confidence = self.probabilities.max(axis=1)
+        fifth = np.searchsorted(np.quantile(confidence, [0.2, 0.4, 0.6, 0.8]), confidence)
+        wrong = self.suggested != self.y_true
+        rate = np.array([wrong[fifth == k].mean() if (fifth == k).any() else 1.0 for k in range(5)])
+        share = np.minimum(self.contradicted / np.maximum(rate[fifth[self.flagged]], 1e-12), 1.0)
+        return round(float(share.sum()))
+
 
 def audit(
     adapted: Adapted,
     recipe: Recipe,
     examples: Examples,
-    groups: Rows,
+    rows: Split,
     folds: int,
     on_step: Callable[[Step], None] = lambda _: None,
 ) -> Audit:
-    """Trains a model for each fold and returns the rows whose label is most doubtful.
+    """Trains two models for each fold and returns the rows whose label is most doubtful.
 
     Args:
         adapted: a fresh adapter; it is unchanged afterwards.
-        recipe: how each fold is trained.
+        recipe: how each fold's adapter is trained.
         examples: the rows.
-        groups: (N,) rows of one group are held out together; see `text_groups`.
+        rows: the same rows as texts, for TF-IDF. Copies of a text are held out together, and so are rows of one group.
         folds: number of folds, 2 or more.
         on_step: called with each training step.
 
@@ -83,21 +118,29 @@ def audit(
         InputError: there are fewer than 2 folds.
         DataError: there are fewer groups than folds, or a class has fewer than two groups.
     """
-    fold = deal_folds(groups, examples.labels, folds, recipe.seed, adapted.labels)
-    probabilities = softmax(out_of_fold_logits(adapted, recipe, examples, fold, on_step))
-    return doubts(probabilities, examples.labels, fold)
+    y_true, classes = examples.labels, len(adapted.labels)
+    groups = text_groups(rows.texts, rows.pairs)
+    groups = groups if rows.groups is None else merged(groups, rows.groups)
+    fold = deal_folds(groups, y_true, folds, recipe.seed, adapted.labels)
+    logits = out_of_fold_logits(adapted, recipe, examples, fold, on_step)
+    by_adapter = Calibration.fit(logits, y_true).probabilities(logits)
+    by_words = softmax(out_of_fold_tfidf(rows.texts, rows.pairs, y_true, fold, classes, recipe.seed))
+    return doubts((by_adapter + by_words) / 2, y_true, fold)
 
 
 def doubts(probabilities: Array, y_true: Rows, fold: Rows) -> Audit:
     """Returns cleanlab's ranking of the labels (N,), from out-of-fold probabilities (N, K)."""
-    from cleanlab.count import num_label_issues
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     flagged = find_label_issues(y_true, probabilities, return_indices_ranked_by=RANKING, n_jobs=1)
     quality = get_label_quality_scores(y_true, probabilities, method=RANKING)
-    estimated = int(num_label_issues(y_true, probabilities))
-    return Audit(y_true, fold, probabilities, quality, np.asarray(flagged, dtype=np.int64), estimated)
+    confidence = probabilities.max(axis=1)
+    top = np.argsort(-confidence, kind="stable")[: max(1, round(MOST_CONFIDENT * len(y_true)))]
+    wrong = int(np.sum(probabilities[top].argmax(axis=1) != y_true[top]))
+    most = round(exact_interval(wrong, len(top))[1] * len(y_true))
+    flagged = np.asarray(flagged, dtype=np.int64)[:most]
+    return Audit(y_true, fold, probabilities, quality, flagged, wrong / len(top), most)
 
 
 def deal_folds(groups: Rows, y_true: Rows, folds: int, seed: int, labels: Sequence[str]) -> Rows:

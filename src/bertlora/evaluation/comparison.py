@@ -1,54 +1,30 @@
-"""Two classifiers on the same rows: which one is better, by how much, and is the difference significant?"""
+"""Pairs of classifiers on the same rows: which one is better, by how much, and is the difference significant?
+
+The more pairs are compared, the more likely one of them differs by chance. So the p values and the intervals of pairs
+that are compared together are corrected for their number.
+"""
 
 import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, cached_property, partial
+from typing import Any, TypeVar
 
 import numpy as np
-from scipy.stats import binomtest, norm
+import numpy.typing as npt
 
-from bertlora.confidence.intervals import Right, gain_interval
+from bertlora.confidence.intervals import LEVEL, Right
+from bertlora.confidence.probabilities import Labels
+from bertlora.errors import InputError
+from bertlora.evaluation.mcnemar import SIGNIFICANCE, AccuracyGain, rows_needed
+from bertlora.evaluation.scores import ScoreGain, leading_metric, score_gains
 
-SIGNIFICANCE = 0.05
-POWER = 0.8
-POINT = 0.01
-# With fewer rows that only one classifier gets right, McNemar's exact test cannot reach p < 0.05.
-FEWEST_DISCORDANT = 6
+Name = TypeVar("Name", bound=Hashable)
+
 # Nobody labels more rows than this to settle one comparison.
 MOST_ROWS = 1_000_000
-
-
-def mcnemar(first: Right, second: Right) -> float:
-    """Returns the p value of McNemar's exact test.
-
-    The null hypothesis: of the rows that only one classifier gets right, each classifier gets half.
-
-    Args:
-        first: (N,) which rows the first classifier gets right.
-        second: (N,) the same for the second classifier.
-    """
-    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
-
-
-def rows_needed(discordant: float, gain: float = POINT, significance: float = SIGNIFICANCE) -> int:
-    """Returns how many rows McNemar's test needs to detect a gain with 80 % power, to two significant digits.
-
-    Connor 1987, "Sample size for testing differences in proportions for the paired-sample design".
-
-    Args:
-        discordant: fraction of the rows that only one of the two gets right, 0..1. A value below `gain` counts as
-            `gain`, because a gain needs at least as many such rows.
-        gain: true difference of the two accuracies, above 0, at most 1.
-        significance: p must be below this.
-    """
-    share = max(discordant, gain)
-    spread = norm.ppf(1 - significance / 2) * share**0.5 + norm.ppf(POWER) * (share - gain**2) ** 0.5
-    # The formula is asymptotic: for a handful of rows it promises more than the exact test can show.
-    rows = max((spread / gain) ** 2, FEWEST_DISCORDANT / share)
-    return math.ceil(float(f"{rows:.1e}"))
+# With fewer rows, the measured difference says too little about how many rows would settle it.
+FEWEST_ROWS = 30
 
 
 @dataclass(frozen=True)
@@ -56,22 +32,21 @@ class Comparison:
     """A second classifier against a first one on the same rows.
 
     Attributes:
-        rows: number of rows, N.
-        only_first: rows that only the first gets right.
-        only_second: rows that only the second gets right.
-        gain: accuracy of the second minus accuracy of the first, in points.
-        low: lower end of the gain's 95 % confidence interval, in points.
-        high: upper end, in points.
-        p: p value of McNemar's exact test.
+        difference: the measured difference, by accuracy or by a score.
+        accuracy: the difference by accuracy.
+        scores: computes the differences by the scores of `evaluation.scores`; there are none if only right and wrong
+            are known.
+        pairs: how many pairs were compared together, this one included.
+        p: p value of the test of `difference`, corrected for the number of pairs.
+        tests: the number of tests that the correction counts for this pair; see `holm`.
     """
 
-    rows: int
-    only_first: int
-    only_second: int
-    gain: float
-    low: float
-    high: float
-    p: float
+    difference: AccuracyGain | ScoreGain
+    accuracy: AccuracyGain
+    scores: Callable[[], Mapping[str, ScoreGain]] = dict
+    pairs: int = 1
+    p: float = 1.0
+    tests: int = 1
 
     @classmethod
     def of(cls, first: Right, second: Right) -> "Comparison":
@@ -80,12 +55,41 @@ class Comparison:
         Raises:
             InputError: there are no rows.
         """
-        figures = *gain_interval(first, second), mcnemar(first, second)
-        return cls(len(first), int(np.sum(first & ~second)), int(np.sum(~first & second)), *figures)
+        gain = AccuracyGain.of(_some(first), second)
+        return cls(gain, gain, p=gain.p)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.accuracy.rows
+
+    @property
+    def gain(self) -> float:
+        """The second classifier minus the first, in points."""
+        return self.difference.gain
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The gain's confidence interval in points: 95 %, and wider if the test counts other pairs too.
+
+        A pair that is tested as one of M counts as different if its own p is below 0.05 / M. The interval excludes the
+        same differences, so its confidence level is 1 - 0.05 / M.
+        """
+        return self.difference.interval(1 - (1 - LEVEL) / self.tests)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.interval[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.interval[1]
 
     @property
     def significant(self) -> bool:
-        """Whether p is below 0.05 and the interval excludes zero.
+        """Whether the corrected p is below 0.05 and the interval excludes zero.
 
         The test and the interval are different methods. Near p = 0.05 they can disagree; the difference then counts as
         not significant.
@@ -98,19 +102,23 @@ class Comparison:
         return self.low > 0 or self.high < 0
 
     @property
-    def rows_for_a_point(self) -> int:
-        """About how many rows would detect a difference of 1 point, at this fraction of discordant rows."""
-        return rows_needed(self._discordant)
-
-    def rows_to_settle(self, significance: float = SIGNIFICANCE) -> int | None:
-        """Returns about how many rows would detect a true gain as large as the measured one; None if that is zero."""
-        if self.only_first == self.only_second:
-            return None
-        return rows_needed(self._discordant, abs(self.only_second - self.only_first) / self.rows, significance)
+    def rows_for_a_point(self) -> int | None:
+        """About how many rows would detect a gain of 1 point of accuracy; None with fewer than 30 rows."""
+        return _rounded(rows_needed(self.accuracy.discordant)) if self.rows >= FEWEST_ROWS else None
 
     @property
-    def _discordant(self) -> float:
-        return (self.only_first + self.only_second) / self.rows
+    def rows_to_settle(self) -> int | None:
+        """About how many rows would detect a true gain as large as the measured one, with 80 % power.
+
+        None if the difference is significant, if the gain is zero, or with fewer than 30 rows.
+        """
+        needed = self.difference.rows_needed(SIGNIFICANCE / self.tests)
+        return None if self.significant or self.rows < FEWEST_ROWS or needed is None else _rounded(needed)
+
+    @property
+    def test(self) -> str:
+        """The test and its p: `McNemar's exact test, p = 0.03`."""
+        return f"{self.difference.test}, p = {self.p:.2g}"
 
     def sentence(self, names: tuple[str, str]) -> str:
         """Returns which is better and by how much, or that the difference is not significant.
@@ -118,16 +126,17 @@ class Comparison:
         Args:
             names: of the first classifier and of the second.
         """
+        corrected = f"; p and interval are corrected for {self.pairs} comparisons" if self.pairs > 1 else ""
+        test, unit = f"({self.test}{corrected})", self.difference.unit
         if self.significant:
             verb, sign = ("beats", 1) if self.gain > 0 else ("is worse than", -1)
             low, high = sorted((sign * self.low, sign * self.high))
             return (
-                f"{names[1]} {verb} {names[0]} by {abs(self.gain):.1f} points, 95 % CI {low:.1f} to {high:.1f} "
-                f"(McNemar's exact test, p = {self.p:.2g})."
+                f"{names[1]} {verb} {names[0]} by {abs(self.gain):.1f} {unit}, 95 % CI {low:.1f} to {high:.1f} {test}."
             )
         return (
-            f"{names[1]} and {names[0]} do not differ significantly: {self.gain:+z.1f} points, 95 % CI "
-            f"{self.low:+z.1f} to {self.high:+z.1f} (McNemar's exact test, p = {self.p:.2g}){self._borderline}."
+            f"{names[1]} and {names[0]} do not differ significantly: {self.gain:+z.1f} {unit}, 95 % CI "
+            f"{self.low:+z.1f} to {self.high:+z.1f} {test}{self._borderline}."
         )
 
     @property
@@ -141,25 +150,101 @@ class Comparison:
         """How many rows would settle the measured gap; empty if the difference is significant."""
         if self.significant:
             return ""
-        needed = self.rows_to_settle()
-        if needed is None:
+        if self.rows < FEWEST_ROWS:
+            return f"{self.rows} rows are too few to say how many would settle it."
+        if (needed := self.rows_to_settle) is None:
             return "The measured gap is zero: more rows would only make the interval narrower."
         gap = f"{abs(self.gain):.1f}" if abs(self.gain) >= 0.05 else f"{abs(self.gain):.1g}"
+        gap += f" {self.difference.unit}"
         if needed > MOST_ROWS:
-            return f"A gap of {gap} points is too small to settle: it would take more than {MOST_ROWS:,} rows."
-        return f"If the true gap is {gap} points, about {needed:,} rows would show it."
+            return f"A gap of {gap} is too small to settle: it would take more than {MOST_ROWS:,} rows."
+        return f"If the true gap is {gap}, about {needed:,} rows would show it."
 
     def figures(self, names: tuple[str, str]) -> dict[str, Any]:
-        """Returns the comparison for JSON; `names` of the first classifier and of the second."""
+        """Returns the comparison for JSON.
+
+        Args:
+            names: of the first classifier and of the second.
+
+        Returns:
+            - `rows`; `only_first` and `only_second`, the rows that only one gets right.
+            - `gain_points`, `gain_points_ci95`, `mcnemar_p`: the gain in accuracy, without correction.
+            - `macro_f1`, `balanced_accuracy`, `matthews`: likewise `gain`, `ci95` and `p` of these scores, if they are
+              known.
+            - `tested`: what the words are about: `metric`, and with correction for `pairs` pairs `gain_points`,
+              `gain_points_ci95` and `p`.
+            - `significant`, `rows_for_a_point`, `rows_to_settle`, `verdict`.
+        """
+        accuracy = self.accuracy
         return {
             "rows": self.rows,
-            "only_first": self.only_first,
-            "only_second": self.only_second,
-            "gain_points": self.gain,
-            "gain_points_ci95": [self.low, self.high],
-            "mcnemar_p": self.p,
+            "only_first": accuracy.lost,
+            "only_second": accuracy.won,
+            "gain_points": accuracy.gain,
+            "gain_points_ci95": list(accuracy.interval()),
+            "mcnemar_p": accuracy.p,
+            **{name: score.figures() for name, score in self.scores().items()},
+            "tested": {
+                "metric": self.difference.metric,
+                "pairs": self.pairs,
+                "gain_points": self.gain,
+                "gain_points_ci95": list(self.interval),
+                "p": self.p,
+            },
             "significant": self.significant,
             "rows_for_a_point": self.rows_for_a_point,
-            "rows_to_settle": None if self.significant else self.rows_to_settle(),
+            "rows_to_settle": self.rows_to_settle,
             "verdict": " ".join(part for part in (self.sentence(names), self.open_sentence) if part),
         }
+
+
+def compare_all(y_true: Labels, pairs: Mapping[Name, tuple[Labels, Labels]], classes: int) -> dict[Name, Comparison]:
+    """Compares pairs of classifiers on the same rows, and corrects for the number of pairs.
+
+    The pairs are compared by accuracy, or by macro F1 if the classes of the rows are imbalanced (`leading_metric`).
+
+    Args:
+        y_true: (N,) the right classes.
+        pairs: by name, the classes (N,) that the first classifier of a pair predicts, and those of the second.
+        classes: number of classes, K.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    metric = leading_metric(_some(y_true))
+    accuracies = [AccuracyGain.of(first == y_true, second == y_true) for first, second in pairs.values()]
+    # They take a while, and only the figures need all of them.
+    scores = [cache(partial(score_gains, y_true, *pair, classes)) for pair in pairs.values()]
+    gains: Sequence[AccuracyGain | ScoreGain] = accuracies
+    if metric != "accuracy":
+        gains = [score()[metric] for score in scores]
+    corrections = holm([gain.p for gain in gains])
+    return {
+        name: Comparison(gain, accuracy, score, len(pairs), p, tests)
+        for name, gain, accuracy, score, (p, tests) in zip(pairs, gains, accuracies, scores, corrections, strict=True)
+    }
+
+
+def holm(values: Sequence[float]) -> list[tuple[float, int]]:
+    """Corrects p values for their number; returns in their order the corrected p, and how many tests it counts.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure". The smallest p counts all tests, the next one
+    all but one, and each further one a test less. From the first p on that is not significant, the number stays.
+    """
+    order = np.argsort(values, kind="stable")
+    tests = np.arange(len(values), 0, -1)
+    corrected = np.minimum(np.maximum.accumulate(np.array(values)[order] * tests), 1.0)
+    counted = np.maximum(tests, len(values) - np.sum(corrected < SIGNIFICANCE))
+    ranks = np.argsort(order)
+    return [(float(corrected[rank]), int(counted[rank])) for rank in ranks]
+
+
+def _rounded(rows: float) -> int:
+    """Returns a number of rows with two significant digits."""
+    return math.ceil(float(f"{rows:.1e}"))
+
+
+def _some(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if not len(rows):
+        raise InputError("no rows to evaluate; give at least one")
+    return rows

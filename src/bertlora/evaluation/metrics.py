@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import logsumexp
 from sklearn.metrics import (
     average_precision_score,
@@ -15,11 +14,10 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from bertlora.confidence.calibration import brier_score, calibration_error
 from bertlora.confidence.intervals import accuracy_interval
-from bertlora.confidence.probabilities import Array, cross_entropy, softmax
-
-Labels = npt.NDArray[np.int64]
+from bertlora.confidence.probabilities import Array, Labels, cross_entropy, softmax
+from bertlora.confidence.reliability import CalibrationError, brier_score
+from bertlora.evaluation.scores import SCORES, confusion_of, leading_metric, score, score_interval
 
 
 def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str]) -> dict[str, Any]:
@@ -32,9 +30,11 @@ def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str])
 
     Returns:
         The metrics by name. `balanced_accuracy` is the mean recall over the classes that have rows; `macro_f1` and
-        `weighted_f1` average over all K classes. `matthews` is 0 if it is not defined. `roc_auc` and
+        `weighted_f1` average over all K classes. `matthews` is 0 if it is not defined. `accuracy`, `macro_f1`,
+        `balanced_accuracy` and `matthews` have 95 % confidence intervals, such as `macro_f1_ci95`. `roc_auc` and
         `average_precision` are None if a class has no rows; see `ranking`. `loss` is the log loss in nats. `brier` is
-        in 0..2. `confusion[i][j]` counts the rows of class i that are predicted as class j.
+        in 0..2. `ece`, its interval and its floor: see `CalibrationError`. `confusion[i][j]` counts the rows of class i
+        that are predicted as class j.
 
     Raises:
         InputError: there are no rows.
@@ -44,18 +44,23 @@ def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str])
     # Classes go in by number, because a class may have the name of one of the report's own lines, such as "accuracy".
     report = report_of(predicted, y_true, [str(i) for i in range(len(labels))])
     one_class = len(np.union1d(y_true, predicted)) == 1  # scikit-learn warns in this case
+    confusion = confusion_matrix(y_true, predicted, labels=range(len(labels)))
+    ends = {name: list(score_interval(name, confusion)) for name in SCORES}
     return {
         "accuracy": float(np.mean(predicted == y_true)),
         "accuracy_ci95": list(interval),
         "balanced_accuracy": float(recall_score(y_true, predicted, labels=np.unique(y_true), average="macro")),
+        "balanced_accuracy_ci95": ends["balanced_accuracy"],
         "macro_f1": float(report["macro avg"]["f1-score"]),
+        "macro_f1_ci95": ends["macro_f1"],
         "weighted_f1": float(report["weighted avg"]["f1-score"]),
         "matthews": 0.0 if one_class else float(matthews_corrcoef(y_true, predicted)),
+        "matthews_ci95": ends["matthews"],
         "roc_auc": ranking(roc_auc_score, logits, y_true),
         "average_precision": ranking(average_precision_score, logits, y_true),
         "loss": cross_entropy(logits, y_true),
         "brier": brier_score(probabilities, y_true),
-        "ece": calibration_error(probabilities, y_true),
+        **CalibrationError.of(probabilities, y_true).figures(),
         "per_class": {
             label: {
                 "precision": float(report[str(i)]["precision"]),
@@ -65,8 +70,31 @@ def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str])
             }
             for i, label in enumerate(labels)
         },
-        "confusion": confusion_matrix(y_true, predicted, labels=range(len(labels))).tolist(),
+        "confusion": confusion.tolist(),
     }
+
+
+def headline(name: str, logits: Array, y_true: Labels, rows_name: str = "rows") -> str:
+    """Returns in one sentence how good a classifier is: by accuracy, or by macro F1 if the classes are imbalanced.
+
+    Args:
+        name: of the classifier.
+        logits: (N, K), N at least 1.
+        y_true: (N,) the right classes.
+        rows_name: what the sentence calls the rows, such as `test reviews`.
+    """
+    predicted = logits.argmax(axis=1)
+    right, rows = predicted == y_true, f"{len(y_true):,} {rows_name}"
+    if leading_metric(y_true) == "accuracy":
+        low, high = (100 * end for end in accuracy_interval(right))
+        return f"{name} gets {100 * right.mean():.1f} % of {rows} right, 95 % CI {low:.1f} to {high:.1f}."
+    confusion = confusion_of(y_true, predicted, logits.shape[1])
+    (low, high), value = score_interval("macro_f1", confusion), score("macro_f1", confusion)
+    largest = 100 * np.bincount(y_true).max() / len(y_true)
+    return (
+        f"{name} has a macro F1 of {value:.3f} on {rows}, 95 % CI {low:.3f} to {high:.3f}. The classes are imbalanced: "
+        f"it gets {100 * right.mean():.1f} % right, and always naming the largest class gets {largest:.1f} % right."
+    )
 
 
 def report_of(predicted: Labels, y_true: Labels, labels: Sequence[str]) -> dict[str, Any]:
@@ -94,9 +122,9 @@ def ranking(score: Callable[..., float], logits: Array, y_true: Labels) -> float
     if len(np.unique(y_true)) < classes:
         return None
     ranked = [1] if classes == 2 else range(classes)
-    return float(np.mean([score(y_true == k, _log_odds(logits, k)) for k in ranked]))
+    return float(np.mean([score(y_true == k, log_odds(logits, k)) for k in ranked]))
 
 
-def _log_odds(logits: Array, k: int) -> Array:
+def log_odds(logits: Array, k: int) -> Array:
     """Returns the log odds (N,) of class k: they rank like the probability, but have no ties near 0 and 1."""
     return np.asarray(logits[:, k] - logsumexp(np.delete(logits, k, axis=1), axis=1))

@@ -17,28 +17,29 @@ class SeedSummary:
     """Accuracies of S runs that differ only in their seed, all fractions in 0..1.
 
     Attributes:
-        accuracies: one per run, in the given order.
+        accuracies: one per run, in the given order; or values of another metric.
         mean: their mean.
         deviation: their standard deviation, with S - 1 in the denominator; None for a single run.
         mean_ci95: 95 % confidence interval of the mean (Student's t), cut to 0..1; None for a single run. It covers the
             variation between seeds on the same rows. Other rows would change all runs together.
+        metric: what the sentence calls the metric.
     """
 
     accuracies: tuple[float, ...]
     mean: float
     deviation: float | None
     mean_ci95: tuple[float, float] | None
+    metric: str = "accuracy"
 
     @property
     def sentence(self) -> str:
         """The summary in one sentence."""
         if self.deviation is None or self.mean_ci95 is None:
-            return (
-                f"One seed: accuracy {100 * self.mean:.1f} %; train with two seeds or more to see how much it varies."
-            )
+            found = f"One seed: {self.metric} {100 * self.mean:.1f} %"
+            return f"{found}; train with two seeds or more to see how much it varies."
         low, high = (100 * end for end in self.mean_ci95)
         return (
-            f"{len(self.accuracies)} seeds: mean accuracy {100 * self.mean:.1f} %, standard deviation "
+            f"{len(self.accuracies)} seeds: mean {self.metric} {100 * self.mean:.1f} %, standard deviation "
             f"{100 * self.deviation:.1f} points, 95 % CI of the mean {low:.1f} to {high:.1f} (across seeds, on the "
             f"same rows); lowest {100 * min(self.accuracies):.1f}, highest {100 * max(self.accuracies):.1f}."
         )
@@ -46,14 +47,16 @@ class SeedSummary:
     def figures(self) -> dict[str, Any]:
         """Returns the summary for JSON."""
         table = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        del table["metric"]
         return table | {"verdict": self.sentence}
 
 
-def summarise(accuracies: Sequence[float]) -> SeedSummary:
+def summarise(accuracies: Sequence[float], metric: str = "accuracy") -> SeedSummary:
     """Returns mean, standard deviation and interval of the accuracies of runs that differ only in their seed.
 
     Args:
-        accuracies: one per run, each in 0..1, all on the same rows.
+        accuracies: one per run, each in 0..1, all on the same rows; or values of another metric.
+        metric: what the sentence calls the metric.
 
     Raises:
         InputError: there are no accuracies.
@@ -63,8 +66,8 @@ def summarise(accuracies: Sequence[float]) -> SeedSummary:
         raise InputError("no accuracies to summarise; train with at least one seed")
     mean = float(values.mean())
     if len(values) == 1:
-        return SeedSummary((mean,), mean, None, None)
+        return SeedSummary((mean,), mean, None, None, metric)
     deviation = float(values.std(ddof=1))
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
     interval = max(mean - half, 0.0), min(mean + half, 1.0)
-    return SeedSummary(tuple(values.tolist()), mean, deviation, interval)
+    return SeedSummary(tuple(values.tolist()), mean, deviation, interval, metric)

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bertlora.evaluation.comparison import MOST_ROWS, SIGNIFICANCE, Comparison
+from bertlora.confidence.probabilities import Labels
+from bertlora.evaluation.choice import choose
+from bertlora.evaluation.comparison import FEWEST_ROWS, MOST_ROWS, compare_all
 from bertlora.evaluation.metrics import classification_metrics
+from bertlora.evaluation.scores import METRIC_NAMES, leading_metric
 from bertlora.evaluation.verdict import Evaluated
 
 PAIR_COLUMNS = ["run", "against", "gap, points", "95 % CI", "p", "significant", "rows to settle"]
@@ -21,28 +24,46 @@ def side_by_side(evaluated: Mapping[str, Evaluated]) -> dict[str, Any]:
         evaluated: by run name, the outputs of each run on the same rows in the same order; two runs or more.
 
     Returns:
-        `n`; `runs` {name: metrics of its LoRA as `classification_metrics` returns them}; `ranking`, the names, most
-        accurate first; `pairs`.
-
-        A pair has `first`, `second`, what `Comparison.figures` returns, and `mcnemar_p_holm`, which is p corrected for
-        the number of pairs (Holm 1979, "A simple sequentially rejective multiple test procedure"). `significant` uses
-        the corrected p, and `rows_to_settle` assumes a significance level of 0.05 divided by the number of pairs.
-        `verdict` is about the pair without correction.
+        - `n`; `runs` {name: metrics of its LoRA as `classification_metrics` returns them}.
+        - `metric`: `accuracy`, or `macro_f1` if the classes of the rows are imbalanced. It ranks and compares the runs.
+        - `ranking`: the names, the best first.
+        - `pairs`: objects with `first`, `second`, and what `Comparison.figures` returns. `tested`, `significant`,
+          `rows_to_settle` and `verdict` are corrected for the number of pairs.
+        - `choice`: what `Choice.figures` returns; None with fewer than 30 rows.
     """
+    y_true = next(iter(evaluated.values())).y_true
+    metric, classes = leading_metric(y_true), max(len(found.labels) for found in evaluated.values())
     runs = {
         name: classification_metrics(found.logits("lora"), found.y_true, found.labels)
         for name, found in evaluated.items()
     }
-    names = list(combinations(evaluated, 2))
-    found = [Comparison.of(evaluated[first].right("lora"), evaluated[second].right("lora")) for first, second in names]
-    pairs = []
-    for (first, second), pair, p in zip(names, found, holm([pair.p for pair in found]), strict=True):
-        significant = p < SIGNIFICANCE and pair.excludes_zero
-        needed = None if significant else pair.rows_to_settle(SIGNIFICANCE / len(names))
-        figures = pair.figures((first, second)) | {"significant": significant, "rows_to_settle": needed}
-        pairs.append({"first": first, "second": second, **figures, "mcnemar_p_holm": p})
-    ranking = sorted(runs, key=lambda name: -runs[name]["accuracy"])
-    return {"n": len(next(iter(evaluated.values())).y_true), "runs": runs, "ranking": ranking, "pairs": pairs}
+    predicted = {name: _predicted(found, y_true, classes) for name, found in evaluated.items()}
+    pairs = {pair: (predicted[pair[0]], predicted[pair[1]]) for pair in combinations(evaluated, 2)}
+    compared = compare_all(y_true, pairs, classes)
+    choice = choose(y_true, predicted, classes, metric).figures() if len(y_true) >= FEWEST_ROWS else None
+    return {
+        "n": len(y_true),
+        "runs": runs,
+        "metric": metric,
+        "ranking": sorted(runs, key=lambda name: -runs[name][metric]),
+        "pairs": [{"first": a, "second": b, **pair.figures((a, b))} for (a, b), pair in compared.items()],
+        "choice": choice,
+    }
+
+
+def _predicted(found: Evaluated, y_true: Labels, classes: int) -> Labels:
+    """Returns the classes that a run predicts, (N,), in the order of the first run; runs may number theirs otherwise.
+
+    Args:
+        found: the outputs of the run.
+        y_true: (N,) the right classes in the order of the first run.
+        classes: number of classes, K.
+    """
+    order = np.full(len(found.labels), -1)
+    order[found.y_true] = y_true
+    # It is not known which is which among the classes that have no rows, and no figure depends on it.
+    order[order < 0] = np.setdiff1d(np.arange(classes), order)[: np.sum(order < 0)]
+    return np.asarray(order[found.raw_logits["lora"].argmax(axis=1)])
 
 
 def pair_rows(ranking: list[str], pairs: list[dict[str, Any]]) -> list[list[str]]:
@@ -52,39 +73,38 @@ def pair_rows(ranking: list[str], pairs: list[dict[str, Any]]) -> list[list[str]
         ranking: as `side_by_side` returns it.
         pairs: likewise.
     """
-    rank = {name: i for i, name in enumerate(ranking)}
-    rows = []
-    for pair in sorted(pairs, key=lambda pair: sorted((rank[pair["first"]], rank[pair["second"]]))):
-        better, other = sorted((pair["first"], pair["second"]), key=rank.__getitem__)
-        sign = 1 if better == pair["second"] else -1
-        low, high = sorted(sign * end for end in pair["gain_points_ci95"])
-        rows.append(
-            [
-                better,
-                other,
-                f"{sign * pair['gain_points']:+z.1f}",
-                f"{low:+z.1f} to {high:+z.1f}",
-                f"{pair['mcnemar_p_holm']:.2g}",
-                "yes" if pair["significant"] else "no",
-                _rows_to_settle(pair),
-            ]
-        )
-    return rows
+    return [[*pair_cells(ranking, pair), _rows_to_settle(pair)] for pair in by_rank(ranking, pairs)]
 
 
-def pair_note(pairs: int) -> str:
-    """Returns how to read a table with this number of pairs."""
-    corrected = f", corrected for {pairs} pairs (Holm)" if pairs > 1 else ""
+def by_rank(ranking: list[str], pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns pairs in the order of the ranking."""
+    return sorted(pairs, key=lambda pair: sorted((ranking.index(pair["first"]), ranking.index(pair["second"]))))
+
+
+def pair_cells(ranking: list[str], pair: dict[str, Any]) -> list[str]:
+    """Returns the cells of a pair under `PAIR_COLUMNS`, without the rows to settle."""
+    better, other = sorted((pair["first"], pair["second"]), key=ranking.index)
+    sign, tested = 1 if better == pair["second"] else -1, pair["tested"]
+    low, high = sorted(sign * end for end in tested["gain_points_ci95"])
+    gap, interval = f"{sign * tested['gain_points']:+z.1f}", f"{low:+z.1f} to {high:+z.1f}"
+    return [better, other, gap, interval, f"{tested['p']:.2g}", "yes" if pair["significant"] else "no"]
+
+
+def pair_note(pairs: int, metric: str = "accuracy") -> str:
+    """Returns how to read a table with this number of pairs, whose gaps are of this metric."""
+    corrected = f" p and intervals are corrected for {pairs} pairs (Holm)." if pairs > 1 else ""
+    test = "McNemar's exact test" if metric == "accuracy" else "paired permutation test"
     return (
-        f"p: McNemar's exact test{corrected}. Rows to settle: about how many rows would show the gap if it is as large "
-        "as measured."
+        f"Gap: of {METRIC_NAMES[metric]}. p: {test}.{corrected} Rows to settle: about how many rows would show the gap "
+        "if it is as large as measured."
     )
 
 
 def _rows_to_settle(pair: dict[str, Any]) -> str:
     needed = pair["rows_to_settle"]
     if needed is None:
-        return "" if pair["significant"] else "no gap"
+        too_few = pair["rows"] < FEWEST_ROWS
+        return "" if pair["significant"] else "too few rows to say" if too_few else "no gap"
     return f"over {MOST_ROWS:,}" if needed > MOST_ROWS else f"{needed:,}"
 
 
@@ -92,12 +112,3 @@ def short_names(paths: Sequence[str]) -> list[str]:
     """Returns the folders' names if these differ, otherwise the paths."""
     names = [Path(path).resolve().name for path in paths]
     return names if len(set(names)) == len(names) else list(paths)
-
-
-def holm(values: list[float]) -> list[float]:
-    """Returns p values corrected for their number, in their order."""
-    order = np.argsort(values, kind="stable")
-    adjusted = np.maximum.accumulate(np.array(values)[order] * np.arange(len(values), 0, -1))
-    result = np.empty(len(values))
-    result[order] = np.minimum(adjusted, 1.0)
-    return [float(p) for p in result]

@@ -1,25 +1,32 @@
-"""Base, linear probe and LoRA on the same rows: the figures, and what they mean."""
+"""Base, linear probe, TF-IDF and LoRA on the same rows: the figures, and what they mean."""
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bertlora.confidence.calibration import UNCALIBRATED, Calibration
-from bertlora.confidence.intervals import accuracy_interval
 from bertlora.confidence.probabilities import Array
 from bertlora.data.examples import Examples
-from bertlora.evaluation.comparison import Comparison
-from bertlora.evaluation.metrics import classification_metrics
+from bertlora.data.rows import Split
+from bertlora.evaluation.comparison import Comparison, compare_all
+from bertlora.evaluation.metrics import classification_metrics, headline
 from bertlora.run.loaded import Run
 
 # The figures that a temperature changes. It changes no label.
 CALIBRATED = ("loss", "ece", "brier")
 # How the rows of an evaluation are named: `test split`, `more.csv, test split`, `test split of the data of runs/a`.
 PLACE = re.compile(r"(?:(?P<source>.*), )?(?P<split>train|validation|test) split(?: of the data of .*)?")
-RIVALS = {"probe": "the linear probe", "base": "the base model"}
+# What LoRA is compared with, in this order. The first two are trained, so they are its rivals.
+RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF", "base": "the base model"}
+TRAINED = "probe", "tfidf"
+# A smaller share of the tokens that are not read explains no difference to TF-IDF, which reads whole texts.
+LITTLE_UNREAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,12 @@ class Evaluated:
     Attributes:
         labels: names of the K classes.
         y_true: (N,) int64, the right classes.
-        raw_logits: logits (N, K) of `base` (with its untrained head), `probe` (if the run has one) and `lora`, before
-            temperature scaling.
+        raw_logits: logits (N, K) of `base` (with its untrained head), `probe` and `tfidf` (if the run has them) and
+            `lora`. LoRA's are before temperature scaling; the rivals' are calibrated.
         calibration: scales LoRA's logits in prediction.
         rows_name: what the sentences call the rows, such as `test reviews`.
+        seconds: by classifier, how long its training took, where that is known.
+        unread: share of the rows' tokens that the encoder does not read, 0..1.
     """
 
     labels: list[str]
@@ -40,6 +49,8 @@ class Evaluated:
     raw_logits: dict[str, Array]
     calibration: Calibration = UNCALIBRATED
     rows_name: str = "rows"
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    unread: float = 0.0
 
     def logits(self, name: str) -> Array:
         """Returns a classifier's logits (N, K) as used in prediction: LoRA's are calibrated."""
@@ -49,24 +60,48 @@ class Evaluated:
         """Returns which rows a classifier gets right, (N,)."""
         return np.asarray(self.raw_logits[name].argmax(axis=1) == self.y_true)
 
-    def compare(self, rival: str) -> Comparison:
-        """Returns LoRA against `probe` or `base`."""
-        return Comparison.of(self.right(rival), self.right("lora"))
+    def figures(self, name: str) -> dict[str, Any]:
+        """Returns a classifier's metrics, with `training_seconds` if that is known."""
+        timed = {"training_seconds": self.seconds[name]} if name in self.seconds else {}
+        return classification_metrics(self.logits(name), self.y_true, self.labels) | timed
+
+    @cached_property
+    def comparisons(self) -> dict[str, Comparison]:
+        """LoRA against each other classifier. Two trained rivals are compared together; see `compare_all`."""
+        predicted = {name: logits.argmax(axis=1) for name, logits in self.raw_logits.items()}
+        found: dict[str, Comparison] = {}
+        for together in (TRAINED, ("base",)):
+            pairs = {rival: (predicted[rival], predicted["lora"]) for rival in together if rival in predicted}
+            found |= compare_all(self.y_true, pairs, len(self.labels))
+        return found
 
 
-def evaluate_rows(run: Run, examples: Examples, precision: str = "fp32", rows_name: str = "rows") -> Evaluated:
-    """Runs base, linear probe and LoRA on labelled rows.
+def evaluate_rows(
+    run: Run, examples: Examples, texts: Split | None = None, precision: str = "fp32", rows_name: str = "rows"
+) -> Evaluated:
+    """Runs base, linear probe, TF-IDF and LoRA on labelled rows.
 
     Args:
         run: the run to evaluate.
         examples: rows that it was not trained on.
+        texts: the same rows as texts, for TF-IDF; without them TF-IDF is left out.
         precision: `fp32`, `bf16` or `auto`.
         rows_name: what the sentences call the rows, such as `test reviews`.
     """
     base, features = run.adapted.base_features(examples.inputs, precision)
-    logits = {"base": base} | ({} if run.probe is None else {"probe": run.probe.logits(features)})
+    whole = ([], None) if texts is None else (texts.texts, texts.pairs)
+    logits = {"base": base, **run.rivals.logits(features, *whole)}
     logits["lora"] = run.adapted.logits(examples.inputs, precision=precision)
-    return Evaluated(run.manifest.labels, examples.labels, logits, run.calibration, rows_name)
+    unread = float(examples.inputs.unread.sum() / max(examples.inputs.whole.sum(), 1))
+    seconds = training_seconds(run)
+    return Evaluated(run.manifest.labels, examples.labels, logits, run.calibration, rows_name, seconds, unread)
+
+
+def training_seconds(run: Run) -> dict[str, float]:
+    """Returns how long each classifier of a run took to train, by name: for LoRA only the training loop."""
+    measured = run.metrics()
+    rivals = {name: found["seconds"] for name, found in measured.get("rivals", {}).items()}
+    return rivals | ({"lora": measured["train"]["seconds"]} if measured else {})
 
 
 def figures(evaluated: Evaluated) -> dict[str, Any]:
@@ -74,22 +109,22 @@ def figures(evaluated: Evaluated) -> dict[str, Any]:
 
     Returns:
         - `n`: number of rows.
-        - `base`, `probe` (None if the run has none), `lora`: what `classification_metrics` returns; LoRA is calibrated.
+        - `base`, `probe`, `tfidf`, `lora`: what `classification_metrics` returns, with `training_seconds` where it is
+          known; None if the run has no such classifier. All but the base are calibrated.
         - `majority_share`: the accuracy of always naming the largest class.
         - `temperature`: LoRA's.
         - `uncalibrated`: LoRA's `loss`, `ece` and `brier` without the temperature.
         - `improvement_points`, `improvement_relative_percent`: LoRA over the base.
-        - `comparisons`: LoRA against `probe` (if the run has one) and `base`, each as `Comparison.figures` returns it.
+        - `comparisons`: LoRA against `probe` and `tfidf` (if the run has them) and `base`, each as `Comparison.figures`
+          returns it.
         - `mcnemar_p`: the p of the first comparison.
         - `verdict`: see `verdict`.
     """
     e = evaluated
-    found: dict[str, Any] = {"base": None, "probe": None, "lora": None}
-    found |= {name: classification_metrics(e.logits(name), e.y_true, e.labels) for name in e.raw_logits}
+    found: dict[str, Any] = {"base": None, "probe": None, "tfidf": None, "lora": None}
+    found |= {name: e.figures(name) for name in e.raw_logits}
     raw = classification_metrics(e.raw_logits["lora"], e.y_true, e.labels)
-    comparisons = {
-        rival: e.compare(rival).figures((name, "LoRA")) for rival, name in RIVALS.items() if rival in e.raw_logits
-    }
+    comparisons = {rival: found.figures((RIVALS[rival], "LoRA")) for rival, found in e.comparisons.items()}
     before, after = float(e.right("base").mean()), float(e.right("lora").mean())
     return {
         "n": len(e.y_true),
@@ -106,24 +141,45 @@ def figures(evaluated: Evaluated) -> dict[str, Any]:
 
 
 def verdict(evaluated: Evaluated) -> str:
-    """Returns the verdict in one to three sentences, one a line.
+    """Returns the verdict, one thing a line.
 
-    1. How many rows LoRA gets right.
-    2. Whether it beats the linear probe, and by how much. Without a linear probe, LoRA is compared with the base model;
-       without both, this line is left out.
-    3. Only if that is open: how many rows would settle the measured gap.
+    1. How good LoRA is; and first of all, which of its rivals are as good as it, or better.
+    2. For each rival, whether LoRA beats it and by how much. Without rivals, LoRA is compared with the base model;
+       without that too, this line is left out.
+    3. Only if a rival is not beaten: how many rows would settle the measured gap to the best one, and what to try.
     """
     e = evaluated
-    right = e.right("lora")
-    low, high = (100 * end for end in accuracy_interval(right))
-    accuracy = f"{100 * right.mean():.1f} % of {len(right):,} {e.rows_name} right"
-    lines = [f"LoRA gets {accuracy}, 95 % CI {low:.1f} to {high:.1f}."]
-    for rival, name in RIVALS.items():
-        if rival in e.raw_logits:
-            found = e.compare(rival)
-            lines += [found.sentence((name, "LoRA")), found.open_sentence]
-            break
+    rivals = {name: found for name, found in e.comparisons.items() if name in TRAINED} or e.comparisons
+    unbeaten = [name for name, found in rivals.items() if not (found.significant and found.gain > 0)]
+    lines = [headline(_opening(unbeaten, rivals), e.raw_logits["lora"], e.y_true, e.rows_name)]
+    lines += [found.sentence((RIVALS[name], "LoRA")) for name, found in rivals.items()]
+    if unbeaten:
+        lines.append(min((rivals[name] for name in unbeaten), key=lambda found: found.gain).open_sentence)
+        lines.append(_to_try(e, [name for name in unbeaten if name in TRAINED]))
     return "\n".join(line for line in lines if line)
+
+
+def _opening(unbeaten: list[str], rivals: Mapping[str, Comparison]) -> str:
+    """Returns how the headline begins: `LoRA`, or what LoRA does not beat."""
+    better = [RIVALS[name] for name in unbeaten if rivals[name].significant]
+    if better:
+        return f"LoRA is worse than {' and '.join(better)}: it"
+    names = " or ".join(RIVALS[name] for name in unbeaten)
+    return f"LoRA is not shown to be better than {names}: it" if unbeaten else "LoRA"
+
+
+def _to_try(e: Evaluated, unbeaten: list[str]) -> str:
+    """Returns what to try if rivals are not beaten; empty if they are."""
+    if not unbeaten:
+        return ""
+    longer = [f"longer inputs ({e.unread:.0%} of the tokens are not read)"] if e.unread > LITTLE_UNREAD else []
+    tried = f"Try {', '.join([*longer, 'more training rows'])}, or another base model"
+    quickest = min(unbeaten, key=lambda name: e.seconds.get(name, math.inf))
+    if quickest not in e.seconds or "lora" not in e.seconds:
+        return f"{tried}."
+    name = RIVALS[quickest]
+    times = f"{e.seconds[quickest]:,.1f} s, LoRA in {e.seconds['lora']:,.1f} s"
+    return f"{tried}. {name[0].upper()}{name[1:]} trained in {times}."
 
 
 def legacy_lines(result: dict[str, Any]) -> list[str]:

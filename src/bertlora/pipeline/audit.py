@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared, Split, source_paths
 from bertlora.errors import DataError, InputError
 from bertlora.files import check_vacant_file, write_whole
-from bertlora.pipeline.prepare import ColumnNames, Source, as_specs, given_data, require_data
+from bertlora.pipeline.prepare import Source, as_specs, given_data, require_data
 from bertlora.pipeline.train import check_before_reading, resolved_recipe
 from bertlora.recipe import Recipe
 from bertlora.training.events import Listener, Probing
@@ -29,7 +30,7 @@ def audit(
     out: str | Path | None = None,
     overwrite: bool = False,
     on_event: Listener = lambda _: None,
-    columns: ColumnNames | None = None,
+    columns: SourceColumns | None = None,
     **keys: Any,
 ) -> dict[str, Any]:
     """Ranks rows by how much cross-validated models doubt their label.
@@ -47,7 +48,8 @@ def audit(
 
     Returns:
         `doubtful`: [{`row`, `given`, `suggested`, `confidence`, `text`, `place`}], most doubtful first; `rows`,
-        `estimated_errors`, `folds`, `accuracy` of the held-out rows, and `seconds`.
+        `folds`, `accuracy` of the held-out rows, and `seconds`. How far the list can be trusted is in `most_errors`,
+        `likely_right`, `contradicted` and `weak`; see `Audit`.
 
     Raises:
         InputError, RecipeError, DataError, ModelError: an option, the data or the base cannot be used.
@@ -78,7 +80,10 @@ def audit(
     return {
         "doubtful": doubtful,
         "rows": len(rows),
-        "estimated_errors": found.estimated_errors,
+        "most_errors": found.most_errors,
+        "likely_right": found.likely_right,
+        "contradicted": found.contradicted,
+        "weak": found.weak,
         "folds": folds,
         "accuracy": found.accuracy,
         "seconds": round(seconds, 1),
@@ -88,13 +93,12 @@ def audit(
 def _audited(data: Prepared, split: str, rows: Split, recipe: Recipe, folds: int, on_event: Listener) -> "Audit":
     from bertlora.data.examples import split_examples
     from bertlora.evaluation.audit import audit as audit_rows
-    from bertlora.evaluation.audit import text_groups
     from bertlora.model.adapted import Adapted
 
     adapted = Adapted.fresh(recipe, data.labels, data.has_pairs)
     examples = split_examples(adapted.reader, data, split)
     on_event(Probing(len(rows)))
-    return audit_rows(adapted, recipe, examples, text_groups(rows.texts, rows.pairs), folds, on_event)
+    return audit_rows(adapted, recipe, examples, rows, folds, on_event)
 
 
 def _line(found: "Audit", rows: Split, labels: Sequence[str], i: int) -> dict[str, Any]:

@@ -1,52 +1,108 @@
 """The verb compare: several runs on the same rows, every pair with a paired test."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from bertlora.data.prepared import Prepared, is_prepared
 from bertlora.errors import InputError
-from bertlora.pipeline.prepare import ColumnNames, Source
+from bertlora.pipeline.prepare import ColumnNames, Source, as_specs
+from bertlora.training.events import Listener
 
 if TYPE_CHECKING:
     from bertlora.evaluation.verdict import Evaluated
     from bertlora.run.loaded import Run
 
-OTHER_DATA = "the runs were trained on different data; check that none was trained on these rows"
+# What follows for the figures if the best run is chosen on these rows.
+NOTES = {
+    "validation rows": "These rows chose the epoch of each run too. For a figure that holds for new texts, evaluate "
+    "the run that you choose on its test split: bertlora evaluate RUN.",
+    "test rows": "After a choice on the test split, no rows are left for a figure of the chosen run that holds for new "
+    "texts: choose on the validation split (--split validation).",
+}
 
 
 def compare(
     runs: Sequence[str | Path],
     data: Source = (),
-    split: str = "test",
+    split: str = "",
     *,
+    seeds: int = 1,
+    train_missing: bool = False,
     model: str = "",
     precision: str = "fp32",
     on_progress: Callable[[str], None] = lambda _: None,
+    on_event: Listener = lambda _: None,
     **columns: Unpack[ColumnNames],
 ) -> dict[str, Any]:
-    """Compares runs on the same rows.
+    """Compares runs on the same rows; with `seeds`, the recipes of the runs under the same seeds.
 
     Args:
         runs: two or more run folders, or adapters that PEFT saved.
         data: a prepared folder or any labelled source; empty takes the data of the first run.
-        split: which split.
+        split: which split; empty takes validation, or test if a prepared folder has no validation split.
+        seeds: compare this number of seeds of each run, 3 or more, as `train --seeds` made them; 1 compares the runs.
+        train_missing: train the seeds that a run does not have.
         model: where the base model is, if it has moved.
         precision: `fp32`, `bf16` or `auto`.
         on_progress: called with a line before each run is evaluated, and with each caution.
+        on_event: called with what happens in training.
         columns: the columns of a source.
 
     Returns:
-        `n`, `where`, `runs` {name: figures} and `pairs`, as `compare --json` prints.
+        What `compare --json` prints: `n`, `where`, `runs` {name: figures}, `metric`, `ranking`, `pairs`, `note`. With
+        several seeds also `seeds`, otherwise `choice`: how much the figure of the best run is too high.
 
     Raises:
-        InputError: fewer than two different runs.
+        InputError: fewer than two different runs, two seeds, or a run does not have the seeds.
         RunError, DataError: a run cannot be loaded, or there are no such rows.
     """
     check_different(runs)
-    from bertlora.evaluation.side_by_side import side_by_side
+    if seeds == 2:
+        raise InputError(
+            "--seeds: got 2, expected 3 or more; two seeds do not show how much chance there is between seeds"
+        )
+    rows = data, split, model, precision, on_progress
+    if seeds == 1:
+        from bertlora.evaluation.side_by_side import side_by_side
 
-    _, found, where = evaluated_runs(runs, data, split, model, precision, on_progress, **columns)
-    return side_by_side(found) | {"where": where}
+        evaluated, where = _all_evaluated(runs, *rows, **columns)
+        result = side_by_side(evaluated)
+    else:
+        from bertlora.pipeline.compare_seeds import folders_of_seeds
+
+        values, folders = folders_of_seeds(runs, seeds, train_missing, on_progress, on_event)
+        evaluated, where = _all_evaluated(list(chain(*folders.values())), *rows, **columns)
+        result = _recipes(folders, evaluated, values)
+    from bertlora.evaluation.verdict import rows_of
+
+    return result | {"where": where, "note": NOTES.get(rows_of(where), "")}
+
+
+def _recipes(
+    folders: Mapping[str, Sequence[Path]], evaluated: "Mapping[str, Evaluated]", seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Returns what `compare --seeds --json` prints, given the folders by run, and the logits by folder."""
+    from bertlora.evaluation.recipes import compare_recipes
+
+    right = {run: [evaluated[str(folder)].right("lora") for folder in group] for run, group in folders.items()}
+    return compare_recipes(next(iter(evaluated.values())).y_true, right, seeds)
+
+
+def _all_evaluated(
+    names: Sequence[str | Path],
+    data: Source,
+    split: str,
+    model: str,
+    precision: str,
+    on_progress: Callable[[str], None],
+    **columns: Unpack[ColumnNames],
+) -> "tuple[dict[str, Evaluated], str]":
+    """Returns the logits of runs that are being chosen, by folder, and what the rows are. It keeps no model."""
+    evaluations = _each_evaluated(names, data, split, model, precision, on_progress, choosing=True, **columns)
+    found = {name: (rows, where) for name, _, rows, where in evaluations}
+    return {name: rows for name, (rows, _) in found.items()}, next(iter(found.values()))[1]
 
 
 def check_different(runs: Sequence[str | Path]) -> None:
@@ -65,24 +121,52 @@ def evaluated_runs(
     **columns: Unpack[ColumnNames],
 ) -> "tuple[dict[str, Run], dict[str, Evaluated], str]":
     """Returns the runs, their logits on the same rows, both by folder, and what the rows are."""
+    found = list(_each_evaluated(names, data, split, model, precision, on_progress, **columns))
+    return {name: run for name, run, _, _ in found}, {name: rows for name, _, rows, _ in found}, found[0][3]
+
+
+def _each_evaluated(
+    names: Sequence[str | Path],
+    data: Source,
+    split: str,
+    model: str,
+    precision: str,
+    on_progress: Callable[[str], None],
+    choosing: bool = False,
+    **columns: Unpack[ColumnNames],
+) -> "Iterator[tuple[str, Run, Evaluated, str]]":
+    """Yields folder, run, its logits on the same rows as the others', and what the rows are.
+
+    Args:
+        names: the folders.
+        data: as in `compare`.
+        split: which split; empty takes the default.
+        model: as in `compare`.
+        precision: as in `compare`.
+        on_progress: as in `compare`.
+        choosing: the rows choose among the runs, so the default is the validation split; otherwise it is test.
+        columns: the columns of a source.
+    """
     from bertlora.evaluation.verdict import Evaluated
     from bertlora.pipeline.rows import own_data, rows_for
     from bertlora.run.loaded import Run
 
-    runs, evaluated, where = {}, {}, ""
-    own = not data
+    own, where = not data, ""
     for name in map(str, names):
-        run = runs[name] = Run.load(name, model)
+        run = Run.load(name, model)
         data = data or [str(own_data(run))]
+        split = split or ("validation" if choosing and _has_validation(data) else "")
         rows = rows_for(run, data, split, **columns)
         split = split or rows.split
         where = where or (f"{split} split of the data of {name}" if own else rows.where)
-        if rows.caution:
-            on_progress(f"caution, {name}: {rows.caution}")
+        if rows.met.caution and not (choosing and rows.met.split == "validation"):
+            on_progress(f"caution, {name}: {rows.met.caution}")
         on_progress(f"evaluating {len(rows.examples):,} rows by {name}")
         logits = run.adapted.logits(rows.examples.inputs, precision=precision)
-        evaluated[name] = Evaluated(run.manifest.labels, rows.examples.labels, {"lora": logits}, run.calibration)
-    # For prepared data each run's own caution has said it.
-    if rows.from_source and len({run.manifest.data.get("fingerprint") for run in runs.values()}) > 1:
-        on_progress(OTHER_DATA)
-    return runs, evaluated, where
+        yield name, run, Evaluated(run.manifest.labels, rows.examples.labels, {"lora": logits}, run.calibration), where
+
+
+def _has_validation(data: Source) -> bool:
+    """Returns whether the data is a prepared folder with a validation split."""
+    specs = as_specs(data)
+    return len(specs) == 1 and is_prepared(specs[0]) and bool(Prepared.load(Path(specs[0])).rows.get("validation"))

@@ -45,13 +45,15 @@ def demo(
     from bertlora.evaluation.verdict import evaluate_rows, figures
     from bertlora.pipeline.report import report_material
     from bertlora.pipeline.rows import rows_for
+    from bertlora.pipeline.slicing import figures_by_slice
     from bertlora.run.loaded import Run
 
     run = Run.load(out)
     rows = rows_for(run)
-    evaluated = evaluate_rows(run, rows.examples, rows_name="test reviews")
-    report = write_report(run, report_material(run, evaluated, rows, on_progress=on_progress))
+    evaluated = evaluate_rows(run, rows.examples, rows.texts(), rows_name="test reviews")
+    slices = figures_by_slice(evaluated, rows)
+    report = write_report(run, report_material(run, evaluated, rows, slices, on_progress=on_progress))
     adapter = (run.path / "adapter" / "adapter_model.safetensors").stat().st_size
     sizes = {"adapter": adapter, "base": run.adapted.base.weight_bytes, "run": size_of(run.path)}
-    evaluation = figures(evaluated) | {"where": rows.where, "caution": ""}
+    evaluation = figures(evaluated) | {"slices": slices, "where": rows.where, "caution": ""}
     return metrics | {"evaluation": evaluation, "report": str(report), "sizes": sizes}

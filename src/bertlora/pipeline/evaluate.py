@@ -16,6 +16,7 @@ def evaluate(
     *,
     model: str = "",
     precision: str = "fp32",
+    slice_column: str | None = None,
     **columns: Unpack[ColumnNames],
 ) -> dict[str, Any]:
     """Evaluates base, linear probe and LoRA on the same rows.
@@ -26,21 +27,27 @@ def evaluate(
         split: which split.
         model: where the base model is, if it has moved.
         precision: `fp32`, `bf16` or `auto`.
+        slice_column: a column of `data`, a source, whose values are slices too.
         columns: the columns of a source.
 
     Returns:
-        `n`, `base`, `probe`, `lora`, `verdict` and more, as `evaluate --json` prints; `where` says what the rows are,
-        and `caution` is a sentence if the run may know them already.
+        `n`, `base`, `probe`, `lora`, `verdict` and more, as `evaluate --json` prints. `slices`: see `slice_figures`.
+        `where` says what the rows are, and `caution` is a sentence if the run may know them already.
 
     Raises:
         RunError: the run cannot be loaded.
-        DataError: there are no such rows, or their labels are not the run's.
+        DataError: there are no such rows or no such column, or their labels are not the run's.
+        InputError: a slice column is named, and the rows come from a prepared folder, which does not keep it.
     """
+    from bertlora.pipeline.slicing import check_slice_column, figures_by_slice
+
+    check_slice_column(slice_column, data, split)
     from bertlora.evaluation.verdict import evaluate_rows, figures, rows_of
     from bertlora.pipeline.rows import rows_for
     from bertlora.run.loaded import Run
 
     run = run if isinstance(run, Run) else Run.load(run, model)
     rows = rows_for(run, data, split, **columns)
-    found = figures(evaluate_rows(run, rows.examples, precision, rows_of(rows.where)))
-    return found | {"where": rows.where, "caution": rows.caution}
+    evaluated = evaluate_rows(run, rows.examples, rows.texts(), precision, rows_of(rows.where))
+    slices = figures_by_slice(evaluated, rows, data, slice_column)
+    return figures(evaluated) | {"slices": slices, "where": rows.where, "caution": rows.met.caution}

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from bertlora.data.examples import split_examples
-from bertlora.pipeline.prepare import ColumnNames, Source, given_data
+from bertlora.data.named_columns import SourceColumns
+from bertlora.pipeline.prepare import Source, given_data
 from bertlora.pipeline.train import check_before_reading, recipe_reader, resolved_recipe
 from bertlora.recipe import Recipe
 
 
 def plan(
-    data: Source = (), recipe: str | Recipe | None = None, *, columns: ColumnNames | None = None, **keys: Any
+    data: Source = (), recipe: str | Recipe | None = None, *, columns: SourceColumns | None = None, **keys: Any
 ) -> dict[str, Any]:
     """Counts the parameters of a training, and estimates its memory and time on this machine.
 

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
+from bertlora.data.named_columns import ColumnNames as ColumnNames  # the verbs' functions take it from here
+from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared, is_prepared
 from bertlora.data.prepared import prepare as prepare_data
 from bertlora.data.reader import Reader
@@ -22,14 +24,6 @@ SOURCES = (
 Source = str | Path | Sequence[str]
 
 
-class ColumnNames(TypedDict, total=False):
-    """The columns of a source. A column that is not named is found by its name."""
-
-    text_column: str | None
-    text_pair_column: str | None
-    label_column: str | None
-
-
 def prepare(
     source: Source,
     out: str | Path,
@@ -42,7 +36,7 @@ def prepare(
     strict: bool = False,
     fix: bool = False,
     overwrite: bool = False,
-    **columns: Unpack[ColumnNames],
+    **columns: Unpack[SourceColumns],
 ) -> dict[str, Any]:
     """Reads, checks, splits and writes data.
 
@@ -57,14 +51,16 @@ def prepare(
         strict: treat a check's warning as an error; nothing is written then.
         fix: drop exact duplicates and split without leakage.
         overwrite: replace what `out` holds.
-        columns: `text_column`, `text_pair_column` and `label_column`; found by their names if not given.
+        columns: `text_column`, `text_pair_column` and `label_column`; found by their names if not given. One of
+            these may decide the splits: `group_column` (rows with the same value stay in one split), `time_column` (the
+            oldest rows go to train, the latest to test), `split_column` (the split of each row).
 
     Returns:
         `data`, `rows` {split: n}, `labels`, `fingerprint`, `checks`, `notes` and more; see the verb's JSON.
 
     Raises:
         DataError: the data cannot be used; the message names the place.
-        InputError: an option is out of its range.
+        InputError: an option is out of its range, or excludes another.
         OutputError: `out` is not empty, or cannot be written.
     """
     reader = _token_reader(model, max_length)
@@ -83,7 +79,7 @@ def prepare(
     return data.summary() | {"data": str(out)}
 
 
-def given_data(source: Source, recipe: Recipe, folder: Path, **columns: Unpack[ColumnNames]) -> Prepared:
+def given_data(source: Source, recipe: Recipe, folder: Path, **columns: Unpack[SourceColumns]) -> Prepared:
     """Returns the prepared folder `source`, or prepares `source`, or the recipe's own data, in `folder`.
 
     Raises:

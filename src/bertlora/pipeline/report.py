@@ -11,6 +11,7 @@ from bertlora.files import check_vacant_file, write_whole
 from bertlora.model.adapter_files import is_adapter
 from bertlora.pipeline.compare import check_different, evaluated_runs
 from bertlora.pipeline.prepare import ColumnNames, Source
+from bertlora.pipeline.slicing import check_slice_column, figures_by_slice
 from bertlora.run.folder import REPORT
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def report(
     *,
     out: str | Path | None = None,
     audit: str | Path | None = None,
+    slice_column: str | None = None,
     overwrite: bool = False,
     model: str = "",
     precision: str = "fp32",
@@ -46,6 +48,7 @@ def report(
         split: which split; empty takes test, or validation if there is no test split.
         out: the file to write; None is RUN/report.html, or RUN/comparison.html in the first of several runs.
         audit: the CSV file of `audit`, whose doubtful labels the report shows.
+        slice_column: a column of `data`, a source, whose values are slices too.
         overwrite: replace the file that `out` names.
         model: where the base model is, if it has moved.
         precision: `fp32`, `bf16` or `auto`.
@@ -65,6 +68,9 @@ def report(
         check_different(names)
         if audit:
             raise InputError("--audit: a comparison has no doubtful labels; name one run")
+        if slice_column is not None:
+            raise InputError("--slice-column: a comparison has no slices; name one run")
+    check_slice_column(slice_column, data, split)
     if out is not None:
         check_vacant_file(Path(out), overwrite)
     elif is_adapter(Path(names[0])):
@@ -73,7 +79,9 @@ def report(
     if len(names) > 1:
         path, facts = _compared(names, data, split, out, model, precision, on_progress, columns)
     else:
-        path, facts = _one_run(names[0], data, split, out, doubtful, model, precision, on_progress, columns)
+        path, facts = _one_run(
+            names[0], data, split, out, doubtful, slice_column, model, precision, on_progress, columns
+        )
     return {"report": str(path), "facts": facts}
 
 
@@ -83,6 +91,7 @@ def _one_run(
     split: str,
     out: str | Path | None,
     doubtful: list[dict[str, Any]] | None,
+    slice_column: str | None,
     model: str,
     precision: str,
     on_progress: Progress,
@@ -95,11 +104,12 @@ def _one_run(
 
     run = Run.load(name, model)
     rows = rows_for(run, data, split, **columns)
-    if rows.caution:
-        on_progress(f"caution, {run.path}: {rows.caution}")
+    if rows.met.caution:
+        on_progress(f"caution, {run.path}: {rows.met.caution}")
     on_progress(f"evaluating {len(rows.examples):,} rows ({rows.where})")
-    evaluated = evaluate_rows(run, rows.examples, precision, rows_of(rows.where))
-    facts = facts_of(run, report_material(run, evaluated, rows, doubtful, on_progress))
+    evaluated = evaluate_rows(run, rows.examples, rows.texts(), precision, rows_of(rows.where))
+    slices = figures_by_slice(evaluated, rows, data, slice_column)
+    facts = facts_of(run, report_material(run, evaluated, rows, slices, doubtful, on_progress))
     path = run.path / REPORT if out is None else Path(out)
     write_whole(path, render(facts))
     return path, facts
@@ -130,6 +140,7 @@ def report_material(
     run: "Run",
     evaluated: "Evaluated",
     rows: "Rows",
+    slices: dict[str, Any],
     doubtful: list[dict[str, Any]] | None = None,
     on_progress: Progress = lambda _: None,
 ) -> "Material":
@@ -139,6 +150,7 @@ def report_material(
         run: the run.
         evaluated: the logits of base, linear probe and LoRA on the rows.
         rows: the rows.
+        slices: LoRA's accuracy by slice, as `figures_by_slice` returns it.
         doubtful: rows whose label an audit doubts.
         on_progress: called with a line before the explanations.
     """
@@ -148,12 +160,13 @@ def report_material(
     return Material(
         evaluated=evaluated,
         where=rows.where,
-        met=rows.seen,
+        met=rows.met,
         texts=texts.texts,
         pairs=texts.pairs,
         rows=texts.rows,
         inputs=rows.examples.inputs,
         lengths_where=rows.where,
+        slices=slices,
         explanations=_explanations(run, evaluated, texts.texts, texts.pairs, on_progress),
         doubtful=doubtful,
         advice=run.metrics().get("advice"),

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from bertlora.data.examples import Examples, split_examples
 from bertlora.data.prepared import Prepared, Split, is_prepared, read_rows
 from bertlora.errors import DataError
-from bertlora.evaluation.report.tables import CAUTIONS
+from bertlora.evaluation.cautions import Met
 from bertlora.pipeline.prepare import ColumnNames, Source, as_specs, refuse_preparing
 from bertlora.run.loaded import Run
+from bertlora.run.seen import hashes
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,13 @@ class Rows:
     Attributes:
         examples: inputs, and labels in the run's order.
         where: what the rows are, for people: `test split`.
-        seen: `train` or `validation` if they are the run's own rows of that split; `other` if they come from other
-            prepared data than its own; otherwise empty.
+        met: how many of them the run knows.
         data: the prepared folder and split that they come from, or the rows of a source.
     """
 
     examples: Examples
     where: str
-    seen: str
+    met: Met
     data: tuple[Prepared, str] | Split
 
     @property
@@ -38,19 +38,9 @@ class Rows:
         """The split that the rows are; empty for a single table."""
         return self.data.name if isinstance(self.data, Split) else self.data[1]
 
-    @property
-    def caution(self) -> str:
-        """A sentence for people if the run may know the rows already; otherwise empty."""
-        return CAUTIONS.get(self.seen, "")
-
-    @property
-    def from_source(self) -> bool:
-        """Whether the rows were read from a source. It is not known which run has seen it."""
-        return isinstance(self.data, Split)
-
     def texts(self) -> Split:
         """Returns the rows as texts."""
-        return self.data if isinstance(self.data, Split) else self.data[0].split(self.data[1])
+        return _texts(self.data)
 
 
 def rows_for(run: Run, data: Source = (), split: str = "", **columns: Unpack[ColumnNames]) -> Rows:
@@ -75,7 +65,7 @@ def rows_for(run: Run, data: Source = (), split: str = "", **columns: Unpack[Col
     run.adapted.reader.check_pairs(prepared.has_pairs)
     examples = split_examples(run.adapted.reader, prepared, split)
     examples = Examples(examples.inputs, _order(prepared.labels, run)[examples.labels])
-    return Rows(examples, _where(specs, split), _seen(run, prepared, split), (prepared, split))
+    return Rows(examples, _where(specs, split), _met(run, (prepared, split)), (prepared, split))
 
 
 def own_data(run: Run) -> Path:
@@ -93,14 +83,16 @@ def _of_source(run: Run, specs: Sequence[str], split: str, columns: ColumnNames)
     manifest = run.manifest
     found = read_rows(specs, manifest.source_labels, aliases=manifest.labels, split=split, **columns)
     examples = Examples(run.adapted.reader.read(found.texts, found.pairs), found.labels)
-    return Rows(examples, _where(specs, found.name), "", found)
+    return Rows(examples, _where(specs, found.name), _met(run, found), found)
 
 
-def _seen(run: Run, data: Prepared, split: str) -> str:
-    own = run.manifest.data.get("fingerprint")
-    if own and data.fingerprint != own:
-        return "other"
-    return "" if split == "test" or not own else split
+def _texts(data: tuple[Prepared, str] | Split) -> Split:
+    return data if isinstance(data, Split) else data[0].split(data[1])
+
+
+def _met(run: Run, data: tuple[Prepared, str] | Split) -> Met:
+    texts = _texts(data)
+    return Met.of(hashes(texts.texts, texts.pairs), run.seen)
 
 
 def _where(specs: Sequence[str], split: str) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bertlora.data.checks import token_checks
+from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared, check_sources, is_prepared
 from bertlora.data.reader import Reader
 from bertlora.errors import InputError, RecipeError
 from bertlora.files import set_aside
 from bertlora.model.base import check_length, find_base
 from bertlora.pipeline.prepare import (
-    ColumnNames,
     Source,
     absolute_specs,
     as_specs,
@@ -36,7 +36,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     on_event: Listener = lambda _: None,
-    columns: ColumnNames | None = None,
+    columns: SourceColumns | None = None,
     **keys: Any,
 ) -> dict[str, Any]:
     """Trains an adapter and writes a run folder.
@@ -111,7 +111,7 @@ def resumed_recipe(out: Path, data: Source, recipe: str | Recipe | None, keys: d
     return stored
 
 
-def check_before_reading(recipe: Recipe, data: Source, columns: ColumnNames, keys: dict[str, Any]) -> None:
+def check_before_reading(recipe: Recipe, data: Source, columns: SourceColumns, keys: dict[str, Any]) -> None:
     """Finds faults of recipe, base and sources before a large source is read and anything is written.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One training: prepared data → linear probe → training loop → run folder; and the same under several seeds."""
+"""One training: prepared data → rivals → training loop → run folder; and the same under several seeds."""
 
 import json
 from collections.abc import Sequence
@@ -21,20 +21,14 @@ from bertlora.evaluation.report import report_training
 from bertlora.evaluation.seeds import summarise
 from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted
-from bertlora.model.probe import (
-    MAX_ROWS,
-    CurvePoint,
-    FrozenView,
-    Probe,
-    aim_head,
-    fit_probe,
-    frozen_views,
-    learning_curve,
-)
+from bertlora.model.base import longest_input
 from bertlora.recipe import Recipe
-from bertlora.run.folder import save_run, write_history
+from bertlora.rivals.fitted import Rivals, Texts
+from bertlora.rivals.probe import MAX_ROWS
+from bertlora.run.folder import save_run, seed_folders, write_history
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST
+from bertlora.run.seen import Seen
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Listener, Probing
 from bertlora.training.loop import Training
@@ -65,13 +59,15 @@ def train_run(
     train, validation = (split_examples(adapted.reader, data, split) for split in ("train", "validation"))
     samples = Samples.of(adapted, () if data.has_pairs else recipe.samples)
     training = Training(adapted, recipe, train, validation, out, resume, data.fingerprint)
-    # With several processes, only the main one fits the linear probe and writes. `Training` has waited for all.
+    recipe = training.recipe
+    # With several processes, only the main one fits the rivals and writes. `Training` has waited for all.
     main = training.accelerator.is_main_process
     if main:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "recipe.toml", recipe.to_toml())
-    probe, curve = _fitted_probe(adapted, training, on_event) if main else (None, [])
+        on_event(Probing(min(len(train), MAX_ROWS)))
+        rivals = fitted_rivals(adapted, training, _texts(data, "train"), _texts(data, "validation"))
     with tracking(recipe, out) as track:
         for event in training.run():
             on_event(event)
@@ -83,7 +79,8 @@ def train_run(
     calibration = Calibration.fit(training.best_logits, validation.labels)
     metrics["samples"] = samples.after_training(adapted, calibration)
     if main:
-        metrics["advice"] = _advice(training, adapted, metrics, calibration, curve)
+        metrics["rivals"] = rivals.figures(validation.labels)
+        metrics["advice"] = _advice(training, adapted, metrics, calibration, rivals)
         manifest = save_run(
             out,
             adapted,
@@ -92,10 +89,11 @@ def train_run(
             source_labels=list(data.labels),
             data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
             calibration=calibration,
-            probe=probe,
+            rivals=rivals,
+            seen=Seen.of(train=_texts(data, "train"), validation=_texts(data, "validation")),
         )
         drop_checkpoint(out)
-        report_training(Run(out, manifest, adapted, calibration, probe), data, train.inputs)
+        report_training(Run(out, manifest, adapted, calibration), data, train.inputs)
     training.accelerator.wait_for_everyone()
     return metrics
 
@@ -129,21 +127,12 @@ class Samples:
         ]
 
 
-def _fitted_probe(
-    adapted: Adapted, training: Training, on_event: Listener
-) -> tuple[Probe | None, Sequence[CurvePoint]]:
-    """Fits the linear probe and its learning curve before training, so that training need not keep the features."""
-    on_event(Probing(min(len(training.train), MAX_ROWS)))
-    frozen = frozen_start(adapted, training)
-    return fit_probe(frozen), learning_curve(frozen, training.recipe.seed)
-
-
 def _advice(
     training: Training,
     adapted: Adapted,
     metrics: dict[str, Any],
     calibration: Calibration,
-    curve: Sequence[CurvePoint],
+    rivals: Rivals,
 ) -> list[dict[str, str]]:
     """Returns what to do next."""
     return advise(
@@ -151,10 +140,13 @@ def _advice(
             training.recipe,
             adapted.labels,
             metrics["epochs"],
+            training.trace,
             training.train,
             training.validation.labels,
             calibration.scaled(training.best_logits),
-            curve,
+            rivals.curve,
+            longest_input(adapted.base),
+            rivals.on_validation,
         )
     )
 
@@ -185,8 +177,7 @@ def train_seeds(
     split = next((name for name in ("test", "validation") if data.rows.get(name)), "")
     if count > 1 and not split:
         raise InputError(f"--seeds {count}: the data has no test and no validation rows to evaluate on; split some off")
-    folders = {seed: out / "seeds" / str(seed) for seed in range(recipe.seed, recipe.seed + count)}
-    folders[recipe.seed] = out
+    folders = seed_folders(out, recipe.seed, range(recipe.seed, recipe.seed + count))
     trained = {
         seed: train_run(data, recipe.replace(seed=seed), folder, resume=resume, on_event=on_event)
         for seed, folder in folders.items()
@@ -218,13 +209,19 @@ def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
     return list(recipe.label_names)
 
 
-def frozen_start(adapted: Adapted, training: Training) -> FrozenView:
-    """Returns the frozen encoder's features of training rows; turns the head first if the recipe says so."""
-    at_head, features = frozen_views(adapted, training.train, training.recipe.seed, training.precision)
-    turned = training.recipe.head_start == "probe" and not training.progress.step
-    if turned and (probe := fit_probe(at_head)) is not None:
-        aim_head(adapted.model, probe.weight)
-    return features
+def fitted_rivals(adapted: Adapted, training: Training, train: Texts, validation: Texts) -> Rivals:
+    """Fits the rivals before training, so that training need not keep the features. They may aim the head.
+
+    Args:
+        adapted: the model that will be trained.
+        training: the training, before its first step.
+        train: the training texts.
+        validation: the validation texts; there may be none.
+    """
+    recipe, start = training.recipe, not training.progress.step
+    aim = start and recipe.head_start == "probe"
+    rows = (training.train, train), (training.validation, validation)
+    return Rivals.fit(adapted, *rows, recipe.seed, training.precision, aim)
 
 
 def training_metrics(training: Training) -> dict[str, Any]:
@@ -237,6 +234,12 @@ def training_metrics(training: Training) -> dict[str, Any]:
         figures = classification_metrics(training.best_logits, y_true, classes)
         validation |= {key: figures[key] for key in ("accuracy_ci95", "macro_f1", "matthews", "roc_auc")}
     return {"train": training.summary(), "validation": validation, "epochs": history}
+
+
+def _texts(data: Prepared, split: str) -> Texts:
+    """Returns the texts and second texts of a split, which may have no rows."""
+    rows = data.split(split) if split in data.rows else None
+    return ([], None) if rows is None else (rows.texts, rows.pairs)
 
 
 def _folder_from(out: Path, folder: Path) -> str:

@@ -13,6 +13,7 @@ from bertlora.run.manifest import Manifest
 TASK = "text-classification"
 # The hub's names of metrics → names in metrics["validation"].
 METRICS = {"accuracy": "accuracy", "f1": "macro_f1", "matthews_correlation": "matthews", "roc_auc": "roc_auc"}
+RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF with logistic regression"}
 NAMES = {"accuracy": "accuracy", "f1": "macro F1", "matthews_correlation": "Matthews correlation", "roc_auc": "ROC AUC"}
 
 
@@ -122,12 +123,16 @@ def _measured(metrics: dict[str, Any], calibration: Calibration) -> str:
         f"| {NAMES[kind]} | {validation[key]:.4f} |" for kind, key in METRICS.items() if validation.get(key) is not None
     ]
     low, high = validation["accuracy_ci95"]
+    rivals = "".join(
+        f"| accuracy of {RIVALS[name]}, fitted in {found['seconds']:.1f} s | {found['validation_accuracy']:.4f} |\n"
+        for name, found in metrics.get("rivals", {}).items()
+    )
     return f"""{trained} On {calibration.rows:,} validation texts, on which the best epoch was also chosen:
 
 | figure | value |
 |---|---:|
 {chr(10).join(rows)}
-
+{rivals}
 The 95 % interval of the accuracy is {low:.4f} to {high:.4f}. Divide the logits by {calibration.temperature:.3f} to
 calibrate the probabilities. On these texts, on which it was fitted, the expected calibration error falls from
 {calibration.ece_before:.4f} to {calibration.ece_after:.4f}."""

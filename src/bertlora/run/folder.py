@@ -6,13 +6,15 @@ RUN/
   history.jsonl   one line per evaluation
   metrics.json    what `train --json` prints
   probe.safetensors    the linear probe on the frozen encoder
+  tfidf.safetensors    the TF-IDF model
+  seen.safetensors     hashes of the texts that it was trained and validated on
   calibration.json  validation.safetensors    the temperature, and the validation logits on which it was fitted
   report.html
   run.json        written last. A folder without it holds a run that did not finish.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +28,19 @@ from bertlora.run.manifest import MANIFEST, Manifest, versions
 if TYPE_CHECKING:
     from bertlora.confidence.calibration import Calibration
     from bertlora.model.adapted import Adapted
-    from bertlora.model.probe import Probe
+    from bertlora.rivals.fitted import Rivals
+    from bertlora.run.seen import Seen
 
 REPORT = "report.html"
 # What one run may have and the next one not.
-OPTIONAL = ("probe.safetensors", "calibration.json", "validation.safetensors", REPORT)
+OPTIONAL = (
+    "probe.safetensors",
+    "tfidf.safetensors",
+    "seen.safetensors",
+    "calibration.json",
+    "validation.safetensors",
+    REPORT,
+)
 
 
 def check_run_folder(
@@ -59,6 +69,17 @@ def check_run_folder(
         check_vacant(out, overwrite, source_paths(inputs))
 
 
+def seed_folders(out: Path, first: int, seeds: Iterable[int]) -> dict[int, Path]:
+    """Returns the run folder of each seed of a recipe: `out` for the first one, folders in `out/seeds` for the others.
+
+    Args:
+        out: the run folder.
+        first: its own seed.
+        seeds: the seeds.
+    """
+    return {seed: out if seed == first else out / "seeds" / str(seed) for seed in seeds}
+
+
 def save_run(
     path: Path,
     adapted: "Adapted",
@@ -69,7 +90,8 @@ def save_run(
     label_kind: str = "U",
     data: dict[str, str] | None = None,
     calibration: "Calibration",
-    probe: "Probe | None" = None,
+    rivals: "Rivals | None" = None,
+    seen: "Seen | None" = None,
 ) -> Manifest:
     """Writes a run folder, run.json last.
 
@@ -82,7 +104,8 @@ def save_run(
         label_kind: numpy's kind of the labels that were given to `fit`.
         data: fingerprint and folder of the data.
         calibration: the temperature, and the validation rows on which it was fitted.
-        probe: the linear probe fitted on the same training rows.
+        rivals: fitted on the same training rows, if they are known.
+        seen: hashes of the training and validation texts, if they are known.
 
     Raises:
         OutputError: something cannot be written; then there is no run.json.
@@ -93,8 +116,10 @@ def save_run(
         for name in OPTIONAL:
             (path / name).unlink(missing_ok=True)
         adapted.save(path / "adapter")
-        if probe is not None:
-            probe.save(path)
+        if rivals is not None:
+            rivals.save(path)
+        if seen is not None:
+            seen.save(path)
         if calibration.rows:
             calibration.save(path)
     template = adapted.reader.template

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +21,12 @@ from bertlora.errors import ModelError, RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.adapter_files import adapter_classes, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
-from bertlora.model.probe import Probe
 from bertlora.recipe import Recipe
 from bertlora.run.manifest import MANIFEST, Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from bertlora.rivals.fitted import Rivals
+    from bertlora.run.seen import Seen
 
 PARITY_TEXTS = 100
 
@@ -36,7 +40,6 @@ class Run:
         manifest: labels, input template, base and versions.
         adapted: the model with its adapter.
         calibration: the temperature, and the validation rows on which it was fitted.
-        probe: the linear probe fitted on the same training rows; None if there is none.
 
     Example:
         >>> run = Run.load("runs/a")  # doctest: +SKIP
@@ -47,7 +50,6 @@ class Run:
     manifest: Manifest
     adapted: Adapted
     calibration: Calibration
-    probe: Probe | None = None
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> "Run":
@@ -75,7 +77,7 @@ class Run:
         same = calibration.temperature == manifest.temperature
         if not same or calibration.logits.shape[1] != len(manifest.labels):
             raise RunError(f"{path}: its calibration belongs to another training; the run is damaged")
-        return cls(path, manifest, adapted, calibration, Probe.load(path))
+        return cls(path, manifest, adapted, calibration)
 
     @classmethod
     def _of_peft(cls, path: Path, model: str) -> "Run":
@@ -102,6 +104,24 @@ class Run:
         folder = self.path / self.manifest.data.get("folder", "")
         return folder if self.manifest.data and is_prepared(folder) else None
 
+    @cached_property
+    def rivals(self) -> "Rivals":
+        """Linear probe and TF-IDF, fitted on the same training rows; empty for an adapter that PEFT trained.
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        from bertlora.rivals.fitted import Rivals  # predictions do not need it
+
+        return Rivals.load(self.path)
+
+    @cached_property
+    def seen(self) -> "Seen | None":
+        """Hashes of the texts that it was trained and validated on; None if it is not known."""
+        from bertlora.run.seen import Seen
+
+        return Seen.load(self.path)
+
     def metrics(self) -> dict[str, Any]:
         """Returns metrics.json, what training measured; empty for an adapter that PEFT trained."""
         file = self.path / "metrics.json"
@@ -114,9 +134,12 @@ class Run:
         with self.adapted.ready(precision):
             yield
 
-    def predictions(self, *, raw: bool = False, abstain: str = "", sets: float | None = None) -> Predictions:
-        """Returns how logits become predictions; see `predict`."""
-        return Predictions.of(self.manifest.labels, self.calibration, raw=raw, abstain=abstain, sets=sets)
+    def predictions(
+        self, *, raw: bool = False, abstain: str = "", sets: float | None = None, per_class: bool = False
+    ) -> Predictions:
+        """Returns how logits become predictions; see `predict`. Its `notes` say what a threshold or set is based on."""
+        labels = self.manifest.labels
+        return Predictions.of(labels, self.calibration, raw=raw, abstain=abstain, sets=sets, per_class=per_class)
 
     def predict(
         self,
@@ -127,6 +150,7 @@ class Run:
         raw: bool = False,
         abstain: str = "",
         sets: float | None = None,
+        per_class: bool = False,
         precision: str = "fp32",
     ) -> list[dict[str, Any]]:
         """Labels texts.
@@ -137,7 +161,9 @@ class Run:
             base: use the base with its untrained head.
             raw: do not use the temperature.
             abstain: `accuracy=A` or `coverage=C`: give no label below the confidence that keeps this share, 0..1.
-            sets: also give the labels that may be right, so that this share of sets, 0..1, holds the right one.
+            sets: also give the labels that may be right, so that this share of sets, 0..1, contains the right one.
+            per_class: this share holds for the texts of each class. A class with too few validation rows is in every
+                set. Needs `sets`.
             precision: `fp32`, `bf16` or `auto`.
 
         Returns:
@@ -147,7 +173,7 @@ class Run:
         Raises:
             InputError: a text is not a string, an option is out of its range, or pairs are missing.
         """
-        answers = self.predictions(raw=raw or base, abstain=abstain, sets=sets)
+        answers = self.predictions(raw=raw or base, abstain=abstain, sets=sets, per_class=per_class)
         inputs = self.adapted.reader.read(texts, pairs)
         if not len(inputs):
             return []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bertlora.errors import RunError
 from bertlora.files import whole_folder
+from bertlora.training.trace import Trace
 
 FOLDER = "checkpoint"
 
@@ -28,7 +29,6 @@ class Progress:
         best: score of the best evaluation, higher is better; None before the first.
         stale: evaluations since the best.
         examples, tokens, seconds: of training so far, without evaluation.
-        loss_sum, loss_steps: since the last evaluation.
         history: the evaluations.
     """
 
@@ -41,8 +41,6 @@ class Progress:
     examples: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    loss_sum: float = 0.0
-    loss_steps: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -56,6 +54,7 @@ class Checkpoint:
         average: their average over the last steps.
         best: the trained tensors of the best evaluation.
         scores: (V, K) the logits of the validation texts at the best evaluation.
+        trace: the measurements so far.
     """
 
     progress: Progress
@@ -63,6 +62,7 @@ class Checkpoint:
     average: dict[str, Tensor]
     best: dict[str, Tensor]
     scores: Tensor
+    trace: Trace
 
     def check(self, run: Path, identity: str, trained: dict[str, Tensor]) -> None:
         """Raises RunError if the checkpoint is of other data, or of another model or adapter than `trained`."""
@@ -85,6 +85,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, optimiser: torch.optim.Op
         random["random.cuda"] = torch.cuda.get_rng_state()
     c = checkpoint
     tables = {"trained": c.trained, "average": c.average, "best": c.best, "scores": {"best": c.scores}}
+    tables["trace"] = c.trace.tensors()
     with whole_folder(run / FOLDER, overwrite=True) as partial:
         for name, tensors in (tables | {"optimiser": moments | random}).items():
             # save_file would report a full disk by an error type of its own.
@@ -105,6 +106,7 @@ def load_checkpoint(run: Path, optimiser: torch.optim.Optimizer) -> Checkpoint |
         progress = Progress(**json.loads((folder / "progress.json").read_text()))
         trained, average, best = (load_file(folder / f"{name}.safetensors") for name in ("trained", "average", "best"))
         scores = load_file(folder / "scores.safetensors")["best"]
+        trace = Trace.of(load_file(folder / "trace.safetensors"))
         moments = load_file(folder / "optimiser.safetensors")
         torch.set_rng_state(moments.pop("random.cpu"))
         on_gpu = moments.pop("random.cuda", None)
@@ -117,7 +119,7 @@ def load_checkpoint(run: Path, optimiser: torch.optim.Optimizer) -> Checkpoint |
         optimiser.load_state_dict(optimiser.state_dict() | {"state": entries})
     except Exception as error:  # a damaged file fails in many ways; all mean the same here
         raise RunError(f"{folder}: cannot be resumed from ({error}); give --overwrite to start again") from error
-    return Checkpoint(progress, trained, average, best, scores)
+    return Checkpoint(progress, trained, average, best, scores, trace)
 
 
 def drop_checkpoint(run: Path) -> None:

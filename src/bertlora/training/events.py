@@ -48,6 +48,7 @@ class Evaluation:
     train_loss: float
     validation_loss: float | None
     accuracy: float | None
+    macro_f1: float | None
     learning_rate: float
     examples_per_s: float
     seconds: float

@@ -23,7 +23,7 @@ from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.average import Average
 from bertlora.training.events import Step
-from bertlora.training.optimiser import Loss, Rows, build_optimiser, descend, step_rows
+from bertlora.training.optimiser import Loss, Rows, build_optimiser, descend, for_classes, step_rows
 
 
 def out_of_fold_logits(
@@ -45,6 +45,7 @@ def out_of_fold_logits(
     Raises:
         HealthError: the loss is not finite.
     """
+    recipe = for_classes(recipe, examples.labels)
     start, scores = trained_state(adapted.model), np.zeros((len(examples), len(adapted.labels)))
     precision = choose_precision(recipe.precision, adapted.architecture)
     pack = not recipe.encoder_dropout
@@ -52,10 +53,10 @@ def out_of_fold_logits(
         execution.keep_prefix(examples.inputs, ROW_TOKENS)
         folds = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max()) + 1)]
         count = _Counter(sum(recipe.steps(len(learned)) for learned, _ in folds), on_step)
-        for learned, judged in folds:
+        for learned, held_out in folds:
             load_trained_state(adapted.model, start)
             _train(execution, recipe, examples, learned, count)
-            scores[judged] = _logits(execution, examples, judged)
+            scores[held_out] = _logits(execution, examples, held_out)
     load_trained_state(adapted.model, start)
     adapted.model.eval()
     return scores

@@ -36,10 +36,15 @@ def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) 
 
 
 class CollapseWatch:
-    """Watches for a model that predicts one class for everything."""
+    """Watches for a model that predicts one class for everything.
 
-    def __init__(self, labels: list[str]) -> None:
-        self._labels = labels
+    Args:
+        labels: names of the classes.
+        balanced: whether the loss weights the classes already.
+    """
+
+    def __init__(self, labels: list[str], balanced: bool) -> None:
+        self._labels, self._balanced = labels, balanced
         self._in_a_row = 0
 
     def resume(self, warnings: list[str]) -> None:
@@ -60,6 +65,7 @@ class CollapseWatch:
         if self._in_a_row >= COLLAPSE_EVALUATIONS and step >= COLLAPSE_STEPS:
             raise HealthError(
                 f"training stopped at step {step}: {found}, {self._in_a_row} evaluations in a row; "
-                'lower the learning rate, set class_weights = "balanced" if the labels are skewed, or check the labels'
+                f"lower the learning rate{'' if self._balanced else ', set class_weights = balanced'}, "
+                "or check the labels"
             )
         return found

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import f1_score
 from torch import Tensor
 
-from bertlora.confidence.probabilities import Array, cross_entropy
+from bertlora.confidence.probabilities import Array
 from bertlora.data.examples import Examples
 from bertlora.errors import HealthError
 from bertlora.model.adapted import Adapted
@@ -24,8 +25,9 @@ from bertlora.training.average import Average
 from bertlora.training.checkpoints import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from bertlora.training.events import Evaluation, Step
 from bertlora.training.health import CollapseWatch, check_moved
-from bertlora.training.optimiser import Loss, build_optimiser, descend, rate_factor, step_rows
+from bertlora.training.optimiser import Loss, build_optimiser, descend, for_classes, rate_factor, step_rows
 from bertlora.training.processes import agreed, new_accelerator, share_trained
+from bertlora.training.trace import Trace
 
 OUT_OF_MEMORY = "memory ran out with a single text; lower max_length, or use a smaller model"
 
@@ -45,6 +47,7 @@ class Training:
     Attributes:
         best: the trained tensors of the best evaluation so far, averaged if the recipe says so.
         best_logits: (V, K) the logits of that evaluation for the V validation texts.
+        trace: the loss of each step, and what each evaluation predicts.
     """
 
     def __init__(
@@ -57,19 +60,21 @@ class Training:
         resume: bool = False,
         identity: str = "",
     ) -> None:
-        self.recipe, self.train, self.validation, self.checkpoints = recipe, train, validation, checkpoints
+        self.recipe = recipe = for_classes(recipe, train.labels)
+        self.train, self.validation, self.checkpoints = train, validation, checkpoints
         self.accelerator = new_accelerator()
         # Each process may measure another speed; the main process's choice counts.
         self.precision = agreed(choose_precision(recipe.precision, adapted.architecture))
         self.lengths = train.inputs.lengths
         self.adapted, self.plain = adapted, adapted.model
-        self.watch = CollapseWatch(adapted.labels)
+        self.watch = CollapseWatch(adapted.labels, recipe.class_weights == "balanced")
         self.loss = Loss(recipe, train.labels, len(adapted.labels), self.accelerator.device)
         self.optimiser = build_optimiser(self.plain, recipe)
         self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
         self.steps_per_epoch = recipe.steps_per_epoch(len(train))
         self.steps = recipe.steps(len(train))
         self.progress = Progress(recipe.batch_size, identity, self.precision)
+        self.trace = Trace()
         self.average = Average(self.plain, recipe, self.steps)
         self.execution: Execution
         self.start: dict[str, Tensor] = {}
@@ -150,7 +155,7 @@ class Training:
         p.step += 1
         p.examples += len(rows)
         p.tokens += int(self.lengths[rows].sum())
-        p.loss_sum, p.loss_steps = p.loss_sum + loss, p.loss_steps + 1
+        self.trace.step_losses.append(loss)
         p.seconds += time.perf_counter() - began
         return Step(p.step, self.steps, loss, p.examples / p.seconds)
 
@@ -189,46 +194,53 @@ class Training:
         rate = self.recipe.learning_rate * rate_factor(self.recipe, p.step - 1, self.steps)
         if rate:  # it is 0 in the first step of a warm-up
             check_moved(self.start, state, p.step)
-        loss = accuracy = None
-        scores = self.best_logits
-        warning = ""
+        scores, warning = self.best_logits, ""
+        measured: dict[str, float | None] = dict.fromkeys(("validation_loss", "accuracy", "macro_f1"))
         if len(self.validation):
-            inputs, given = self.validation.inputs, self.validation.labels
+            given = self.validation.labels
             with self.average.shown():
-                scores = self.execution.predict(inputs, self.recipe.evaluation_batch_size)
-            predicted = scores.argmax(axis=1)
-            loss, accuracy = cross_entropy(scores, given), float(np.mean(predicted == given))
+                scores = self.execution.predict(self.validation.inputs, self.recipe.evaluation_batch_size)
+            self.trace.add(scores, given)
+            predicted = self.trace.predicted[-1]
+            measured = {
+                "validation_loss": float(np.mean(self.trace.row_losses[-1])),
+                "accuracy": float(np.mean(predicted == given)),
+                "macro_f1": float(f1_score(given, predicted, average="macro", zero_division=0)),
+            }
             warning = self.watch.check(predicted, given, p.step)
-        gained = self._gained(loss, accuracy)
+        gained = self._gained(**measured)
         p.stale = 0 if gained else p.stale + 1
         if gained:
             self.best, self.best_logits = averaged, scores
+        evaluated = p.history[-1]["step"] if p.history else 0
         done = Evaluation(
             epoch=round(p.step / self.steps_per_epoch, 4),
             step=p.step,
-            train_loss=p.loss_sum / max(p.loss_steps, 1),
-            validation_loss=loss,
-            accuracy=accuracy,
+            train_loss=float(np.mean(self.trace.step_losses[evaluated:])),
+            **measured,
             learning_rate=rate,
             examples_per_s=round(p.examples / p.seconds, 2),
             seconds=round(p.seconds, 3),
             best=gained,
             warning=warning,
         )
-        p.loss_sum, p.loss_steps = 0.0, 0
         p.history.append(asdict(done))
         if self.checkpoints is not None and self.accelerator.is_main_process:
             scored = torch.from_numpy(self.best_logits)
-            kept = Checkpoint(p, state, averaged, self.best, scored)
+            kept = Checkpoint(p, state, averaged, self.best, scored, self.trace)
             save_checkpoint(self.checkpoints, kept, self.optimiser)
         self.model.train()
         return done
 
-    def _gained(self, loss: float | None, accuracy: float | None) -> bool:
-        """Returns whether this evaluation is the best so far; the loss decides between equal accuracies."""
-        if loss is None or accuracy is None:
+    def _gained(self, validation_loss: float | None, accuracy: float | None, macro_f1: float | None) -> bool:
+        """Returns whether this evaluation is the best so far by `best_metric`. At a tie the loss decides."""
+        if validation_loss is None or accuracy is None or macro_f1 is None:
             return True
-        score = [-loss] if self.recipe.best_metric == "loss" else [accuracy, -loss]
+        score = {
+            "loss": [-validation_loss],
+            "accuracy": [accuracy, -validation_loss],
+            "macro_f1": [macro_f1, -validation_loss],
+        }[self.recipe.best_metric]
         gained = self.progress.best is None or score > self.progress.best
         if gained:
             self.progress.best = score
@@ -242,7 +254,7 @@ class Training:
         found = load_checkpoint(run, self.optimiser)
         if found is not None:
             found.check(run, self.progress.identity, trained_state(self.plain))
-            self.progress, trained, self.best = found.progress, found.trained, found.best
+            self.progress, trained, self.best, self.trace = found.progress, found.trained, found.best, found.trace
             self.best_logits = found.scores.numpy()
             self.precision = self.progress.precision
             load_trained_state(self.plain, trained)

@@ -12,10 +12,24 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bertlora.confidence.probabilities import Labels
+from bertlora.data.labels import imbalanced
 from bertlora.recipe import Recipe
 from bertlora.training.health import check_loss
 
 Rows = npt.NDArray[np.int64]
+
+
+def for_classes(recipe: Recipe, labels: Labels) -> Recipe:
+    """Returns the recipe with `class_weights` and `best_metric` resolved for the labels (N,) of the training split.
+
+    If the smallest class has less than a quarter of the rows of the largest, `auto` is `balanced` and `macro_f1`.
+    Accuracy says little there: naming the largest class for every text is almost always right.
+    """
+    weights, metric = ("balanced", "macro_f1") if imbalanced(labels) else ("none", "accuracy")
+    return recipe.replace(
+        class_weights=weights if recipe.class_weights == "auto" else recipe.class_weights,
+        best_metric=metric if recipe.best_metric == "auto" else recipe.best_metric,
+    )
 
 
 class Loss:
@@ -24,7 +38,7 @@ class Loss:
     With `class_weights = "balanced"` a class has the weight rows / (classes x rows of the class), as in scikit-learn.
 
     Args:
-        recipe: has `class_weights`.
+        recipe: has `class_weights`; see `for_classes`.
         labels: (N,) labels of the whole training split.
         classes: K.
         device: the device of the logits.

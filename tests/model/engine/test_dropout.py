@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TEXTS, adapted_of
+from helpers import SWITCHES, TEXTS, adapted_of
 from torch import Tensor, nn
 
 from bertlora.data.inputs import Inputs
@@ -17,7 +17,8 @@ from bertlora.model.engine.execution import Execution, executing
 from bertlora.model.engine.layers import Route
 from bertlora.model.engine.prefix import frozen_depth
 
-EACH = pytest.mark.parametrize("architecture", ["bert", "distilbert", "electra", "modernbert", "roberta"])
+PACKED = ["bert", "distilbert", "electra", "roberta", *(["modernbert"] if SWITCHES else [])]
+EACH = pytest.mark.parametrize("architecture", PACKED)
 Tiny = Callable[[str], Path]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from conftest import ARCHITECTURES, SMALL, made_once
-from helpers import LABELS, adapted_of, plain_classifier
+from helpers import LABELS, SWITCHES, adapted_of, plain_classifier
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -45,8 +45,6 @@ SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     # Local layers in the middle and at the end; the windows are far shorter than the texts.
     "modernbert": ("ModernBertConfig", ARCHITECTURES["modernbert"][1] | DEPTH | {"global_attn_every_n_layers": 3}),
 }
-# transformers up to 5.5 cannot give ModernBERT another attention; it then takes padded batches.
-SWITCHES = transformers.ModernBertForSequenceClassification._can_set_attn_implementation()
 EACH = pytest.mark.parametrize("architecture", sorted(SERVED if SWITCHES else SERVED.keys() - {"modernbert"}))
 # Several buckets: long texts of unlike lengths, short ones that share matrices, and no two in order.
 LENGTHS = [5, 90, 41, 67, 3, 90, 12, 64, 65, 20, 3, 33]

@@ -4,74 +4,23 @@ Letters: N rows kept, in the order of the sources; K classes; G groups of rows.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bertlora.data.checks.near import near_groups
-from bertlora.data.checks.texts import TextFacts
-from bertlora.data.labels import quoted
+from bertlora.data.checks.kept import KeptRows
+from bertlora.data.labels import IMBALANCE_RATIO, quoted
 from bertlora.data.source import SPLITS
-from bertlora.data.splits import LEFT_OUT, Ids, Splits
 
 Check = dict[str, Any]
 
 ROWS_LISTED = 100
-IMBALANCE_RATIO = 4
 SHORT_WORDS = 3
 # A text is very long if it has more than 10 times the median of words, and more than 500.
 LONG_RATIO = 10
 LONG_WORDS = 500
 MAIN_LANGUAGE_SHARE = 0.8
-
-
-@dataclass(frozen=True)
-class KeptRows:
-    """The rows that are kept, as arrays of length N.
-
-    Attributes:
-        facts: what is known of their texts.
-        groups: int64, the same number for texts that are equal or nearly equal; see `near_groups`.
-        labels: int32, index of the label.
-        splits: int8, index in train, validation, test.
-        sources: int8, number of the source.
-        rows: int64, the row in its source, from 0.
-    """
-
-    facts: TextFacts
-    groups: NDArray[np.int64]
-    labels: NDArray[np.int32]
-    splits: NDArray[np.int8]
-    sources: NDArray[np.int8]
-    rows: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, ids: Ids, splits: Splits, facts: TextFacts) -> "KeptRows":
-        """Returns the rows that have a split, given the labels and splits by source and the facts of the kept texts."""
-        kept = {name: np.flatnonzero(split != LEFT_OUT) for name, split in splits.items()}
-        return cls(
-            facts=facts,
-            groups=near_groups(facts.hashes, facts.signatures),
-            labels=np.concatenate([ids[name][rows] for name, rows in kept.items()]),
-            splits=np.concatenate([splits[name][rows] for name, rows in kept.items()]),
-            sources=np.repeat(np.arange(len(kept), dtype=np.int8), [len(rows) for rows in kept.values()]),
-            rows=np.concatenate(list(kept.values())),
-        )
-
-    def by_source(self, ids: Ids) -> Splits:
-        """Returns the split of each row of each source, as `assign_splits` does; `ids` gives names and sizes."""
-        splits = {name: np.full(len(found), LEFT_OUT, np.int8) for name, found in ids.items()}
-        for number, split in enumerate(splits.values()):
-            here = self.sources == number
-            split[self.rows[here]] = self.splits[here]
-        return splits
-
-    def take(self, rows: NDArray[np.int64], splits: NDArray[np.int8]) -> "KeptRows":
-        """Returns these rows, in these splits."""
-        arrays = {name: getattr(self, name)[rows] for name in ("groups", "labels", "sources", "rows")}
-        return replace(self, **arrays, facts=self.facts.take(rows), splits=splits)
 
 
 def find_checks(kept: KeptRows, labels: Sequence[str]) -> list[Check]:
@@ -81,7 +30,14 @@ def find_checks(kept: KeptRows, labels: Sequence[str]) -> list[Check]:
         Objects with `name`, `severity` (`note`, `warning` or `error`), `count`, `rows` (0-based in the source, the
         first 100), `splits` (the split of each of these rows) and `advice`. `with_places` adds `places`.
     """
-    return [*_same_texts(kept), *_classes(kept, labels), *_lengths(kept), *_characters(kept), *_language(kept)]
+    return [
+        *_same_texts(kept),
+        *_leakage(kept),
+        *_classes(kept, labels),
+        *_lengths(kept),
+        *_characters(kept),
+        *_language(kept),
+    ]
 
 
 def a_check(
@@ -103,10 +59,15 @@ def a_check(
         yield {"name": name, "severity": severity, "count": count, **listed, "advice": advice}
 
 
+def percent(share: float) -> str:
+    """Returns a fraction as people read it: `12.5 %`."""
+    return f"{100 * share:.1f} %" if share >= 0.001 or not share else "under 0.1 %"
+
+
 def _same_texts(kept: KeptRows) -> Iterator[Check]:
-    """Yields exact_duplicates, near_duplicates, leakage and conflicting_labels."""
-    repeats, same_split, conflicting = _compared(kept, kept.facts.hashes)
-    near, near_split, near_conflicting = _compared(kept, kept.groups)
+    """Yields exact_duplicates, near_duplicates, contained and conflicting_labels."""
+    repeats, conflicting = _compared(kept, kept.facts.hashes)
+    near, near_conflicting = _compared(kept, kept.groups)
     yield from _found(
         kept, repeats, "exact_duplicates", "warning", "the text is equal to an earlier one; keep one of them"
     )
@@ -120,29 +81,50 @@ def _same_texts(kept: KeptRows) -> Iterator[Check]:
         "the text is nearly equal to an earlier one; keep both in one split (--fix does)"
         + (f"; {others:,} of these are near a text with another label: choose one label" if others else ""),
     )
-    word_for_word = int((kept.splits > same_split).sum())
-    yield from _found(
-        kept,
-        kept.splits > near_split,
-        "leakage",
-        "warning",
-        f"the text, or a near duplicate, is also in an earlier split ({word_for_word:,} word for word), so scores come "
-        "out too high; remove it from one split (--fix does)",
-    )
+    advice = "the text is part of an earlier one, or contains one; keep both in one split (--fix does)"
+    yield from _found(kept, _overlapping_earlier(kept) & ~near & ~repeats, "contained", "note", advice)
     advice = "the same text has different labels; choose one"
     yield from _found(kept, conflicting, "conflicting_labels", "warning", advice)
 
 
+def _leakage(kept: KeptRows) -> Iterator[Check]:
+    """Yields leakage and shared_groups: what is also in an earlier split."""
+    equal, near, overlapping, same_group = np.zeros((4, len(kept.rows)), np.bool_)
+    for split in np.unique(kept.splits)[:-1]:
+        earlier, later = kept.splits == split, kept.splits > split
+        equal |= later & np.isin(kept.facts.hashes, kept.facts.hashes[earlier])
+        near |= later & kept.near(earlier)
+        overlapping |= later & kept.overlapping(earlier)
+        same_group |= later & kept.same_group(earlier)
+    counts = [int(found.sum()) for found in (equal, near & ~equal, overlapping & ~near)]
+    advice = (
+        f"an earlier split has the text ({counts[0]:,} word for word), a near duplicate ({counts[1]:,}), or a text "
+        f"that contains it or is part of it ({counts[2]:,}): scores come out too high; remove it from one split (--fix "
+        "does)"
+    )
+    yield from _found(kept, near | overlapping, "leakage", "warning", advice)
+    advice = "the group is also in an earlier split, so scores come out too high; keep it in one split (--fix does)"
+    yield from _found(kept, same_group, "shared_groups", "warning", advice)
+
+
 def _compared(
     kept: KeptRows, numbers: NDArray[np.uint64] | NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.int8], NDArray[np.bool_]]:
-    """Returns (N,) whether the group has an earlier row, the group's first split, and whether its labels differ."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Returns (N,) whether the group has an earlier row, and (N,) whether its labels differ."""
     _, first, group = np.unique(numbers, return_index=True, return_inverse=True)  # (G,), (N,)
-    first_split = np.full(len(first), len(SPLITS), np.int8)
-    np.minimum.at(first_split, group, kept.splits)
     differs = np.zeros(len(first), np.bool_)
     np.logical_or.at(differs, group, kept.labels != kept.labels[first[group]])
-    return np.arange(len(group)) != first[group], first_split[group], differs[group]
+    return np.arange(len(group)) != first[group], differs[group]
+
+
+def _overlapping_earlier(kept: KeptRows) -> NDArray[np.bool_]:
+    """Returns (N,) whether a row's text is part of an earlier row's text, or contains one."""
+    size = 1 + max(kept.groups.max(initial=-1), kept.contained.max(initial=-1))
+    first = np.full(int(size), len(kept.groups))  # of each group
+    np.minimum.at(first, kept.groups, np.arange(len(kept.groups)))
+    earliest = np.full(int(size), len(kept.groups))  # of the groups that overlap with each group
+    np.minimum.at(earliest, kept.contained.ravel(), first[kept.contained[:, ::-1]].ravel())
+    return earliest[kept.groups] < np.arange(len(kept.groups))
 
 
 def _classes(kept: KeptRows, labels: Sequence[str]) -> Iterator[Check]:
@@ -182,12 +164,18 @@ def _characters(kept: KeptRows) -> Iterator[Check]:
     """Yields html and mojibake."""
     advice = "HTML such as <br /> or &amp; in the text costs tokens; remove it, here and wherever the model is used"
     yield from _found(kept, kept.facts.html, "html", "warning", advice)
-    advice = "wrong encoding (é became Ã©), or control characters; repair the text, for example with ftfy"
+    advice = (
+        "wrong encoding (é became Ã© or ?), or control characters; repair the text with ftfy, or read the source "
+        "again in its own encoding"
+    )
     yield from _found(kept, kept.facts.mojibake, "mojibake", "warning", advice)
 
 
 def _language(kept: KeptRows) -> Iterator[Check]:
-    """Yields language: rows whose script or language differs from the others, if at least 4/5 of the rows agree."""
+    """Yields language: rows whose script or language differs from the others, if at least 4/5 of the rows agree.
+
+    In English data, a row with a foreign part is one of them.
+    """
     found = np.zeros(len(kept.rows), np.int16)
     main = []
     for numbers in (kept.facts.languages, kept.facts.scripts):
@@ -197,9 +185,12 @@ def _language(kept: KeptRows) -> Iterator[Check]:
             main.append(kept.facts.names[int(counts.argmax())])
             odd = (numbers != 0) & (numbers != counts.argmax())
             found[odd] = numbers[odd]
+    in_part = (found == 0) & (kept.facts.parts != 0) & ("en" in main)
+    found[in_part] = kept.facts.parts[in_part]
     counts = np.bincount(found, minlength=len(kept.facts.names))
     counts[0] = 0
     listed = [f"{kept.facts.names[i]} {counts[i]:,}" for i in np.argsort(-counts, kind="stable")[:5] if counts[i]]
+    listed += [f"{in_part.sum():,} of these only in a part"] if in_part.any() else []
     advice = (
         f"probably not {' or '.join(main)} like the rest ({', '.join(listed)}); check whether these rows belong here"
     )

@@ -1,4 +1,4 @@
-"""What `--fix` does: it removes exact duplicates, and puts texts that are equal or nearly equal into one split.
+"""What `--fix` does: it removes exact duplicates, and puts similar texts into one split.
 
 Letters: N rows kept, G groups of rows.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bertlora.data.checks.find import KeptRows
+from bertlora.data.checks.kept import KeptRows
 from bertlora.data.checks.places import grouped_places
 from bertlora.data.source import SPLITS
 from bertlora.data.splits import LEFT_OUT, part_totals, stratified_split
@@ -20,19 +20,17 @@ Shares = tuple[float, float, float]
 Places = Callable[[str, Sequence[int]], dict[int, str]]
 
 
-def fixed(
-    kept: KeptRows, names: Sequence[str], shares: Shares, seed: int, places: Places
-) -> tuple[KeptRows, list[str]]:
+def fixed(kept: KeptRows, shares: Shares, seed: int, places: Places) -> tuple[KeptRows, list[str]]:
     """Returns the rows that stay, in splits without leakage, and a note on each change.
 
-    - Of equal texts in one source the first stays; if their labels differ, none stays.
-    - Of named splits, the earlier one (train before validation before test) loses the texts that are equal or nearly
-      equal to one of a later split. So a test set stays as it is.
-    - A source that was split here is split again in the same shares, with each group of similar texts in one split.
+    - Of equal texts in one split of the source the first stays; if their labels differ, none stays.
+    - Of splits that the source names, the earlier one (train before validation before test) loses what a later one
+      has: the text, a near duplicate, a text that contains it or is part of it, or the group of `--group-column`. So a
+      test set stays as it is. Splits by time are treated like these.
+    - Rows that were split at random are split again in the same shares, each cluster of similar texts in one split.
 
     Args:
         kept: the rows.
-        names: the split of each source, in the order of their numbers; empty for a source that is one table.
         shares: the shares of train, validation and test by which a source was split.
         seed: the same seed gives the same splits.
         places: returns where the rows of a split are in the source, for the notes.
@@ -42,23 +40,25 @@ def fixed(
     splits[conflicting | repeats] = LEFT_OUT
     notes += _note(kept, conflicting, "removed {}: equal texts with different labels", places)
     notes += _note(kept, repeats, "removed {}: equal to an earlier row", places)
-    for number, name in sorted(enumerate(names), key=lambda item: SPLITS.index(item[1] or "train")):
-        here = (kept.sources == number) & (splits != LEFT_OUT)
-        later = [n for n, other in enumerate(names) if other and SPLITS.index(other) > SPLITS.index(name or "train")]
-        leaking = here & np.isin(kept.groups, kept.groups[np.isin(kept.sources, later) & (splits != LEFT_OUT)])
-        splits[leaking] = LEFT_OUT
-        notes += _note(
-            kept, leaking, f"removed {{}} of {name}: equal or nearly equal to a text of a later split", places
-        )
-        notes += _split_again(kept, splits, kept.sources == number, shares, seed)
+    for part in np.unique(kept.home).tolist():
+        later = (kept.home > part) & (splits != LEFT_OUT)
+        for leaking, why in (
+            (kept.near(later), "equal or nearly equal to a text of a later split"),
+            (kept.overlapping(later), "with a text that is part of a text of a later split, or contains one"),
+            (kept.same_group(later), "of a group that a later split has too"),
+        ):
+            removed = leaking & (kept.home == part) & (splits != LEFT_OUT)
+            splits[removed] = LEFT_OUT
+            notes += _note(kept, removed, f"removed {{}} of {SPLITS[part]}: {why}", places)
+        notes += _split_again(kept, splits, kept.home == part, shares, seed)
     return kept.take(np.flatnonzero(splits != LEFT_OUT), splits[splits != LEFT_OUT]), notes
 
 
 def _equal_in_source(kept: KeptRows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Returns (N,) whether a row's text has other labels in its source, and (N,) whether it repeats an earlier row."""
+    """Returns (N,) whether a row's text has other labels in its split, and (N,) whether it repeats an earlier row."""
     conflicting, repeats = np.zeros(len(kept.rows), np.bool_), np.zeros(len(kept.rows), np.bool_)
-    for source in np.unique(kept.sources):
-        rows = np.flatnonzero(kept.sources == source)
+    for part in np.unique(kept.home):
+        rows = np.flatnonzero(kept.home == part)
         labels = kept.labels[rows]
         _, first, text = np.unique(kept.facts.hashes[rows], return_index=True, return_inverse=True)  # (G,), (rows,)
         differs = np.zeros(len(first), np.bool_)
@@ -69,14 +69,14 @@ def _equal_in_source(kept: KeptRows) -> tuple[NDArray[np.bool_], NDArray[np.bool
 
 
 def _split_again(
-    kept: KeptRows, splits: NDArray[np.int8], source: NDArray[np.bool_], shares: Shares, seed: int
+    kept: KeptRows, splits: NDArray[np.int8], home: NDArray[np.bool_], shares: Shares, seed: int
 ) -> list[str]:
-    """Splits a source again in its shares, if it was split here and has lost rows or has a group in two splits."""
-    had = np.bincount(kept.splits[source], minlength=len(SPLITS))
-    rows = np.flatnonzero(source & (splits != LEFT_OUT))
+    """Splits these rows again in their shares, if they were split here and lost some or have a cluster in two parts."""
+    had = np.bincount(kept.splits[home], minlength=len(SPLITS))
+    rows = np.flatnonzero(home & (splits != LEFT_OUT))
     if (had > 0).sum() < 2 or not len(rows):
         return []
-    _, first, group, sizes = np.unique(kept.groups[rows], return_index=True, return_inverse=True, return_counts=True)
+    _, first, group, sizes = np.unique(kept.clusters[rows], return_index=True, return_inverse=True, return_counts=True)
     if len(rows) == had.sum() and (splits[rows] == splits[rows[first[group]]]).all():
         return []
     splits[rows] = stratified_split(kept.labels[rows], _shares(had, shares), seed, group)

@@ -81,13 +81,34 @@ def near_groups(hashes: NDArray[np.uint64], signatures: Signatures) -> NDArray[n
         hashes: (N,) equal for equal rows.
         signatures: (N, S, P), from `Signer`.
     """
+    _, first, text = np.unique(hashes, return_index=True, return_inverse=True)  # (G,), (N,)
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *_near_pairs(signatures, first)])
+    return connected(len(first), pairs)[text]
+
+
+def connected(size: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns (size,) the number of each item's group: items that a chain of pairs connects.
+
+    Args:
+        size: how many items there are.
+        pairs: (pairs, 2) items that belong together.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    _, first, text = np.unique(hashes, return_index=True, return_inverse=True)  # (G,), (N,)
-    edges = np.concatenate([np.zeros((0, 2), np.int64), *_near_pairs(signatures, first)])
-    graph = coo_array((np.ones(len(edges), np.bool_), (edges[:, 0], edges[:, 1])), shape=(len(first), len(first)))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)[text]
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def merged(groups: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns (N,) the number of each row's group, for rows that are in one group of the first or of the second kind.
+
+    Args:
+        groups, others: (N,) numbers of the groups of each kind, any whole numbers.
+    """
+    one, other = (np.unique(numbers, return_inverse=True)[1] for numbers in (groups, others))
+    pairs = np.stack([one, other + int(one.max(initial=-1)) + 1], axis=1)
+    return connected(int(pairs.max(initial=-1)) + 1, pairs)[one]
 
 
 def _near_pairs(signatures: Signatures, first: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from bertlora.data.checks.find import Check, a_check
+from bertlora.data.checks.find import Check, a_check, percent
 from bertlora.data.checks.places import with_places
 from bertlora.data.examples import split_examples
 from bertlora.data.folder import Prepared
@@ -61,14 +61,14 @@ def checks_of_inputs(data: Prepared, read: Callable[[str], Inputs], unknown_id: 
     count = sum(len(rows) for _, rows in cut_rows)
     other = " or long_texts = windows" if way == "truncate" and not data.has_pairs else ""
     advice = (
-        f"{_percent(count, texts)} of texts do not fit in {max_length} tokens, and {_percent(lost, tokens)} of all "
-        f"tokens are cut; a larger max_length{other} keeps them"
+        f"{percent(count / texts)} of texts do not fit in {max_length} tokens, and "
+        f"{percent(lost / max(1, tokens))} of all tokens are cut; a larger max_length{other} keeps them"
     )
     severity = "warning" if lost > LOST_TOKENS_SHARE * tokens else "note"
     checks = [*_listed("truncated", severity, cut_rows, advice)]
     count = sum(len(rows) for _, rows in unknown_rows)
     advice = (
-        f"{_percent(count, texts)} of texts have characters that the tokenizer does not know ({unknown:,} tokens); "
+        f"{percent(count / texts)} of texts have characters that the tokenizer does not know ({unknown:,} tokens); "
         "remove them, or use a model that knows them"
     )
     severity = "warning" if count > UNKNOWN_TEXTS_SHARE * texts else "note"
@@ -96,8 +96,3 @@ def _occurrences(table: TokenTable, token: int) -> NDArray[np.int64]:
 def _listed(name: str, severity: str, rows: list[tuple[str, NDArray[np.int64]]], advice: str) -> Iterator[Check]:
     splits = [split for split, found in rows for _ in found]
     yield from a_check(name, severity, np.concatenate([found for _, found in rows]), splits, advice)
-
-
-def _percent(part: int, whole: int) -> str:
-    share = 100 * part / max(1, whole)
-    return f"{share:.1f} %" if share >= 0.1 or not part else "under 0.1 %"

@@ -4,6 +4,7 @@ Series differ in colour, dashes and markers.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from markupsafe import Markup
@@ -27,6 +28,27 @@ from bertlora.evaluation.report.plot import (
 
 TALL = 276.0
 LABEL = 40  # letters
+SHARES = [0, 0.25, 0.5, 0.75, 1.0]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart, its legend, and its numbers.
+
+    Attributes:
+        name: prefix of the ids of its parts in the page.
+        title: caption.
+        svg: the chart.
+        key: legend, (sample of the line, name), if there is more than one line.
+        columns, rows: the numbers, as strings; the first column is the row header.
+    """
+
+    name: str
+    title: str
+    svg: Markup
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    key: Sequence[tuple[Markup, str]] = field(default_factory=list)
 
 
 def line_chart(
@@ -72,31 +94,60 @@ def histogram(
 def reliability(
     name: str, title: str, description: str, series: Sequence[Series], bins: Sequence[Mapping[str, Any]], low: float
 ) -> Markup:
-    """Returns accuracy over confidence, with the line on which both are equal.
+    """Returns accuracy over confidence, with the line on which both are equal, and what chance gives around it.
 
     Args:
         name: see `picture`.
         title: see `picture`.
         description: see `picture`.
         series: points (confidence, accuracy); the first stands out.
-        bins: the bins of the first series, with the fields of `Bin`. The interval of the accuracy is drawn as a
-            whisker, and the share of the rows as a bar at the bottom.
+        bins: the bins of the first series, with the fields of `Bin`. The range of perfect probabilities is drawn as a
+            band, the interval of the accuracy as a whisker, and the share of the rows as a bar at the bottom.
         low: start of the axes; no confidence is below 1/K.
     """
     ticks = [tick for tick in round_ticks(low, 1.0) if tick >= low - 1e-9]
-    right = Axis("accuracy", [0, 0.25, 0.5, 0.75, 1.0], percent)
+    right = Axis("accuracy", SHARES, percent)
     plot = Plot(Axis("confidence", ticks, percent, (low, 1.0)), right, TALL)
     foot, rows = plot.height - BOTTOM, sum(one["count"] for one in bins)
     for one in bins:
         left, height = plot.across(one["low"]), 50.0 * one["count"] / rows
         width = plot.across(one["high"]) - left - 1
         plot.add(tag("rect", x=left + 0.5, y=foot - height, width=width, height=height, class_="foot"))
+        top, bottom = (plot.down(end) for end in reversed(one["perfect_range95"]))
+        plot.add(tag("rect", x=left + 0.5, y=top, width=width, height=max(bottom - top, 1.0), class_="band"))
         (x, y1), (_, y2) = (plot.place(one["confidence"], end) for end in one["accuracy_ci95"])
         plot.add(tag("line", x1=x, x2=x, y1=y1, y2=y2, class_="whisker"))
     (x1, y1), (x2, y2) = plot.place(low, low), plot.place(1, 1)
     plot.add(tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="ideal"))
     for one_series in reversed(series):
         plot.draw(one_series)
+    return plot.picture(name, title, description)
+
+
+def precision_recall(
+    name: str, title: str, description: str, series: Sequence[Series], shares: Sequence[float]
+) -> Markup:
+    """Returns precision over recall, with a line for each class at the precision of chance: the share of the class.
+
+    Args:
+        name: see `picture`.
+        title: see `picture`.
+        description: see `picture`.
+        series: points (recall, precision) of each class, by rising recall; the first stands out.
+        shares: of these classes among all rows.
+    """
+    plot = Plot(Axis("recall", SHARES, percent), Axis("precision", SHARES, percent), TALL)
+    for share in shares:
+        (x1, y), (x2, _) = plot.place(0, share), plot.place(1, share)
+        plot.add(tag("line", x1=x1, x2=x2, y1=y, y2=y, class_="ideal"))
+    if len(shares) <= 2:  # the labels of more classes would cover each other
+        for share in shares:
+            # Where no curve is: above the line on the left; a high line has the curve of a rare class there.
+            x, y = plot.place(share > 0.75, share)
+            place = {"x": x - 6, "y": y + 14, "text_anchor": "end"} if share > 0.75 else {"x": x + 6, "y": y - 6}
+            plot.add(tag("text", f"chance {percent(share)}", **place))
+    for one in reversed(series):
+        plot.draw(one)
     return plot.picture(name, title, description)
 
 

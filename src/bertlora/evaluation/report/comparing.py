@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bertlora.evaluation.report import tables
+from bertlora.evaluation.report.charts import Picture
 from bertlora.evaluation.report.page import fill
-from bertlora.evaluation.report.pictures import Picture, curves_picture, ranking_picture
+from bertlora.evaluation.report.pictures import curves_picture, ranking_picture
 from bertlora.evaluation.report.plot import Axis, Series, percent, plain, round_ticks, share_ticks
 from bertlora.evaluation.report.run_facts import data_name, origin_facts, recipe_facts, training_facts
 from bertlora.evaluation.side_by_side import PAIR_COLUMNS, pair_note, pair_rows, side_by_side

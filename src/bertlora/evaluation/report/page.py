@@ -9,6 +9,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from bertlora.evaluation.report import tables
+from bertlora.evaluation.report.calibration import calibration_sentences
 from bertlora.evaluation.report.pictures import pictures_of
 
 Table = dict[str, Any]
@@ -23,6 +24,7 @@ SECTIONS = {
     "training": "Training",
     "confusion": "Confusion matrix",
     "classes": "Per class",
+    "slices": "Slices",
     "calibration": "Calibration",
     "lengths": "Length and truncation",
     "errors": "Most confident errors",
@@ -33,12 +35,17 @@ SECTIONS = {
 }
 # Section → what it shows, if the heading does not say it.
 NOTES = {
-    "verdict": "LoRA, a linear probe on the frozen base model, and the base model with its untrained head, on the same "
-    "rows. CI: confidence interval.",
+    "verdict": "LoRA and simpler classifiers on the same rows: the base model with its untrained head, a linear probe "
+    "on the frozen base model, TF-IDF with logistic regression. CI: confidence interval.",
     "advice": "Each with the measured figure behind it.",
     "training": "If the validation loss rises while the training loss falls, the model overfits.",
-    "calibration": "Reliability: below the dotted line the confidence is too high. Bars show the number of rows, "
-    "whiskers 95 % CIs. Risk and coverage: the errors that remain if only the most confident texts get a label.",
+    "classes": "Precision and recall of LoRA at each threshold; the dotted line is chance.",
+    "slices": "Accuracy of LoRA on parts of the rows, lowest p first. Slices are chosen by their number of rows, not "
+    "by their errors. p: Fisher's exact test against the other rows, corrected for the number of slices by Holm's "
+    "method. The intervals are not corrected.",
+    "calibration": "Reliability: below the dotted line the confidence is too high. Points in the band are what perfect "
+    "probabilities would show too. Bars show the number of rows, whiskers 95 % CIs. Risk and coverage: the errors that "
+    "remain if only the most confident texts get a label.",
     "lengths": "In tokens, without special tokens.",
     "errors": "Hard texts, wrong labels, or patterns that the model has not learned.",
     "doubtful": "Labels that disagree with models that were not trained on the row.",
@@ -81,7 +88,8 @@ def view_of(facts: Table) -> Table:
         "training": facts["training"],
         "confusion": made(tables.confusion_view, lora),
         "classes": made(tables.class_view, lora),
-        "calibration": calibration and {"sentence": tables.calibration_sentence(calibration)},
+        "slices": made(tables.slice_view, facts["slices"]),
+        "calibration": calibration and {"sentences": calibration_sentences(calibration)},
         "lengths": made(tables.length_view, facts["lengths"]),
         "errors": facts["errors"],
         "doubtful": tables.doubtful_view(facts["doubtful"]),

@@ -1,38 +1,17 @@
 """From facts to charts, each with the table of its numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup
-
-from bertlora.evaluation.report.charts import TALL, histogram, intervals, line_chart, reliability
-from bertlora.evaluation.report.plot import Axis, Series, percent, plain, round_ticks, sample, share_ticks
+from bertlora.evaluation.report.calibration import reliability_picture, risk_picture
+from bertlora.evaluation.report.charts import Picture, histogram, intervals, line_chart
+from bertlora.evaluation.report.plot import Axis, Series, legend, percent, plain, round_ticks, share_ticks
+from bertlora.evaluation.report.recall import recall_picture
 from bertlora.evaluation.report.tables import in_percent, interval
 
 Table = dict[str, Any]
 
-ACCURACY_COLUMNS = ("accuracy", "95 % CI", "macro F1", "log loss", "ECE")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A chart, its legend, and its numbers.
-
-    Attributes:
-        name: prefix of the ids of its parts in the page.
-        title: caption.
-        svg: the chart.
-        key: legend, (sample of the line, name), if there is more than one line.
-        columns, rows: the numbers, as strings; the first column is the row header.
-    """
-
-    name: str
-    title: str
-    svg: Markup
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    key: Sequence[tuple[Markup, str]] = field(default_factory=list)
+ACCURACY_COLUMNS = ("accuracy", "95 % CI", "macro F1", "log loss", "ECE", "ECE by chance")
 
 
 def pictures_of(facts: Table) -> dict[str, Picture | None]:
@@ -43,6 +22,7 @@ def pictures_of(facts: Table) -> dict[str, Picture | None]:
         "progress": (progress_picture, facts["training"]),
         "reliability": (reliability_picture, facts["calibration"]),
         "risk": (risk_picture, facts["risk_coverage"]),
+        "recall": (recall_picture, facts["precision_recall"]),
         "lengths": (lengths_picture, facts["lengths"]),
     }
     return {name: None if part is None else make(part) for name, (make, part) in makers.items()}
@@ -72,7 +52,7 @@ def _accuracies(part: Table, best: int, columns: Sequence[str], cells: Sequence[
 
 
 def _accuracy_cells(c: Table) -> list[str]:
-    figures = (f"{c[key]:.3f}" for key in ("macro_f1", "loss", "ece"))
+    figures = (f"{c[key]:.3f}" for key in ("macro_f1", "loss", "ece", "ece_floor"))
     return [in_percent(c["accuracy"]), interval(c["accuracy_ci95"]), *figures]
 
 
@@ -105,53 +85,6 @@ def progress_picture(part: Table) -> Picture | None:
     return curves_picture("progress", title, said, series, y, ["epoch", "accuracy"], rows, part["best_epoch"])
 
 
-def reliability_picture(part: Table) -> Picture:
-    """Returns LoRA's accuracy at each confidence, with and without temperature scaling."""
-    raw, scaled = part["before"], part["after"]
-    title = "Reliability"
-    series = [Series("without temperature", _reliable(raw), 0 if scaled is None else 1)]
-    said = f"Calibration error {raw['ece']:.3f} without temperature scaling"
-    if scaled is not None:
-        series.insert(0, Series(f"with temperature {part['temperature']:.2f}", _reliable(scaled), 0))
-        said += f", {scaled['ece']:.3f} with temperature {part['temperature']:.2f}"
-    shown = raw if scaled is None else scaled
-    low = min(1 / part["classes"], shown["bins"][0]["low"])
-    svg = reliability("reliability", title, said + ".", series, shown["bins"], low)
-    columns = ["probabilities", "confidence", "mean confidence", "accuracy", "95 % CI", "rows"]
-    rows = [
-        [
-            name,
-            f"{100 * b['low']:.0f} to {100 * b['high']:.0f} %",
-            in_percent(b["confidence"]),
-            in_percent(b["accuracy"]),
-            interval(b["accuracy_ci95"]),
-            f"{b['count']:,}",
-        ]
-        for name, curve in (("without temperature", raw), ("with temperature", scaled))
-        if curve is not None
-        for b in curve["bins"]
-    ]
-    return Picture("reliability", title, svg, columns, rows, _key(series))
-
-
-def risk_picture(part: Table) -> Picture:
-    """Returns the error rate if only the most confident texts get a label."""
-    points = [(p["coverage"], p["risk"]) for p in part["curve"]]
-    title = "Risk and coverage"
-    top = max(max(y for _, y in points), 0.01)
-    x, y = (
-        Axis("texts with a label", [0, 0.2, 0.4, 0.6, 0.8, 1], percent),
-        Axis("wrong labels", round_ticks(0, top, 4), percent),
-    )
-    said = "; ".join(
-        f"{percent(p['coverage'])} get a label, {in_percent(p['risk'])} of these are wrong" for p in part["points"]
-    )
-    svg = line_chart("risk", title, said + ".", [Series("LoRA", points)], x, y, height=TALL)
-    columns = ["texts with a label", "wrong labels", "lowest confidence"]
-    rows = [[percent(p["coverage"]), in_percent(p["risk"]), f"{p['confidence']:.3f}"] for p in part["points"]]
-    return Picture("risk", title, svg, columns, rows)
-
-
 def lengths_picture(part: Table) -> Picture:
     """Returns the histogram of lengths, with a mark at the longest input."""
     bins = [(low, high, count) for low, high, count in part["bins"]]
@@ -182,7 +115,7 @@ def curves_picture(
     said = said[0].upper() + said[1:] + ("." if best is None else f"; epoch {best:g} was kept.")
     mark = None if best is None else (best, f"kept: epoch {best:g}")
     svg = line_chart(name, title, said, series, epoch_axis([x for one in series for x, _ in one.points]), y, mark)
-    return Picture(name, title, svg, columns, rows, _key(series))
+    return Picture(name, title, svg, columns, rows, legend(series) if len(series) > 1 else [])
 
 
 def epoch_axis(epochs: Sequence[float]) -> Axis:
@@ -198,16 +131,8 @@ def _epoch(line: Table, part: Table) -> str:
     return f"{line['epoch']:g}" + (", kept" if line["epoch"] == part["best_epoch"] else "")
 
 
-def _key(series: Sequence[Series]) -> list[tuple[Markup, str]]:
-    return [(sample(one.style), one.name) for one in series] if len(series) > 1 else []
-
-
 def _points_of(lines: Sequence[Table], key: str) -> list[tuple[float, float]]:
     return [(line["epoch"], line[key]) for line in lines if line.get(key) is not None]
-
-
-def _reliable(curve: Table) -> list[tuple[float, float]]:
-    return [(b["confidence"], b["accuracy"]) for b in curve["bins"]]
 
 
 def _number(value: float | None) -> str:

@@ -172,6 +172,12 @@ def picture(name: str, title: str, description: str, shapes: Sequence[Markup], h
     )
 
 
+def in_steps(points: Points) -> Points:
+    """Returns the corners of steps from x = 0: each y holds from the x before it up to its own x."""
+    before = [0.0, *(x for x, _ in points)]
+    return [corner for left, (x, y) in zip(before, points, strict=False) for corner in ((left, y), (x, y))]
+
+
 def marker(x: float, y: float, style: int) -> Markup:
     """Returns the marker of a style: disc, open square, triangle, and then circle, square, open triangle."""
     style %= STYLES
@@ -190,6 +196,17 @@ def sample(style: int) -> Markup:
     """Returns a short line of a style for the legend; screen readers skip it."""
     line = tag("line", x1=1.0, x2=35.0, y1=6.0, y2=6.0, class_=f"line s{style % STYLES}")
     return tag("svg", line, marker(18.0, 6.0, style), viewBox="0 0 36 12", class_="sample", aria_hidden="true")
+
+
+def legend(series: Sequence[Series]) -> list[tuple[Markup, str]]:
+    """Returns the legend of lines."""
+    return [(sample(one.style), one.name) for one in series]
+
+
+def patch(style: str) -> Markup:
+    """Returns a small area of a style for the legend; screen readers skip it."""
+    area = tag("rect", x=1.0, y=1.0, width=34.0, height=10.0, class_=style)
+    return tag("svg", area, viewBox="0 0 36 12", class_="sample", aria_hidden="true")
 
 
 def share_of(value: float, span: tuple[float, float]) -> float:

@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from bertlora.data.checks import named_rows
+from bertlora.evaluation.slices import SLICE_COLUMNS, slice_rows
 from bertlora.evaluation.verdict import source_of
 
 Table = dict[str, Any]
@@ -12,6 +13,7 @@ Table = dict[str, Any]
 LARGEST_MATRIX = 20
 COMMON = 15
 ROWS_NAMED = 5
+SLICES = 10  # shown; the others are folded
 MOST_NAMED = 4  # classes in a headline
 
 MORE_FIGURES = {
@@ -21,15 +23,6 @@ MORE_FIGURES = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
     "brier": "Brier score",
-}
-
-
-# Cautions about rows that the run has already used.
-CAUTIONS = {
-    "": "",
-    "validation": "The epoch and the temperature were chosen on these rows, so the figures are slightly too good.",
-    "train": "The run was trained on these rows, so the figures do not apply to new texts.",
-    "other": "The run was trained on different data, which may contain these rows; check that it does not.",
 }
 
 
@@ -62,14 +55,18 @@ def task_name(task: Table) -> str:
 def verdict_view(part: Table) -> Table:
     """Returns the verdict by sentences, and the metrics that the chart does not show."""
     first, *others = part["sentence"].split("\n")
-    caution, more = CAUTIONS[part["met"]], more_figures(part["classifiers"])
-    return part | {"large": first, "others": others, "caution": caution, "more": more}
+    return part | {"large": first, "others": others, "more": more_figures(part["classifiers"])}
 
 
 def more_figures(classifiers: Sequence[Table]) -> Table:
-    """Returns the metrics of each classifier that no chart shows."""
-    rows = [[c["name"], *(_figure(c[key]) for key in MORE_FIGURES)] for c in classifiers]
-    return {"columns": ["", *MORE_FIGURES.values()], "rows": rows}
+    """Returns the metrics of each classifier that no chart shows, and how long it took to train if that is known."""
+    timed = any("training_seconds" in c for c in classifiers)
+    rows = [[c["name"], *(_figure(c[key]) for key in MORE_FIGURES), *[_seconds(c)] * timed] for c in classifiers]
+    return {"columns": ["", *MORE_FIGURES.values(), *["training"] * timed], "rows": rows}
+
+
+def _seconds(classifier: Table) -> str:
+    return f"{classifier['training_seconds']:,.1f} s" if "training_seconds" in classifier else ""
 
 
 def confusion_view(lora: Table) -> Table:
@@ -108,18 +105,10 @@ def class_view(lora: Table) -> Table:
     return {"columns": ["class", "precision", "recall", "F1", "support"], "rows": rows}
 
 
-def calibration_sentence(part: Table) -> str:
-    """Returns the calibration errors in a sentence."""
-    before = part["before"]["ece"]
-    said = f"The confidence differs from the accuracy by {100 * before:.1f} points on average"
-    if part["after"] is None:
-        return said + ". No temperature was fitted."
-    after = part["after"]["ece"]
-    fitted = " It was fitted on these rows, so the last figure is too good." if part["met"] == "validation" else ""
-    return (
-        f"{said} without temperature scaling, and by {100 * after:.1f} points with temperature "
-        f"{part['temperature']:.2f}, which predict uses.{fitted}"
-    )
+def slice_view(part: Table) -> Table:
+    """Returns the slices as a sentence and a table: the first ten, and all."""
+    rows = slice_rows(part["found"])
+    return {"sentence": part["verdict"], "columns": SLICE_COLUMNS, "first": rows[:SLICES], "all": rows}
 
 
 def length_view(part: Table) -> Table:

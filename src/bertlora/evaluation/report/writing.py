@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bertlora.data.examples import split_examples
 from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared
+from bertlora.evaluation.cautions import Met
 from bertlora.evaluation.report.facts import Material, facts_of
 from bertlora.evaluation.report.page import render
+from bertlora.evaluation.slices import slice_figures, text_slices
 from bertlora.evaluation.verdict import Evaluated
 from bertlora.files import write_whole
 from bertlora.run.folder import REPORT
@@ -42,15 +45,17 @@ def report_training(run: Run, data: Prepared, train: Inputs) -> Path:
         saved = run.calibration
         logits = {"lora": saved.logits.astype(np.float64)}
         evaluated = Evaluated(run.manifest.labels, saved.y_true, logits, saved, "validation rows")
+        lengths = split_examples(run.adapted.reader, data, "validation").inputs.whole
         material = Material(
             evaluated=evaluated,
             where="validation split",
-            met="validation",
+            met=Met(len(rows), 0, len(rows)),
             texts=rows.texts,
             pairs=rows.pairs,
             rows=rows.rows,
             inputs=material.inputs,
             lengths_where=material.lengths_where,
+            slices=slice_figures(evaluated.right("lora"), list(text_slices(rows.texts, rows.pairs, lengths))),
             advice=material.advice,
         )
     return write_report(run, material)

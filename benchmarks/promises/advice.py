@@ -1,0 +1,99 @@
+"""No rule of advice speaks about nothing: in each case a rule must be silent, and only chance makes it speak."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bertlora.evaluation.advice import advise
+from bertlora.evaluation.advice.data import WORTH_MORE_POINTS
+from bertlora.evaluation.advice.fit import FAR_FROM_LEARNED, UNLEARNED, WORSE_THAN_CHANCE
+from bertlora.evaluation.mcnemar import SIGNIFICANCE
+from bertlora.rivals.curve import CurvePoint
+from bertlora.training.trace import Trace
+from promises.evidence import course, evidence, history, learned
+from promises.promise import Promise, Random
+from promises.tasks import ALIKE, BALANCED, RARE, SMALL, Task
+
+EPOCHS, STEPS = 4, 40
+CHANCE = float(np.log(2))
+FOLDS = 4
+LIMITS = {"underfitting": FAR_FROM_LEARNED, "overshoots": WORSE_THAN_CHANCE, "slow to learn": UNLEARNED}
+
+
+def advice() -> Iterator[Promise]:
+    """Yields the promises."""
+    for task in (SMALL, BALANCED, RARE):
+        equal = partial(_epochs, task=task, loss_rise=1.0)
+        yield _silent(f"equal epochs: {task.name}", equal, ("overfitting", "epochs:"))
+        rising = partial(_epochs, task=task, loss_rise=1.5)
+        yield _silent(f"equal epochs with a rising loss: {task.name}", rising, ("would lower the", "stop earlier"))
+    for steps in (4, 40):
+        for word, limit in LIMITS.items():
+            yield _silent(f"a loss at the limit, {steps} steps", partial(_losses, steps=steps, mean=limit), (word,))
+    for classes in (2, 5, 20):
+        yield _silent(f"{classes} classes with equal recalls", partial(_equal_recalls, classes=classes), ("skew",))
+    for rows in (100, 1_000):
+        yield _silent(f"perfect probabilities, {rows:,} rows", partial(_perfect, rows=rows), ("labels",))
+    for rows in (200, 2_000):
+        yield _silent(f"a flat curve, {rows:,} rows", partial(_curve, rows=rows, gain=0.0), ("likely to raise",))
+        risen = partial(_curve, rows=rows, gain=WORTH_MORE_POINTS)
+        yield _silent(f"a curve that rises by a point, {rows:,} rows", risen, ("gain little",))
+
+
+def _silent(case: str, made: Callable[[Random], dict[str, Any]], words: Sequence[str]) -> Promise:
+    """Returns the promise that no advice has one of these words in its topic or text."""
+
+    def happens(random: Random) -> dict[str, bool]:
+        said = [f"{one['topic']}: {one['text']}" for one in advise(evidence(**made(random)))]
+        return {f"advice: '{word}'": any(word in one for one in said) for word in words}
+
+    return Promise("advice", case, happens, high=SIGNIFICANCE)
+
+
+def _epochs(random: Random, task: Task, loss_rise: float) -> dict[str, Any]:
+    """Returns epochs that are equally good on average; the validation loss rises by a factor per epoch."""
+    y_true, predicted = task.draw(random, EPOCHS - 1)
+    shared = random.gamma(0.3, 1.0, task.rows)
+    losses = [np.where(random.random(task.rows) < ALIKE, shared, random.gamma(0.3, 1.0, task.rows)) for _ in predicted]
+    trace = Trace([0.1] * (EPOCHS * STEPS), [part * loss_rise**i for i, part in enumerate(losses)], predicted)
+    best = int(np.argmax([np.mean(one == y_true) for one in predicted]))
+    lines, logits = history(trace, y_true, STEPS, best), 1.5 * np.eye(task.classes)[y_true]
+    return {"trace": trace, "history": lines, "y_true": y_true, "logits": logits}
+
+
+def _losses(random: Random, steps: int, mean: float) -> dict[str, Any]:
+    """Returns two epochs whose step losses have a mean of `mean` times chance."""
+    found = course([(0, 0.4, 0.8), (0, 0.4, 0.8)], np.arange(100) % 2, steps)
+    found["trace"].step_losses[:] = random.gamma(30, mean * CHANCE / 30, 2 * steps).tolist()
+    labels = np.arange(16 * steps) % 2
+    return found | {"train": learned(labels)}
+
+
+def _equal_recalls(random: Random, classes: int) -> dict[str, Any]:
+    rows = 20 * classes
+    y_true = random.permutation(np.arange(rows) % classes)
+    missed = random.random(rows) > 0.75
+    predicted = np.where(missed, (y_true + random.integers(1, classes, rows)) % classes, y_true)
+    rest = course([(0.2, 0.3, 0.7), (0.1, 0.3, 0.7)], y_true)
+    labels = [f"class {k}" for k in range(classes)]
+    logits = 1.5 * np.eye(classes)[predicted]
+    return rest | {"y_true": y_true, "logits": logits, "labels": labels, "train": learned(np.arange(64) % classes)}
+
+
+def _perfect(random: Random, rows: int) -> dict[str, Any]:
+    """Returns logits whose probabilities are right, most of them near 0 and 1."""
+    margin = random.normal(0, 4, rows)
+    y_true = (random.random(rows) < 1 / (1 + np.exp(-margin))).astype(np.int64)
+    logits = np.stack([np.zeros(rows), margin], axis=1)
+    return course([(0.2, 0.3, 0.7), (0.1, 0.3, 0.7)], y_true) | {"y_true": y_true, "logits": logits}
+
+
+def _curve(random: Random, rows: int, gain: float) -> dict[str, Any]:
+    """Returns a learning curve whose last part rises by `gain` points on average; folds share most training rows."""
+    spread = (0.2 / (rows / FOLDS)) ** 0.5  # of a fold's gain: a fifth of its rows changes
+    shared = random.normal() * (1 / FOLDS) ** 0.5
+    gains = gain / 100 + spread * (shared + random.normal(size=FOLDS) * (1 - 1 / FOLDS) ** 0.5)
+    before = random.normal(0.8, 0.02, FOLDS)
+    return {"curve": [CurvePoint(rows // 2, tuple(before)), CurvePoint(rows, tuple(before + gains))]}

@@ -1,0 +1,241 @@
+"""Scores that count each class alike: macro F1, balanced accuracy and Matthews; their intervals and paired tests.
+
+A score depends on three counts per class: its rows, the rows that are predicted as it, and its hits (the rows that are
+both). All resamples of a test are computed at once from these counts.
+
+Letters: N rows, K classes, R resamples, C kinds of rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from bertlora.confidence.intervals import LEVEL, exact_interval, normal_quantile
+from bertlora.confidence.probabilities import Labels
+from bertlora.data.labels import imbalanced
+from bertlora.evaluation.mcnemar import POWER
+
+Counts = npt.NDArray[np.float64]
+# From hits, predicted rows and rows of each class, (..., K), to scores (...).
+Score = Callable[[Counts, Counts, Counts], Counts]
+
+RESAMPLES = 10_000
+# Numbers that a permutation test draws at a time.
+CHUNK = 1_000_000
+# The step of a numerical derivative, in rows.
+STEP = 1e-4
+
+
+def macro_f1(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
+    """Returns the mean F1 of all K classes; it is 0 for a class without rows and predictions, as in scikit-learn."""
+    return np.asarray(_ratio(2 * hits, predicted + rows).mean(axis=-1))
+
+
+def balanced_accuracy(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
+    """Returns the mean recall of the classes that have rows."""
+    return np.asarray(_ratio(hits, rows).sum(axis=-1) / (rows > 0).sum(axis=-1))
+
+
+def matthews(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
+    """Returns the Matthews correlation, -1..1; 0 if it is not defined.
+
+    Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
+    """
+    whole = rows.sum(axis=-1)
+    covariance = hits.sum(axis=-1) * whole - (predicted * rows).sum(axis=-1)
+    spread = (whole**2 - (predicted**2).sum(axis=-1)) * (whole**2 - (rows**2).sum(axis=-1))
+    return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
+
+
+SCORES: dict[str, Score] = {"macro_f1": macro_f1, "balanced_accuracy": balanced_accuracy, "matthews": matthews}
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "balanced_accuracy": "balanced accuracy",
+    "matthews": "Matthews correlation",
+}
+
+
+def leading_metric(y_true: Labels) -> str:
+    """Returns the metric that comparisons use: `macro_f1` where the classes are imbalanced, otherwise `accuracy`."""
+    return "macro_f1" if imbalanced(y_true) else "accuracy"
+
+
+def score(name: str, confusion: Counts) -> float:
+    """Returns a score of a confusion matrix (K, K); row: true class, column: predicted class."""
+    return float(SCORES[name](np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)))
+
+
+def score_interval(name: str, confusion: Counts, level: float = LEVEL) -> tuple[float, float]:
+    """Returns the confidence interval of a score.
+
+    It is the exact interval of a fraction, for the effective number of rows: a fraction of this many rows has the
+    standard error that the score has (Korn and Graubard 1998). A percentile bootstrap has no width if all rows are
+    right, and covers too little if a class has few rows.
+
+    Args:
+        name: a key of `SCORES`.
+        confusion: (K, K), K at least 2; row: true class, column: predicted class.
+        level: confidence level, in 0..1.
+    """
+    smooth = _smoothed(confusion)
+    # The exact interval is one of fractions: Matthews, -1..1, is moved to 0..1.
+    low, width = (-1.0, 2.0) if name == "matthews" else (0.0, 1.0)
+    share, typical = ((score(name, table) - low) / width for table in (confusion, smooth))
+    rows = typical * (1 - typical) * width**2 / max(_variance(name, smooth), 1e-12)
+    found = exact_interval(share * rows, rows, level)
+    return low + width * found[0], low + width * found[1]
+
+
+@dataclass(frozen=True)
+class ScoreGain:
+    """The gain of a second classifier over a first one in a score, on the same rows.
+
+    Attributes:
+        metric: a key of `SCORES`.
+        rows: number of rows.
+        gain: score of the second minus score of the first, in points (hundredths).
+        error: its standard error, in points.
+        p: of a paired permutation test.
+    """
+
+    metric: str
+    rows: int
+    gain: float
+    error: float
+    p: float
+    test = "paired permutation test"
+
+    @property
+    def unit(self) -> str:
+        """What the gain is counted in."""
+        return f"points of {METRIC_NAMES[self.metric]}"
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Returns the gain's confidence interval in points: gain plus or minus a multiple of the standard error."""
+        half = normal_quantile(level) * self.error
+        return self.gain - half, self.gain + half
+
+    def rows_needed(self, significance: float) -> float | None:
+        """Returns how many rows would detect a true gain as large as this one with 80 % power; None if it is zero.
+
+        The standard error falls with the square root of the number of rows.
+        """
+        if abs(self.gain) < 1e-9:
+            return None
+        spread = norm.ppf(1 - significance / 2) + norm.ppf(POWER)
+        return float(self.rows * (spread * self.error / self.gain) ** 2)
+
+    def figures(self) -> dict[str, Any]:
+        """Returns gain, interval and p for JSON, as fractions."""
+        low, high = self.interval()
+        return {"gain": self.gain / 100, "ci95": [low / 100, high / 100], "p": self.p}
+
+
+def score_gains(y_true: Labels, first: Labels, second: Labels, classes: int) -> dict[str, ScoreGain]:
+    """Returns the gain of a second classifier over a first one in each score.
+
+    Args:
+        y_true: (N,) the right classes.
+        first: (N,) the classes that the first classifier predicts.
+        second: (N,) the same of the second.
+        classes: K.
+    """
+    tables = confusion_of(y_true, first, classes), confusion_of(y_true, second, classes)
+    gains = {name: score(name, tables[1]) - score(name, tables[0]) for name in SCORES}
+    p = _permutation_p(gains, y_true, first, second, classes)
+    return {
+        name: ScoreGain(name, len(y_true), 100 * gain, 100 * _gain_error(name, tables, y_true, first, second), p[name])
+        for name, gain in gains.items()
+    }
+
+
+def confusion_of(y_true: Labels, predicted: Labels, classes: int) -> Counts:
+    """Returns the confusion matrix (K, K); row: true class, column: predicted class."""
+    counts = np.bincount(y_true * classes + predicted, minlength=classes**2)
+    return counts.reshape(classes, classes).astype(np.float64)
+
+
+def _ratio(above: Counts, below: Counts) -> Counts:
+    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
+
+
+def _smoothed(confusion: Counts) -> Counts:
+    """Returns the confusion matrix with half a right row and half a wrong row more of each class that has rows."""
+    classes = len(confusion)
+    more = (np.eye(classes) + (1 - np.eye(classes)) / (classes - 1)) / 2
+    return np.asarray(confusion + more * (confusion.sum(axis=1, keepdims=True) > 0))
+
+
+def _variance(name: str, smooth: Counts) -> float:
+    """Returns the variance of a score by the delta method, for a smoothed confusion matrix.
+
+    A class with n rows has n + 1 in the smoothed matrix. The unbiased variance of a fraction divides by n - 1.
+    """
+    rows = smooth.sum(axis=1, keepdims=True)
+    return float((smooth * _slopes(name, smooth) ** 2 * rows / np.maximum(rows - 2, 1)).sum())
+
+
+def _slopes(name: str, confusion: Counts) -> Counts:
+    """Returns how much a score changes per further row of each cell, (K, K)."""
+    step = STEP * np.eye(len(confusion))
+    hits = np.diagonal(confusion) + step[:, None, :] * np.eye(len(confusion))[:, :, None]  # (K, K, K)
+    predicted = confusion.sum(axis=0) + step[None, :, :]
+    rows = confusion.sum(axis=1) + step[:, None, :]
+    return (SCORES[name](hits, predicted, np.broadcast_to(rows, hits.shape)) - score(name, confusion)) / STEP
+
+
+def _gain_error(name: str, tables: tuple[Counts, Counts], y_true: Labels, first: Labels, second: Labels) -> float:
+    """Returns the standard error of a gain by the delta method: the gain is nearly a sum over rows of their slopes.
+
+    Two rows are added that only one classifier gets right, one each way, spread over the classes (Bonett and Price
+    2012). So the error is not 0 if the two agree on all rows.
+    """
+    before, after = (_slopes(name, _smoothed(table)) for table in tables)
+    rows = after[y_true, second] - before[y_true, first]
+    # As in `_variance`; and a slope for n + 1 rows is smaller than one for n rows.
+    of_class = np.bincount(y_true)[y_true]
+    weights = (of_class + 1) ** 2 / (of_class * np.maximum(of_class - 1, 1))
+    present = np.unique(y_true)
+    right, wrong = zip(
+        *((np.diagonal(s)[present], _off_diagonal_mean(s)[present]) for s in (before, after)), strict=True
+    )
+    more = (right[1] - wrong[0]) ** 2 + (wrong[1] - right[0]) ** 2
+    return float(np.sqrt((weights * (rows - rows.mean()) ** 2).sum() + more.mean()))
+
+
+def _off_diagonal_mean(table: Counts) -> Counts:
+    return np.asarray((table.sum(axis=1) - np.diagonal(table)) / (len(table) - 1))
+
+
+def _permutation_p(
+    gains: dict[str, float], y_true: Labels, first: Labels, second: Labels, classes: int
+) -> dict[str, float]:
+    """Returns the p value of each gain: how often it is as large if each row's two predictions swap at random.
+
+    Yeh 2000, "More accurate tests for the statistical significance of result differences". Rows of one kind (the same
+    true class and the same two predictions) are swapped together: their number is binomial.
+    """
+    differ = first != second
+    kinds, sizes = np.unique(np.stack([y_true, first, second])[:, differ], axis=1, return_counts=True)
+    one = np.eye(classes)
+    true, a, b = (one[kind] for kind in kinds)  # (C, K)
+    hit_change, predicted_change = true * (b - a), b - a
+    rows = np.bincount(y_true, minlength=classes).astype(np.float64)
+    counts = [(one[labels] * one[y_true]).sum(axis=0) for labels in (first, second)]
+    named = [np.bincount(labels, minlength=classes).astype(np.float64) for labels in (first, second)]
+    random = np.random.default_rng(0)
+    as_large, size = dict.fromkeys(gains, 1), max(CHUNK // max(len(sizes), 1), 1)
+    for start in range(0, RESAMPLES, size):
+        resamples = min(size, RESAMPLES - start)
+        swapped = random.binomial(sizes, 0.5, size=(resamples, len(sizes))).astype(np.float64)
+        hits, predicted = swapped @ hit_change, swapped @ predicted_change  # (R, K)
+        for name, gain in gains.items():
+            before = SCORES[name](counts[0] + hits, named[0] + predicted, rows)
+            after = SCORES[name](counts[1] - hits, named[1] - predicted, rows)
+            as_large[name] += int((np.abs(after - before) >= abs(gain) - 1e-9).sum())
+    return {name: count / (RESAMPLES + 1) for name, count in as_large.items()}

@@ -1,0 +1,52 @@
+"""The slices of the rows on which a run is evaluated: by length, by a column of the source, by words."""
+
+from typing import TYPE_CHECKING, Any
+
+from bertlora.data.prepared import is_prepared
+from bertlora.data.rows import check_column, read_column
+from bertlora.errors import InputError
+from bertlora.pipeline.prepare import Source, as_specs
+
+if TYPE_CHECKING:
+    from bertlora.evaluation.verdict import Evaluated
+    from bertlora.pipeline.rows import Rows
+
+
+def check_slice_column(column: str | None, data: Source, split: str) -> None:
+    """Finds a slice column that cannot be read before the model is loaded. A hub data set is not opened.
+
+    Raises:
+        InputError: the rows come from a prepared folder, which keeps only texts and labels.
+        DataError: the source does not have the column.
+    """
+    specs = as_specs(data)
+    if column is None:
+        return
+    if not specs or is_prepared(specs[0]):
+        folder = specs[0] if specs else "the run's own data"
+        raise InputError(
+            f"--slice-column: {folder} keeps only texts and labels; name a source that has the column '{column}' by "
+            "--data, with rows that the run was not trained on"
+        )
+    if not any(spec.startswith("hub:") for spec in specs):
+        check_column(specs, column, split or "test")
+
+
+def figures_by_slice(
+    evaluated: "Evaluated", rows: "Rows", data: Source = (), column: str | None = None
+) -> dict[str, Any]:
+    """Returns LoRA's accuracy by slice, as `slice_figures` does.
+
+    Args:
+        evaluated: the outputs of the classifiers on the rows.
+        rows: the rows.
+        data: where they were read from.
+        column: a column of this source, whose values are slices too.
+    """
+    from bertlora.evaluation.slices import column_slices, slice_figures, text_slices
+
+    texts = rows.texts()
+    slices = list(text_slices(texts.texts, texts.pairs, rows.examples.inputs.whole))
+    if column is not None:
+        slices += column_slices(column, read_column(as_specs(data), column, rows.split or "test"))
+    return slice_figures(evaluated.right("lora"), slices)

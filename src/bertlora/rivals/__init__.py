@@ -1,0 +1,10 @@
+"""What LoRA must beat on the same training rows: a linear probe on the frozen encoder, and TF-IDF without an encoder.
+
+Reading order:
+
+- `regression`: softmax regression, as strong as cross-validation says, with calibrated logits.
+- `probe`: the linear probe, and the head's start.
+- `tfidf`: TF-IDF.
+- `curve`: the learning curve of the linear probe.
+- `fitted`: both rivals of a run.
+"""

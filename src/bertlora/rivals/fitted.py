@@ -1,0 +1,119 @@
+"""Both rivals of a run: fitted, saved and loaded together."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertlora.confidence.probabilities import Array, Labels
+from bertlora.data.examples import Examples
+from bertlora.model.adapted import Adapted
+from bertlora.rivals.curve import CurvePoint, learning_curve
+from bertlora.rivals.probe import Probe, aim_head, fit_probe, frozen_views
+from bertlora.rivals.tfidf import Tfidf, fit_tfidf
+
+# Texts, whole, and their second texts if there are any.
+Texts = tuple[Sequence[str], Sequence[str] | None]
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The rivals of a run.
+
+    Attributes:
+        probe: the linear probe; None if it was not fitted.
+        tfidf: the TF-IDF model; None if it was not fitted.
+        seconds: by name, how long fitting took; the linear probe's pass through the encoder included.
+        curve: the learning curve of the linear probe.
+        on_validation: by name, calibrated logits (V, K) of the V validation rows.
+    """
+
+    probe: Probe | None = None
+    tfidf: Tfidf | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    curve: Sequence[CurvePoint] = ()
+    on_validation: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def fit(
+        cls,
+        adapted: Adapted,
+        train: tuple[Examples, Texts],
+        validation: tuple[Examples, Texts],
+        seed: int,
+        precision: str = "fp32",
+        aim: bool = False,
+    ) -> "Rivals":
+        """Fits both on the training rows, and runs them on the validation rows. No validation row chooses anything.
+
+        Args:
+            adapted: the model; its adapter takes no part.
+            train: the training rows, and their texts.
+            validation: the validation rows, and their texts; there may be none.
+            seed: seed of the folds, and of the 10,000 rows for the linear probe if there are more.
+            precision: `fp32` or `bf16`, for the linear probe's pass through the encoder.
+            aim: turn the head's last layer to the direction of a linear probe on its inputs; see `aim_head`.
+        """
+        began = time.perf_counter()
+        at_head, frozen = frozen_views(adapted, train[0], seed, precision)
+        probe = fit_probe(frozen, seed)
+        probed = time.perf_counter()
+        tfidf = fit_tfidf(*train[1], train[0].labels, len(adapted.labels), seed)
+        seconds = {"probe": probed - began, "tfidf": time.perf_counter() - probed}
+        if aim:
+            aim_head(adapted.model, at_head)
+        found = cls(probe, tfidf, seconds, learning_curve(frozen, probe, seed))
+        if len(validation[0]):
+            features = adapted.base_features(validation[0].inputs, precision, head=False)[1]
+            found.on_validation.update(found.logits(features, *validation[1]))
+        return found
+
+    def logits(
+        self, features: Array, texts: Sequence[str] = (), pairs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """Returns the rivals' calibrated logits (B, K) by name.
+
+        Args:
+            features: (B, 2 D), the frozen encoder's.
+            texts: (B,) the texts; without them TF-IDF is left out.
+            pairs: (B,) the second texts, or None.
+        """
+        found = {} if self.probe is None else {"probe": self.probe.logits(features)}
+        return found | ({} if self.tfidf is None or not len(texts) else {"tfidf": self.tfidf.logits(texts, pairs)})
+
+    def figures(self, y_true: Labels) -> dict[str, Any]:
+        """Returns, by name, how each was fitted, for JSON.
+
+        Args:
+            y_true: (V,) labels of the validation rows.
+
+        Returns:
+            `seconds`, `strength` (C), `reads` (what it reads), `validation_accuracy` (None without validation rows).
+        """
+        found: dict[str, Any] = {}
+        for name, rival in (("probe", self.probe), ("tfidf", self.tfidf)):
+            if rival is not None:
+                seconds, strength = round(self.seconds[name], 2), rival.regression.strength
+                found[name] = {"seconds": seconds, "strength": strength, "reads": rival.reads}
+                logits = self.on_validation.get(name)
+                right = None if logits is None else float(np.mean(logits.argmax(axis=1) == y_true))
+                found[name]["validation_accuracy"] = right
+        return found
+
+    def save(self, run: Path) -> None:
+        """Writes the files of both to a run folder."""
+        for rival in (self.probe, self.tfidf):
+            if rival is not None:
+                rival.save(run)
+
+    @classmethod
+    def load(cls, run: Path) -> "Rivals":
+        """Returns the rivals of a run folder.
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        return cls(Probe.load(run), Tfidf.load(run))

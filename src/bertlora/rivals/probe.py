@@ -1,0 +1,176 @@
+"""The linear probe: softmax regression on the frozen encoder's features, without any adapter. LoRA must beat it.
+
+Letters: N training rows, D the encoder's width, H inputs of the head's last linear layer, K classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from bertlora.confidence.probabilities import Array, Labels
+from bertlora.data.examples import Examples
+from bertlora.errors import RunError
+from bertlora.model.adapted import Adapted
+from bertlora.model.engine import last_linear
+from bertlora.rivals.regression import Regression, fit_fixed, fit_regression
+
+FILE = "probe.safetensors"
+# More rows hardly improve a linear probe of some hundred features, and each costs a pass through the encoder.
+MAX_ROWS = 10_000
+STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-8, 1))
+# Of the regression that only gives the head its direction.
+HEAD_STRENGTH = 0.1
+
+
+@dataclass(frozen=True)
+class FrozenView:
+    """What the frozen encoder gives for training rows.
+
+    Attributes:
+        features: (N, 2 D) of the encoder, first token and mean over tokens; or (N, H) at the head.
+        labels: (N,).
+        classes: K.
+    """
+
+    features: Array
+    labels: Labels
+    classes: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe.
+
+    Attributes:
+        regression: weights for the features that `only_mean` names; the standardisation is folded in.
+        only_mean: whether it reads only the mean over tokens, at length √D, instead of first token and mean.
+    """
+
+    regression: Regression
+    only_mean: bool
+
+    @property
+    def reads(self) -> str:
+        """What it reads, in words."""
+        return "mean over tokens" if self.only_mean else "first token and mean over tokens"
+
+    def logits(self, features: Array) -> Array:
+        """Returns calibrated logits (B, K) for features (B, 2 D)."""
+        return self.regression.logits(mean_direction(features) if self.only_mean else features)
+
+    def save(self, run: Path) -> None:
+        """Writes RUN/probe.safetensors."""
+        fitted = self.regression
+        tensors = {
+            "weight": fitted.weight,
+            "bias": fitted.bias,
+            "strength": np.array([fitted.strength, fitted.loss]),
+            "only_mean": np.array([self.only_mean]),
+        }
+        (run / FILE).write_bytes(save(tensors))
+
+    @classmethod
+    def load(cls, run: Path) -> "Probe | None":
+        """Returns the linear probe of a run folder, or None if the folder has none.
+
+        Raises:
+            RunError: its file is damaged.
+        """
+        file = run / FILE
+        if not file.is_file():
+            return None
+        try:
+            found = load_file(file)
+            # Runs of earlier versions have only weight and bias.
+            strength, loss = found["strength"].tolist() if "strength" in found else (HEAD_STRENGTH, float("nan"))
+            only_mean = bool(found["only_mean"][0]) if "only_mean" in found else False
+            return cls(Regression(found["weight"], found["bias"], strength, loss), only_mean)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
+
+
+def frozen_views(
+    adapted: Adapted, train: Examples, seed: int, precision: str = "fp32"
+) -> tuple[FrozenView, FrozenView]:
+    """Runs the encoder without its adapter on training rows: on a random 10,000 of them if there are more.
+
+    Returns:
+        The inputs of the head's last linear layer, (N, H); and the features, (N, 2 D): the last layer's first token
+        and mean over tokens.
+    """
+    rows = np.arange(len(train))
+    if len(rows) > MAX_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_ROWS, replace=False))
+    at_head, features = adapted.base_features(train.inputs.take(rows.tolist()), precision, head=False)
+    labels, classes = train.labels[rows], len(adapted.labels)
+    return FrozenView(at_head, labels, classes), FrozenView(features, labels, classes)
+
+
+def fit_probe(frozen: FrozenView, seed: int) -> Probe | None:
+    """Fits the linear probe: of two kinds of features the one with the lower cross-validated log loss.
+
+    The features are first token and mean over tokens, standardised; or only the direction of the mean over tokens.
+
+    Returns:
+        The linear probe; None if there is a single class.
+    """
+    found = []
+    for only_mean in (False, True):
+        features = mean_direction(frozen.features) if only_mean else frozen.features
+        scaled, centre, spread = standardised(features)
+        fitted = fit_regression(scaled, frozen.labels, frozen.classes, STRENGTHS, seed)
+        if fitted is not None:
+            found.append(Probe(_folded(fitted, centre, spread), only_mean))
+    return min(found, key=lambda probe: probe.regression.loss, default=None)
+
+
+def mean_direction(features: Array) -> Array:
+    """Returns the mean over tokens, the second half of the features (B, 2 D), scaled to length √D: (B, D)."""
+    mean = features[:, features.shape[1] // 2 :]
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    return np.asarray(mean * (mean.shape[1] ** 0.5 / np.maximum(length, 1e-12)))
+
+
+def standardised(features: Array) -> tuple[Array, Array, Array]:
+    """Returns features (N, F) with mean 0 and deviation 1 in each column, and the means and deviations, (F,)."""
+    centre, spread = features.mean(axis=0), features.std(axis=0)
+    spread[spread < 1e-12] = 1.0  # a constant feature
+    return (features - centre) / spread, centre, spread
+
+
+def _folded(fitted: Regression, centre: Array, spread: Array) -> Regression:
+    """Returns the regression for features that are not standardised."""
+    weight = fitted.weight / spread
+    return Regression(weight, fitted.bias - weight @ centre, fitted.strength, fitted.loss)
+
+
+def aim_head(model: Any, at_head: FrozenView) -> None:
+    """Turns the head's last linear layer to the direction of a linear probe on its inputs; its length stays.
+
+    Starting from the fitted head itself (Kumar et al. 2022, "LP-FT") makes large weights if features are small, and the
+    encoder then hardly learns. The direction is enough for the first steps to go the right way. A single class has no
+    direction and changes nothing.
+
+    Args:
+        model: PEFT's model. The base's own head does not change.
+        at_head: the inputs of that layer, (N, H).
+    """
+    if len(np.unique(at_head.labels)) < 2:
+        return
+    scaled, _, spread = standardised(at_head.features)
+    turn_head(model, fit_fixed(scaled, at_head.labels, at_head.classes, HEAD_STRENGTH).weight / spread)
+
+
+def turn_head(model: Any, weight: npt.NDArray[np.float64]) -> None:
+    """Turns the head's last linear layer, (K, H), to the direction of `weight`; 0 changes nothing."""
+    layer = last_linear(model, "modules_to_save")
+    direction = torch.from_numpy(weight - weight.mean(axis=0))
+    if direction.norm() > 0:
+        with torch.no_grad():
+            layer.weight.copy_(direction * (float(layer.weight.norm()) / float(direction.norm())))

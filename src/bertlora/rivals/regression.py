@@ -1,0 +1,133 @@
+"""Softmax regression with its strength chosen by cross-validation and its logits calibrated.
+
+Both rivals are fitted by it. A rival that is regularised badly, or that is not calibrated, would flatter LoRA.
+
+Letters: N rows, F features, K classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.probabilities import Array, Labels, cross_entropy
+
+FOLDS = 5
+MAX_ITERATIONS = 1000
+# The logit of a class that has no training row.
+NEVER = -1e9
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fitted softmax regression.
+
+    Attributes:
+        weight: (K, F) float64.
+        bias: (K,) float64.
+        strength: scikit-learn's C; the smaller, the stronger the regularisation.
+        loss: mean log loss, in nats, of the rows that a fold held out, calibrated; NaN without cross-validation.
+    """
+
+    weight: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64]
+    strength: float
+    loss: float
+
+    def logits(self, features: Any) -> Array:
+        """Returns calibrated logits (B, K) for features (B, F), dense or sparse."""
+        return np.asarray(features @ self.weight.T + self.bias)
+
+
+def fit_regression(
+    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int
+) -> Regression | None:
+    """Fits softmax regression. Returns None if there is a single class.
+
+    Five folds choose C: from the smallest on, C is raised as long as the log loss of the held-out rows falls. The same
+    rows give the temperature, so no validation row is used. If no class has two rows, the middle C is taken.
+
+    Args:
+        features: (N, F), dense or sparse.
+        y_true: (N,) class of each row, 0..K-1.
+        classes: K.
+        strengths: values of C, ascending.
+        seed: the same seed gives the same folds.
+    """
+    if len(np.unique(y_true)) < 2:
+        return None
+    strength, temperature, loss = strengths[len(strengths) // 2], 1.0, float("nan")
+    for c, logits, known in _out_of_fold(features, y_true, classes, strengths, seed):
+        calibration = Calibration.fit(logits[known], y_true[known])
+        found = cross_entropy(calibration.scaled(logits[known]), y_true[known])
+        if found >= loss:
+            break
+        strength, temperature, loss = c, calibration.temperature, found
+    fitted = fit_fixed(features, y_true, classes, strength)
+    return Regression(fitted.weight / temperature, fitted.bias / temperature, strength, loss)
+
+
+def fit_fixed(features: Any, y_true: Labels, classes: int, strength: float) -> Regression:
+    """Fits softmax regression with a given C, without calibration. There are two classes or more."""
+    weight, bias = _coefficients(_fitted(_regression(strength), features, y_true), classes)
+    return Regression(weight, bias, strength, float("nan"))
+
+
+def _out_of_fold(
+    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int
+) -> Iterator[tuple[float, Array, npt.NDArray[np.bool_]]]:
+    """Yields each C with the held-out rows' logits (N, K), and which rows have a class that their fold has learned."""
+    fold = _deal(y_true, seed)
+    parts = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)]
+    parts = [part for part in parts if len(np.unique(y_true[part[0]])) > 1 and len(part[1])]
+    known = np.zeros(len(y_true), np.bool_)
+    for learned, held_out in parts:
+        known[held_out] = np.isin(y_true[held_out], y_true[learned])
+    if not known.any():
+        return
+    # Each fold goes on from its last solution, which a slightly larger C changes little.
+    models = [_regression(strengths[0], warm_start=True) for _ in parts]
+    logits = np.zeros((len(y_true), classes))
+    for strength in strengths:
+        for model, (learned, held_out) in zip(models, parts, strict=True):
+            model.C = strength
+            weight, bias = _coefficients(_fitted(model, features[learned], y_true[learned]), classes)
+            logits[held_out] = features[held_out] @ weight.T + bias
+        yield strength, logits, known
+
+
+def _deal(y_true: Labels, seed: int) -> Labels:
+    """Returns the fold of each row, (N,); each class is dealt evenly."""
+    order = np.random.default_rng(seed).permutation(len(y_true))
+    order = order[np.argsort(y_true[order], kind="stable")]
+    fold = np.empty(len(y_true), np.int64)
+    fold[order] = np.arange(len(y_true)) % FOLDS
+    return fold
+
+
+def _regression(strength: float, warm_start: bool = False) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, warm_start=warm_start)
+
+
+def _fitted(model: Any, features: Any, y_true: Labels) -> Any:
+    # The products are small. BLAS threads compete with torch's, and the fit would take six times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return model.fit(features, y_true)
+
+
+def _coefficients(fitted: Any, classes: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns weight (K, F) and bias (K,), with one row for each of K classes, seen or not."""
+    coefficients, intercepts = fitted.coef_, fitted.intercept_
+    if len(fitted.classes_) == 2:  # scikit-learn keeps the second class's row only
+        coefficients = np.vstack([-coefficients, coefficients]) / 2
+        intercepts = np.hstack([-intercepts, intercepts]) / 2
+    weight: npt.NDArray[np.float64] = np.zeros((classes, coefficients.shape[1]))
+    bias: npt.NDArray[np.float64] = np.full(classes, NEVER)
+    weight[fitted.classes_], bias[fitted.classes_] = coefficients, intercepts
+    return weight, bias

@@ -1,0 +1,181 @@
+"""TF-IDF with softmax regression: the classifier that needs no encoder, and is fitted in seconds. LoRA must beat it.
+
+It reads whole texts, also what the encoder's maximum length cuts off.
+
+Letters: N training rows, V terms, K classes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from bertlora.confidence.probabilities import Array, Labels
+from bertlora.data.checks.near import words_of
+from bertlora.errors import RunError
+from bertlora.rivals.regression import Regression, fit_regression
+
+FILE = "tfidf.safetensors"
+STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 6))
+MOST_TERMS = 100_000
+# In more rows than this, a term of a single text says nothing about others.
+ROWS_FOR_RARE_TERMS = 100
+# Character terms are tried on no more text than this: they help in short texts, and take time in long ones.
+MOST_CHARACTERS = 2_000_000
+LENGTHS = (3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Tfidf:
+    """A fitted TF-IDF model.
+
+    Attributes:
+        terms: the V terms: words, pairs of words, and perhaps parts of words.
+        idf: (V,) inverse document frequencies.
+        regression: softmax regression on the weighted terms.
+        characters: whether parts of words are terms.
+    """
+
+    terms: list[str]
+    idf: npt.NDArray[np.float64]
+    regression: Regression
+    characters: bool
+
+    @property
+    def reads(self) -> str:
+        """What it reads, in words."""
+        return f"words, pairs of words{' and parts of words' if self.characters else ''}: {len(self.terms):,} terms"
+
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Array:
+        """Returns calibrated logits (B, K) of texts, or of pairs of texts."""
+        vectoriser = _vectoriser(self.characters, vocabulary=self.terms)
+        vectoriser.idf_ = self.idf
+        return self.regression.logits(vectoriser.transform(_joined(texts, pairs)))
+
+    def save(self, run: Path) -> None:
+        """Writes RUN/tfidf.safetensors."""
+        tensors: dict[str, npt.NDArray[Any]] = {
+            "terms": np.frombuffer("\n".join(self.terms).encode(), np.uint8),
+            "idf": self.idf,
+            "weight": self.regression.weight.astype(np.float32),
+            "bias": self.regression.bias,
+            "strength": np.array([self.regression.strength, self.regression.loss]),
+            "characters": np.array([self.characters]),
+        }
+        (run / FILE).write_bytes(save(tensors))
+
+    @classmethod
+    def load(cls, run: Path) -> "Tfidf | None":
+        """Returns the TF-IDF model of a run folder, or None if the folder has none.
+
+        Raises:
+            RunError: its file is damaged.
+        """
+        file = run / FILE
+        if not file.is_file():
+            return None
+        try:
+            found = load_file(file)
+            terms = found["terms"].tobytes().decode().split("\n")
+            strength, loss = found["strength"].tolist()
+            regression = Regression(found["weight"].astype(np.float64), found["bias"], strength, loss)
+            return cls(terms, found["idf"], regression, bool(found["characters"][0]))
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
+
+
+def fit_tfidf(
+    texts: Sequence[str], pairs: Sequence[str] | None, y_true: Labels, classes: int, seed: int
+) -> Tfidf | None:
+    """Fits TF-IDF with words and pairs of words; if the texts are short also with parts of words, where these help.
+
+    Terms are weighted by 1 + log(frequency) times the inverse document frequency, and each row has length 1. Of more
+    than 100,000 terms the most frequent are kept.
+
+    Args:
+        texts: (N,) the training texts, whole.
+        pairs: (N,) the second texts, or None.
+        y_true: (N,) class of each row, 0..K-1.
+        classes: K.
+        seed: the same seed gives the same model.
+
+    Returns:
+        The model with the lower cross-validated log loss; None if there is a single class, or no term.
+    """
+    joined = _joined(texts, pairs)
+    short = sum(map(len, joined)) <= MOST_CHARACTERS
+    found = [_fit(joined, y_true, classes, characters, seed) for characters in ((False, True) if short else (False,))]
+    fitted = [model for model in found if model is not None]
+    return min(fitted, key=lambda model: model.regression.loss, default=None)
+
+
+def out_of_fold_tfidf(
+    texts: Sequence[str], pairs: Sequence[str] | None, y_true: Labels, fold: Labels, classes: int, seed: int
+) -> Array:
+    """Returns calibrated logits (N, K); each row's come from a model that was fitted on the other folds.
+
+    A fold whose other rows have a single class, or no term, gets logits of 0.
+
+    Args:
+        texts: (N,) the texts, whole.
+        pairs: (N,) the second texts, or None.
+        y_true: (N,) class of each row, 0..K-1.
+        fold: (N,) fold of each row, from 0.
+        classes: K.
+        seed: the same seed gives the same logits.
+    """
+    joined, logits = _joined(texts, pairs), np.zeros((len(texts), classes))
+    for k in range(int(fold.max()) + 1):
+        learned, held_out = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        fitted = fit_tfidf([joined[i] for i in learned], None, y_true[learned], classes, seed)
+        if fitted is not None:
+            logits[held_out] = fitted.logits([joined[i] for i in held_out])
+    return logits
+
+
+def _fit(texts: list[str], y_true: Labels, classes: int, characters: bool, seed: int) -> Tfidf | None:
+    rare = 2 if len(texts) > ROWS_FOR_RARE_TERMS else 1
+    vectoriser = _vectoriser(characters, min_df=rare, max_features=MOST_TERMS)
+    try:
+        features = vectoriser.fit_transform(texts)
+    except ValueError:  # no term occurs often enough
+        return None
+    regression = fit_regression(features, y_true, classes, STRENGTHS, seed)
+    if regression is None:
+        return None
+    return Tfidf(vectoriser.get_feature_names_out().tolist(), vectoriser.idf_, regression, characters)
+
+
+def _vectoriser(characters: bool, **options: Any) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(analyzer=_with_parts if characters else _words, sublinear_tf=True, **options)
+
+
+def _joined(texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
+    return list(texts) if pairs is None else [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)]
+
+
+def _words(text: str) -> list[str]:
+    """Returns the words and the pairs of neighbouring words of a text."""
+    words = words_of(text)
+    return [*words, *map(" ".join, pairwise(words))]
+
+
+def _with_parts(text: str) -> list[str]:
+    """Returns the words, their pairs, and the parts of words with 3 to 5 characters; a space marks a word's end."""
+    return [*_words(text), *_parts(words_of(text))]
+
+
+def _parts(words: Iterable[str]) -> Iterator[str]:
+    for word in words:
+        edged = f" {word} "
+        for length in LENGTHS:
+            for start in range(len(edged) - length + 1):
+                yield f"_{edged[start : start + length]}"

@@ -1,0 +1,21 @@
+"""The promises of evaluation in words, each simulated in short; `benchmarks/simulations.py` does it at length."""
+
+import pytest
+from promises import PROMISES, Promise
+
+# Draws by topic; some take long.
+DRAWS = {"coverage": 60, "chance": 20, "power": 60, "choice": 20, "advice": 100}
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: f"{promise.topic}: {promise.case}")
+def test_a_promise_is_kept(promise: Promise) -> None:
+    draws = DRAWS[promise.topic]
+    for event, share in promise.measured(draws).items():
+        assert promise.kept(share, draws), f"{event}: {share:.3f}, promised {promise.promised}"
+
+
+def test_a_broken_promise_is_noticed() -> None:
+    noisy = Promise("chance", "a test at the 30 % level", lambda random: {"noise": random.random() < 0.3}, high=0.05)
+    share = noisy.measured(100)["noise"]
+    assert not noisy.kept(share, 100)
+    assert noisy.promised == "at most 5 %"

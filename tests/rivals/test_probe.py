@@ -1,0 +1,90 @@
+"""The linear probe: scikit-learn's regression on the frozen encoder, its standardisation folded in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from small_training import TEXTS, examples, run_all, small_recipe
+
+from bertlora.model.adapted import Adapted
+from bertlora.rivals import probe as module
+from bertlora.rivals.probe import FrozenView, fit_probe, frozen_views, mean_direction
+from bertlora.training.loop import Training
+
+Tiny = Callable[[str], Path]
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes"),
+    [([1, 0] * 8, 2), ([0, 1, 2, 1] * 4, 3), ([3, 1] * 8, 4), ([0, 2, 3, 2] * 4, 5)],
+    ids=["two", "three", "two of four", "three of five"],
+)
+def test_the_linear_probe_is_scikit_learns_regression_on_its_features(tiny: Tiny, ids: list[int], classes: int) -> None:
+    adapted = Adapted.fresh(small_recipe(tiny("bert")), [f"class {i}" for i in range(classes)])
+    train = examples(adapted, TEXTS, ids)
+    probe = fit_probe(frozen_views(adapted, train, seed=0)[1], seed=0)
+    assert probe is not None
+    _, features = adapted.base_features(train.inputs)
+    ours = softmax(probe.logits(features), axis=1)
+    read = mean_direction(features) if probe.only_mean else features
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=probe.regression.strength, max_iter=1000))
+    theirs = pipeline.fit(read, ids).predict_proba(read)
+    assert probe.regression.weight.shape == (classes, read.shape[1])
+    seen = sorted(set(ids))
+    # So few rows give no temperature.
+    assert ours[:, seen] == pytest.approx(theirs, abs=1e-9)
+    assert ours[:, [i for i in range(classes) if i not in seen]].sum() == 0
+
+
+def test_the_kind_of_features_with_the_lower_held_out_loss_is_read() -> None:
+    """The class is the direction of the mean over tokens in the first case, the first token in the second."""
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    first, mean = random.normal(size=(200, 8)), random.normal(size=(200, 8)) * random.uniform(0.1, 10, size=(200, 1))
+    for in_mean in (True, False):
+        told = 4.0 * labels - 2
+        features = np.hstack([first + (not in_mean) * told[:, None], mean])
+        if in_mean:
+            features[:, 8] = np.linalg.norm(features[:, 8:], axis=1) * told / 2
+        probe = fit_probe(FrozenView(features, labels, 2), seed=0)
+        assert probe is not None
+        assert probe.only_mean == in_mean
+        assert (probe.logits(features).argmax(axis=1) == labels).mean() > 0.95
+
+
+def test_no_linear_probe_for_a_single_class(tiny: Tiny) -> None:
+    adapted = Adapted.fresh(small_recipe(tiny("bert")), ["a", "b"])
+    assert fit_probe(frozen_views(adapted, examples(adapted, TEXTS[:3], [1, 1, 1]), seed=0)[1], seed=0) is None
+
+
+@pytest.mark.parametrize(("bias", "variant"), [("none", "lora"), ("all", "lora"), ("none", "pissa"), ("none", "dora")])
+def test_the_linear_probe_does_not_depend_on_the_adapter(tiny: Tiny, bias: str, variant: str) -> None:
+    recipe = small_recipe(tiny("bert"), bias=bias, variant=variant)
+    adapted = Adapted.fresh(recipe, ["a", "b"])
+    train = examples(adapted, TEXTS, [1, 0] * 8)
+    before = fit_probe(frozen_views(adapted, train, seed=0)[1], seed=0)
+    run_all(Training(adapted, recipe, train, train))
+    after = fit_probe(frozen_views(adapted, train, seed=0)[1], seed=0)
+    assert before is not None
+    assert after is not None
+    assert np.array_equal(before.regression.weight, after.regression.weight)
+
+
+def test_many_rows_are_sampled_by_the_seed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = Adapted.fresh(small_recipe(tiny("bert")), ["a", "b"])
+    train = examples(adapted, TEXTS, [1, 0] * 8)
+    whole = fit_probe(frozen_views(adapted, train, seed=0)[1], seed=0)
+    monkeypatch.setattr(module, "MAX_ROWS", 10)
+    first, again, other = (fit_probe(frozen_views(adapted, train, seed=seed)[1], seed=0) for seed in (0, 0, 1))
+    assert whole is not None
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert np.array_equal(first.regression.weight, again.regression.weight)
+    assert not np.array_equal(first.regression.weight, other.regression.weight)
+    assert not np.array_equal(first.regression.weight, whole.regression.weight)
