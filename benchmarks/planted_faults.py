@@ -3,6 +3,7 @@
 
     python benchmarks/planted_faults.py imdb_train.parquet --rows 4000
     python benchmarks/planted_faults.py sst2_train.parquet                  # all rows
+    python benchmarks/planted_faults.py sst2_train.parquet --clean sst2_validation.parquet
     python benchmarks/planted_faults.py sst2_train.parquet --random-split   # and what --fix leaves
 
 The rows are first cleaned: of equal texts, and of texts and their parts, the longest stays. A fifth of the clean rows
@@ -81,8 +82,8 @@ def half(text: str, texts: Texts, draw: random.Random) -> str | None:
 
 
 def contained(text: str, texts: Texts, draw: random.Random) -> str | None:
-    """Returns a text of three words and more in the midst of other words."""
-    return quoted(text, draw.choice(texts.train), draw) if count(text) >= 3 else None
+    """Returns a text of five words and more in the midst of other words."""
+    return quoted(text, draw.choice(texts.train), draw) if count(text) >= 5 else None
 
 
 def shuffled(text: str, texts: Texts, draw: random.Random) -> str | None:
@@ -105,7 +106,7 @@ FAULTS = (
     *(Fault(f"{n} % of the words replaced", "leakage", words_replaced(n / 100)) for n in (2, 5, 10)),
     Fault("half", "leakage", half),
     Fault("contained", "leakage", contained),
-    *(Fault(f"phrase of {n} words", "leakage", phrase_of(n)) for n in (4, 8)),
+    *(Fault(f"phrase of {n} words", "leakage", phrase_of(n)) for n in (5, 8)),
     Fault("sentences shuffled", "leakage", shuffled),
     Fault("foreign sentence", "language", with_foreign_sentence),
 )
@@ -115,6 +116,7 @@ def main() -> None:
     """Plants, counts and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="Parquet with columns text, label")
+    parser.add_argument("--clean", help="a file with other rows: they are the clean ones, and all of FILE is train")
     parser.add_argument("--rows", type=int, default=0, help="drawn at random; 0 = all")
     parser.add_argument("--planted", type=int, default=500, help="rows with each fault")
     parser.add_argument("--seed", type=int, default=1, help="draws the rows and the faults")
@@ -128,9 +130,13 @@ def main() -> None:
 
 def planted(a: argparse.Namespace, frame: pd.DataFrame, folder: Path) -> str:
     """Returns the table of recall and false alarms."""
-    frame = frame.iloc[sorted(maximal(list(frame.text)))]
-    clean = round(len(frame) * TEST_SHARE)
-    train, test = frame[clean:], frame[:clean]
+    if a.clean:
+        train, test = frame, pd.read_parquet(a.clean)[["text", "label"]]
+        clean = len(test)
+    else:
+        frame = frame.iloc[sorted(maximal(list(frame.text)))]
+        clean = round(len(frame) * TEST_SHARE)
+        train, test = frame[clean:], frame[:clean]
     texts = Texts(list(train.text), sorted({word for text in train.text for word in text.split() if word.isalpha()}))
     parts = {fault: faulty(fault, train, texts, a.planted, a.seed) for fault in FAULTS}
     parts = {fault: rows for fault, rows in parts.items() if len(rows) >= FEWEST}

@@ -19,9 +19,12 @@ from bertlora.data.checks.overlaps import Numbers, Overlaps, Samples
 from bertlora.data.checks.trigrams import OneChanged
 from bertlora.data.checks.word_file import WordFile
 
-# Texts of this many groups may share a phrase that is a row of its own, and are put into one split. A phrase of more is
-# a common one: through such phrases most texts would be connected.
-GROUPS_OF_A_PHRASE = 3
+# Texts of this many clusters may share a phrase that is a row of its own, and are put into one split. A phrase of more
+# is a common one: through such phrases most texts would be connected.
+CLUSTERS_OF_A_PHRASE = 3
+# A shorter phrase in a text more than twice as long, such as "a lot of energy", may be there by chance. It connects the
+# two, since that costs nothing, and is not reported.
+WORDS_REPORTED = 5
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Similar:
 
     Attributes:
         groups: (N,) int64, the same number for rows that are equal or near, or connected by a chain of near rows.
-        contained: (E, 2) int64, pairs of groups: a text of the first is part of a text of the second.
-        clusters: (N,) int64, the same number for rows that are connected by any of these.
+        contained: (E, 2) int64, pairs of groups: a text of the first is part of a text of the second, and not only a
+            short phrase of it.
+        clusters: (N,) int64, the same number for rows that are connected by any of these, or by short phrases.
     """
 
     groups: Numbers
@@ -54,9 +58,11 @@ class Similar:
         pairs = rows[np.stack([found.parts, found.wholes], axis=1)]
         groups = connected(int(near.max()) + 1, near[np.concatenate([pairs[found.near], rows[changed]])])[near]
         # The longest parts first: the texts around a short phrase are then connected before the phrase comes.
-        pairs = groups[pairs[np.lexsort((found.parts, -found.words[found.parts]))]]
-        contained, clusters = _clusters(pairs[pairs[:, 0] != pairs[:, 1]], int(groups.max()) + 1)
-        return cls(groups, contained, clusters[groups])
+        longest = np.lexsort((found.parts, -found.words[found.parts]))
+        pairs = groups[pairs[longest]]
+        connects, clusters = _clusters(pairs, int(groups.max()) + 1)
+        reported = connects & _is_reported(found)[longest] & (pairs[:, 0] != pairs[:, 1])
+        return cls(groups, pairs[reported], clusters[groups])
 
 
 def _compared(columns: Sequence[WordFile], different: NDArray[np.bool_]) -> tuple[Overlaps, NDArray[np.int64]]:
@@ -72,7 +78,13 @@ def _compared(columns: Sequence[WordFile], different: NDArray[np.bool_]) -> tupl
     return first.both(second), changed.pairs()
 
 
-def _clusters(pairs: NDArray[np.int64], groups: int) -> tuple[NDArray[np.int64], Numbers]:
+def _is_reported(found: Overlaps) -> NDArray[np.bool_]:
+    """Returns (pairs,) whether the part has enough words, or is half of the whole."""
+    part, whole = found.words[found.parts], found.words[found.wholes]
+    return (part >= WORDS_REPORTED) | (2 * part >= whole)
+
+
+def _clusters(pairs: NDArray[np.int64], groups: int) -> tuple[NDArray[np.bool_], Numbers]:
     """Connects groups by pairs of part and whole, where few clusters of texts share the part.
 
     Args:
@@ -80,7 +92,7 @@ def _clusters(pairs: NDArray[np.int64], groups: int) -> tuple[NDArray[np.int64],
         groups: G, the number of groups.
 
     Returns:
-        The pairs that connect, (E, 2), and the cluster of each group, (G,).
+        Whether each pair connects, (pairs,), and the cluster of each group, (G,).
     """
     parent = list(range(groups))
 
@@ -93,8 +105,8 @@ def _clusters(pairs: NDArray[np.int64], groups: int) -> tuple[NDArray[np.int64],
     starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1)).tolist()
     for start, end in pairwise([*starts, len(pairs)]):
         roots = {root(group) for group in pairs[start:end, 1].tolist()}
-        if len(roots) <= GROUPS_OF_A_PHRASE:
+        if len(roots) <= CLUSTERS_OF_A_PHRASE:
             connects[start:end] = True
             for group in roots:
                 parent[root(group)] = root(int(pairs[start, 0]))
-    return pairs[connects], np.array([root(group) for group in range(groups)], np.int64)
+    return connects, np.array([root(group) for group in range(groups)], np.int64)
