@@ -64,8 +64,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-POSITIVE = ["a joy from start to finish", "wonderful acting and a lovely story", "i loved it", "brilliant and moving"]
-NEGATIVE = ["a dull and lifeless mess", "terrible script, awful pacing", "i hated it", "boring and far too long"]
+POSITIVE = ["a joy from the start", "wonderful acting and lovely scenes", "i loved it", "brilliant and moving"]
+NEGATIVE = [
+    "a dull and lifeless mess",
+    "terrible script, awful pacing",
+    "i hated every minute",
+    "boring and far too long",
+]
+SEEN = ["on a rainy sunday", "late at night", "with three old friends", "in an empty cinema", "for the second time"]
 
 
 @pytest.fixture(scope="session")
@@ -102,12 +108,12 @@ def _make(architecture: str, folder: Path) -> Path:
 
 @pytest.fixture
 def reviews(tmp_path: Path) -> Path:
-    """Returns a CSV file of 40 tiny reviews, as many of each label, no two alike."""
+    """Returns a CSV file of 40 tiny reviews, as many of each label, no two alike or near copies."""
     path = tmp_path / "reviews.csv"
     lines = ["review,sentiment"]
-    for i in range(5):
-        lines += [f'"{text}, part {i}",positive' for text in POSITIVE] + [
-            f'"{text}, part {i}",negative' for text in NEGATIVE
+    for seen in SEEN:
+        lines += [f'"{text}, {seen}",positive' for text in POSITIVE] + [
+            f'"{text}, {seen}",negative' for text in NEGATIVE
         ]
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -248,11 +248,11 @@ RUNS = {
         "PLACE/cut-manifest": "run.json: cannot be read",
         "PLACE/cut-adapter": "adapter_model.safetensors: cannot be read",
         "PLACE/no-adapter": "adapter_model.safetensors is missing",
-        "PLACE/cut-probe": "probe.safetensors: cannot be read",
         "PLACE/moved": "its base is missing",
     }.items()
 }
 RUNS |= {
+    "evaluate PLACE/cut-probe": Case("evaluate PLACE/cut-probe", "probe.safetensors: cannot be read"),
     "another base": Case("predict PLACE/run a --model PLACE/other", "was trained on"),
     "blank text": Case("predict PLACE/run a ''", "text 2 is blank"),
     "no file to predict": Case("predict PLACE/run --file nope.txt", "nope.txt: there is no such file"),
