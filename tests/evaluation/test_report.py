@@ -751,7 +751,11 @@ def test_two_runs_are_compared(
 ) -> None:
     first, second = compared
     _, data, material = trained
-    found = good(capsys, "report", first, second, "--data", data.folder, "--json").json
+    by_default = good(capsys, "report", first, second, "--data", data.folder, "--json").json["facts"]
+    assert by_default["where"] == f"{data.folder}, validation split", (
+        "these rows may choose a run; the test rows may not"
+    )
+    found = good(capsys, "report", first, second, "--data", data.folder, "--split", "test", "--json").json
     path = first / "comparison.html"
     assert found["report"] == str(path)
     shown = Page(path.read_text(encoding="utf-8"))
@@ -770,6 +774,8 @@ def test_two_runs_are_compared(
         f"Classify texts as <b>bad</b> or good & fine: {100 * best['accuracy']:.1f} % accuracy with {best['name']}, "
         f"the best of 2 runs, on {facts['n']} test rows of data"
     ) in shown.text
+    assert facts["choice"] is None if facts["n"] < 30 else facts["choice"]["sentence"] in shown.text
+    assert facts["note"] in shown.text
     assert {"rank", "epochs", "model", "targets"} == {row["key"] for row in facts["recipe"]}
     assert "rank 8 2" in shown.text
     assert [a["id"] for a in shown.of("section")] == ["verdict", "training", "classes", "recipe", "origin"]

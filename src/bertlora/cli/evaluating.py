@@ -85,7 +85,7 @@ def show_report(found: dict[str, Any]) -> None:
         "the (first) run",
         Option(
             "--split",
-            "the split on which to evaluate; default: test, or validation if there is no test split",
+            "the split on which to evaluate; default: test for one run, validation for several",
             metavar="SPLIT",
         ),
     ),

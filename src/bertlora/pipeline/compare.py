@@ -75,9 +75,14 @@ def compare(
         values, folders = folders_of_seeds(runs, seeds, train_missing, on_progress, on_event)
         evaluated, where = _all_evaluated(list(chain(*folders.values())), *rows, **columns)
         result = _recipes(folders, evaluated, values)
+    return result | {"where": where, "note": choice_note(where)}
+
+
+def choice_note(where: str) -> str:
+    """Returns what follows for the figures if the best run is chosen on the rows of this place; may be empty."""
     from bertlora.evaluation.verdict import rows_of
 
-    return result | {"where": where, "note": NOTES.get(rows_of(where), "")}
+    return NOTES.get(rows_of(where), "")
 
 
 def _recipes(
@@ -100,7 +105,7 @@ def _all_evaluated(
     **columns: Unpack[ColumnNames],
 ) -> "tuple[dict[str, Evaluated], str]":
     """Returns the logits of runs that are being chosen, by folder, and what the rows are. It keeps no model."""
-    evaluations = _each_evaluated(names, data, split, model, precision, on_progress, choosing=True, **columns)
+    evaluations = _each_evaluated(names, data, split, model, precision, on_progress, **columns)
     found = {name: (rows, where) for name, _, rows, where in evaluations}
     return {name: rows for name, (rows, _) in found.items()}, next(iter(found.values()))[1]
 
@@ -132,10 +137,11 @@ def _each_evaluated(
     model: str,
     precision: str,
     on_progress: Callable[[str], None],
-    choosing: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> "Iterator[tuple[str, Run, Evaluated, str]]":
     """Yields folder, run, its logits on the same rows as the others', and what the rows are.
+
+    The rows choose among the runs, so the default is the validation split.
 
     Args:
         names: the folders.
@@ -144,7 +150,6 @@ def _each_evaluated(
         model: as in `compare`.
         precision: as in `compare`.
         on_progress: as in `compare`.
-        choosing: the rows choose among the runs, so the default is the validation split; otherwise it is test.
         columns: the columns of a source.
     """
     from bertlora.evaluation.verdict import Evaluated
@@ -155,11 +160,11 @@ def _each_evaluated(
     for name in map(str, names):
         run = Run.load(name, model)
         data = data or [str(own_data(run))]
-        split = split or ("validation" if choosing and _has_validation(data) else "")
+        split = split or ("validation" if _has_validation(data) else "")
         rows = rows_for(run, data, split, **columns)
         split = split or rows.split
         where = where or (f"{split} split of the data of {name}" if own else rows.where)
-        if rows.met.caution and not (choosing and rows.met.split == "validation"):
+        if rows.met.caution and rows.met.split != "validation":
             on_progress(f"caution, {name}: {rows.met.caution}")
         on_progress(f"evaluating {len(rows.examples):,} rows by {name}")
         logits = run.adapted.logits(rows.examples.inputs, precision=precision)

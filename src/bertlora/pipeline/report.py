@@ -9,7 +9,7 @@ from bertlora.data.delimited import FIELD_LIMIT
 from bertlora.errors import BertloraError, InputError
 from bertlora.files import check_vacant_file, write_whole
 from bertlora.model.adapter_files import is_adapter
-from bertlora.pipeline.compare import check_different, evaluated_runs
+from bertlora.pipeline.compare import check_different, choice_note, evaluated_runs
 from bertlora.pipeline.prepare import ColumnNames, Source
 from bertlora.pipeline.slicing import check_slice_column, figures_by_slice
 from bertlora.run.folder import REPORT
@@ -45,7 +45,7 @@ def report(
     Args:
         runs: a run folder, or several.
         data: a prepared folder or any labelled source; empty takes the data of the (first) run.
-        split: which split; empty takes test, or validation if there is no test split.
+        split: which split; empty takes test for one run and validation for several, or the other if it is missing.
         out: the file to write; None is RUN/report.html, or RUN/comparison.html in the first of several runs.
         audit: the CSV file of `audit`, whose doubtful labels the report shows.
         slice_column: a column of `data`, a source, whose values are slices too.
@@ -130,7 +130,9 @@ def _compared(
     found, evaluated, where = evaluated_runs(names, data, split, model, precision, on_progress, **columns)
     short = dict(zip(found, short_names(list(found)), strict=True))
     runs = {short[folder]: run for folder, run in found.items()}
-    facts = comparison_facts(runs, {short[folder]: rows for folder, rows in evaluated.items()}, where)
+    facts = comparison_facts(
+        runs, {short[folder]: rows for folder, rows in evaluated.items()}, where, choice_note(where)
+    )
     path = next(iter(runs.values())).path / COMPARISON if out is None else Path(out)
     write_whole(path, render_comparison(facts))
     return path, facts

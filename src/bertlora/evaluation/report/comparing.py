@@ -27,20 +27,21 @@ SECTIONS = {
     "origin": "Origin",
 }
 NOTES = {
-    "verdict": "The LoRA adapter of each run on the same rows, most accurate first.",
+    "verdict": "The LoRA adapter of each run on the same rows, the best first.",
     "training": "Each run on its own validation rows.",
     "classes": "F1 of each class.",
     "recipe": "The keys whose values differ.",
 }
 
 
-def comparison_facts(runs: Mapping[str, Run], evaluated: Mapping[str, Evaluated], where: str) -> Table:
+def comparison_facts(runs: Mapping[str, Run], evaluated: Mapping[str, Evaluated], where: str, note: str = "") -> Table:
     """Returns the content of the page on several runs.
 
     Args:
         runs: the runs by name, two or more.
         evaluated: by the same names, the outputs of each run on the same rows in the same order.
         where: where these rows are from, such as `test split`.
+        note: what follows for the figures if the best run is chosen on these rows; may be empty.
     """
     first = next(iter(runs.values()))
     found = side_by_side(evaluated)
@@ -51,9 +52,12 @@ def comparison_facts(runs: Mapping[str, Run], evaluated: Mapping[str, Evaluated]
         "rows_name": rows_of(where),
         "ranking": found["ranking"],
         "where": where,
+        "note": note,
         "classifiers": [{"name": name, **figures} for name, figures in found["runs"].items()],
         "classes": _class_facts(runs, found["runs"]),
+        "metric": found["metric"],
         "pairs": found["pairs"],
+        "choice": found["choice"],
         "strangers": len({run.manifest.data.get("fingerprint", "") for run in runs.values()}) > 1,
         "training": {name: training_facts(run.metrics()) for name, run in runs.items()},
         "recipe": _differing({name: recipe_facts(run) for name, run in runs.items()}),
@@ -74,7 +78,7 @@ def render_comparison(facts: Table) -> str:
         "pairs": {
             "columns": PAIR_COLUMNS,
             "rows": pair_rows(facts["ranking"], facts["pairs"]),
-            "note": pair_note(len(facts["pairs"])),
+            "note": pair_note(len(facts["pairs"]), facts["metric"]),
         },
         "more": tables.more_figures(ranked["classifiers"]),
         "classes": _classes(facts),
