@@ -22,7 +22,7 @@ from bertlora.recipe import Recipe
 from bertlora.run.loaded import Run
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-KEPT = {"sst2": 872, "imdb": 4000}
+KEPT = {"sst2": 872, "imdb": 800}
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not available")]
 
 
