@@ -23,7 +23,7 @@ from torch import Tensor
 from bertlora.data.examples import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.frozen import FrozenWeight
-from bertlora.model.engine.layers import Route
+from bertlora.model.engine.layers import _FAMILIES
 from bertlora.model.engine.packing import Packing
 from bertlora.recipe import Recipe
 from bertlora.training.loop import Training
@@ -63,7 +63,12 @@ def fused_attention() -> None:
 
 def whole_last_layer() -> None:
     """Computes the last layer for every token."""
-    put("engine.execution", "Route", lambda **kwargs: Route(**(kwargs | {"whole": True})))
+
+    def whole(layer: Any, hidden: Tensor, packing: Packing, **kwargs: Any) -> Tensor:
+        every: Tensor = type(layer).forward(layer, hidden, packing=packing, **kwargs)
+        return every[:, packing.starts]
+
+    put("engine.layers", "_FAMILIES", {name: (path, whole) for name, (path, _) in _FAMILIES.items()})
 
 
 def casts_every_step() -> None:

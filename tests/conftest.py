@@ -109,7 +109,10 @@ def _make(architecture: str, folder: Path) -> Path:
 @pytest.fixture
 def reviews(tmp_path: Path) -> Path:
     """Returns a CSV file of 40 tiny reviews, as many of each label, no two alike or near copies."""
-    path = tmp_path / "reviews.csv"
+    return _write_reviews(tmp_path / "reviews.csv")
+
+
+def _write_reviews(path: Path) -> Path:
     lines = ["review,sentiment"]
     for seen in SEEN:
         lines += [f'"{text}, {seen}",positive' for text in POSITIVE] + [
@@ -117,3 +120,16 @@ def reviews(tmp_path: Path) -> Path:
         ]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def run_of_reviews(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a run folder, trained with the tiny BERT for two epochs on the reviews. Copy it before you change it."""
+    from command_line import SMALL
+
+    from bertlora.cli import main
+
+    folder = tmp_path_factory.mktemp("reviews")
+    flags = ("--out", folder / "run", "--model", tiny("bert"), *SMALL, "--epochs", 2)
+    assert main([str(word) for word in ("train", _write_reviews(folder / "reviews.csv"), *flags)]) == 0
+    return folder / "run"

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import SMALL, Answer, answer, good
+from command_line import Answer, answer, good
 from scipy.special import softmax
 
 from bertlora.confidence.calibration import Calibration
@@ -19,10 +19,9 @@ TEXTS = ["a joy from start to finish", "dull and lifeless", "i loved it", "wonde
 
 
 @pytest.fixture
-def run(tiny: Callable[[str], Path], tmp_path: Path, reviews: Path, capsys: Capsys) -> Path:
+def run(run_of_reviews: Path, tmp_path: Path) -> Path:
     """Returns a tiny run with the calibration of an overconfident model, right on 320 of 400 rows."""
-    out = tmp_path / "run"
-    good(capsys, "train", reviews, "--out", out, "--model", tiny("bert"), *SMALL, "--epochs", 1)
+    out = shutil.copytree(run_of_reviews, tmp_path / "run")
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, size=400)
     logits = np.zeros((400, 2), dtype=np.float32)

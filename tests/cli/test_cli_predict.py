@@ -3,11 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, answer, contents, good, on_terminal
+from command_line import answer, contents, good, on_terminal
 
 from bertlora.cli.answers import CsvRows, PredictionTable, json_lines
 from bertlora.cli.console import json_line
@@ -17,17 +16,10 @@ TEXTS = ["a joy from start to finish", "dull, lifeless, and far too long", 'he s
 SEPARATORS = "one\x85two\u2028three\u2029four"
 
 
-@pytest.fixture(scope="module")
-def run(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a run folder, trained for an epoch on 40 rows."""
-    from bertlora.cli import main
-
-    folder = tmp_path_factory.mktemp("predict")
-    rows = [f"a {'good' if i % 2 else 'bad'} film number {i},{'positive' if i % 2 else 'negative'}" for i in range(40)]
-    (folder / "r.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
-    words = ["train", folder / "r.csv", "--out", folder / "run", "--model", tiny("bert"), *SMALL, "--epochs", 1]
-    assert main([str(word) for word in words]) == 0
-    return folder / "run"
+@pytest.fixture
+def run(run_of_reviews: Path) -> Path:
+    """Returns a run folder; nothing may change it."""
+    return run_of_reviews
 
 
 def test_json_has_no_character_at_which_lines_break() -> None:

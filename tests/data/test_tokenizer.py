@@ -27,7 +27,7 @@ from transformers import (
 
 from bertlora.data.reader import Reader
 from bertlora.data.template import InputTemplate
-from bertlora.data.tokenizer import PythonTokenizer, Tokenizer, from_transformers, read_tokenizer
+from bertlora.data.tokenizer import AnyTokenizer, PythonTokenizer, Tokenizer, from_transformers, read_tokenizer
 from bertlora.errors import ModelError
 from bertlora.model.base import Base, find_base
 
@@ -125,10 +125,16 @@ def test_minilm_reads_as_transformers_does() -> None:
     check_equal(folder, found)
 
 
+@pytest.fixture(scope="module")
+def both() -> tuple[AnyTokenizer, Any]:
+    """Returns our tokenizer of MiniLM, and transformers'."""
+    return find_base("minilm").text_tokenizer(), find_base("minilm").tokenizer()
+
+
 @settings(max_examples=200, deadline=None)
 @given(texts=st.lists(TEXT, min_size=1, max_size=4))
-def test_any_text_has_the_ids_of_transformers(texts: list[str]) -> None:
-    ours, theirs = find_base("minilm").text_tokenizer(), find_base("minilm").tokenizer()
+def test_any_text_has_the_ids_of_transformers(both: tuple[AnyTokenizer, Any], texts: list[str]) -> None:
+    ours, theirs = both
     assert ours.ids(texts) == theirs(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
 

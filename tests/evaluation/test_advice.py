@@ -236,14 +236,14 @@ def test_more_data_is_seldom_advised_by_chance() -> None:
     """Labels independent of the features: their curve rises by a point or more in about every third case."""
     random = np.random.default_rng(0)
     rises = advised = 0
-    for seed in range(60):
+    for seed in range(30):
         frozen = FrozenView(random.normal(size=(400, 4)), random.integers(0, 2, size=400), 2)
         points = learning_curve(frozen, fit_probe(frozen, seed), seed)
         rises += points[-1].accuracy - points[-2].accuracy >= 0.01
         advised += "are likely to raise the accuracy" in topics(curve=points).get("data", {"text": ""})["text"]
-    print(f"{rises} curves of 60 rise by a point, more data is advised for {advised}")
-    assert rises >= 12
-    assert advised <= 6
+    print(f"{rises} curves of 30 rise by a point, more data is advised for {advised}")
+    assert rises >= 6
+    assert advised <= 4
 
 
 def test_without_validation_texts() -> None:

@@ -33,7 +33,7 @@ class FrozenView:
     """What the frozen encoder gives for training rows.
 
     Attributes:
-        features: (N, 2 D) of the encoder, first token and mean over tokens; or (N, H) at the head.
+        features: (N, 2 D) of the encoder, as `Execution.features` returns them; or (N, H) at the head.
         labels: (N,).
         classes: K.
     """
@@ -101,8 +101,7 @@ def frozen_views(
     """Runs the encoder without its adapter on training rows: on a random 10,000 of them if there are more.
 
     Returns:
-        The inputs of the head's last linear layer, (N, H); and the features, (N, 2 D): the last layer's first token
-        and mean over tokens.
+        The inputs of the head's last linear layer, (N, H); and the features, (N, 2 D).
     """
     rows = np.arange(len(train))
     if len(rows) > MAX_ROWS:
@@ -115,7 +114,9 @@ def frozen_views(
 def fit_probe(frozen: FrozenView, seed: int) -> Probe | None:
     """Fits the linear probe: of two kinds of features the one with the lower cross-validated log loss.
 
-    The features are first token and mean over tokens, standardised; or only the direction of the mean over tokens.
+    The features are first token and mean over tokens, standardised; or only the direction of the mean over tokens. The
+    mean is of what enters the last layer: it tells sentiment better than the last layer's mean, which pre-training
+    bends to its own task, and costs less.
 
     Returns:
         The linear probe; None if there is a single class.

@@ -96,7 +96,7 @@ def test_frozen_layers_drop_nothing(architecture: str, tiny: Tiny) -> None:
     with training(tiny(architecture), hidden_dropout=0.3, adapt_last_layers=1) as (execution, inputs):
         depth = frozen_depth(execution.model)
         assert depth > 0
-        below = [Route(end=depth, whole=True) for _ in range(2)]
+        below = [Route(end=depth, keep=True) for _ in range(2)]
         for route in below:
             scores(execution, inputs, route=route)
         kept, again = (route.hidden for route in below)

@@ -489,7 +489,7 @@ def test_a_frozen_prefix_may_be_given(architecture: str, folders: Folders) -> No
     ):
         whole = execution.logits(inputs, rows)
         for begin in range(3):
-            first = Route(end=begin, whole=True)
+            first = Route(end=begin, keep=True)
             execution.logits(inputs, rows, route=first)
             assert first.hidden is not None
             given = first.hidden.clone()
@@ -501,7 +501,7 @@ def test_a_frozen_prefix_may_be_given(architecture: str, folders: Folders) -> No
                 inputs, rows, route=Route(begin=begin, given=given + 0.5 * torch.randn_like(given))
             )
             assert float((moved - whole).abs().max()) > 1e-2
-        every = Route(whole=True)
+        every = Route(keep=True)
         assert torch.allclose(execution.logits(inputs, rows, route=every), whole, atol=1e-5)
 
 
@@ -513,7 +513,7 @@ def test_a_frozen_prefix_gives_the_gradients_of_the_whole(architecture: str, fol
     labels = torch.argsort(torch.tensor(rows))
     with executing(adapted.model, adapted.reader.pad_id, "fp32", training=True) as execution:
         _, expected = learned(adapted.model, lambda: execution.logits(inputs, rows)[labels])
-        first = Route(end=2, whole=True)
+        first = Route(end=2, keep=True)
         with torch.no_grad():
             execution.logits(inputs, rows, route=first)
         route = Route(begin=2, given=first.hidden)

@@ -63,20 +63,22 @@ class Execution:
         return self._all_rows(inputs, batch_size, lambda rows: self.logits(inputs, rows))
 
     def features(self, inputs: Inputs) -> tuple[Array, Array]:
-        """Returns logits (B, K), and features (B, 2 D): the last layer's first token and mean over tokens.
+        """Returns logits (B, K), and features (B, 2 D), from one pass that costs no more than `predict`.
 
-        Both come from one pass. Features of several windows are averaged, as logits are.
+        The features are the last layer's first token, and the mean over tokens of what enters the last layer. Features
+        of several windows are averaged, as logits are.
         """
         width = 2 * int(unwrapped(self.model).config.hidden_size)
 
         def both(rows: list[int]) -> Tensor:
-            route = Route(whole=True)
+            route = Route(keep=True)
             logits = self.logits(inputs, rows, route=route)
             assert route.hidden is not None
+            assert route.first is not None
             windows, owners = inputs.windows_of(rows)
             own = inputs.windows.lengths[windows].tolist()
             states = torch.split(route.hidden[: sum(own)].float(), own)
-            features = torch.stack([torch.cat([state[0], state.mean(0)]) for state in states])
+            features = torch.cat([route.first.float(), torch.stack([state.mean(0) for state in states])], dim=1)
             return torch.cat([logits.float(), pooled(features, owners, len(rows))], dim=1)
 
         values = self._all_rows(inputs, BATCH_SIZE, both)
@@ -89,7 +91,7 @@ class Execution:
             inputs: the texts.
             rows: which of them.
             run: called instead of the model, such as the same model wrapped for several processes.
-            route: the way through the layers, and what to keep. A padded batch always takes the whole way.
+            route: the way through the layers, and what to keep. A padded batch runs through all layers.
         """
         windows, owners = inputs.windows_of(rows)
         return pooled(self._forward(inputs, windows, run or self.model, route or Route()), owners, len(rows))
@@ -122,7 +124,7 @@ class Execution:
             return
         with torch.inference_mode():
             for rows in self.batches(inputs.lengths, len(inputs), tokens):
-                route = Route(end=depth, whole=True)
+                route = Route(end=depth, keep=True)
                 self.logits(inputs, rows, route=route)
                 assert route.hidden is not None
                 prefix.put(inputs.windows_of(rows)[0], route.hidden)
@@ -140,9 +142,10 @@ class Execution:
                 logits: Tensor = call(**batch, packing=packing, route=route).logits
                 return logits
             batch = padded(inputs, windows, self.pad_id, self.takes_types)
-            output = call(**{k: v.to(device) for k, v in batch.items()}, output_hidden_states=route.whole)
-            if route.whole:
-                route.hidden = output.hidden_states[-1][batch["attention_mask"].bool()]
+            output = call(**{k: v.to(device) for k, v in batch.items()}, output_hidden_states=route.keep)
+            if route.keep:
+                route.hidden = output.hidden_states[-2][batch["attention_mask"].bool()]
+                route.first = output.hidden_states[-1][:, 0]
             logits = output.logits
             return logits
 

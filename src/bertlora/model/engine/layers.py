@@ -32,15 +32,17 @@ class Route:
         begin: the first layer that runs.
         given: (T, D) the input of that layer; None takes the embeddings' output.
         end: the layer to stop before; None runs all layers.
-        whole: store every token's last hidden state in `hidden`.
-        hidden: (T, D) these states, set by the forward pass.
+        keep: store `hidden` and `first`.
+        hidden: (T, D) every token's state that enters the last layer; with `end`, that enters the layer to stop before.
+        first: (B, D) the last layer's output for first tokens, after the final norm; None with `end`.
     """
 
     begin: int = 0
     given: Tensor | None = None
     end: int | None = None
-    whole: bool = False
+    keep: bool = False
     hidden: Tensor | None = None
+    first: Tensor | None = None
 
 
 def served(model: Any) -> bool:
@@ -113,19 +115,18 @@ def _steered(number: int, layer: nn.Module) -> Callable[..., Tensor]:
 def _steered_last(
     number: int, layer: nn.Module, first_tokens: Callable[..., Tensor], norm: nn.Module | None
 ) -> Callable[..., Tensor]:
-    """Returns the last layer's forward, (1, T, D) → (B, 1, D) in fp32. `Route.hidden` includes the final norm."""
-    own = layer.forward
+    """Returns the last layer's forward, (1, T, D) → (B, 1, D) in fp32."""
 
-    def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
+    def forward(hidden: Tensor, *_: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
         hidden = _entering(number, layer, hidden, route)
-        if not route.whole:
-            return first_tokens(layer, hidden, packing, **kwargs).transpose(0, 1).float()
-        if route.end is not None:
+        if route.keep:
             route.hidden = hidden[0]
-        else:
-            hidden = own(hidden, *args, packing=packing, route=route, **kwargs)
-            route.hidden = hidden[0] if norm is None else norm(hidden[0].float())
-        return hidden[0, packing.starts][:, None].float()
+        if route.end is not None:
+            return hidden[0, packing.starts][:, None].float()
+        first = first_tokens(layer, hidden, packing, **kwargs).transpose(0, 1).float()
+        if route.keep:
+            route.first = first[:, 0] if norm is None else norm(first[:, 0])
+        return first
 
     return forward
 
