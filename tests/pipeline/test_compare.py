@@ -1,7 +1,9 @@
 """Several runs on the same rows: `compare`, and `train --seeds`."""
 
 import json
+import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,16 +21,26 @@ Capsys = pytest.CaptureFixture[str]
 Train = Callable[..., Path]
 
 
-@pytest.fixture
-def train(tiny: Callable[[str], Path], tmp_path: Path, reviews: Path, capsys: Capsys) -> Train:
-    """Returns a function that trains a tiny run under a name."""
+@pytest.fixture(scope="module")
+def trained(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that trains a tiny run with some flags, once."""
+    from bertlora.cli import main
 
-    def run(name: str, *flags: object) -> Path:
-        base = ("--model", tiny("bert"), *SMALL)
-        good(capsys, "train", reviews, "--out", tmp_path / name, *base, "--epochs", 2, *flags)
-        return tmp_path / name
+    @cache
+    def run(reviews: str, *flags: object) -> Path:
+        folder = tmp_path_factory.mktemp("compare")
+        (folder / "reviews.csv").write_text(reviews)
+        small = ("--model", tiny("bert"), *SMALL, "--epochs", 2, *flags)
+        assert main([str(x) for x in ("train", folder / "reviews.csv", "--out", folder / "run", *small)]) == 0
+        return folder / "run"
 
     return run
+
+
+@pytest.fixture
+def train(trained: Callable[..., Path], tmp_path: Path, reviews: Path) -> Train:
+    """Returns a function that gives a tiny run, trained with some flags on the reviews, under a name."""
+    return lambda name, *flags: shutil.copytree(trained(reviews.read_text(), *flags), tmp_path / name)
 
 
 def test_every_pair_is_compared() -> None:
