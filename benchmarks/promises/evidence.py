@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.data.examples import Examples
 from bertlora.data.inputs import Inputs
+from bertlora.data.reader import Examples
 from bertlora.data.template import InputTemplate
 from bertlora.data.tokens import TokenTable
 from bertlora.evaluation.advice import Evidence

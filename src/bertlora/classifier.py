@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from bertlora.confidence.calibration import Calibration
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.errors import DataError, OutputError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted

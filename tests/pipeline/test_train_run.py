@@ -14,9 +14,9 @@ from helpers import probabilities_of
 from safetensors.numpy import load_file
 from small_training import small_recipe, without_timings
 
-import bertlora.data.examples
-from bertlora.data.examples import split_examples
+import bertlora.data.reader
 from bertlora.data.prepared import Prepared, prepare
+from bertlora.data.reader import split_examples
 from bertlora.errors import HealthError, OutputError, RecipeError, RunError
 from bertlora.evaluation.verdict import evaluate_rows, figures
 from bertlora.files import size_of
@@ -130,14 +130,14 @@ def test_a_second_training_does_not_tokenise(
     tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    token_chunks = bertlora.data.examples.token_chunks
+    token_chunks = bertlora.data.reader.token_chunks
 
     def counting(tokenizer: Any, texts: Any) -> Any:
         found = list(texts)
         asked.append(len(found))
         return token_chunks(tokenizer, found)
 
-    monkeypatch.setattr(bertlora.data.examples, "token_chunks", counting)
+    monkeypatch.setattr(bertlora.data.reader, "token_chunks", counting)
     train_run(data, brisk_recipe(tiny), tmp_path / "first")
     assert asked == [data.rows["train"], data.rows["validation"]]
     assert list((data.folder / "tokens").rglob("*.npy"))

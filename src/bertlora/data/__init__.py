@@ -8,6 +8,6 @@ Reading order:
    is written), `prepared` (all of it, in two passes). `reviews` are the embedded data.
 3. From texts to token ids: `tokenizer` and `tokenizer_rules` (one text), `tokens` (many texts, on disk), `words` (the
    words of a text and their tokens).
-4. From ids to model inputs: `template` (one text), `inputs` (many texts, and their batches), `reader` (texts → inputs),
-   `examples` (a split's inputs and labels).
+4. From ids to model inputs: `template` (one text), `inputs` (many texts, and their batches), `reader` (texts → inputs,
+   and a split's inputs with its labels).
 """

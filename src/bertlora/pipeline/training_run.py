@@ -12,8 +12,8 @@ from accelerate import PartialState
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.probabilities import Array
-from bertlora.data.examples import split_examples
 from bertlora.data.prepared import Prepared
+from bertlora.data.reader import split_examples
 from bertlora.errors import InputError, RecipeError
 from bertlora.evaluation.advice import Evidence, advise
 from bertlora.evaluation.metrics import classification_metrics

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bertlora.confidence.probabilities import Array, Labels
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.rivals.curve import CurvePoint, learning_curve
 from bertlora.rivals.probe import Probe, aim_head, fit_probe, frozen_views

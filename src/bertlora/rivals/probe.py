@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from bertlora.confidence.probabilities import Array, Labels
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.errors import RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bertlora.confidence.probabilities import Array
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
 from bertlora.model.engine import ROW_TOKENS, Execution, evaluating, unwrapped

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from bertlora.confidence.probabilities import Array
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.errors import HealthError
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws

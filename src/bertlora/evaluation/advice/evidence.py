@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.stats import t
 
 from bertlora.confidence.probabilities import Array, Labels
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.evaluation.comparison import Comparison, compare_all
 from bertlora.evaluation.mcnemar import SIGNIFICANCE
 from bertlora.evaluation.scores import confusion_of, leading_metric, score
