@@ -15,7 +15,7 @@ from bertlora.evaluation.comparison import Comparison, compare_all
 from bertlora.evaluation.mcnemar import SIGNIFICANCE
 from bertlora.evaluation.scores import confusion_of, leading_metric, score
 from bertlora.recipe import Recipe
-from bertlora.rivals.curve import CurvePoint
+from bertlora.rivals.probe import CurvePoint
 from bertlora.training.trace import Trace
 
 Line = dict[str, Any]
