@@ -11,7 +11,7 @@ from bertlora.data.template import InputTemplate
 from bertlora.data.tokens import TokenTable
 from bertlora.evaluation.advice import Evidence
 from bertlora.recipe import Recipe
-from bertlora.training.trace import Trace
+from bertlora.training.checkpoints import Trace
 
 SPECIAL = np.array([1], dtype=np.int32)
 Labels = npt.NDArray[np.int64]

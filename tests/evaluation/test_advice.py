@@ -12,7 +12,7 @@ from promises.evidence import course, evidence, learned, texts
 from bertlora.evaluation.advice import advise
 from bertlora.recipe import Recipe
 from bertlora.rivals.probe import CurvePoint, FrozenView, fit_probe, learning_curve
-from bertlora.training.trace import Trace
+from bertlora.training.checkpoints import Trace
 
 Y_TRUE = np.arange(100) % 2
 

@@ -1,4 +1,4 @@
-"""The linear probe: scikit-learn's regression on the frozen encoder, its standardisation folded in; and its learning curve."""
+"""The linear probe: scikit-learn's regression on the frozen encoder, with its standardisation; its learning curve."""
 
 from collections.abc import Callable
 from pathlib import Path

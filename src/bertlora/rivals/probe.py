@@ -190,9 +190,8 @@ def learning_curve(frozen: FrozenView, probe: Probe | None, seed: int) -> list[C
         return []
     features, _, _ = standardised(mean_direction(frozen.features) if probe.only_mean else frozen.features)
     found: dict[float, list[tuple[int, float]]] = {share: [] for share in CURVE_SHARES}
-    for learned, held_out in StratifiedKFold(CURVE_FOLDS, shuffle=True, random_state=seed).split(
-        features, frozen.labels
-    ):
+    folds = StratifiedKFold(CURVE_FOLDS, shuffle=True, random_state=seed).split(features, frozen.labels)
+    for learned, held_out in folds:
         # StratifiedKFold gives rows in order; a fraction of them must be a random one.
         learned = np.random.default_rng(seed).permutation(learned)
         for share, results in found.items():

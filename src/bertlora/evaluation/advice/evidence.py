@@ -16,7 +16,7 @@ from bertlora.evaluation.mcnemar import SIGNIFICANCE
 from bertlora.evaluation.scores import confusion_of, leading_metric, score
 from bertlora.recipe import Recipe
 from bertlora.rivals.probe import CurvePoint
-from bertlora.training.trace import Trace
+from bertlora.training.checkpoints import Trace
 
 Line = dict[str, Any]
 # A piece of advice: its topic, what to do, and what was measured.
