@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from bertlora.evaluation.advice import advise
+from bertlora.evaluation.advice.course import FAR_FROM_LEARNED, UNLEARNED, WORSE_THAN_CHANCE
 from bertlora.evaluation.advice.data import WORTH_MORE_POINTS
-from bertlora.evaluation.advice.fit import FAR_FROM_LEARNED, UNLEARNED, WORSE_THAN_CHANCE
 from bertlora.evaluation.mcnemar import SIGNIFICANCE
 from bertlora.rivals.probe import CurvePoint
 from bertlora.training.checkpoints import Trace
