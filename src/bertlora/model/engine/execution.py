@@ -23,8 +23,7 @@ from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.inputs import Inputs, token_batches
 from bertlora.errors import InputError
 from bertlora.model.engine.batches import packed, padded, pooled, takes_token_types, unwrapped
-from bertlora.model.engine.changes import base_alone, evaluating, headless, owned
-from bertlora.model.engine.dropout import quick_dropout
+from bertlora.model.engine.changes import base_alone, evaluating, headless, owned, quick_dropout
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
