@@ -3,8 +3,8 @@
 Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
-- `packing`, `places`, `batches`: from texts to tensors
-- `attention`, `blocks`, `layers`: the way through the encoder
+- `packing`, `blocks`, `batches`: from texts to tensors
+- `attention`, `layers`: the way through the encoder
 - `prefix`: frozen layers, run once
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run

@@ -13,16 +13,14 @@ that is never freed. So rows and buckets have few sizes there: rows end in fille
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from bertlora.model.engine.places import Places
+from bertlora.model.engine.blocks import Bucket, Places
 
-# Added to a score, it makes the exponential 0.
-FAR_BELOW = -30_000.0
 # Sizes of the matrices that short texts share; the smallest that holds the longest text is taken.
 ROOMS = (16, 32, 64)
 SHORT = ROOMS[-1]
@@ -34,56 +32,6 @@ BUCKET_OVERHEAD = 20_000
 FULL_ROW = 2048
 FULL_ROW_FINENESS, ROW_FINENESS, ROW_LEAST = 32, 8, 16
 TEXT_FINENESS, TEXT_LEAST = 8, 8
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Neighbouring texts that attention processes as one batch of N matrices with L places.
-
-    Attributes:
-        texts: which texts of the row.
-        tokens: which tokens of the row.
-        count: N.
-        longest: L.
-        keys: the places of the tokens; None if the tokens fill all places in order.
-        asked: the places of the queries, if each text has one; None if each matrix holds one text.
-        masks: cache of `mask`.
-    """
-
-    texts: slice
-    tokens: slice
-    count: int
-    longest: int
-    keys: Places | None = None
-    asked: Places | None = None
-    masks: dict[tuple[bool, int | None, torch.dtype, bool], Tensor] = field(default_factory=dict)
-
-    def mask(self, one_query: bool, window: int | None, like: Tensor, by_key: bool = False) -> Tensor | None:
-        """Returns the mask to add to scores: 0, or far below 0 at keys that are hidden from a query.
-
-        Its shape is (N or 1, queries, L), or (N or 1, L, queries) with `by_key`. It is None if only padding is hidden,
-        which is done in another way; see `matrix_attention.py`.
-        """
-        narrow = window if window is not None and window < self.longest else None
-        if self.asked is None and narrow is None:
-            return None
-        key = (one_query, narrow, like.dtype, by_key)
-        if key not in self.masks:
-            hidden = self._hidden(one_query, narrow).to(like.device)
-            hidden = hidden.mT if by_key else hidden
-            self.masks[key] = like.new_zeros(hidden.shape).masked_fill_(hidden, FAR_BELOW)
-        return self.masks[key]
-
-    def _hidden(self, one_query: bool, window: int | None) -> Tensor:
-        if self.asked is None or self.keys is None:
-            places = torch.arange(self.longest)[None]
-            asking = places[:, :1] if one_query else places
-            return (asking[..., None] - places[:, None]).abs() >= (window or self.longest)
-        queries = self.asked if one_query else self.keys
-        hidden = queries.owners[..., None] != self.keys.owners[:, None]
-        if window is not None:
-            hidden |= (queries.positions[..., None] - self.keys.positions[:, None]).abs() >= window
-        return hidden
 
 
 @dataclass(frozen=True)
