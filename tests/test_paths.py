@@ -54,9 +54,9 @@ def test_a_text_passes_at_most_20_files_on_its_way_to_logits(tiny: Callable[[str
 def test_training_from_a_prepared_folder_passes_at_most_55_files(
     tiny: Callable[[str], Path], reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to the finished run folder, with the rivals and the advice. The verb's checks and the report are other ways."""
+    """Up to the finished run folder, with rivals and advice. The verb's checks and the report are other ways."""
     bertlora.prepare(reviews, tmp_path / "data", model=str(tiny("bert")))
-    data, recipe = Prepared.load(tmp_path / "data"), Recipe(model=str(tiny("bert")), epochs=1, max_length=32)
+    data, recipe = Prepared.load(tmp_path / "data"), Recipe(model=str(tiny("bert")), epochs=3, max_length=32)
     monkeypatch.setattr("bertlora.pipeline.training_run.report_training", lambda *_: None)
     with files_passed() as passed:
         train_run(data, recipe, tmp_path / "run")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from bertlora.data.scan import text_hash
+from bertlora.data.words import text_hash
 from bertlora.errors import RunError
 
 FILE = "seen.safetensors"
