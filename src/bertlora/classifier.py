@@ -20,8 +20,7 @@ from bertlora.pipeline.training_run import fitted_rivals, shown_labels, training
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import MANIFEST
-from bertlora.run.seen import Seen
+from bertlora.run.manifest import MANIFEST, Seen
 from bertlora.training.loop import Training
 
 

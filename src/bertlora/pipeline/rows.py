@@ -14,7 +14,7 @@ from bertlora.errors import DataError
 from bertlora.evaluation.cautions import Met
 from bertlora.pipeline.prepare import ColumnNames, Source, as_specs, refuse_preparing
 from bertlora.run.loaded import Run
-from bertlora.run.seen import hashes
+from bertlora.run.manifest import hashes
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ from bertlora.rivals.fitted import Rivals, Texts
 from bertlora.rivals.probe import MAX_ROWS
 from bertlora.run.folder import save_run, seed_folders, write_history
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import MANIFEST
-from bertlora.run.seen import Seen
+from bertlora.run.manifest import MANIFEST, Seen
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Listener, Probing
 from bertlora.training.loop import Training
