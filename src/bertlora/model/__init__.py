@@ -6,5 +6,5 @@ Reading order:
    (random numbers from a seed), `build` (the classifier, and LoRA in it).
 2. From inputs to logits: `machine` (precision, memory, threads), `engine`.
 3. A model with its adapter: `adapter_files` and `state` (what is saved), `adapted` (made, saved, loaded, asked).
-4. What is told about it: `plan` (what training would do), `integrated` and `explain` (why a text got its label).
+4. Answers about it: `plan` (what training would do), `integrated` and `explain` (why a text got its label).
 """

@@ -1,4 +1,4 @@
-"""What a run folder says about its run, beside the model: run.json, and hashes of the texts that the run has met.
+"""What a run folder says about its run: run.json, and hashes of the texts that the run has met.
 
 run.json is also the sign that a run is whole. Evaluation uses the hashes: it says if its rows are not new to the run.
 
