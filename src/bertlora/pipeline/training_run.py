@@ -28,10 +28,10 @@ from bertlora.rivals.probe import MAX_ROWS
 from bertlora.run.folder import save_run, seed_folders, write_history
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST, Seen
+from bertlora.training.accelerator import check_tracker, tracking
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Listener, Probing
 from bertlora.training.loop import Training
-from bertlora.training.trackers import check_tracker, tracking
 
 
 def train_run(
