@@ -25,7 +25,7 @@ from bertlora.recipe import Recipe
 from bertlora.run.folder import check_run_folder
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import read_manifest
-from bertlora.training import trackers
+from bertlora.training import accelerator
 from bertlora.training.events import Evaluation, Probing, Step
 from bertlora.training.loop import Training
 
@@ -226,7 +226,7 @@ def test_tensorboard_gets_the_curves(tiny: Tiny, data: Prepared, tmp_path: Path)
         events = EventAccumulator(str(folder)).Reload()
         for tag in events.Tags()["scalars"]:
             found[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
-    assert set(trackers.CURVES) <= set(found)
+    assert set(accelerator.CURVES) <= set(found)
     for curve in ("train_loss", "validation_loss", "accuracy", "learning_rate"):
         assert [step for step, _ in found[curve]] == [line["step"] for line in metrics["epochs"]]
         assert [v for _, v in found[curve]] == pytest.approx([line[curve] for line in metrics["epochs"]], rel=1e-5)
@@ -241,7 +241,7 @@ def test_no_tracker_writes_no_curves(tiny: Tiny, data: Prepared, tmp_path: Path)
 def test_a_tracker_that_is_not_installed_is_a_recipe_error(
     tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(accelerator.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"wandb is not installed; run pip install 'bertlora\[wandb\]'"):
         train_run(data, brisk_recipe(tiny, tracker="wandb"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from bertlora.errors import InUseError
 from bertlora.model.base import quiet
-from bertlora.model.engine.batches import unwrapped
 
 
 class _Lock:
@@ -52,6 +51,11 @@ def owned(model: Any) -> Iterator[None]:
             yield
         finally:
             held.thread = None
+
+
+def unwrapped(model: Any) -> Any:
+    """Returns the transformers classifier itself, below PEFT's wrapper if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextmanager
