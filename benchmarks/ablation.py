@@ -20,7 +20,7 @@ import torch
 from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 from torch import Tensor
 
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.frozen import FrozenWeight
 from bertlora.model.engine.layers import _FAMILIES

@@ -20,11 +20,11 @@ import pandas as pd
 
 from bertlora.data.checks.drawn import Drawn, drawn_of
 from bertlora.data.checks.language import foreign_part, language_of, script_of
-from bertlora.data.checks.near import words_of
 from bertlora.data.checks.shift import shift_checks
 from bertlora.data.checks.shortcuts import shortcut_checks
 from bertlora.data.checks.texts import Examiner
 from bertlora.data.splits import stratified_split
+from bertlora.data.words import words_of
 
 FOREIGN = (
     "Leider ist die Handlung viel zu lang geraten, und die Schauspieler wirken müde.",

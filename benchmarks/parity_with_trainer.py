@@ -20,7 +20,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base, quiet
 from bertlora.model.build import build_classifier, new_modules

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bertlora.data.examples import Examples
-from bertlora.data.reader import Reader
+from bertlora.data.reader import Examples, Reader
 from bertlora.model.adapted import Adapted
 from bertlora.pipeline.training_run import fitted_rivals
 from bertlora.recipe import Recipe, parse_value

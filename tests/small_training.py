@@ -9,7 +9,7 @@ import pytest
 from helpers import PLAIN
 from torch import Tensor
 
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import Execution
 from bertlora.model.state import trained_state

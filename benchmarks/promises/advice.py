@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from bertlora.evaluation.advice import advise
+from bertlora.evaluation.advice.course import FAR_FROM_LEARNED, UNLEARNED, WORSE_THAN_CHANCE
 from bertlora.evaluation.advice.data import WORTH_MORE_POINTS
-from bertlora.evaluation.advice.fit import FAR_FROM_LEARNED, UNLEARNED, WORSE_THAN_CHANCE
 from bertlora.evaluation.mcnemar import SIGNIFICANCE
-from bertlora.rivals.curve import CurvePoint
-from bertlora.training.trace import Trace
+from bertlora.rivals.probe import CurvePoint
+from bertlora.training.checkpoints import Trace
 from promises.evidence import course, evidence, history, learned
 from promises.promise import Promise, Random
 from promises.tasks import ALIKE, BALANCED, RARE, SMALL, Task

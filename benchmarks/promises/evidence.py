@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.data.examples import Examples
 from bertlora.data.inputs import Inputs
+from bertlora.data.reader import Examples
 from bertlora.data.template import InputTemplate
 from bertlora.data.tokens import TokenTable
 from bertlora.evaluation.advice import Evidence
 from bertlora.recipe import Recipe
-from bertlora.training.trace import Trace
+from bertlora.training.checkpoints import Trace
 
 SPECIAL = np.array([1], dtype=np.int32)
 Labels = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from bertlora.confidence.calibration import Calibration
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.errors import DataError, OutputError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
@@ -20,8 +20,7 @@ from bertlora.pipeline.training_run import fitted_rivals, shown_labels, training
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import MANIFEST
-from bertlora.run.seen import Seen
+from bertlora.run.manifest import MANIFEST, Seen
 from bertlora.training.loop import Training
 
 

@@ -339,7 +339,7 @@ def test_evaluate_reads_the_tokens_that_are_kept(
     trained: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = good(capsys, "evaluate", trained, "--json").json
-    monkeypatch.setattr("bertlora.data.examples.token_chunks", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr("bertlora.data.reader.token_chunks", lambda *_: pytest.fail("tokenised again"))
     assert good(capsys, "evaluate", trained, "--json").json == first
 
 

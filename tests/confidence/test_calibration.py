@@ -12,7 +12,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from bertlora.confidence.calibration import FILES, Calibration, fit_temperature
-from bertlora.confidence.reliability import brier_score, calibration_error
+from bertlora.confidence.probabilities import brier_score, calibration_error
 from bertlora.errors import RunError
 
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import Row, fresh_texts, nearly, rows_of, write_rows
 
-from bertlora.data.checks.near import shingles, words_of
+from bertlora.data.checks.near import shingles
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.data.splits import part_totals, stratified_split
+from bertlora.data.words import words_of
 from bertlora.errors import DataError
 
 SHARES = st.sampled_from([(0.7, 0.15, 0.15), (0.8, 0.2, 0.0), (0.34, 0.33, 0.33), (0.9, 0.05, 0.05)])

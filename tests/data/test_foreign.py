@@ -8,8 +8,8 @@ from test_shortcuts import embedded
 
 from bertlora.data.checks.language import foreign_part
 from bertlora.data.checks.lost import LostLetters
-from bertlora.data.checks.near import words_of
 from bertlora.data.prepared import prepare
+from bertlora.data.words import words_of
 
 FOREIGN = {
     "Leider ist die Handlung viel zu lang geraten, und die Schauspieler wirken müde.": "de",

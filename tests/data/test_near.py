@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from planted import WORDS, fresh_texts, nearly
 
-from bertlora.data.checks.near import HASHES, Signer, near_groups, shingles, words_of
+from bertlora.data.checks.near import HASHES, Signer, near_groups, shingles
 from bertlora.data.checks.texts import Examiner
+from bertlora.data.words import words_of
 
 
 def groups_of(texts: list[str], pairs: list[str] | None = None) -> list[int]:

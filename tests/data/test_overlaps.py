@@ -11,11 +11,11 @@ import pytest
 from planted import Row, fresh_texts, phrase, quoted, replaced, rows_of, sentences_shuffled, write_rows
 
 from bertlora.data.checks import merged
-from bertlora.data.checks.near import words_of
 from bertlora.data.checks.overlaps import COMMON, Samples
 from bertlora.data.checks.trigrams import OneChanged
 from bertlora.data.checks.word_file import WordFile, Words
 from bertlora.data.prepared import Prepared, prepare
+from bertlora.data.words import words_of
 
 Pairs = set[tuple[int, int]]
 

@@ -11,9 +11,8 @@ from promises.evidence import course, evidence, learned, texts
 
 from bertlora.evaluation.advice import advise
 from bertlora.recipe import Recipe
-from bertlora.rivals.curve import CurvePoint, learning_curve
-from bertlora.rivals.probe import FrozenView, fit_probe
-from bertlora.training.trace import Trace
+from bertlora.rivals.probe import CurvePoint, FrozenView, fit_probe, learning_curve
+from bertlora.training.checkpoints import Trace
 
 Y_TRUE = np.arange(100) % 2
 

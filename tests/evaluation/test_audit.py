@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 from small_training import GOOD, LABELS, TEXTS, examples, run_all, same, small_recipe
 
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
 from bertlora.errors import DataError, InputError
 from bertlora.evaluation.audit import audit, deal_folds, doubts, text_groups

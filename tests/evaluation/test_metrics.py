@@ -11,7 +11,7 @@ from scipy.special import softmax
 from sklearn.preprocessing import label_binarize
 
 from bertlora.confidence.intervals import accuracy_interval
-from bertlora.confidence.reliability import calibration_error
+from bertlora.confidence.probabilities import calibration_error
 from bertlora.errors import InputError
 from bertlora.evaluation.metrics import classification_metrics, report_of
 

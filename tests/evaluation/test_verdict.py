@@ -10,8 +10,8 @@ import pytest
 from small_training import BAD, GOOD, examples, small_recipe
 
 from bertlora.confidence.calibration import Calibration
-from bertlora.data.examples import Examples, split_examples
 from bertlora.data.prepared import Prepared, prepare
+from bertlora.data.reader import Examples, split_examples
 from bertlora.evaluation.comparison import Comparison
 from bertlora.evaluation.mcnemar import mcnemar
 from bertlora.evaluation.metrics import classification_metrics

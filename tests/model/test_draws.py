@@ -137,7 +137,7 @@ def test_the_recipe_decides_on_precision(where: str, tiny: Tiny, monkeypatch: py
 PROCESS = """
 import torch
 from bertlora.model.draws import Draws
-from bertlora.training.processes import agreed, new_accelerator
+from bertlora.training.accelerator import agreed, new_accelerator
 
 accelerator = new_accelerator()
 rank = accelerator.process_index

@@ -21,7 +21,7 @@ from bertlora.cli.explaining import coloured, print_explained
 from bertlora.errors import InputError
 from bertlora.model import integrated
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.changes import unwrapped
 from bertlora.model.engine.execution import executing
 from bertlora.model.explain import Explanation, Word, explain
 

@@ -12,7 +12,7 @@ from small_training import TEXTS as REVIEWS
 from torch import nn
 
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.changes import unwrapped
 from bertlora.pipeline.training_run import fitted_rivals
 from bertlora.rivals.probe import turn_head
 from bertlora.training.loop import Training

@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy
 from bertlora.errors import InputError
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
-from bertlora.model.engine.batches import padded, takes_token_types
-from bertlora.model.engine.dropout import dropout_mask
+from bertlora.model.build import lora_parameters
+from bertlora.model.engine.changes import dropout_mask
 from bertlora.model.engine.frozen import FrozenWeight
 from bertlora.model.engine.lora_linear import LoraLinear, lora_product
-from bertlora.model.lora import lora_parameters
+from bertlora.model.engine.packing import padded, takes_token_types
 from bertlora.model.state import trained_state
 
 Tiny = Callable[[str], Path]

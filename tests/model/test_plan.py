@@ -10,7 +10,7 @@ from helpers import EVERY, LABELS, adapted_of, tiny_recipe
 
 from bertlora.errors import ModelError, RecipeError
 from bertlora.model.adapter_files import WEIGHTS_FILE
-from bertlora.model.lora import lora_parameters
+from bertlora.model.build import lora_parameters
 from bertlora.model.plan import plan
 from bertlora.recipe import Recipe
 

@@ -14,9 +14,9 @@ from helpers import probabilities_of
 from safetensors.numpy import load_file
 from small_training import small_recipe, without_timings
 
-import bertlora.data.examples
-from bertlora.data.examples import split_examples
+import bertlora.data.reader
 from bertlora.data.prepared import Prepared, prepare
+from bertlora.data.reader import split_examples
 from bertlora.errors import HealthError, OutputError, RecipeError, RunError
 from bertlora.evaluation.verdict import evaluate_rows, figures
 from bertlora.files import size_of
@@ -25,7 +25,7 @@ from bertlora.recipe import Recipe
 from bertlora.run.folder import check_run_folder
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import read_manifest
-from bertlora.training import trackers
+from bertlora.training import accelerator
 from bertlora.training.events import Evaluation, Probing, Step
 from bertlora.training.loop import Training
 
@@ -130,14 +130,14 @@ def test_a_second_training_does_not_tokenise(
     tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    token_chunks = bertlora.data.examples.token_chunks
+    token_chunks = bertlora.data.reader.token_chunks
 
     def counting(tokenizer: Any, texts: Any) -> Any:
         found = list(texts)
         asked.append(len(found))
         return token_chunks(tokenizer, found)
 
-    monkeypatch.setattr(bertlora.data.examples, "token_chunks", counting)
+    monkeypatch.setattr(bertlora.data.reader, "token_chunks", counting)
     train_run(data, brisk_recipe(tiny), tmp_path / "first")
     assert asked == [data.rows["train"], data.rows["validation"]]
     assert list((data.folder / "tokens").rglob("*.npy"))
@@ -226,7 +226,7 @@ def test_tensorboard_gets_the_curves(tiny: Tiny, data: Prepared, tmp_path: Path)
         events = EventAccumulator(str(folder)).Reload()
         for tag in events.Tags()["scalars"]:
             found[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
-    assert set(trackers.CURVES) <= set(found)
+    assert set(accelerator.CURVES) <= set(found)
     for curve in ("train_loss", "validation_loss", "accuracy", "learning_rate"):
         assert [step for step, _ in found[curve]] == [line["step"] for line in metrics["epochs"]]
         assert [v for _, v in found[curve]] == pytest.approx([line[curve] for line in metrics["epochs"]], rel=1e-5)
@@ -241,7 +241,7 @@ def test_no_tracker_writes_no_curves(tiny: Tiny, data: Prepared, tmp_path: Path)
 def test_a_tracker_that_is_not_installed_is_a_recipe_error(
     tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(accelerator.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"wandb is not installed; run pip install 'bertlora\[wandb\]'"):
         train_run(data, brisk_recipe(tiny, tracker="wandb"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""The linear probe: scikit-learn's regression on the frozen encoder, its standardisation folded in."""
+"""The linear probe: scikit-learn's regression on the frozen encoder, with its standardisation; its learning curve."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +11,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from small_training import TEXTS, examples, run_all, small_recipe
 
+from bertlora.confidence.probabilities import Array, Labels
 from bertlora.model.adapted import Adapted
 from bertlora.rivals import probe as module
-from bertlora.rivals.probe import FrozenView, fit_probe, frozen_views, mean_direction
+from bertlora.rivals.probe import (
+    CURVE_FOLDS,
+    CurvePoint,
+    FrozenView,
+    fit_probe,
+    frozen_views,
+    learning_curve,
+    mean_direction,
+)
 from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
@@ -88,3 +97,50 @@ def test_many_rows_are_sampled_by_the_seed(tiny: Tiny, monkeypatch: pytest.Monke
     assert np.array_equal(first.regression.weight, again.regression.weight)
     assert not np.array_equal(first.regression.weight, other.regression.weight)
     assert not np.array_equal(first.regression.weight, whole.regression.weight)
+
+
+# The learning curve
+
+
+def curve_of(features: Array, labels: Labels, seed: int = 0) -> list[CurvePoint]:
+    """Returns the curve of the linear probe on features (N, F), which stand for the encoder's."""
+    frozen = FrozenView(features, labels, 2)
+    return learning_curve(frozen, fit_probe(frozen, seed), seed)
+
+
+def test_the_learning_curve_rises_if_there_is_more_to_learn() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, size=600)
+    features = random.normal(size=(600, 60)) + 0.35 * labels[:, None]
+    curve = curve_of(features, labels)
+    assert [point.rows for point in curve] == [112, 225, 450]
+    assert all(len(point.accuracies) == CURVE_FOLDS for point in curve)
+    assert curve[0].accuracy == pytest.approx(sum(curve[0].accuracies) / 4)
+    assert curve[0].accuracy < curve[1].accuracy < curve[2].accuracy
+    # Labels that have nothing to do with the features: a curve at chance.
+    flat = curve_of(features, random.permutation(labels))
+    assert all(0.4 < point.accuracy < 0.6 for point in flat)
+
+
+def test_a_point_of_the_curve_has_every_fold_or_is_left_out() -> None:
+    """400 rows, four of them of one class: a quarter of the training rows sometimes has no row of that class."""
+    features, labels = np.random.default_rng(1).normal(size=(400, 3)), (np.arange(400) < 4).astype(np.int64)
+    curves = [curve_of(features, labels, seed) for seed in range(8)]
+    assert {len(point.accuracies) for curve in curves for point in curve} == {CURVE_FOLDS}
+    assert all(curve[-1].rows == 300 for curve in curves)
+    assert {len(curve) for curve in curves} > {3}
+
+
+def test_no_learning_curve_without_enough_rows_of_each_class() -> None:
+    features = np.random.default_rng(0).normal(size=(9, 3))
+    assert curve_of(features, np.array([0] * 6 + [1] * 3)) == []
+    assert curve_of(features, np.zeros(9, dtype=np.int64)) == []
+
+
+def test_the_curve_shows_a_rare_class_that_more_rows_would_teach() -> None:
+    """With 5 % of the rows in one class, the accuracy stays flat near 95 % while the class is learned."""
+    random = np.random.default_rng(2)
+    labels = (random.random(2000) < 0.05).astype(np.int64)
+    features = random.normal(size=(2000, 40)) + 0.5 * labels[:, None]
+    points = curve_of(features, labels)
+    assert points[-1].accuracy - points[0].accuracy > 0.03

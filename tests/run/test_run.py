@@ -35,8 +35,7 @@ from bertlora.rivals.regression import Regression
 from bertlora.rivals.tfidf import fit_tfidf
 from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import FORMAT_VERSION, read_manifest
-from bertlora.run.seen import Seen
+from bertlora.run.manifest import FORMAT_VERSION, Seen, read_manifest
 
 Tiny = Callable[[str], Path]
 FITTED = {"max_length": 32, "epochs": 2, "batch_size": 4, "precision": "fp32", "rank": 2, "learning_rate": 1e-2}

@@ -24,7 +24,7 @@ from small_training import (
     state,
 )
 
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.recipe import Recipe
 from bertlora.training.loop import Training

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from bertlora.confidence.probabilities import Array, Labels, softmax
-from bertlora.confidence.reliability import calibration_error
+from bertlora.confidence.probabilities import Array, Labels, calibration_error, softmax
 from bertlora.errors import RunError
 from bertlora.files import write_whole, writing
 

@@ -7,7 +7,7 @@ Reading order:
 2. From rows to a prepared folder: `scan` (labels), `splits` (split assignment), `checks`, `split_file`, `folder` (what
    is written), `prepared` (all of it, in two passes). `reviews` are the embedded data.
 3. From texts to token ids: `tokenizer` and `tokenizer_rules` (one text), `tokens` (many texts, on disk), `words` (the
-   words of a text and their tokens).
-4. From ids to model inputs: `template` (one text), `inputs` (many texts, and their batches), `reader` (texts → inputs),
-   `examples` (a split's inputs and labels).
+   words of a text, their tokens, and what texts are compared by).
+4. From ids to model inputs: `template` (one text), `inputs` (many texts, and their batches), `reader` (texts → inputs,
+   and a split's inputs with its labels).
 """

@@ -1,18 +1,25 @@
-"""The reader: texts → model inputs. It holds the tokenizer, the input template, and whether texts come in pairs."""
+"""From texts to what a model learns from and is evaluated on: the reader, and the labelled examples that it reads.
+
+Letters: B texts, K classes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from bertlora.data.folder import Prepared
 from bertlora.data.inputs import Inputs
 from bertlora.data.template import InputTemplate
 from bertlora.data.tokenizer import AnyTokenizer
-from bertlora.data.tokens import tokenize
+from bertlora.data.tokens import TokenTable, kept_tokens, token_chunks, tokenize
 from bertlora.errors import InputError
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Turns texts into the inputs of one model.
+    """Turns texts into the inputs of one model: tokenizer and input template.
 
     Attributes:
         tokenizer: texts → token ids.
@@ -64,3 +71,39 @@ class Reader:
         if self.pairs is not None and self.pairs != pairs:
             wanted, got = ("pairs of texts", "single texts") if self.pairs else ("single texts", "pairs of texts")
             raise InputError(f"got {got}, but the classifier was trained on {wanted}; name both columns, or one")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts to train on or to evaluate on.
+
+    Attributes:
+        inputs: the B texts, or pairs of texts.
+        labels: (B,) int64 in 0..K-1.
+    """
+
+    inputs: Inputs
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
+    """Returns a split of prepared data. The tokens are kept in the prepared folder. Empty if there is no such split.
+
+    Raises:
+        InputError: the data hold pairs of texts and the reader reads single ones, or the reverse.
+        DataError: a file of the prepared folder is damaged.
+    """
+    if not data.rows.get(split):
+        return Examples(reader.read([]), np.zeros(0, dtype=np.int64))
+    reader.check_pairs(data.has_pairs)
+    folder = data.folder / "tokens" / reader.tokenizer.key
+
+    def tokens(column: str) -> TokenTable:
+        name = f"{split}.{column}"
+        return kept_tokens(folder, name, lambda: token_chunks(reader.tokenizer, data.stream(split, column)))
+
+    second = tokens("text_pair") if data.has_pairs else None
+    return Examples(Inputs(reader.template, tokens("text"), second), data.label_ids(split))

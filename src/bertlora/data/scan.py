@@ -1,12 +1,8 @@
-"""The first pass over the sources: their labels, at 4 bytes per row, and what columns say about the split of each row.
-
-Also the hash by which texts are compared.
-"""
+"""The first pass over the sources: their labels, at 4 bytes per row, and what columns say of the split of each row."""
 
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,9 +148,3 @@ def _labels(first: Scan) -> tuple[list[str], list[str]]:
     labels = order_labels(first.first_places, named)
     check_labels(labels, len(first.label_ids), name)
     return labels, [f"{name}: no row has the label '{one}', so it was left out" for one in named if one not in labels]
-
-
-def text_hash(text: str, pair: str = "") -> int:
-    """Returns a 64-bit hash of a text or pair. Two of ten million texts share a hash with odds of 1 to 400,000."""
-    parts = f"{text.strip()}\0{pair.strip()}".encode()
-    return int.from_bytes(blake2b(parts, digest_size=8).digest())

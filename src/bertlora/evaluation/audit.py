@@ -21,8 +21,8 @@ from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.intervals import exact_interval
 from bertlora.confidence.probabilities import Array, softmax
 from bertlora.data.checks import merged
-from bertlora.data.examples import Examples
 from bertlora.data.labels import quoted
+from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
 from bertlora.errors import DataError, InputError
 from bertlora.model.adapted import Adapted

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertlora.run.seen import Hashes, Seen
+from bertlora.run.manifest import Hashes, Seen
 
 UNKNOWN = "It is not known which texts the run was trained on; check that these rows are not among them."
 TRAIN = "The run was trained on these rows, so the figures do not apply to new texts."

@@ -15,8 +15,7 @@ from sklearn.metrics import (
 )
 
 from bertlora.confidence.intervals import accuracy_interval
-from bertlora.confidence.probabilities import Array, Labels, cross_entropy, softmax
-from bertlora.confidence.reliability import CalibrationError, brier_score
+from bertlora.confidence.probabilities import Array, CalibrationError, Labels, brier_score, cross_entropy, softmax
 from bertlora.evaluation.scores import SCORES, confusion_of, leading_metric, score, score_interval
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bertlora.confidence.calibration import UNCALIBRATED, Calibration
 from bertlora.confidence.probabilities import Array
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
 from bertlora.evaluation.comparison import Comparison, compare_all
 from bertlora.evaluation.metrics import classification_metrics, headline

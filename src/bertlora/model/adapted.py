@@ -19,9 +19,8 @@ from bertlora.data.reader import Reader
 from bertlora.errors import ModelError, RunError
 from bertlora.model.adapter_files import WEIGHTS_FILE, read_adapter_config
 from bertlora.model.base import Base, check_length, find_base, quiet
-from bertlora.model.build import build_classifier, new_modules
+from bertlora.model.build import ADAPTER, add_adapter, build_classifier, new_modules, use_own_linear
 from bertlora.model.engine import BATCH_SIZE, Execution, executing, owned, takes_token_types, unwrapped
-from bertlora.model.lora import ADAPTER, add_adapter, use_own_linear
 from bertlora.model.machine import choose_precision, default_device
 from bertlora.model.state import (
     changed_values,

@@ -7,9 +7,8 @@ from typing import Any
 from torch import nn
 
 from bertlora.model.base import check_length, find_base
-from bertlora.model.build import sketch_classifier
+from bertlora.model.build import add_adapter, lora_parameters, sketch_classifier
 from bertlora.model.engine import ROW_TOKENS
-from bertlora.model.lora import add_adapter, lora_parameters
 from bertlora.model.machine import choose_precision, speed
 from bertlora.model.state import saved_state
 from bertlora.recipe import Recipe

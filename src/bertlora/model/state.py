@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from bertlora.model.base import Base, quiet
-from bertlora.model.lora import ADAPTER
+from bertlora.model.build import ADAPTER
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ def audit(
 
 
 def _audited(data: Prepared, split: str, rows: Split, recipe: Recipe, folds: int, on_event: Listener) -> "Audit":
-    from bertlora.data.examples import split_examples
+    from bertlora.data.reader import split_examples
     from bertlora.evaluation.audit import audit as audit_rows
     from bertlora.model.adapted import Adapted
 

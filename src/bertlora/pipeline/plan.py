@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bertlora.data.examples import split_examples
 from bertlora.data.named_columns import SourceColumns
+from bertlora.data.reader import split_examples
 from bertlora.pipeline.prepare import Source, given_data
 from bertlora.pipeline.train import check_before_reading, recipe_reader, resolved_recipe
 from bertlora.recipe import Recipe

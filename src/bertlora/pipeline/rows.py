@@ -8,13 +8,13 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
-from bertlora.data.examples import Examples, split_examples
 from bertlora.data.prepared import Prepared, Split, is_prepared, read_rows
+from bertlora.data.reader import Examples, split_examples
 from bertlora.errors import DataError
 from bertlora.evaluation.cautions import Met
 from bertlora.pipeline.prepare import ColumnNames, Source, as_specs, refuse_preparing
 from bertlora.run.loaded import Run
-from bertlora.run.seen import hashes
+from bertlora.run.manifest import hashes
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from bertlora.pipeline.prepare import (
 )
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run.folder import check_run_folder
+from bertlora.training.accelerator import check_tracker
 from bertlora.training.events import Checked, Listener
-from bertlora.training.trackers import check_tracker
 
 
 def train(

@@ -12,8 +12,8 @@ from accelerate import PartialState
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.probabilities import Array
-from bertlora.data.examples import split_examples
 from bertlora.data.prepared import Prepared
+from bertlora.data.reader import split_examples
 from bertlora.errors import InputError, RecipeError
 from bertlora.evaluation.advice import Evidence, advise
 from bertlora.evaluation.metrics import classification_metrics
@@ -27,12 +27,11 @@ from bertlora.rivals.fitted import Rivals, Texts
 from bertlora.rivals.probe import MAX_ROWS
 from bertlora.run.folder import save_run, seed_folders, write_history
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import MANIFEST
-from bertlora.run.seen import Seen
+from bertlora.run.manifest import MANIFEST, Seen
+from bertlora.training.accelerator import check_tracker, tracking
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Listener, Probing
 from bertlora.training.loop import Training
-from bertlora.training.trackers import check_tracker, tracking
 
 
 def train_run(

@@ -3,8 +3,7 @@
 Reading order:
 
 - `regression`: softmax regression, as strong as cross-validation says, with calibrated logits.
-- `probe`: the linear probe, and the head's start.
+- `probe`: the linear probe, its learning curve, and the head's start.
 - `tfidf`: TF-IDF.
-- `curve`: the learning curve of the linear probe.
 - `fitted`: both rivals of a run.
 """

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from bertlora.confidence.probabilities import Array, Labels
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
-from bertlora.rivals.curve import CurvePoint, learning_curve
-from bertlora.rivals.probe import Probe, aim_head, fit_probe, frozen_views
+from bertlora.rivals.probe import CurvePoint, Probe, aim_head, fit_probe, frozen_views, learning_curve
 from bertlora.rivals.tfidf import Tfidf, fit_tfidf
 
 # Texts, whole, and their second texts if there are any.

@@ -1,5 +1,7 @@
 """The linear probe: softmax regression on the frozen encoder's features, without any adapter. LoRA must beat it.
 
+It also shows whether more rows would help, by its learning curve, and gives the head its start.
+
 Letters: N training rows, D the encoder's width, H inputs of the head's last linear layer, K classes.
 """
 
@@ -14,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from bertlora.confidence.probabilities import Array, Labels
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.errors import RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
@@ -26,6 +28,9 @@ MAX_ROWS = 10_000
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-8, 1))
 # Of the regression that only gives the head its direction.
 HEAD_STRENGTH = 0.1
+# The learning curve has a point for each of these fractions of the training rows.
+CURVE_SHARES = (0.25, 0.5, 1.0)
+CURVE_FOLDS = 4
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,56 @@ def _folded(fitted: Regression, centre: Array, spread: Array) -> Regression:
     """Returns the regression for features that are not standardised."""
     weight = fitted.weight / spread
     return Regression(weight, fitted.bias - weight @ centre, fitted.strength, fitted.loss)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A point of a learning curve.
+
+    Attributes:
+        rows: number of training rows.
+        accuracies: each fold's balanced accuracy, 0..1, on its held-out rows: the mean recall of the classes. So a
+            frequent class does not hide that a rare one is missed.
+    """
+
+    rows: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over folds."""
+        return float(np.mean(self.accuracies))
+
+
+def learning_curve(frozen: FrozenView, probe: Probe | None, seed: int) -> list[CurvePoint]:
+    """Returns the balanced accuracy of linear probes that learn from a quarter, half and all of three folds.
+
+    Each of the four folds is held out once, in the same order at each point. All use the features and the strength of
+    `probe`. The curve is empty without a linear probe, or if a class has fewer rows than there are folds. A point is
+    left out if the rows of a fold have a single class.
+    """
+    from sklearn.metrics import recall_score
+    from sklearn.model_selection import StratifiedKFold
+
+    counts = np.bincount(frozen.labels, minlength=frozen.classes)
+    if probe is None or counts[counts > 0].min() < CURVE_FOLDS:
+        return []
+    features, _, _ = standardised(mean_direction(frozen.features) if probe.only_mean else frozen.features)
+    found: dict[float, list[tuple[int, float]]] = {share: [] for share in CURVE_SHARES}
+    folds = StratifiedKFold(CURVE_FOLDS, shuffle=True, random_state=seed).split(features, frozen.labels)
+    for learned, held_out in folds:
+        # StratifiedKFold gives rows in order; a fraction of them must be a random one.
+        learned = np.random.default_rng(seed).permutation(learned)
+        for share, results in found.items():
+            part = learned[: max(2, round(share * len(learned)))]
+            if len(np.unique(frozen.labels[part])) > 1:
+                fitted = fit_fixed(features[part], frozen.labels[part], frozen.classes, probe.regression.strength)
+                predicted = fitted.logits(features[held_out]).argmax(axis=1)
+                y_true = frozen.labels[held_out]
+                recall = recall_score(y_true, predicted, labels=np.unique(y_true), average="macro")
+                results.append((len(part), float(recall)))
+    whole = [zip(*results, strict=True) for results in found.values() if len(results) == CURVE_FOLDS]
+    return [CurvePoint(round(float(np.mean(rows))), tuple(accuracies)) for rows, accuracies in whole]
 
 
 def aim_head(model: Any, at_head: FrozenView) -> None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from bertlora.confidence.probabilities import Array, Labels
-from bertlora.data.checks.near import words_of
+from bertlora.data.words import words_of
 from bertlora.errors import RunError
 from bertlora.rivals.regression import Regression, fit_regression
 

@@ -1,1 +1,4 @@
-"""The run folder. Reading order: `manifest` (run.json), `card` (the model card), `folder` (writing), `loaded` (Run)."""
+"""The run folder.
+
+Reading order: `manifest` (what it says about its run), `card` (the model card), `folder` (writing), `loaded` (Run).
+"""

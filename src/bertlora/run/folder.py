@@ -23,20 +23,19 @@ from bertlora.data.prepared import source_paths
 from bertlora.errors import OutputError, RunError
 from bertlora.files import check_vacant, write_whole, writing
 from bertlora.recipe import Recipe
-from bertlora.run.manifest import MANIFEST, Manifest, versions
+from bertlora.run.manifest import MANIFEST, SEEN, Manifest, Seen, versions
 
 if TYPE_CHECKING:
     from bertlora.confidence.calibration import Calibration
     from bertlora.model.adapted import Adapted
     from bertlora.rivals.fitted import Rivals
-    from bertlora.run.seen import Seen
 
 REPORT = "report.html"
 # What one run may have and the next one not.
 OPTIONAL = (
     "probe.safetensors",
     "tfidf.safetensors",
-    "seen.safetensors",
+    SEEN,
     "calibration.json",
     "validation.safetensors",
     REPORT,
@@ -91,7 +90,7 @@ def save_run(
     data: dict[str, str] | None = None,
     calibration: "Calibration",
     rivals: "Rivals | None" = None,
-    seen: "Seen | None" = None,
+    seen: Seen | None = None,
 ) -> Manifest:
     """Writes a run folder, run.json last.
 

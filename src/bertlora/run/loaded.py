@@ -22,11 +22,10 @@ from bertlora.model.adapted import Adapted
 from bertlora.model.adapter_files import adapter_classes, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
 from bertlora.recipe import Recipe
-from bertlora.run.manifest import MANIFEST, Manifest, read_manifest
+from bertlora.run.manifest import MANIFEST, Manifest, Seen, read_manifest
 
 if TYPE_CHECKING:
     from bertlora.rivals.fitted import Rivals
-    from bertlora.run.seen import Seen
 
 PARITY_TEXTS = 100
 
@@ -116,10 +115,8 @@ class Run:
         return Rivals.load(self.path)
 
     @cached_property
-    def seen(self) -> "Seen | None":
+    def seen(self) -> Seen | None:
         """Hashes of the texts that it was trained and validated on; None if it is not known."""
-        from bertlora.run.seen import Seen
-
         return Seen.load(self.path)
 
     def metrics(self) -> dict[str, Any]:

@@ -1,0 +1,12 @@
+"""Training: from a fresh adapter and labelled examples to the best adapter, and to logits out of fold.
+
+Reading order:
+
+- `events`: what a training yields as it goes on.
+- `optimiser`: loss, learning rates, steps, and the average of the weights.
+- `health`: what stops a training that cannot succeed.
+- `checkpoints`: progress and measurements, and how they are kept.
+- `accelerator`: training in several processes; TensorBoard, W&B and MLflow.
+- `loop`: the training loop.
+- `folds`: cross-validation.
+"""

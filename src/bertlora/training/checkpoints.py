@@ -1,18 +1,26 @@
-"""Checkpoints of a run that is not finished: safetensors and JSON, nothing that must be unpickled."""
+"""How far a training has come, what it has measured, and the checkpoints from which an interrupted one continues.
+
+Checkpoints are safetensors and JSON, nothing that must be unpickled.
+
+Letters: T optimiser steps, E evaluations, V validation texts, K classes.
+"""
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from bertlora.confidence.probabilities import Array, Labels, row_losses
 from bertlora.errors import RunError
 from bertlora.files import whole_folder
-from bertlora.training.trace import Trace
 
 FOLDER = "checkpoint"
 
@@ -42,6 +50,42 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Trace:
+    """What a training has measured so far, step by step and text by text.
+
+    The tests behind the advice need more than means.
+
+    Attributes:
+        step_losses: T training losses, one per optimiser step, in nats.
+        row_losses: E arrays (V,): the loss of each validation text at each evaluation, in nats.
+        predicted: E arrays (V,): the class that each evaluation predicts for each validation text.
+    """
+
+    step_losses: list[float] = field(default_factory=list)
+    row_losses: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    predicted: list[Labels] = field(default_factory=list)
+
+    def add(self, logits: Array, y_true: Labels) -> None:
+        """Adds an evaluation: logits (V, K) of the validation texts, and their labels (V,)."""
+        self.row_losses.append(row_losses(logits, y_true))
+        self.predicted.append(logits.argmax(axis=1))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the measurements as tensors, to save them."""
+        return {
+            "step_losses": torch.tensor(self.step_losses, dtype=torch.float64),
+            "row_losses": torch.from_numpy(np.array(self.row_losses, dtype=np.float64)),
+            "predicted": torch.from_numpy(np.array(self.predicted, dtype=np.int64)),
+        }
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Trace":
+        """Returns the measurements that `tensors` gave."""
+        losses, predicted = (list(tensors[name].numpy()) for name in ("row_losses", "predicted"))
+        return cls(tensors["step_losses"].tolist(), losses, predicted)
 
 
 @dataclass(frozen=True)

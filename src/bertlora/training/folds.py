@@ -14,16 +14,15 @@ import torch
 from torch import nn
 
 from bertlora.confidence.probabilities import Array
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
 from bertlora.model.engine import ROW_TOKENS, Execution, evaluating, unwrapped
 from bertlora.model.machine import choose_precision
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
-from bertlora.training.average import Average
 from bertlora.training.events import Step
-from bertlora.training.optimiser import Loss, Rows, build_optimiser, descend, for_classes, step_rows
+from bertlora.training.optimiser import Average, Loss, Rows, build_optimiser, descend, for_classes, step_rows
 
 
 def out_of_fold_logits(

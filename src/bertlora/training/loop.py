@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from bertlora.confidence.probabilities import Array
-from bertlora.data.examples import Examples
+from bertlora.data.reader import Examples
 from bertlora.errors import HealthError
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
@@ -21,13 +21,11 @@ from bertlora.model.engine import ROW_TOKENS, Execution
 from bertlora.model.machine import choose_precision, out_of_memory, peak_rss_mib
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
-from bertlora.training.average import Average
-from bertlora.training.checkpoints import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from bertlora.training.accelerator import agreed, new_accelerator, share_trained
+from bertlora.training.checkpoints import Checkpoint, Progress, Trace, load_checkpoint, save_checkpoint
 from bertlora.training.events import Evaluation, Step
 from bertlora.training.health import CollapseWatch, check_moved
-from bertlora.training.optimiser import Loss, build_optimiser, descend, for_classes, rate_factor, step_rows
-from bertlora.training.processes import agreed, new_accelerator, share_trained
-from bertlora.training.trace import Trace
+from bertlora.training.optimiser import Average, Loss, build_optimiser, descend, for_classes, rate_factor, step_rows
 
 OUT_OF_MEMORY = "memory ran out with a single text; lower max_length, or use a smaller model"
 

@@ -196,10 +196,10 @@ def test_one_key_may_be_ahead_of_all_others(place: int, ahead: float) -> None:
 def test_heads_taken_in_parts_give_the_same(one_query: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     packing = Packing((90, 89, 70, 30, 20, 5), CPU)
     inputs = drawn(packing, one_query)
-    blocks = len(list(blocks_module.blocks_of(packing, *inputs[:2], 11)))
+    blocks = len(list(blocks_module.blocks_of(packing.buckets, *inputs[:2], 11)))
     whole = passed(attend, inputs, packing, 0.5, 11)
     monkeypatch.setattr(blocks_module, "BLOCK_SCORES", most)
-    parts = len(list(blocks_module.blocks_of(packing, *inputs[:2], 11)))
+    parts = len(list(blocks_module.blocks_of(packing.buckets, *inputs[:2], 11)))
     assert parts == HEADS * blocks if most == 1 else (parts > blocks) == (most == 5_000 and not one_query)
     in_parts = passed(attend, inputs, packing, 0.5, 11)
     for name, value in whole.items():

@@ -11,8 +11,8 @@ from helpers import SWITCHES, TEXTS, adapted_of
 from torch import Tensor, nn
 
 from bertlora.data.inputs import Inputs
-from bertlora.model.engine import dropout
-from bertlora.model.engine.dropout import dropout_mask, quick_dropout
+from bertlora.model.engine import changes
+from bertlora.model.engine.changes import dropout_mask, quick_dropout
 from bertlora.model.engine.execution import Execution, executing
 from bertlora.model.engine.layers import Route
 from bertlora.model.engine.prefix import frozen_depth
@@ -77,7 +77,7 @@ def test_packed_rows_drop_where_padded_ones_do(architecture: str, tiny: Tiny, mo
             return scores(execution, inputs)
 
     # In place of a mask, one factor everywhere: what is drawn for other shapes could not be compared.
-    monkeypatch.setattr(dropout, "dropout_mask", lambda like, p: torch.full_like(like, 0.7))
+    monkeypatch.setattr(changes, "dropout_mask", lambda like, p: torch.full_like(like, 0.7))
     assert torch.allclose(scaled(True, 0.3), scaled(False, 0.3), atol=1e-5)
     assert not torch.allclose(scaled(True, 0.3), scaled(True, 0.0), atol=1e-2)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bertlora.model.engine.blocks import Places
 from bertlora.model.engine.packing import (
     BUCKET_OVERHEAD,
     FULL_ROW,
@@ -22,7 +23,6 @@ from bertlora.model.engine.packing import (
     filled,
     rounded,
 )
-from bertlora.model.engine.places import Places
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 MANY = settings(max_examples=60, deadline=None)

@@ -8,8 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from bertlora.data.checks.near import words_of
 from bertlora.data.checks.texts import has_html
+from bertlora.data.words import words_of
 
 SECOND = " in the second text"
 SAY = "say "

@@ -7,7 +7,6 @@ word is too much: such texts are near only if they differ in nothing but case an
 Letters: N rows, S texts in a row (2 for pairs of texts, else 1), P hashes of a text, G different rows.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -26,15 +25,6 @@ NEIGHBOURS = 8
 PAIRS_AT_ONCE = 1 << 16
 # The library allocates a table of hashes times shingles.
 SHINGLES_AT_ONCE = 4096
-
-# Scripts that put no spaces between words (kana, Han, Thai): each character counts as a word.
-_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)*")
-
-
-def words_of(text: str) -> list[str]:
-    """Returns the words of a text in lower case."""
-    return _WORD.findall(text.casefold())
 
 
 def shingles(words: Sequence[str]) -> list[str]:

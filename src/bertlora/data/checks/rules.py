@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bertlora.data.checks.drawn import Drawn
 from bertlora.data.checks.features import NUMBER_RANK, edge_word, kind_of, number_phrase, phrase_of, rank_of
-from bertlora.data.checks.near import words_of
+from bertlora.data.words import words_of
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]

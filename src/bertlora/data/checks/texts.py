@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from bertlora.data.checks.language import foreign_part, language_of, script_of
 from bertlora.data.checks.lost import LostLetters
-from bertlora.data.checks.near import Signatures, Signer, words_of
+from bertlora.data.checks.near import Signatures, Signer
 from bertlora.data.checks.word_file import WordFile
-from bertlora.data.scan import text_hash
+from bertlora.data.words import text_hash, words_of
 
 _TAG_NAMES = (
     "a|abbr|b|big|blockquote|body|br|center|code|dd|div|dl|dt|em|font|form|h[1-6]|head|hr|html|i|iframe|img|input|"

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from bertlora.data.checks.find import Check, a_check, percent
 from bertlora.data.checks.places import with_places
-from bertlora.data.examples import split_examples
 from bertlora.data.folder import Prepared
 from bertlora.data.inputs import Inputs
-from bertlora.data.reader import Reader
+from bertlora.data.reader import Reader, split_examples
 from bertlora.data.tokens import TokenTable
 
 # Above these shares a check is a warning: tokens cut of all tokens, texts with unknown tokens of all texts.

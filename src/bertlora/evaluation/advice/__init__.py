@@ -5,21 +5,11 @@ often each rule speaks about nothing. No rule recommends what the recipe has alr
 
 Reading order:
 
-- `evidence`: the measurements.
-- `fit`: rules on the course of training.
-- `data`: rules on texts and labels.
+- `course`: the measurements, and rules on the course of training.
+- `data`: rules on texts and labels, and the advice of all rules.
 """
 
-from bertlora.evaluation.advice.data import labels, more_data, simpler, skew, truncation
-from bertlora.evaluation.advice.evidence import Evidence
-from bertlora.evaluation.advice.fit import fit, head
-
-RULES = (fit, head, simpler, skew, truncation, labels, more_data)
-
-
-def advise(found: Evidence) -> list[dict[str, str]]:
-    """Returns objects with `topic`, `text` (what to do) and `figure` (what was measured)."""
-    return [{"topic": topic, "text": text, "figure": figure} for rule in RULES for topic, text, figure in rule(found)]
-
+from bertlora.evaluation.advice.course import Evidence
+from bertlora.evaluation.advice.data import advise
 
 __all__ = ["Evidence", "advise"]

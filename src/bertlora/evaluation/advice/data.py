@@ -1,5 +1,7 @@
 """Rules on texts and labels: a class that is missed, texts that are cut, doubtful labels, more data.
 
+At the end, all rules together give the advice.
+
 Letters: V validation texts, K classes.
 """
 
@@ -10,7 +12,7 @@ from scipy.stats import fisher_exact, poisson, t
 
 from bertlora.confidence.probabilities import softmax
 from bertlora.data.labels import IMBALANCE_RATIO
-from bertlora.evaluation.advice.evidence import Evidence, Piece
+from bertlora.evaluation.advice.course import Evidence, Piece, fit, head
 from bertlora.evaluation.comparison import FEWEST_ROWS
 from bertlora.evaluation.mcnemar import SIGNIFICANCE, AccuracyGain
 
@@ -150,3 +152,11 @@ def more_data(e: Evidence) -> Iterator[Piece]:
         f"balanced accuracy of the linear probe {before.accuracy:.1%} with {before.rows:,} rows, {after.accuracy:.1%} "
         f"with {after.rows:,}: {gain:+.1f} points, plus or minus {margin:.1f}",
     )
+
+
+RULES = (fit, head, simpler, skew, truncation, labels, more_data)
+
+
+def advise(found: Evidence) -> list[dict[str, str]]:
+    """Returns objects with `topic`, `text` (what to do) and `figure` (what was measured)."""
+    return [{"topic": topic, "text": text, "figure": figure} for rule in RULES for topic, text, figure in rule(found)]

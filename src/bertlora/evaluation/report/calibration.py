@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertlora.confidence.abstention import risk_coverage
-from bertlora.confidence.probabilities import Array, softmax
-from bertlora.confidence.reliability import CalibrationError, reliability
+from bertlora.confidence.probabilities import Array, CalibrationError, reliability, softmax
 from bertlora.evaluation.report import charts
 from bertlora.evaluation.report.charts import TALL, Picture, line_chart
 from bertlora.evaluation.report.plot import Axis, Series, legend, patch, percent, round_ticks

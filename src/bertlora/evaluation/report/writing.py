@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bertlora.data.examples import split_examples
 from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared
+from bertlora.data.reader import split_examples
 from bertlora.evaluation.cautions import Met
 from bertlora.evaluation.report.facts import Material, facts_of
 from bertlora.evaluation.report.page import render

@@ -2,18 +2,18 @@
 
 Other rooms import only what is below. Reading order:
 
-- `lora_linear`: the LoRA layer; `frozen`: frozen weights; `dropout`: its masks
-- `packing`, `places`, `batches`: from texts to tensors
-- `attention`, `blocks`, `layers`: the way through the encoder
+- `lora_linear`: the LoRA layer; `frozen`: frozen weights
+- `packing`, `blocks`: from texts to tensors
+- `attention`, `layers`: the way through the encoder
 - `prefix`: frozen layers, run once
-- `weights`, `changes`: changes of the model for a while, by one thread at a time
+- `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run
 """
 
-from bertlora.model.engine.batches import takes_token_types, unwrapped
-from bertlora.model.engine.changes import evaluating, last_linear, owned
+from bertlora.model.engine.changes import evaluating, last_linear, owned, unwrapped
 from bertlora.model.engine.execution import BATCH_SIZE, ROW_TOKENS, Execution, executing
 from bertlora.model.engine.lora_linear import LoraLinear
+from bertlora.model.engine.packing import takes_token_types
 
 __all__ = [
     "BATCH_SIZE",

@@ -105,9 +105,9 @@ class MatrixAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None
     ) -> Tensor:
-        out = empty_outputs(q, packing)
+        out = empty_outputs(q, packing.tokens)
         ctx.shifts, ctx.totals = [], []
-        for block in blocks_of(packing, q, k, window):
+        for block in blocks_of(packing.buckets, q, k, window):
             left, right = block.asking(q, scale), block.asked(k)
             weights, sums = _exponentials(block, left, right)
             block.put(out, torch.bmm(weights, block.keys(v)), sums)
@@ -123,8 +123,8 @@ class MatrixAttention(torch.autograd.Function):
         g = grads[0].to(q.dtype)
         due = (g * out).sum(-1, keepdim=True)
         needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
-        gq, gk, gv = (empty_outputs(x, ctx.packing) if needs else None for x, needs in needed)
-        blocks = blocks_of(ctx.packing, q, k, ctx.window)
+        gq, gk, gv = (empty_outputs(x, ctx.packing.tokens) if needs else None for x, needs in needed)
+        blocks = blocks_of(ctx.packing.buckets, q, k, ctx.window)
         for block, shift, total in zip(blocks, ctx.shifts, ctx.totals, strict=True):
             left, right = block.asking(q, ctx.scale, shift), block.asked(k)
             change = block.queries(g, total, 0.0)

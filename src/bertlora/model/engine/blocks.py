@@ -1,19 +1,119 @@
-"""Blocks: some heads of a bucket of packed texts, as one batch of matrices."""
+"""How attention sees packed texts: in batches of matrices.
+
+A `Bucket` is one batch: neighbouring texts of a row, and their `Places` in its matrices. A `Block` is some heads of it.
+"""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from bertlora.model.engine.packing import FAR_BELOW, Bucket, Packing
-from bertlora.model.engine.places import Places
-
+# Added to a score, it makes the exponential 0.
+FAR_BELOW = -30_000.0
 # Exponentials are powers of 2: torch's exp is several times slower for arguments far below 0, and exp2 is not.
 LOG2_E = math.log2(math.e)
 # Scores in a block: two blocks in bf16 fit the cache that cores share, and memory stays bounded.
 BLOCK_SCORES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places of rows in N matrices with L places each.
+
+    Attributes:
+        rows: (N L,) the row at each place; at padding, the bucket's first row.
+        real: the place of each row of the bucket, in order.
+        owners: (N, L) the text at each place; negative at padding.
+        positions: (N, L) the position in its text of the token at each place.
+    """
+
+    rows: Tensor
+    real: Tensor
+    owners: Tensor
+    positions: Tensor
+
+    @classmethod
+    def of(cls, starts: Tensor, lengths: Tensor, shape: tuple[int, int], rows: slice) -> "Places":
+        """Returns the places of texts with these lengths and first places; `rows` are their rows, in order."""
+        texts = torch.arange(len(lengths)).repeat_interleave(lengths)
+        positions = torch.arange(len(texts)) - (lengths.cumsum(0) - lengths)[texts]
+        real = starts[texts] + positions
+
+        def spread(values: Tensor, elsewhere: int) -> Tensor:
+            return torch.full((shape[0] * shape[1],), elsewhere).index_copy_(0, real, values)
+
+        owners, where = spread(texts, -1).view(shape), spread(positions, 0).view(shape)
+        return cls(spread(torch.arange(rows.start, rows.stop), rows.start), real, owners, where)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Returns the row of x (rows, ...) for each place, (N L, ...); at padding, some row of the bucket."""
+        return x.index_select(0, self.rows)
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """Returns the bucket's rows, in order, from values for each place, (N L, ...)."""
+        return x.index_select(0, self.real)
+
+    @cached_property
+    def idle(self) -> Tensor:
+        """(N, L) True at padding."""
+        return self.owners < 0
+
+    def to(self, device: torch.device) -> "Places":
+        """Returns the same on `device`."""
+        return Places(*(x.to(device) for x in (self.rows, self.real, self.owners, self.positions)))
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Neighbouring texts that attention processes as one batch of N matrices with L places.
+
+    Attributes:
+        texts: which texts of the row.
+        tokens: which tokens of the row.
+        count: N.
+        longest: L.
+        keys: the places of the tokens; None if the tokens fill all places in order.
+        asked: the places of the queries, if each text has one; None if each matrix holds one text.
+        masks: cache of `mask`.
+    """
+
+    texts: slice
+    tokens: slice
+    count: int
+    longest: int
+    keys: Places | None = None
+    asked: Places | None = None
+    masks: dict[tuple[bool, int | None, torch.dtype, bool], Tensor] = field(default_factory=dict)
+
+    def mask(self, one_query: bool, window: int | None, like: Tensor, by_key: bool = False) -> Tensor | None:
+        """Returns the mask to add to scores: 0, or far below 0 at keys that are hidden from a query.
+
+        Its shape is (N or 1, queries, L), or (N or 1, L, queries) with `by_key`. It is None if only padding is hidden,
+        which is done in another way; see `Block.asked`.
+        """
+        narrow = window if window is not None and window < self.longest else None
+        if self.asked is None and narrow is None:
+            return None
+        key = (one_query, narrow, like.dtype, by_key)
+        if key not in self.masks:
+            hidden = self._hidden(one_query, narrow).to(like.device)
+            hidden = hidden.mT if by_key else hidden
+            self.masks[key] = like.new_zeros(hidden.shape).masked_fill_(hidden, FAR_BELOW)
+        return self.masks[key]
+
+    def _hidden(self, one_query: bool, window: int | None) -> Tensor:
+        if self.asked is None or self.keys is None:
+            places = torch.arange(self.longest)[None]
+            asking = places[:, :1] if one_query else places
+            return (asking[..., None] - places[:, None]).abs() >= (window or self.longest)
+        queries = self.asked if one_query else self.keys
+        hidden = queries.owners[..., None] != self.keys.owners[:, None]
+        if window is not None:
+            hidden |= (queries.positions[..., None] - self.keys.positions[:, None]).abs() >= window
+        return hidden
 
 
 @dataclass(frozen=True)
@@ -117,10 +217,10 @@ class Block:
             out[rows, self.heads] = places.gathered(dense.flatten(0, 1))
 
 
-def blocks_of(packing: Packing, q: Tensor, k: Tensor, window: int | None) -> Iterator[Block]:
-    """Yields the blocks of a packed row: all heads of a bucket, or as many as `BLOCK_SCORES` allows."""
+def blocks_of(buckets: Iterable[Bucket], q: Tensor, k: Tensor, window: int | None) -> Iterator[Block]:
+    """Yields the blocks of a row's buckets: all heads of a bucket, or as many as `BLOCK_SCORES` allows."""
     total, one_query = q.shape[1], len(q) != len(k)
-    for bucket in packing.buckets:
+    for bucket in buckets:
         scores = bucket.count * bucket.longest * (1 if one_query else bucket.longest)
         # The same number of heads in each block, not ten and then two.
         heads = -(-total // min(total, -(-total * scores // BLOCK_SCORES)))
@@ -128,8 +228,8 @@ def blocks_of(packing: Packing, q: Tensor, k: Tensor, window: int | None) -> Ite
             yield Block(bucket, slice(first, min(total, first + heads)), one_query, window)
 
 
-def empty_outputs(x: Tensor, packing: Packing) -> Tensor:
-    """Returns an uninitialised tensor shaped like x (tokens, H, d), with 0 at the row's filler."""
+def empty_outputs(x: Tensor, tokens: int) -> Tensor:
+    """Returns an uninitialised tensor shaped like x (tokens, H, d), with 0 at the filler: after the texts' `tokens`."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    out[packing.tokens :] = 0
+    out[tokens:] = 0
     return out

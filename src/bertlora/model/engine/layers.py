@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from bertlora.model.base import quiet
 from bertlora.model.engine.attention import NAME, attend
-from bertlora.model.engine.batches import unwrapped
-from bertlora.model.engine.changes import forwards
+from bertlora.model.engine.changes import forwards, unwrapped
 from bertlora.model.engine.packing import Packing
 
 

@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from bertlora.errors import InputError
-from bertlora.model.engine.dropout import dropout_mask
+from bertlora.model.engine.changes import dropout_mask
 from bertlora.model.engine.frozen import FrozenWeight
 
 

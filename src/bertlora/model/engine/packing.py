@@ -1,4 +1,4 @@
-"""Many texts in one row of tokens, without padding between them.
+"""From texts to the tensors that a model takes: many texts in one row of tokens, without padding; or padded batches.
 
     texts        [CLS] a joy [SEP]      [CLS] dull [SEP]
     input_ids    [CLS] a joy [SEP] [CLS] dull [SEP]        (1, T)
@@ -12,17 +12,21 @@ On a CPU, oneDNN generates code for each new shape of a bf16 product: a third of
 that is never freed. So rows and buckets have few sizes there: rows end in filler tokens, and lengths are rounded up.
 """
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bertlora.model.engine.places import Places
+from bertlora.data.inputs import Inputs
+from bertlora.model.engine.blocks import Bucket, Places
+from bertlora.model.engine.changes import unwrapped
 
-# Added to a score, it makes the exponential 0.
-FAR_BELOW = -30_000.0
 # Sizes of the matrices that short texts share; the smallest that holds the longest text is taken.
 ROOMS = (16, 32, 64)
 SHORT = ROOMS[-1]
@@ -34,56 +38,6 @@ BUCKET_OVERHEAD = 20_000
 FULL_ROW = 2048
 FULL_ROW_FINENESS, ROW_FINENESS, ROW_LEAST = 32, 8, 16
 TEXT_FINENESS, TEXT_LEAST = 8, 8
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Neighbouring texts that attention processes as one batch of N matrices with L places.
-
-    Attributes:
-        texts: which texts of the row.
-        tokens: which tokens of the row.
-        count: N.
-        longest: L.
-        keys: the places of the tokens; None if the tokens fill all places in order.
-        asked: the places of the queries, if each text has one; None if each matrix holds one text.
-        masks: cache of `mask`.
-    """
-
-    texts: slice
-    tokens: slice
-    count: int
-    longest: int
-    keys: Places | None = None
-    asked: Places | None = None
-    masks: dict[tuple[bool, int | None, torch.dtype, bool], Tensor] = field(default_factory=dict)
-
-    def mask(self, one_query: bool, window: int | None, like: Tensor, by_key: bool = False) -> Tensor | None:
-        """Returns the mask to add to scores: 0, or far below 0 at keys that are hidden from a query.
-
-        Its shape is (N or 1, queries, L), or (N or 1, L, queries) with `by_key`. It is None if only padding is hidden,
-        which is done in another way; see `matrix_attention.py`.
-        """
-        narrow = window if window is not None and window < self.longest else None
-        if self.asked is None and narrow is None:
-            return None
-        key = (one_query, narrow, like.dtype, by_key)
-        if key not in self.masks:
-            hidden = self._hidden(one_query, narrow).to(like.device)
-            hidden = hidden.mT if by_key else hidden
-            self.masks[key] = like.new_zeros(hidden.shape).masked_fill_(hidden, FAR_BELOW)
-        return self.masks[key]
-
-    def _hidden(self, one_query: bool, window: int | None) -> Tensor:
-        if self.asked is None or self.keys is None:
-            places = torch.arange(self.longest)[None]
-            asking = places[:, :1] if one_query else places
-            return (asking[..., None] - places[:, None]).abs() >= (window or self.longest)
-        queries = self.asked if one_query else self.keys
-        hidden = queries.owners[..., None] != self.keys.owners[:, None]
-        if window is not None:
-            hidden |= (queries.positions[..., None] - self.keys.positions[:, None]).abs() >= window
-        return hidden
 
 
 @dataclass(frozen=True)
@@ -212,3 +166,80 @@ def rounded(size: int, device: torch.device, fineness: int, least: int) -> int:
         return size
     step = max(least, (1 << (size // fineness).bit_length()) >> 1)
     return -(-size // step) * step
+
+
+def packed(
+    inputs: Inputs, windows: Sequence[int], config: Any, pad_id: int, takes_types: bool, device: torch.device
+) -> tuple[dict[str, Tensor], Packing]:
+    """Returns the packed row of these windows, in their order, and where each lies.
+
+    Returns:
+        input_ids and position_ids, both (1, T) int64; for pairs token_type_ids, (1, T), where the model takes them.
+    """
+    formatted = [inputs.window(p) for p in windows]
+    packing = Packing(tuple(len(tokens) for tokens, _ in formatted), device)
+    filler = packing.row - packing.tokens
+    ids = np.pad(np.concatenate([tokens for tokens, _ in formatted]), (0, filler), constant_values=pad_id)
+    batch = {"input_ids": ids, "position_ids": positions(ids, (*packing.lengths, filler), config)}
+    kinds = [types for _, types in formatted if types is not None]
+    if kinds and takes_types:
+        batch["token_type_ids"] = np.pad(np.concatenate(kinds), (0, filler))
+    return {name: torch.from_numpy(x.astype(np.int64))[None].to(device) for name, x in batch.items()}, packing
+
+
+def positions(ids: npt.NDArray[np.int32], lengths: Sequence[int], config: Any) -> npt.NDArray[np.int64]:
+    """Returns the position of each token of a packed row, (T,): counted from 0 in each text; the last is filler.
+
+    RoBERTa counts from after its padding id, and leaves out tokens of that id wherever they stand.
+    """
+    *own, filler = lengths
+    # All of the filler is at the first position: it may be longer than the longest text that has positions.
+    rest = np.zeros(filler, dtype=np.int64)
+    if config.model_type not in ("roberta", "xlm-roberta"):
+        return np.concatenate([*(np.arange(length) for length in own), rest])
+    texts = np.split(ids[: len(ids) - filler] != config.pad_token_id, np.cumsum(own)[:-1])
+    return np.concatenate([*(np.cumsum(real) * real for real in texts), rest]) + int(config.pad_token_id)
+
+
+def padded(inputs: Inputs, windows: Sequence[int], pad_id: int, takes_types: bool) -> dict[str, Tensor]:
+    """Returns the batch of these P windows, each padded on the right to the longest of them.
+
+    Returns:
+        input_ids and attention_mask, both (P, T) int64; for pairs token_type_ids, (P, T), where the model takes them.
+    """
+    formatted = [inputs.window(p) for p in windows]
+    longest = max(len(ids) for ids, _ in formatted)
+    ids = torch.full((len(formatted), longest), pad_id)
+    mask = torch.zeros((len(formatted), longest), dtype=torch.int64)
+    types = torch.zeros((len(formatted), longest), dtype=torch.int64)
+    for row, (tokens, kinds) in enumerate(formatted):
+        ids[row, : len(tokens)] = torch.from_numpy(tokens)
+        mask[row, : len(tokens)] = 1
+        if kinds is not None:
+            types[row, : len(kinds)] = torch.from_numpy(kinds)
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if takes_types and inputs.second is not None:
+        batch["token_type_ids"] = types
+    return batch
+
+
+def pooled(values: Tensor, owners: npt.NDArray[np.int64], texts: int) -> Tensor:
+    """Returns for each text the mean over its windows, (B, X).
+
+    Args:
+        values: (P, X), one row for each window.
+        owners: (P,) the text of each window.
+        texts: B.
+    """
+    if np.array_equal(owners, np.arange(texts)):
+        return values
+    whose = torch.from_numpy(owners).to(values.device)
+    sums = values.new_zeros(texts, values.shape[1]).index_add(0, whose, values)
+    return sums / torch.bincount(whose, minlength=texts).unsqueeze(1)
+
+
+def takes_token_types(model: nn.Module) -> bool:
+    """Returns whether the model tells the two texts of a pair apart by token types."""
+    inner = unwrapped(model)
+    known = "token_type_ids" in inspect.signature(inner.forward).parameters
+    return known and getattr(inner.config, "type_vocab_size", 0) > 1

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bertlora.data.inputs import Inputs
-from bertlora.model.engine.batches import unwrapped
+from bertlora.model.engine.changes import unwrapped
 from bertlora.model.engine.layers import encoder_layers, served
 
 # Bytes. Up to the first: kept in memory. Up to the second: in a file that is mapped into memory. More: not kept.

@@ -9,8 +9,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from bertlora.model.engine.batches import unwrapped
-from bertlora.model.engine.changes import forwards
+from bertlora.model.engine.changes import forwards, unwrapped
 from bertlora.model.engine.frozen import FrozenWeight, Reordered, frozen_product
 from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.engine.lora_linear import JointLinears, LoraLinear, joinable

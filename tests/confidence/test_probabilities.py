@@ -11,7 +11,7 @@ from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from bertlora.confidence.reliability import CalibrationError, brier_score, calibration_error, reliability
+from bertlora.confidence.probabilities import CalibrationError, brier_score, calibration_error, reliability
 
 
 def draw(rng: np.random.Generator, rows: int, classes: int = 2, heat: float = 2.5) -> tuple[np.ndarray, np.ndarray]:

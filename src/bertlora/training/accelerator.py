@@ -1,0 +1,88 @@
+"""What training takes from Accelerate: several processes, and trackers (TensorBoard, W&B, MLflow).
+
+torch and Accelerate are imported inside functions: the check of a recipe's tracker must not wait for them.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from bertlora.errors import RecipeError
+from bertlora.recipe import Recipe, recipe_keys
+from bertlora.training.events import Evaluation
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+T = TypeVar("T")
+
+CURVES = ("train_loss", "validation_loss", "accuracy", "learning_rate", "examples_per_s")
+
+
+def new_accelerator() -> "Accelerator":
+    """Returns an accelerator that leaves precision and gradient accumulation to the recipe.
+
+    By default, Accelerate takes both from the environment (`ACCELERATE_...`) or from an accelerator that the program
+    made before, and replaces the model's forward for good.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, is_initialized
+
+    before = AcceleratorState().mixed_precision if is_initialized() else "no"
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=before)
+    accelerator.native_amp = False
+    accelerator.gradient_accumulation_steps = 1
+    return accelerator
+
+
+def agreed(value: T) -> T:
+    """Returns the main process's value, in every process."""
+    from accelerate.utils import broadcast_object_list
+
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def share_trained(model: "nn.Module") -> None:
+    """Copies the main process's trainable parameters to every process."""
+    from accelerate.utils import broadcast
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            broadcast(parameter.data)
+
+
+def check_tracker(recipe: Recipe) -> None:
+    """Raises RecipeError if the recipe's tracker is not installed."""
+    if recipe.tracker != "none" and importlib.util.find_spec(recipe.tracker) is None:
+        raise RecipeError(
+            f"tracker: {recipe.tracker} is not installed; run pip install 'bertlora[{recipe.tracker}]', or use none"
+        )
+
+
+@contextmanager
+def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Evaluation], None]]:
+    """Yields a function that sends an evaluation to the recipe's tracker; files go to `folder`."""
+    if recipe.tracker == "none":
+        yield lambda _: None
+        return
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(log_with=recipe.tracker, project_dir=str(folder))
+    # Trackers take plain values only.
+    options = {key: getattr(recipe, key) for key in recipe_keys()}
+    accelerator.init_trackers(
+        "bertlora", {k: v if isinstance(v, int | float | str) else str(v) for k, v in options.items()}
+    )
+    try:
+        yield lambda e: accelerator.log(
+            {k: v for k, v in asdict(e).items() if k in CURVES and v is not None}, step=e.step
+        )
+    finally:
+        accelerator.end_training()
