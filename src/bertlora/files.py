@@ -66,37 +66,10 @@ def whole_folder(folder: Path, overwrite: bool = False, inputs: Iterable[Path] =
         shutil.rmtree(partial, ignore_errors=True)
 
 
-@contextmanager
-def set_aside(folder: Path, begun: Path) -> Iterator[None]:
-    """Sets aside the content of `folder`, or of the target of that link, while the block fills it again.
-
-    If the block fails before it has written `begun`, the old content is restored; otherwise it is deleted.
-    """
-    folder = folder.resolve()
-    there = folder.is_dir()
-    old = _old(folder)
-    if there and any(folder.iterdir()):
-        folder.rename(old)
-    try:
-        if there:
-            folder.mkdir(exist_ok=True)  # a link to it needs a target
-        yield
-    except BaseException:
-        if not begun.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            if old.exists():
-                old.rename(folder)
-            elif there:
-                folder.mkdir(exist_ok=True)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def replace_folder(new: Path, folder: Path) -> None:
     """Gives `new` the name `folder`, or its target's if that is a link. Then the old content is deleted."""
     folder = folder.resolve()
-    old = _old(folder)
+    old = folder.parent / f".{folder.name}.old-{os.getpid()}"
     if folder.exists():
         folder.rename(old)
     try:
@@ -106,11 +79,6 @@ def replace_folder(new: Path, folder: Path) -> None:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _old(folder: Path) -> Path:
-    """Returns where the content of `folder` is set aside."""
-    return folder.parent / f".{folder.name}.old-{os.getpid()}"
 
 
 def write_whole(path: Path, text: str) -> None:

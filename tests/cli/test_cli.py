@@ -253,28 +253,40 @@ def test_label_names_are_shown_and_data_keep_their_own(
         assert sum(sum(row) for row in found["lora"]["confusion"]) == found["n"]
 
 
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_resumes_to_the_same_end(
-    tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
+    tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys, sign: signal.Signals
 ) -> None:
-    how = (reviews, *model, "--epochs", 40, "--lora-dropout", 0.1)
+    """An interrupted run is written in place; a killed one was to replace another run, which then still predicts."""
+    how = (reviews, *model, "--epochs", 20, "--lora-dropout", 0.1)
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with start("train", *how, "--out", tmp_path / "a", env=threads) as process:
+    old = sign == signal.SIGKILL
+    if old:
+        good(capsys, "train", reviews, "--out", tmp_path / "a", *model, "--epochs", 1)
+        answers = good(capsys, "predict", tmp_path / "a", *TEXTS).lines
+    with start("train", *how, "--out", tmp_path / "a", *["--overwrite"] * old, env=threads) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(b"epoch 3/"):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(sign)
                 break
-        *_, last = process.stderr.read().decode().splitlines()
-    assert process.returncode == 130
-    assert last.startswith("bertlora: interrupted")
-    assert not (tmp_path / "a" / "run.json").exists()
+        last = process.stderr.read().decode().splitlines()[-1:]
+    if old:
+        assert process.returncode == -sign
+        assert good(capsys, "predict", tmp_path / "a", *TEXTS).lines == answers
+    else:
+        assert process.returncode == 130
+        assert last[0].startswith("bertlora: interrupted")
+        assert not (tmp_path / "a" / "run.json").exists()
 
     found = good(capsys, "train", *how, "--out", tmp_path / "a", "--resume", "--json").json
     whole = good(capsys, "train", *how, "--out", tmp_path / "b", "--json").json
     assert timeless(found) == timeless(whole)
+    assert found["run"] == str(tmp_path / "a")
     adapters = [(tmp_path / run / "adapter" / "adapter_model.safetensors").read_bytes() for run in "ab"]
     assert adapters[0] == adapters[1]
     assert not [path for path in (tmp_path / "a").iterdir() if path.name.startswith((".", "checkpoint"))]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_resume_without_a_word_on_the_recipe(

@@ -63,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        training = argv[:1] == ["train"]
-        state = "'bertlora train ... --resume' continues the run" if training else "nothing was half-written"
-        return _fail(f"interrupted; {state}", debug, INTERRUPTED)
+        return _fail(f"interrupted; {_state(argv)}", debug, INTERRUPTED)
     except BertloraError as error:
         return _fail(str(error), debug)
     except OSError as error:
@@ -73,6 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         fault = f"internal fault: {type(error).__name__}: {error}; --debug shows where"
         return _fail(fault, debug, status=1)
+
+
+def _state(argv: Sequence[str]) -> str:
+    """Returns what an interrupt leaves."""
+    if argv[:1] != ["train"]:
+        return "nothing was half-written"
+    if "--overwrite" in argv:
+        return "the old run is kept; 'bertlora train ... --resume', without --overwrite, continues the new one"
+    return "'bertlora train ... --resume' continues the run"
 
 
 def usage_fault(error: click.UsageError) -> str:

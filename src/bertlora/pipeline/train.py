@@ -11,7 +11,6 @@ from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared, check_sources, is_prepared
 from bertlora.data.reader import Reader
 from bertlora.errors import InputError, RecipeError
-from bertlora.files import set_aside
 from bertlora.model.base import check_length, find_base
 from bertlora.pipeline.prepare import (
     Source,
@@ -23,6 +22,7 @@ from bertlora.pipeline.prepare import (
 )
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run.folder import check_run_folder
+from bertlora.run.unfinished import place_of, until_finished
 from bertlora.training.accelerator import check_tracker
 from bertlora.training.events import Checked, Listener
 
@@ -47,7 +47,7 @@ def train(
         recipe: a recipe, its name, or a TOML file; None is `default`, or the run's own recipe with `resume`.
         seeds: train under this number of seeds, and report how much they differ.
         resume: continue an interrupted run.
-        overwrite: replace what `out` holds.
+        overwrite: replace what `out` holds, once the new run is finished; see `bertlora.run.unfinished`.
         on_event: called with what happens: `Checked`, `Probing`, `Step`, `Evaluation` of `bertlora.training.events`.
         columns: the columns of a source, such as `{"text_column": "body"}`.
         keys: recipe keys that replace the recipe's own values, such as `rank=16`.
@@ -67,19 +67,20 @@ def train(
     main = os.environ.get("RANK", "0") == "0"
     if main:
         check_run_folder(out, resume, overwrite, inputs=as_specs(data), several=seeds > 1)
-    chosen = resumed_recipe(out, data, recipe, keys) if resume else resolved_recipe(recipe, keys)
+    place = place_of(out, resume, overwrite)
+    chosen = resumed_recipe(place, data, recipe, keys) if resume else resolved_recipe(recipe, keys)
     if not resume:  # a run that is continued has its data in its own folder
         require_data(data, chosen)
     check_before_reading(chosen, data, columns, keys)
-    with set_aside(out, begun=out / "recipe.toml") if main and not resume else nullcontext():
+    with until_finished(place, out, resume) if main else nullcontext():
         with _main_process_first():
-            prepared = given_data(data, chosen, out / "data", **columns)
+            prepared = given_data(data, chosen, place / "data", **columns)
         if main:
             on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen))
         chosen = chosen.replace(data=absolute_specs(as_specs(data) or chosen.data))
         from bertlora.pipeline.training_run import train_seeds  # torch, imported only now that all else holds
 
-        return train_seeds(prepared, chosen, out, seeds, resume=resume, on_event=on_event)
+        return train_seeds(prepared, chosen, place, seeds, name=out, resume=resume, on_event=on_event)
 
 
 def resolved_recipe(recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe:
