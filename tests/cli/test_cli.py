@@ -413,12 +413,16 @@ def test_predict_reads_one_split_of_several(trained: Path, tmp_path: Path, capsy
         assert line["text"] == f"a film to {split}"
 
 
-def test_predict_takes_pairs_from_a_file(tmp_path: Path, model: tuple[object, ...], capsys: Capsys) -> None:
+def test_predict_takes_pairs(tmp_path: Path, model: tuple[object, ...], capsys: Capsys) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("sentence1,sentence2,label\n" + "".join(f"one {i},two {i},{i % 2}\n" for i in range(12)))
     good(capsys, "train", path, "--out", tmp_path / "run", *model, "--epochs", 1)
     lines = good(capsys, "predict", tmp_path / "run", "--file", path).lines
     assert [(line["text"], line["text_pair"]) for line in lines] == [(f"one {i}", f"two {i}") for i in range(12)]
+    given = [word for i in range(2) for word in ("--pair", f"one {i}", f"two {i}")]
+    for line, same in zip(good(capsys, "predict", tmp_path / "run", *given).lines, lines[:2], strict=True):
+        assert line | {"confidence": 0, "probabilities": 0} == same | {"confidence": 0, "probabilities": 0}
+        assert line["probabilities"] == pytest.approx(same["probabilities"], abs=1e-5)
 
 
 def test_predict_answers_each_line_of_stdin_at_once(trained: Path) -> None:

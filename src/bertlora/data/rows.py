@@ -130,14 +130,14 @@ def read_column(specs: Sequence[str], column: str, split: str = "test") -> list[
         HubError: the hub cannot be reached.
     """
     source = _one_table(open_sources(specs), split)
-    _require_column(source, column)
+    require_column(source, column)
     values = (value for batch in source.batches([column]) for value in batch.columns[column])
     return ["" if value is None else str(value).strip() for value in values]
 
 
 def check_column(specs: Sequence[str], column: str, split: str = "test") -> None:
     """Raises DataError if a source does not have the split or the column. It reads no rows."""
-    _require_column(_one_table(open_sources(specs), split), column)
+    require_column(_one_table(open_sources(specs), split), column)
 
 
 def iter_texts(
@@ -158,14 +158,23 @@ def iter_texts(
         DataError: the source is broken, or a text is blank. A missing file or column is reported by the call itself.
         HubError: the hub cannot be reached.
     """
+    source = texts_source(spec, split)
+    if isinstance(source, PlainTextSource):
+        return _stream(source, Columns("text"))
+    return _stream(source, find_columns(source, text_column, text_pair_column, need_label=False))
+
+
+def texts_source(spec: str, split: str = "test") -> Source:
+    """Returns the source that `iter_texts` streams; the rows of both are in the same order.
+
+    Raises:
+        DataError: the source is broken, or does not have the split.
+        HubError: the hub cannot be reached.
+    """
     path = Path(spec)
-    source: Source
     if path.suffix.lower() not in SUFFIXES and path.exists() and not path.is_dir():
-        source, columns = PlainTextSource(path, path.name), Columns("text")
-    else:
-        source = _one_table(open_sources([spec]), split)
-        columns = find_columns(source, text_column, text_pair_column, need_label=False)
-    return _stream(source, columns)
+        return PlainTextSource(path, path.name)
+    return _one_table(open_sources([spec]), split)
 
 
 def no_rows(source: Source) -> DataError:
@@ -184,7 +193,8 @@ def _stream(source: Source, columns: Columns) -> Iterator[list[tuple[str, str | 
         raise no_rows(source)
 
 
-def _require_column(source: Source, column: str) -> None:
+def require_column(source: Source, column: str) -> None:
+    """Raises DataError if a source does not have the column."""
     if column not in source.columns:
         listed = ", ".join(f"'{name}'" for name in source.columns)
         raise DataError(

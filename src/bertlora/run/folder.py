@@ -61,7 +61,7 @@ def check_run_folder(
     """
     if resume and overwrite:
         raise InputError(
-            "--resume and --overwrite exclude each other; --resume without it also continues a run begun with --overwrite"
+            "--resume and --overwrite exclude each other; --resume continues a run that --overwrite began, too"
         )
     finished, new = (out / MANIFEST).is_file(), is_begun(beside(out))
     if resume and finished and not (several or new):
