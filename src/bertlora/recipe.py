@@ -174,7 +174,10 @@ class Recipe:
 
         path = recipe_path(name)
         try:
-            return cls().replace(**tomllib.loads(path.read_text(encoding="utf-8")))
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            if isinstance(table.get("data"), str):  # one source needs no brackets
+                table["data"] = [table["data"]]
+            return cls().replace(**table)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: not a TOML file ({error})") from error
         except RecipeError as error:

@@ -309,6 +309,20 @@ def test_overwrite_trains_again(trained: Path, reviews: Path, model: tuple[objec
     assert json.loads((trained / "metrics.json").read_text())["epochs"][-1]["epoch"] == 1
 
 
+def test_a_quiet_verb_says_nothing_but_its_results(
+    tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
+) -> None:
+    (tmp_path / "mine.toml").write_text(f'data = "{reviews}"\nepochs = 1\n')
+    recipe = ("--recipe", tmp_path / "mine.toml", *model)
+    said = good(capsys, "train", "--out", tmp_path / "a", *recipe)
+    found = good(capsys, "train", "--out", tmp_path / "b", *recipe, "--quiet")
+    assert "epoch 1/1" in said.err
+    assert found.err == ""
+    assert "trained in" in found.out
+    assert good(capsys, "compare", tmp_path / "a", tmp_path / "b", "--quiet", "--json").err == ""
+    assert "evaluating" in good(capsys, "compare", tmp_path / "a", tmp_path / "b").err
+
+
 def test_evaluate_prints_the_four_lines(trained: Path, capsys: Capsys) -> None:
     found = good(capsys, "evaluate", trained, "--json").json
     base, lora = found["base"]["accuracy"], found["lora"]["accuracy"]

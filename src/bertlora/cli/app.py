@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words of the command line, without the program's name; those of this process if None.
 
     Returns:
-        The exit status: 0 success, 1 a fault of the program, 2 bad input or bad usage, 130 interrupted.
+        The exit status: 0 success, 1 a fault of the program or a result that `--fail-under` or `--fail-if-worse` does
+        not accept, 2 bad input or bad usage, 130 interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv

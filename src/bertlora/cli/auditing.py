@@ -80,6 +80,7 @@ def _trust(found: dict[str, Any]) -> str:
     GROUP_COLUMN,
     *recipe_options("audit", leave_out=UNUSED),
     show=show_audit,
+    messages=True,
 )
 def audit(
     sources: Sequence[str],

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from bertlora.cli.verb import is_quiet
 from bertlora.files import json_line as json_line
 
 # Characters that would steer the terminal are shown as pictures.
@@ -13,8 +14,9 @@ PIPE_WIDTH = 120  # of a table that is not printed on a terminal
 
 
 def say(message: str) -> None:
-    """Prints a message to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Prints a message to stderr, unless the verb is quiet."""
+    if not is_quiet():
+        print(message, file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

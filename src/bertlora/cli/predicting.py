@@ -78,6 +78,7 @@ CHUNK_TEXTS = 1024
     flag("--per-class", "with --sets: the share holds for the texts of each class, not only over all texts"),
     MODEL,
     PRECISION,
+    messages=True,
 )
 def predict(
     run: str,

@@ -68,7 +68,7 @@ def train(
     if main:
         check_run_folder(out, resume, overwrite, inputs=as_specs(data), several=seeds > 1)
     place = place_of(out, resume, overwrite)
-    chosen = resumed_recipe(place, data, recipe, keys) if resume else resolved_recipe(recipe, keys)
+    chosen = resumed_recipe(place, data, recipe, keys, seeds) if resume else resolved_recipe(recipe, keys)
     if not resume:  # a run that is continued has its data in its own folder
         require_data(data, chosen)
     check_before_reading(chosen, data, columns, keys)
@@ -92,11 +92,14 @@ def resolved_recipe(recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe
     return (recipe if isinstance(recipe, Recipe) else Recipe.named(recipe or "default")).replace(**keys)
 
 
-def resumed_recipe(out: Path, data: Source, recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe:
-    """Returns the recipe of the run that is continued.
+def resumed_recipe(
+    out: Path, data: Source, recipe: str | Recipe | None, keys: dict[str, Any], seeds: int = 1
+) -> Recipe:
+    """Returns the recipe of the run that is continued, with more epochs if they are asked for.
 
     Raises:
-        RecipeError: an option differs from the run's.
+        RecipeError: an option differs from the run's, or more epochs would not give the run that has them from the
+            start.
     """
     begun = str(out / "recipe.toml")
     stored = Recipe.named(begun)
@@ -104,12 +107,32 @@ def resumed_recipe(out: Path, data: Source, recipe: str | Recipe | None, keys: d
     asked = asked.replace(data=absolute_specs(as_specs(data) or asked.data) or stored.data)
     for key in recipe_keys():
         got, was = getattr(asked, key), getattr(stored, key)
-        if got != was:
+        if key == "epochs" and got > was:
+            _check_longer(out, stored, got, seeds)
+        elif got != was:
             if key == "data":
                 got, was = " ".join(got), " ".join(was) or "none named"
             source = "DATA" if key == "data" else "the recipe"
             raise RecipeError(f"{key}: got {got}, but {out} was begun with {was}; leave {source} out when resuming")
-    return stored
+    return stored.replace(epochs=asked.epochs)
+
+
+def _check_longer(out: Path, stored: Recipe, epochs: int, seeds: int) -> None:
+    """Raises RecipeError unless the steps of a run do not depend on how many epochs come after them."""
+    parts = {
+        f"the {stored.schedule} schedule": stored.schedule != "constant",
+        "the warm-up": stored.warmup_fraction > 0,
+        "the average of weights": stored.average_weights > 0,
+    }
+    planned = [part for part, depends in parts.items() if depends]
+    begun = f"epochs: got {epochs}, but {out} was begun with {stored.epochs}"
+    if planned:
+        raise RecipeError(
+            f"{begun}, for which {' and '.join(planned)} {'was' if len(planned) == 1 else 'were'} planned from the "
+            "first step; leave epochs out when resuming, or train a new run"
+        )
+    if seeds > 1:
+        raise RecipeError(f"{begun}, and so were its other seeds; leave epochs out when resuming several seeds")
 
 
 def check_before_reading(recipe: Recipe, data: Source, columns: SourceColumns, keys: dict[str, Any]) -> None:

@@ -65,7 +65,10 @@ def check_run_folder(
         )
     finished, new = (out / MANIFEST).is_file(), is_begun(beside(out))
     if resume and finished and not (several or new):
-        raise RunError(f"{out}: the run is finished, there is nothing to resume; name another folder for a new one")
+        raise RunError(
+            f"{out}: the run is finished, there is nothing to resume; name another folder for a new one (more epochs "
+            "need one too: the state of the optimiser is not kept)"
+        )
     if resume and not (is_begun(out) or new):
         raise RunError(f"{out}: holds no run to resume; leave out --resume")
     if (new or (is_begun(out) and not finished)) and not (resume or overwrite):
