@@ -225,6 +225,18 @@ def test_validation_takes_series_and_whole_numbers(make: Make) -> None:
     assert all(line["accuracy"] is not None for line in classifier.history_)
 
 
+def test_rows_are_held_out_for_validation_and_progress_is_shown(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"{text}, {i}" for i in range(20) for text in TEXTS]
+    classifier = make(batch_size=64).fit(texts, LABELS * 20, verbose=1)
+    shown = capsys.readouterr()
+    assert classifier.calibration_.rows == 32  # two of the 20 of each text
+    assert "epoch 1  train loss" in shown.err
+    assert "accuracy" in shown.err
+    assert (shown.out, make().fit(TEXTS, LABELS).calibration_.rows, capsys.readouterr().err) == ("", 0, "")
+    with pytest.raises(RecipeError, match=r"early_stopping_patience: .* give validation=\(texts, labels\) to fit"):
+        make(early_stopping_patience=1).fit(TEXTS, LABELS)
+
+
 # Refused
 
 

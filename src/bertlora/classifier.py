@@ -16,12 +16,14 @@ from bertlora.data.reader import Examples
 from bertlora.errors import DataError, OutputError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
+from bertlora.pipeline.held_out import check_choosing, with_validation
 from bertlora.pipeline.training_run import fitted_rivals, shown_labels, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST, Seen
 from bertlora.training.loop import Training
+from bertlora.training.progress import progress
 
 
 class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
@@ -36,7 +38,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         recipe_: the recipe with all keys resolved.
         history_: the evaluations.
         rivals_: linear probe and TF-IDF, fitted on the same texts.
-        calibration_: the temperature of its probabilities, fitted on `validation`; 1 without validation.
+        calibration_: the temperature of its probabilities, fitted on the validation rows; 1 without any.
 
     Example:
         >>> classifier = LoraClassifier(model="minilm", rank=8).fit(texts, labels)  # doctest: +SKIP
@@ -56,21 +58,26 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """scikit-learn reads the names from the signature of `__init__`; here they come from the recipe."""
         return sorted(["recipe", *recipe_keys()])
 
-    def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None, verbose: int = 0) -> Self:  # noqa: N803
         """Trains on texts and labels.
 
         Args:
             X: (N,) texts, or (N, 2) pairs of texts: a list, an array or a pandas column.
             y: (N,) labels of any kind.
-            validation: texts and labels on which the best adapter and its temperature are chosen. Without them the
-                last adapter is kept.
+            validation: texts and labels on which the best adapter and its temperature are chosen. None holds out
+                `validation_fraction` of the rows, 0.1 if that is 30 rows or more. Without any the last adapter is kept.
+            verbose: 1 shows the progress: a bar on a terminal or in a notebook, otherwise a line for each evaluation.
 
         Raises:
-            DataError: no texts, or a single class.
-            RecipeError: a parameter is out of its range.
+            DataError: no texts, or a single class; or too few rows for the `validation_fraction` that was given.
+            RecipeError: a parameter is out of its range, or needs validation rows, and there are none.
         """
         given = {key: getattr(self, key) for key in recipe_keys() if getattr(self, key) is not None}
         self.recipe_ = Recipe.named(self.recipe).replace(**given)
+        if validation is None:
+            X, y, validation = with_validation(X, _labels(y), self.recipe_, "validation_fraction" in given)  # noqa: N806
+        rows = 0 if validation is None else len(validation[1])
+        check_choosing(self.recipe_, given, rows, "give validation=(texts, labels) to fit, or a validation_fraction")
         self.classes_, ids = np.unique(_labels(y), return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"y: got {len(self.classes_)} class, expected at least 2")
@@ -82,8 +89,9 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         texts = _columns(X), _columns(validation[0]) if validation else ([], None)
         self.rivals_ = fitted_rivals(self.adapted_, training, *texts)
         self.seen_: Seen | None = Seen.of(train=texts[0], validation=texts[1])
-        for _ in training.run():
-            pass
+        with progress(verbose) as show:
+            for event in training.run():
+                show(event)
         self.history_ = training.progress.history
         self.calibration_ = Calibration.fit(training.best_logits, training.validation.labels)
         self._metrics = training_metrics(training) | {"rivals": self.rivals_.figures(training.validation.labels)}
@@ -95,7 +103,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Returns probabilities, (N, K) float64, columns as `classes_`; calibrated if `fit` got validation texts."""
+        """Returns probabilities, (N, K) float64, columns as `classes_`; calibrated on the validation rows."""
         check_is_fitted(self, "adapted_")
         inputs = self.adapted_.reader.read(*_columns(X))
         if not len(inputs):

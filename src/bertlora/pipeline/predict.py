@@ -1,7 +1,7 @@
 """Predictions for the rows of a file: its columns stay, and the predictions come after them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from bertlora.data.rows import iter_texts, require_column, texts_source
 from bertlora.data.source import Source
-from bertlora.data.table_file import Part, column_types, table_file, text_rows
+from bertlora.data.table_file import Part, Write, column_types, table_file, text_rows
 from bertlora.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def write_predictions(
         OutputError: `out` cannot be written.
     """
     check_names(rows, predicted_names(run, options, probabilities))
+    target: AbstractContextManager[Write]
     if isinstance(out, Path):
         types = predicted_types(run, rows, options, probabilities) if format == "parquet" else None
         target = table_file(out, format, types)

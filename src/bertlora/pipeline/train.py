@@ -12,6 +12,7 @@ from bertlora.data.prepared import Prepared, check_sources, is_prepared
 from bertlora.data.reader import Reader
 from bertlora.errors import InputError, RecipeError
 from bertlora.model.base import check_length, find_base
+from bertlora.pipeline.held_out import check_choosing, check_fraction
 from bertlora.pipeline.prepare import (
     Source,
     absolute_specs,
@@ -75,6 +76,10 @@ def train(
     with until_finished(place, out, resume) if main else nullcontext():
         with _main_process_first():
             prepared = given_data(data, chosen, place / "data", **columns)
+        rows = prepared.rows.get("validation", 0)
+        if not resume:
+            check_fraction(chosen, keys, prepared.folder != place / "data", rows)
+            check_choosing(chosen, keys, rows, "prepare the data with some, such as split 70/15/15, or leave it out")
         if main:
             on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen))
         chosen = chosen.replace(data=absolute_specs(as_specs(data) or chosen.data))
