@@ -89,7 +89,7 @@ def test_a_rename_that_fails_brings_the_old_folder_back(tmp_path: Path, monkeypa
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(OutputError, match="holds something already; name another folder, or give --overwrite"):
+    with pytest.raises(OutputError, match="holds something already; name another folder, or give overwrite=True"):
         fill(tmp_path)
     assert tree(tmp_path) == {"letter.txt": "dear"}
 

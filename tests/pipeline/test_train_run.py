@@ -168,7 +168,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tiny: Tiny, data: Prepar
         train_run(data, recipe, out, on_event=stop)
     with pytest.raises(RunError, match=r"did not finish; continue it by .* --resume"):
         Run.load(out)
-    with pytest.raises(OutputError, match="--resume to continue it, or --overwrite"):
+    with pytest.raises(OutputError, match="resume=True to continue it, or overwrite=True"):
         check_run_folder(out, resume=False, overwrite=False)
     check_run_folder(out, resume=True, overwrite=False)
     resumed = train_run(data, recipe, out, resume=True)

@@ -54,7 +54,7 @@ def test_the_old_run_stands_until_the_new_one_is_finished(run: Path) -> None:
     assert tree(run) == OLD
     assert tree(beside(run)) == {"data/rows": "new", RECIPE: "new"}
 
-    with pytest.raises(OutputError, match="a new run for it did not finish; give --resume"):
+    with pytest.raises(OutputError, match="a new run for it did not finish; give resume=True"):
         write(run, RECIPE)
     with pytest.raises(InputError, match="exclude each other"):
         write(run, RECIPE, resume=True, overwrite=True)

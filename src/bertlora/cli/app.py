@@ -10,7 +10,7 @@ import click
 from click.shell_completion import shell_complete
 
 from bertlora.cli.verb import verbs
-from bertlora.errors import BertloraError, suggestion
+from bertlora.errors import BertloraError, flags_shown, suggestion
 
 # Shells set it to ask for completions; see the help page.
 COMPLETE = "_BERTLORA_COMPLETE"
@@ -47,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         not accept, 2 bad input or bad usage, 130 interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv
+    with flags_shown():
+        return _run(argv, debug="--debug" in argv)
+
+
+def _run(argv: list[str], debug: bool) -> int:
+    """Runs one verb, and returns the exit status."""
     try:
         if instruction := os.environ.get(COMPLETE):
             return shell_complete(verbs, {}, "bertlora", COMPLETE, instruction)

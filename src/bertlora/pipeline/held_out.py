@@ -34,8 +34,8 @@ def with_validation(
     Raises:
         DataError: the user gave the fraction, and too few rows remain on either side.
     """
-    texts, labels = np.asarray(X, dtype=object), np.asarray(y)
-    if not recipe.validation_fraction or texts.ndim not in (1, 2) or len(texts) != len(labels):
+    texts, labels = np.atleast_1d(np.asarray(X, dtype=object)), np.asarray(y)
+    if not recipe.validation_fraction or not texts.size or len(texts) != len(labels):
         return X, y, None  # what is wrong with the rows is found where they are read
     held = _held_out(_same_texts(texts), labels, recipe.validation_fraction, recipe.seed)
     rest = set(labels[~held].tolist()) == set(labels.tolist())
