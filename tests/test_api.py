@@ -119,7 +119,7 @@ def test_suggestion(word: str, said: str) -> None:
         ("/data/--odd/my--file.csv: is blank", "/data/--odd/my--file.csv: is blank"),
     ],
 )
-def test_python_is_told_of_parameters_and_a_command_line_of_flags(written: str, read: str) -> None:
+def test_messages_name_parameters_in_python_and_flags_on_a_command_line(written: str, read: str) -> None:
     for kind in (errors.InputError, errors.OutputError, errors.HealthError):
         assert str(kind(written)) == read
         with errors.flags_shown():

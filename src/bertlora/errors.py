@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _SWITCHES = frozenset(["overwrite", "resume", "strict", "fix", "train-missing", "per-class", "raw", "base"])
-# A whole command in quotes stays; a flag stands alone, not inside a path.
+# A whole command in quotes stays; a flag is a word of its own, not a part of a path.
 _FLAG = re.compile(r"'bertlora [^']*'|`bertlora [^`]*`|(?<![\w./-])--([a-z][a-z0-9-]*)")
 _FLAGS_SHOWN: ContextVar[bool] = ContextVar("flags_shown", default=False)
 
