@@ -30,6 +30,8 @@ def evaluate(run: str, **options: Any) -> dict[str, Any]:
     found = evaluate(run, **options)
     if found["caution"]:
         say(f"caution, {run}: {found['caution']}")
+    for note in found["notes"]:
+        say(f"note: {note}")
     return found
 
 

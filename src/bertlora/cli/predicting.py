@@ -73,10 +73,11 @@ def predict(
     """Labels texts as they arrive."""
     from bertlora.cli.console import print_json
 
-    where = {name: options.pop(name) for name in ("split", "text_column", "text_pair_column")}
+    where = {name: options.pop(name) for name in ("split", "text_column", "text_pair_column", "encoding", "delimiter")}
+    notes: list[str] = []
     model, explain = options.pop("model"), options.pop("explain")
     _check(out, file, overwrite, format, as_json, explain, options)
-    chunks = text_chunks(texts, file, CHUNK_TEXTS, **where)
+    chunks = text_chunks(texts, file, CHUNK_TEXTS, notes=notes, **where)
     from bertlora.run.loaded import Run
 
     loaded = Run.load(run, model)
@@ -86,6 +87,7 @@ def predict(
     terminal = sys.stdout.isatty() and not (out or format or as_json)
     if explain and terminal:
         _print_explained(loaded, chunks, options)
+        _say_all(notes)
         return
     count = 0
     form = _form(loaded, format, terminal)
@@ -93,6 +95,7 @@ def predict(
         for lines in _answers(loaded, chunks, explain, options):
             write(form(lines))
             count += len(lines)
+    _say_all(notes)
     if out and as_json:
         print_json({"out": out, "texts": count})
     elif out:
@@ -129,6 +132,14 @@ def _check(
         check_vacant_file(Path(out), overwrite, [Path(file)] if file else [])
 
 
+def _say_all(notes: Sequence[str]) -> None:
+    """Prints notes on the file on stderr."""
+    from bertlora.cli.console import say
+
+    for note in notes:
+        say(f"note: {note}")
+
+
 def _say_notes(run: "Run", options: dict[str, Any]) -> None:
     """Prints on stderr how a threshold was chosen, and which labels are in every set."""
     from bertlora.cli.console import say
@@ -142,34 +153,49 @@ def _answers(run: "Run", chunks: Chunks, explain: bool, options: dict[str, Any])
     """Yields the predictions of each chunk; with `explain`, each text with its explanation as soon as it is there."""
     if explain:
         for line, explanation in _explained(run, chunks, options):
-            yield [line | {"explanation": explanation.to_json()}]
+            yield [line | {"explanation": explanation and explanation.to_json()}]
         return
     # Held ready, the model answers each chunk at once. The base runs without the adapter, for which nothing is held.
     with nullcontext() if options["base"] else run.ready(options["precision"]):
         for chunk in chunks:
-            yield run.predict(*_columns(chunk), **options)
+            lines = run.predict(*_columns(chunk), **options)
+            yield [_answer(line, row) for line, row in zip(lines, chunk, strict=True)]
 
 
 def _explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yields each prediction with its `Explanation`."""
+    """Yields each prediction with its `Explanation`; None for a blank text."""
     from bertlora.model.explain import explain
 
     for chunk in chunks:
         lines = run.predict(*_columns(chunk), **options | {"precision": "fp32"})
         for line, (text, pair) in zip(lines, chunk, strict=True):
-            yield line, explain(run.adapted, [text], None if pair is None else [pair], options["base"])[0]
+            answer = _answer(line, (text, pair))
+            pairs = None if pair is None else [pair]
+            yield answer, None if "error" in answer else explain(run.adapted, [text], pairs, options["base"])[0]
 
 
 def _print_explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> None:
     from bertlora.cli.explaining import print_explained
 
     for line, explanation in _explained(run, chunks, options):
-        print_explained(line, explanation)
+        if explanation is None:
+            print(f"no label: {line['error']}\n")
+        else:
+            print_explained(line, explanation)
 
 
 def _columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[str] | None]:
     """Returns the texts of a chunk, and the second texts if they are pairs."""
     return [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None] or None
+
+
+def _answer(line: dict[str, Any], row: tuple[str, str | None]) -> dict[str, Any]:
+    """Returns a prediction; for a blank text the same keys without an answer, and `error`."""
+    if "" not in row:
+        return line
+    texts = {key: value for key, value in line.items() if key in ("text", "text_pair")}
+    nothing = dict.fromkeys(line) | {"probabilities": dict.fromkeys(line["probabilities"])}
+    return nothing | texts | {"error": "the text is blank"}
 
 
 def _form(run: "Run", format: str | None, terminal: bool) -> "Form":

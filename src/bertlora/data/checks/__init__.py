@@ -11,6 +11,7 @@ Reading order:
 - `similar`: which rows belong together for any of these reasons.
 - `kept`: the rows that are kept.
 - `find`: the checks.
+- `label_checks`: blank rows and labels.
 - `places`: where rows are.
 - `tokens`: the checks that need a tokenizer.
 - `features`: simple features of a text.
@@ -25,6 +26,7 @@ from bertlora.data.checks.drawn import draw_rows
 from bertlora.data.checks.find import Check, find_checks
 from bertlora.data.checks.fix import fixed
 from bertlora.data.checks.kept import KeptRows
+from bertlora.data.checks.label_checks import blank_check, label_checks
 from bertlora.data.checks.near import merged, near_groups
 from bertlora.data.checks.places import named_rows, with_places
 from bertlora.data.checks.shift import shift_checks
@@ -41,9 +43,11 @@ __all__ = [
     "Similar",
     "TextFacts",
     "WordFile",
+    "blank_check",
     "draw_rows",
     "find_checks",
     "fixed",
+    "label_checks",
     "merged",
     "named_rows",
     "near_groups",
