@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from bertlora.data.checks import token_checks
+from bertlora.data.checks import TOKEN_CHECKS, token_checks
 from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared, check_sources, is_prepared
 from bertlora.data.reader import Reader
@@ -138,7 +138,7 @@ def recipe_reader(recipe: Recipe) -> Reader:
 
 def _checks(data: Prepared, recipe: Recipe) -> list[dict[str, Any]]:
     """Returns the checks of the data, and runs those that depend on the tokenizer again for this recipe."""
-    found = [check for check in data.checks if check["name"] not in ("truncated", "unknown_tokens")]
+    found = [check for check in data.checks if check["name"] not in TOKEN_CHECKS]
     return found + token_checks(data, recipe_reader(recipe))
 
 

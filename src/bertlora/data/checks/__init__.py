@@ -13,6 +13,7 @@ Reading order:
 - `find`: the checks.
 - `label_checks`: blank rows and labels.
 - `places`: where rows are.
+- `base_language`: whether the base's vocabulary covers the language.
 - `tokens`: the checks that need a tokenizer.
 - `features`: simple features of a text.
 - `drawn`: rows drawn from each split, with these features.
@@ -33,10 +34,11 @@ from bertlora.data.checks.shift import shift_checks
 from bertlora.data.checks.shortcuts import shortcut_checks
 from bertlora.data.checks.similar import Similar
 from bertlora.data.checks.texts import Examiner, TextFacts
-from bertlora.data.checks.tokens import token_checks
+from bertlora.data.checks.tokens import TOKEN_CHECKS, token_checks
 from bertlora.data.checks.word_file import WordFile
 
 __all__ = [
+    "TOKEN_CHECKS",
     "Check",
     "Examiner",
     "KeptRows",
