@@ -15,6 +15,7 @@ FIELD_LIMIT = 16_000_000
 SAMPLE_CHARACTERS = 1_000_000
 DETECTION_CHARACTERS = 200_000
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+ONE_COLUMN = "\x1f"  # a character that no text has
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Dialect:
     @property
     def sign(self) -> str:
         """The delimiter as people call it: `comma`."""
-        return DELIMITERS.get(self.delimiter, f"'{self.delimiter}'")
+        return (DELIMITERS | {ONE_COLUMN: "none"}).get(self.delimiter, f"'{self.delimiter}'")
 
 
 def csv_dialect(file: TextFile, delimiter: str | None) -> Dialect:
@@ -58,13 +59,20 @@ def reader(lines: Iterable[str], dialect: Dialect) -> Any:  # the type of csv re
 
 
 def _detected(sample: tuple[list[str], bool], usual: str) -> str:
-    """Returns the delimiter with which most records have as many fields as the header, at least two; else the usual."""
-    shares = {delimiter: _agreement(*sample, delimiter) for delimiter in DELIMITERS}
-    return max(shares, key=lambda delimiter: (shares[delimiter], delimiter == usual))
+    """Returns the delimiter with which most records have as many fields as the header, at least two.
+
+    If the header has one field with every delimiter, it is the usual one. But if the rows then differ, the file has one
+    column of texts without quotes.
+    """
+    counts = {delimiter: _field_counts(*sample, delimiter) for delimiter in DELIMITERS}
+    shares = {sign: found.count(found[0]) / len(found) for sign, found in counts.items() if found and found[0] > 1}
+    if shares:
+        return max(shares, key=lambda delimiter: (shares[delimiter], delimiter == usual))
+    return ONE_COLUMN if len({*counts[usual][1:]} - {0}) > 1 else usual
 
 
-def _agreement(lines: list[str], whole: bool, delimiter: str) -> float:
-    """Returns the fraction of records with as many fields as the header; 0 if the header has one field."""
+def _field_counts(lines: list[str], whole: bool, delimiter: str) -> list[int]:
+    """Returns the number of fields of each record, the header first; 0 at the end if a record is broken."""
     records = reader(iter(lines), Dialect(delimiter, quoted=True))
     counts: list[int] = []
     try:
@@ -73,9 +81,7 @@ def _agreement(lines: list[str], whole: bool, delimiter: str) -> float:
     except csv.Error as error:  # with a wrong delimiter, text goes on after a closing quote
         cut = not whole and "end of data" in str(error)
         counts += [] if counts and cut else [0]
-    if not counts or counts[0] < 2:
-        return 0.0
-    return counts.count(counts[0]) / len(counts)
+    return counts
 
 
 def _well_quoted(lines: list[str], whole: bool) -> bool:

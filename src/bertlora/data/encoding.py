@@ -15,8 +15,8 @@ ZERO_SHARE = 0.3
 # What exports write, the most frequent first. charset-normalizer knows 90 more, which it confuses with these.
 LIKELY = ["cp1252", "cp1250", "iso8859_2", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"]
 LIKELY += ["mac_roman", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
-# Encodings are equally good if charset-normalizer's measure of noise (0 to 1) differs by less.
-NOISE = 0.02
+# Encodings may all be right if charset-normalizer's measure of noise (0 to 1) differs by less. Then the text decides.
+NOISE = 0.1
 
 
 def detect_encoding(file: IO[bytes]) -> str:
@@ -62,17 +62,21 @@ def _guess(chunk: bytes) -> str:
     odd = [line for line in chunk.splitlines(keepends=True) if not line.isascii()]
     if 2 * sum(map(_is_utf8, odd)) >= len(odd):
         return "utf-8"
-    from charset_normalizer import from_bytes  # takes 0.2 s, and few files need it
+    # These imports take 0.3 s, and few files need them.
+    from charset_normalizer import from_bytes
+
+    from bertlora.data.checks.language import language_confidence
 
     sample = b"".join(odd)[:ODD_BYTES]
     found = list(from_bytes(sample, cp_isolation=LIKELY))
     best = min((match.chaos for match in found), default=0.0)
-    ranks: list[tuple[int, int]] = []
+    ranks: list[tuple[int, float, int]] = []
     for match in found:
-        if match.chaos <= best + NOISE:  # it may also stand for encodings that read these bytes in the same way
-            odd_letters = _odd_letters(str(match))
-            ranks += [(odd_letters, LIKELY.index(name)) for name in match.could_be_from_charset if name in LIKELY]
-    return LIKELY[min(ranks)[1]] if ranks else "utf-8"
+        if match.chaos <= best + NOISE:  # it also stands for other encodings that read these bytes in the same way
+            text = str(match)
+            rank = _odd_letters(text), -round(language_confidence(text), 3)
+            ranks += [(*rank, LIKELY.index(name)) for name in match.could_be_from_charset if name in LIKELY]
+    return LIKELY[min(ranks)[2]] if ranks else "utf-8"
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -75,7 +75,7 @@ def train(
         with _main_process_first():
             prepared = given_data(data, chosen, out / "data", **columns)
         if main:
-            on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen))
+            on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen, prepared.notes))
         chosen = chosen.replace(data=absolute_specs(as_specs(data) or chosen.data))
         from bertlora.pipeline.training_run import train_seeds  # torch, imported only now that all else holds
 

@@ -86,8 +86,8 @@ def base_language_check(data: Prepared, tokenizer: AnyTokenizer) -> Iterator[Che
         return
     advice = (
         f"most texts are in a language ({language}) that the vocabulary of the base hardly covers: "
-        f"{percent(found.odd)} of the tokens are unknown or one letter (English reviews: {percent(english.odd)}), and a "
-        "word takes "
+        f"{percent(found.odd)} of the tokens are unknown or one letter (English reviews: {percent(english.odd)}), and "
+        "a word takes "
         f"{found.per_word:.1f} tokens ({english.per_word:.1f}); train on a multilingual base, such as "
         f"{' or '.join(MULTILINGUAL)}"
     )
