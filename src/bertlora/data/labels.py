@@ -11,7 +11,7 @@ from bertlora.errors import DataError, suggestion
 # With more classes than this, the column holds texts or numbers and not labels.
 MAX_CLASSES = 10_000
 SHOWN = 10
-# Labels look like an ID if there are more than this fraction of the rows, of which there must be some.
+# Labels look like an ID if there are more than this fraction of the rows. Fewer rows say nothing.
 IDENTIFIER_SHARE = 0.5
 FEW_ROWS = 20
 # Numbers look like a quantity if there are more different ones than this, or, with fractions, more than that.
@@ -85,7 +85,7 @@ def are_quantities(labels: Sequence[str]) -> bool:
 
 
 def label_fault(labels: Sequence[str], rows: int) -> str:
-    """Returns what is probably wrong with so many labels, as the end of an error; empty if nothing is known."""
+    """Returns what is probably wrong with labels, as the end of an error; empty if nothing is known."""
     if are_identifiers(labels, rows):
         return "; the label column may be an ID: name the right one by --label-column"
     if are_quantities(labels):
