@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import IO
 
 CHUNK_BYTES = 1 << 20
-# If the first 64 MB are UTF-8, the file is. A later byte that is not is an error that names its line.
-CHECKED_CHUNKS = 64
+# If the first 16 MB are UTF-8, the file is. A later byte that is not is an error that names its line.
+CHECKED_CHUNKS = 16
 ODD_BYTES = 1 << 18
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # Text without a byte-order mark is UTF-16 if this fraction of the even or odd bytes is 0, as in Latin letters.

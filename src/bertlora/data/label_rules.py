@@ -77,11 +77,13 @@ class LabelRules:
         for label, count in counts.items():
             totals[renamed[label]] = totals.get(renamed[label], 0) + count
         names = merged_names(totals) if self.merge_case else {label: label for label in totals}
-        dropped = {names.get(label, label) for label in self.drop}
-        return {
-            label: DROPPED if label in self.drop or names[new] in dropped else names[new]
-            for label, new in renamed.items()
-        }
+        return {label: DROPPED if self.drops(label, new) else names[new] for label, new in renamed.items()}
+
+    def drops(self, old: str, new: str) -> bool:
+        """Returns whether the rows of a label are left out, given its old and its new name."""
+        if old in self.drop or new in self.drop:
+            return True
+        return self.merge_case and label_key(new) in {label_key(label) for label in self.drop}
 
 
 class KnownLabels:
@@ -96,17 +98,13 @@ class KnownLabels:
         self._rules = rules
         self._labels = set(labels)
         self._by_key = {label_key(label): label for label in labels} if rules.merge_case else {}
-        self._dropped = {*rules.drop, *({label_key(label) for label in rules.drop} if rules.merge_case else ())}
 
     def name(self, label: str) -> str:
         """Returns the name of a row's label; DROPPED if the row is left out. An unknown label stays as it is."""
         new = self._rules.rename.get(label, label)
-        if label in self._labels and new not in self._labels:
-            return label  # the data were renamed before
-        key = label_key(new)
-        if {label, new} & self._dropped or (self._rules.merge_case and key in self._dropped):
+        if self._rules.drops(label, new):
             return DROPPED
-        return new if new in self._labels else self._by_key.get(key, new)
+        return new if new in self._labels else self._by_key.get(label_key(new), new)
 
 
 def label_key(label: str) -> str:

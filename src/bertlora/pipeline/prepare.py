@@ -57,7 +57,8 @@ def prepare(
         columns: `text_column`, `text_pair_column` and `label_column`; found by their names if not given. One of
             these may decide the splits: `group_column` (rows with the same value stay in one split), `time_column` (the
             oldest rows go to train, the latest to test), `split_column` (the split of each row). `encoding` and
-            `delimiter` of the files; detected if not given.
+            `delimiter` of the files; detected if not given. What is done with labels: `rename=["old=new"]`,
+            `merge_label_case=True`, `drop_label=["N/A"]`.
 
     Returns:
         `data`, `rows` {split: n}, `labels`, `fingerprint`, `checks`, `notes` and more; see the verb's JSON.
