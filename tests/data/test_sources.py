@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sheets import write_xlsx
 
 from bertlora.data.columns import Columns, find_columns
 from bertlora.data.rows import iter_texts, read_rows
@@ -250,6 +252,12 @@ def test_broken_files_get_one_clear_line(tmp_path: Path, name: str) -> None:
     found = error_of(str(tmp_path / name))
     assert message in found
     assert "\n" not in found
+
+
+def test_a_sheet_without_the_extra_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    path = write_xlsx(tmp_path / "r.xlsx", {"Data": [["text", "label"], ["a", "x"]]})
+    assert error_of(path) == "r.xlsx: sheets need the extra 'excel'; run pip install 'bertlora[excel]'"
 
 
 def test_folders_in_place_of_files(tmp_path: Path) -> None:

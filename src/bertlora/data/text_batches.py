@@ -42,13 +42,14 @@ def text_batches(source: Source, columns: Columns, with_labels: bool = True) -> 
             labels,
             positions,
             {part: values[column] for part, column in placing.items()},
-            [_fault(list(checked), row) for row in zip(*checked.values(), strict=True)],
+            [_fault(list(checked), row) if "" in row else "" for row in zip(*checked.values(), strict=True)],
         )
 
 
 def _fault(columns: Sequence[str], values: Sequence[str]) -> str:
+    """Returns which columns of a row are blank: `'text' is blank`."""
     blank = [f"'{column}'" for column, value in zip(columns, values, strict=True) if not value]
-    return f"{' and '.join(blank)} {'are' if len(blank) > 1 else 'is'} blank" if blank else ""
+    return f"{' and '.join(blank)} {'are' if len(blank) > 1 else 'is'} blank"
 
 
 def _texts(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
