@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from jsonschema import Draft202012Validator
 
 from bertlora.cli import main, verbs
 
+SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
 SMALL = ("--max-length", "32", "--precision", "fp32", "--rank", "2", "--batch-size", "8")
 
 
@@ -26,19 +29,38 @@ class Answer:
     status: int
     out: str
     err: str
+    words: tuple[str, ...] = ()
 
     @property
     def json(self) -> dict[str, Any]:
-        """The one JSON object on stdout."""
+        """The one JSON object on stdout; it fits the verb's schema."""
         value = json.loads(self.out)
         assert isinstance(value, dict)
         assert self.out.count("\n") == 1
+        check_schema(self.words[0], value)
         return value
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The JSON objects on stdout, one a line."""
-        return [json.loads(line) for line in self.out.splitlines()]
+        """The JSON objects on stdout, one a line; they fit the schema of predict."""
+        found = [json.loads(line) for line in self.out.splitlines()]
+        for line in found:
+            if "--id-column" not in self.words:
+                check_schema("predict", line)
+        return found
+
+
+def check_schema(verb: str, value: dict[str, Any]) -> None:
+    """Fails if a verb's JSON does not fit docs/schemas/VERB.json."""
+    faults = [f"{fault.json_path}: {fault.message}" for fault in _validator(verb).iter_errors(value)]
+    assert not faults
+
+
+@cache
+def _validator(verb: str) -> Draft202012Validator:
+    schema = json.loads((SCHEMAS / f"{verb}.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
 
 
 def answer(capsys: pytest.CaptureFixture[str], *argv: object) -> Answer:
@@ -46,7 +68,7 @@ def answer(capsys: pytest.CaptureFixture[str], *argv: object) -> Answer:
     capsys.readouterr()
     status = main([str(word) for word in argv])
     captured = capsys.readouterr()
-    return Answer(status, captured.out, captured.err)
+    return Answer(status, captured.out, captured.err, tuple(map(str, argv)))
 
 
 def good(capsys: pytest.CaptureFixture[str], *argv: object) -> Answer:

@@ -108,3 +108,19 @@ def test_the_docstring_draws_the_tree() -> None:
 @pytest.mark.parametrize(("word", "said"), [("postive", "; did you mean 'positive'?"), ("xyz", ""), ("", "")])
 def test_suggestion(word: str, said: str) -> None:
     assert errors.suggestion(word, ["negative", "positive"]) == said
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("r.csv: name one with --text-column", "r.csv: name one with text_column"),
+        ("a: give --resume, or --overwrite to start again", "a: give resume=True, or overwrite=True to start again"),
+        ("run 'bertlora cache x --to DIR', then --model DIR", "run 'bertlora cache x --to DIR', then model DIR"),
+        ("/data/--odd/my--file.csv: is blank", "/data/--odd/my--file.csv: is blank"),
+    ],
+)
+def test_messages_name_parameters_in_python_and_flags_on_a_command_line(written: str, read: str) -> None:
+    for kind in (errors.InputError, errors.OutputError, errors.HealthError):
+        assert str(kind(written)) == read
+        with errors.flags_shown():
+            assert str(kind(written)) == written

@@ -225,6 +225,18 @@ def test_validation_takes_series_and_whole_numbers(make: Make) -> None:
     assert all(line["accuracy"] is not None for line in classifier.history_)
 
 
+def test_rows_are_held_out_for_validation_and_progress_is_shown(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"{text}, {i}" for i in range(20) for text in TEXTS]
+    classifier = make(batch_size=64).fit(texts, LABELS * 20, verbose=1)
+    shown = capsys.readouterr()
+    assert classifier.calibration_.rows == 32  # two of the 20 of each text
+    assert "epoch 1  train loss" in shown.err
+    assert "accuracy" in shown.err
+    assert (shown.out, make().fit(TEXTS, LABELS).calibration_.rows, capsys.readouterr().err) == ("", 0, "")
+    with pytest.raises(RecipeError, match=r"early_stopping_patience: .* give validation=\(texts, labels\) to fit"):
+        make(early_stopping_patience=1).fit(TEXTS, LABELS)
+
+
 # Refused
 
 
@@ -235,15 +247,26 @@ def test_validation_takes_series_and_whole_numbers(make: Make) -> None:
         ([], [], "y: got 0 class"),
         (TEXTS, LABELS[:-1], "X has 16 texts and y 15 labels"),
         ("a joy", LABELS, "X: got a single string, expected a list of texts"),
-        (["a joy", 3], ["good", "bad"], "text 1: got int, expected a string"),
-        (["a joy", None], ["good", "bad"], "text 1: got NoneType, expected a string"),
-        (pd.Series(["a joy", float("nan")]), ["good", "bad"], "text 1: got float, expected a string"),
-        ([("a", "b"), ("c", 3)], ["good", "bad"], "second text 1: got int"),
+        (["a joy", 3], ["good", "bad"], "X: row 1 holds a value of type int, expected a text"),
+        (["a joy", ["b"]], ["good", "bad"], "X: row 1 holds a value of type list, expected a text"),
+        (["a joy", None], ["good", "bad"], "X: row 1 has no text; leave such rows out"),
+        (pd.Series(["a joy", float("nan")]), ["good", "bad"], "X: row 1 has no text"),
+        (pd.Series(["a joy", pd.NA], dtype="string"), ["good", "bad"], "X: row 1 has no text"),
+        ([("a", "b"), ("c", 3)], ["good", "bad"], "X: row 1 holds a value of type int, expected a text"),
         ([("a", "b", "c")] * 2, ["good", "bad"], r"X: got shape \(2, 3\), expected"),
-        (["a", "b"], [["good"], ["bad"]], r"y: got shape \(2, 1\), expected \(N,\) labels"),
+        (["a", "b"], np.array([["good"], ["bad"]]), r"y: got shape \(2, 1\), expected \(N,\) labels"),
+        (["a", "b"], [["good"], ["bad"]], "y: row 0 holds a list, expected one label a row"),
+        (["a", "b"], pd.Series([["good"], ["good", "bad"]]), "y: row 0 holds a list, expected one label a row"),
+        (["a", "b", "c"], [["good"], ["good", "bad"], []], "y: row 0 holds a list"),
+        (["a", "b", "c"], ["good", "bad", pd.NA], "y: row 2 has no label; leave such rows out"),
+        (["a", "b", "c"], pd.Series([0, 1, None], dtype="Int64"), "y: row 2 has no label"),
+        (["a", "b", "c"], pd.Series(["good", "bad", None], dtype="category"), "y: row 2 has no label"),
+        (["a", "b"], pd.to_datetime(pd.Series(["2026-01-01", None])).astype(object), "y: row 1 has no label"),
+        (["a", "b", "c"], ["good", 1, 2.5], r"y: got labels of types str \(row 0\), number \(row 1\), expected one"),
+        (["a", "b"], [True, 1], r"y: got labels of types bool \(row 0\), number \(row 1\)"),
         (["a", "b", "c"], ["good", "bad", None], "y: row 2 has no label"),
         (["a", "b", "c"], [0.0, 1.0, float("nan")], "y: row 2 has no label"),
-        (["a", "b"], pd.Series(["good", 1], dtype=object), "y: got labels of types int, str, expected one type"),
+        (["a", "b"], pd.Series(["good", 1], dtype=object), r"y: got labels of types str \(row 0\), number \(row 1\)"),
     ],
 )
 def test_fit_refuses(make: Make, texts: Any, labels: Any, message: str) -> None:
@@ -254,7 +277,7 @@ def test_fit_refuses(make: Make, texts: Any, labels: Any, message: str) -> None:
 def test_predict_refuses(fitted: LoraClassifier) -> None:
     with pytest.raises(DataError, match="got a single string"):
         fitted.predict("a joy")
-    with pytest.raises(InputError, match="text 0: got int"):
+    with pytest.raises(InputError, match="X: row 0 holds a value of type int"):
         fitted.predict_proba([5])
 
 
@@ -263,6 +286,8 @@ def test_validation_refuses(make: Make) -> None:
         make().fit(TEXTS, LABELS, validation=(["x"], ["fine"]))
     with pytest.raises(DataError, match="X has 2 texts and y 1 labels"):
         make().fit(TEXTS, LABELS, validation=(["x", "y"], ["good"]))
+    with pytest.raises(DataError, match="validation: row 0 has no label"):
+        make().fit(TEXTS, LABELS, validation=(["x"], [pd.NA]))
 
 
 # Saved and loaded

@@ -29,6 +29,13 @@ def test_api_page_is_the_docstrings() -> None:
     assert [name for name in bertlora.__all__ if f"## {name}\n" not in made] == ["__version__"]
 
 
+def test_schemas_are_as_written_and_every_verb_has_one() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_schemas.py"))["schemas"]()
+    kept = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "schemas").iterdir()}
+    assert made == kept
+    assert set(kept) == {f"{verb}.json" for verb in VERBS}
+
+
 DOC = """Joins texts,
 as `str.join` does.
 

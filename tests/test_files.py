@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bertlora.errors import OutputError
-from bertlora.files import check_vacant, megabytes, replace_folder, set_aside, size_of, whole_folder, write_whole
+from bertlora.files import check_vacant, megabytes, replace_folder, size_of, whole_folder, write_whole
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
@@ -89,7 +89,7 @@ def test_a_rename_that_fails_brings_the_old_folder_back(tmp_path: Path, monkeypa
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(OutputError, match="holds something already; name another folder, or give --overwrite"):
+    with pytest.raises(OutputError, match="holds something already; name another folder, or give overwrite=True"):
         fill(tmp_path)
     assert tree(tmp_path) == {"letter.txt": "dear"}
 
@@ -160,17 +160,6 @@ def test_replace_folder_through_a_link(linked: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     replace_folder(tmp_path / "new", linked)
     assert_link(linked, {})
-
-
-def test_set_aside_through_a_link(linked: Path) -> None:
-    with pytest.raises(FileNotFoundError), set_aside(linked, begun=linked / "b.txt"):
-        (linked / "a.txt").read_text()
-    assert_link(linked, {"a.txt": "old"})
-    with set_aside(linked, begun=linked / "b.txt"):
-        linked.mkdir(parents=True, exist_ok=True)
-        assert tree(linked) == {}
-        (linked / "b.txt").write_text("new")
-    assert_link(linked, {"b.txt": "new"})
 
 
 # Before anything is written

@@ -103,6 +103,7 @@ DEFAULT: dict[str, Any] = {
     "precision": "auto",
     "seed": 42,
     "tracker": "none",
+    "validation_fraction": 0.1,
 }
 SAMPLES = (
     "I loved every minute of it.",
@@ -291,7 +292,7 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         ("rank = ", "not a TOML file"),
         ("rnk = 3", "recipe key 'rnk' is unknown; did you mean 'rank'?"),
         ("self = 3", "recipe key 'self' is unknown"),
-        ('data = "a b.csv"', "data: got 'a b.csv', expected a list of strings"),
+        ('targets = "query"', "targets: got 'query', expected a list of strings"),
         ("rank = 0", "rank: got 0, expected a whole number (1 or more)"),
     ],
 )
@@ -359,3 +360,8 @@ def test_every_option_has_a_group_and_a_help_text() -> None:
     groups = [fact["group"] for fact in facts]
     assert [group for i, group in enumerate(groups) if group not in groups[:i]] == list(GROUPS)
     assert groups == sorted(groups, key=GROUPS.index), "the options of a group are next to each other"
+
+
+def test_one_source_needs_no_brackets(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('data = "a b.csv"')
+    assert Recipe.named(str(tmp_path / "mine.toml")).data == ("a b.csv",)

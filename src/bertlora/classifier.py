@@ -12,16 +12,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from bertlora.confidence.calibration import Calibration
+from bertlora.data.in_memory import labels_of, texts_of
 from bertlora.data.reader import Examples
 from bertlora.errors import DataError, OutputError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
+from bertlora.pipeline.held_out import check_choosing, with_validation
 from bertlora.pipeline.training_run import fitted_rivals, shown_labels, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST, Seen
 from bertlora.training.loop import Training
+from bertlora.training.progress import progress
 
 
 class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
@@ -36,7 +39,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         recipe_: the recipe with all keys resolved.
         history_: the evaluations.
         rivals_: linear probe and TF-IDF, fitted on the same texts.
-        calibration_: the temperature of its probabilities, fitted on `validation`; 1 without validation.
+        calibration_: the temperature of its probabilities, fitted on the validation rows; 1 without any.
 
     Example:
         >>> classifier = LoraClassifier(model="minilm", rank=8).fit(texts, labels)  # doctest: +SKIP
@@ -56,34 +59,42 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """scikit-learn reads the names from the signature of `__init__`; here they come from the recipe."""
         return sorted(["recipe", *recipe_keys()])
 
-    def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None, verbose: int = 0) -> Self:  # noqa: N803
         """Trains on texts and labels.
 
         Args:
             X: (N,) texts, or (N, 2) pairs of texts: a list, an array or a pandas column.
             y: (N,) labels of any kind.
-            validation: texts and labels on which the best adapter and its temperature are chosen. Without them the
-                last adapter is kept.
+            validation: texts and labels on which the best adapter and its temperature are chosen. None holds out
+                `validation_fraction` of the rows, 0.1 if that is 30 rows or more. Without any the last adapter is kept.
+            verbose: 1 shows the progress: a bar on a terminal or in a notebook, otherwise a line for each evaluation.
 
         Raises:
-            DataError: no texts, or a single class.
-            RecipeError: a parameter is out of its range.
+            DataError: no texts, or a single class; or too few rows for the `validation_fraction` that was given.
+            RecipeError: a parameter is out of its range, or needs validation rows, and there are none.
         """
         given = {key: getattr(self, key) for key in recipe_keys() if getattr(self, key) is not None}
         self.recipe_ = Recipe.named(self.recipe).replace(**given)
-        self.classes_, ids = np.unique(_labels(y), return_inverse=True)
+        texts_of(X)  # a message about a row must count all of them, so before any is held out
+        y = labels_of(y)
+        if validation is None:
+            X, y, validation = with_validation(X, y, self.recipe_, "validation_fraction" in given)  # noqa: N806
+        rows = 0 if validation is None else len(validation[1])
+        check_choosing(self.recipe_, given, rows, "give validation=(texts, labels) to fit, or a validation_fraction")
+        self.classes_, ids = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"y: got {len(self.classes_)} class, expected at least 2")
         labels = shown_labels(self.recipe_, [str(c) for c in self.classes_])
-        self.adapted_ = Adapted.fresh(self.recipe_, labels, pairs=_columns(X)[1] is not None)
+        self.adapted_ = Adapted.fresh(self.recipe_, labels, pairs=texts_of(X)[1] is not None)
         train = self._examples(X, ids)
         training = Training(self.adapted_, self.recipe_, train, self._validation(validation), identity="memory")
         self.recipe_ = training.recipe
-        texts = _columns(X), _columns(validation[0]) if validation else ([], None)
+        texts = texts_of(X), texts_of(validation[0]) if validation else ([], None)
         self.rivals_ = fitted_rivals(self.adapted_, training, *texts)
         self.seen_: Seen | None = Seen.of(train=texts[0], validation=texts[1])
-        for _ in training.run():
-            pass
+        with progress(verbose) as show:
+            for event in training.run():
+                show(event)
         self.history_ = training.progress.history
         self.calibration_ = Calibration.fit(training.best_logits, training.validation.labels)
         self._metrics = training_metrics(training) | {"rivals": self.rivals_.figures(training.validation.labels)}
@@ -95,9 +106,9 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Returns probabilities, (N, K) float64, columns as `classes_`; calibrated if `fit` got validation texts."""
+        """Returns probabilities, (N, K) float64, columns as `classes_`; calibrated on the validation rows."""
         check_is_fitted(self, "adapted_")
-        inputs = self.adapted_.reader.read(*_columns(X))
+        inputs = self.adapted_.reader.read(*texts_of(X))
         if not len(inputs):
             return np.zeros((0, len(self.classes_)))
         return self.calibration_.probabilities(self.adapted_.logits(inputs))
@@ -160,7 +171,7 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return self
 
     def _examples(self, X: Any, ids: npt.NDArray[Any]) -> Examples:  # noqa: N803
-        texts, pairs = _columns(X)
+        texts, pairs = texts_of(X)
         if len(texts) != len(ids):
             raise DataError(f"X has {len(texts)} texts and y {len(ids)} labels; expected as many of each")
         return Examples(self.adapted_.reader.read(texts, pairs), ids.astype(np.int64))
@@ -170,10 +181,11 @@ class LoraClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             return Examples(self.adapted_.reader.read([]), np.zeros(0, dtype=np.int64))
         texts, labels = validation
         place = {label: i for i, label in enumerate(self.classes_.tolist())}
-        unknown = set(np.asarray(labels).tolist()) - set(place)
+        given = labels_of(labels, "validation").tolist()
+        unknown = set(given) - set(place)
         if unknown:
             raise DataError(f"validation: label {sorted(unknown, key=str)[0]!r} is not among the labels of y")
-        return self._examples(texts, np.array([place[label] for label in np.asarray(labels).tolist()]))
+        return self._examples(texts, np.array([place[label] for label in given]))
 
 
 LoraClassifier.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # for help()
@@ -190,33 +202,3 @@ def typed_labels(labels: Sequence[str], kind: str) -> npt.NDArray[Any]:
     if kind == "f":
         return np.array([float(label) for label in labels])
     return np.array([label == "True" for label in labels]) if kind == "b" else np.array(labels)
-
-
-def _labels(y: Any) -> npt.NDArray[Any]:
-    """Returns labels, (N,), of one type, without missing ones."""
-    labels = np.asarray(y)
-    if labels.ndim != 1:
-        raise DataError(f"y: got shape {labels.shape}, expected (N,) labels")
-    missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])  # NaN is not itself
-    if len(missing):
-        raise DataError(f"y: row {missing[0]} has no label; leave such rows out")
-    if labels.dtype != object:
-        return labels
-    kinds = sorted({type(label).__name__ for label in labels.tolist()})
-    if len(kinds) > 1:
-        raise DataError(f"y: got labels of types {', '.join(kinds)}, expected one type")
-    return np.asarray(labels.tolist())
-
-
-def _columns(X: Any) -> tuple[list[str], list[str] | None]:  # noqa: N803
-    """Returns texts and, for (N, 2) input, second texts."""
-    if isinstance(X, str):
-        raise DataError("X: got a single string, expected a list of texts")
-    rows = np.asarray(X, dtype=object)
-    if rows.ndim == 2 and rows.shape[1] == 2:
-        return rows[:, 0].tolist(), rows[:, 1].tolist()
-    if rows.ndim == 2 and rows.shape[1] == 1:
-        rows = rows[:, 0]
-    if rows.ndim != 1:
-        raise DataError(f"X: got shape {rows.shape}, expected (N,) texts or (N, 2) pairs")
-    return rows.tolist(), None

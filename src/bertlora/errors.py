@@ -14,13 +14,29 @@ Each also inherits the standard type that fits, so that `except ValueError` and 
     └── InUseError           (RuntimeError)  a model that this thread already uses
 
 The command line prints the message as one line and leaves with status 2.
+
+Messages are written with the flags of the command line. In Python they name the parameters: `--text-column` becomes
+`text_column`, and `--overwrite` becomes `overwrite=True`.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_SWITCHES = frozenset(["overwrite", "resume", "strict", "fix", "train-missing", "per-class", "raw", "base"])
+# A whole command in quotes stays; a flag is a word of its own, not a part of a path.
+_FLAG = re.compile(r"'bertlora [^']*'|`bertlora [^`]*`|(?<![\w./-])--([a-z][a-z0-9-]*)")
+_FLAGS_SHOWN: ContextVar[bool] = ContextVar("flags_shown", default=False)
 
 
 class BertloraError(Exception):
     """Anything that bertlora raises on purpose."""
+
+    def __str__(self) -> str:
+        """Returns the message, with flags for the command line and with parameters in Python."""
+        message = super().__str__()
+        return message if _FLAGS_SHOWN.get() else _FLAG.sub(_parameter, message)
 
 
 class InputError(BertloraError, ValueError):
@@ -57,6 +73,24 @@ class HealthError(BertloraError, RuntimeError):
 
 class InUseError(BertloraError, RuntimeError):
     """A model that this thread already trains or holds ready."""
+
+
+@contextmanager
+def flags_shown() -> Iterator[None]:
+    """Inside, messages name flags: the user sits at a command line."""
+    token = _FLAGS_SHOWN.set(True)
+    try:
+        yield
+    finally:
+        _FLAGS_SHOWN.reset(token)
+
+
+def _parameter(found: re.Match[str]) -> str:
+    """Returns the parameter that a flag is in Python; a command in quotes as it is."""
+    flag = found[1]
+    if not flag:
+        return found[0]
+    return flag.replace("-", "_") + ("=True" if flag in _SWITCHES else "")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -1,14 +1,18 @@
 """Outputs that are either whole or not there."""
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from bertlora.errors import BertloraError, OutputError
+
+# Characters at which Python's `splitlines` and JavaScript break lines, and which JSON allows in a string.
+LINE_BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 
 def check_vacant(folder: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
@@ -66,37 +70,10 @@ def whole_folder(folder: Path, overwrite: bool = False, inputs: Iterable[Path] =
         shutil.rmtree(partial, ignore_errors=True)
 
 
-@contextmanager
-def set_aside(folder: Path, begun: Path) -> Iterator[None]:
-    """Sets aside the content of `folder`, or of the target of that link, while the block fills it again.
-
-    If the block fails before it has written `begun`, the old content is restored; otherwise it is deleted.
-    """
-    folder = folder.resolve()
-    there = folder.is_dir()
-    old = _old(folder)
-    if there and any(folder.iterdir()):
-        folder.rename(old)
-    try:
-        if there:
-            folder.mkdir(exist_ok=True)  # a link to it needs a target
-        yield
-    except BaseException:
-        if not begun.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            if old.exists():
-                old.rename(folder)
-            elif there:
-                folder.mkdir(exist_ok=True)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def replace_folder(new: Path, folder: Path) -> None:
     """Gives `new` the name `folder`, or its target's if that is a link. Then the old content is deleted."""
     folder = folder.resolve()
-    old = _old(folder)
+    old = folder.parent / f".{folder.name}.old-{os.getpid()}"
     if folder.exists():
         folder.rename(old)
     try:
@@ -106,11 +83,6 @@ def replace_folder(new: Path, folder: Path) -> None:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _old(folder: Path) -> Path:
-    """Returns where the content of `folder` is set aside."""
-    return folder.parent / f".{folder.name}.old-{os.getpid()}"
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -130,11 +102,17 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     Raises:
         OutputError: it cannot be written; the old file stands.
     """
+    with whole_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """Yields the path of a file to write, for libraries that open it themselves; otherwise like `whole_file`."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with writing(path):
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                yield file
+            yield partial
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -162,6 +140,11 @@ def _system_reason(error: BaseException | None) -> str | None:
     if number is None and (found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error))):
         number = int(found[1] or found[2])
     return None if number is None else os.strerror(number)
+
+
+def json_line(value: Any) -> str:
+    """Returns a value as JSON without a line break in it."""
+    return json.dumps(value, ensure_ascii=False).translate(LINE_BREAKS)
 
 
 def size_of(folder: Path) -> int:

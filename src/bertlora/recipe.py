@@ -48,6 +48,13 @@ class Recipe:
         0, "data", "rows to draw at random from the source, or from each of its splits; 0 = all", low=0
     )
     split: str = option("70/15/15", "data", "percent for train/validation/test; 0 leaves a split out")
+    validation_fraction: float = option(
+        0.1,
+        "data",
+        "fraction of the training rows to hold out if there are no validation rows, and 30 or more result; 0 = none",
+        low=0,
+        high=0.9,
+    )
     label_names: tuple[str, ...] = option(
         (), "data", "names to show for the labels, in order; empty = those of the data"
     )
@@ -174,7 +181,10 @@ class Recipe:
 
         path = recipe_path(name)
         try:
-            return cls().replace(**tomllib.loads(path.read_text(encoding="utf-8")))
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            if isinstance(table.get("data"), str):  # one source needs no brackets
+                table["data"] = [table["data"]]
+            return cls().replace(**table)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: not a TOML file ({error})") from error
         except RecipeError as error:
@@ -247,6 +257,15 @@ def split_shares(split: str) -> tuple[float, float, float]:
     if not (min(train, validation, test) >= 0 and train > 0 and abs(train + validation + test - 100) <= 1e-6):
         raise RecipeError(f"split: got '{split}', expected three shares of 0 or more that add up to 100, train above 0")
     return train / 100, validation / 100, test / 100
+
+
+def split_with_validation(recipe: Recipe) -> str:
+    """Returns the recipe's `split`; if it leaves validation out, with `validation_fraction` of the training share."""
+    train, validation, test = split_shares(recipe.split)
+    if validation or not recipe.validation_fraction:
+        return recipe.split
+    held = train * recipe.validation_fraction
+    return "/".join(f"{100 * share:.10g}" for share in (train - held, held, test))
 
 
 def parse_value(key: str, text: str) -> Any:

@@ -329,7 +329,7 @@ RUNS |= {
         "train --out PLACE/unfinished --resume --data hub:a/b", "data: got hub:a/b, but"
     ),
     "a text for a run on pairs": Case(
-        "predict PLACE/pairs a", "trained on pairs of texts; give --file with both columns"
+        "predict PLACE/pairs a", "trained on pairs of texts; give --pair A B, or --file with both columns"
     ),
     "no such split to predict": Case(
         "predict PLACE/run --file d --split validation",

@@ -253,28 +253,40 @@ def test_label_names_are_shown_and_data_keep_their_own(
         assert sum(sum(row) for row in found["lora"]["confusion"]) == found["n"]
 
 
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_resumes_to_the_same_end(
-    tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
+    tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys, sign: signal.Signals
 ) -> None:
-    how = (reviews, *model, "--epochs", 40, "--lora-dropout", 0.1)
+    """An interrupted run is written in place; a killed one was to replace another run, which then still predicts."""
+    how = (reviews, *model, "--epochs", 20, "--lora-dropout", 0.1)
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with start("train", *how, "--out", tmp_path / "a", env=threads) as process:
+    old = sign == signal.SIGKILL
+    if old:
+        good(capsys, "train", reviews, "--out", tmp_path / "a", *model, "--epochs", 1)
+        answers = good(capsys, "predict", tmp_path / "a", *TEXTS).lines
+    with start("train", *how, "--out", tmp_path / "a", *["--overwrite"] * old, env=threads) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(b"epoch 3/"):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(sign)
                 break
-        *_, last = process.stderr.read().decode().splitlines()
-    assert process.returncode == 130
-    assert last.startswith("bertlora: interrupted")
-    assert not (tmp_path / "a" / "run.json").exists()
+        last = process.stderr.read().decode().splitlines()[-1:]
+    if old:
+        assert process.returncode == -sign
+        assert good(capsys, "predict", tmp_path / "a", *TEXTS).lines == answers
+    else:
+        assert process.returncode == 130
+        assert last[0].startswith("bertlora: interrupted")
+        assert not (tmp_path / "a" / "run.json").exists()
 
     found = good(capsys, "train", *how, "--out", tmp_path / "a", "--resume", "--json").json
     whole = good(capsys, "train", *how, "--out", tmp_path / "b", "--json").json
     assert timeless(found) == timeless(whole)
+    assert found["run"] == str(tmp_path / "a")
     adapters = [(tmp_path / run / "adapter" / "adapter_model.safetensors").read_bytes() for run in "ab"]
     assert adapters[0] == adapters[1]
     assert not [path for path in (tmp_path / "a").iterdir() if path.name.startswith((".", "checkpoint"))]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_resume_without_a_word_on_the_recipe(
@@ -295,6 +307,20 @@ def test_overwrite_trains_again(trained: Path, reviews: Path, model: tuple[objec
     good(capsys, "train", reviews, "--out", trained, *model, "--epochs", 1, "--overwrite")
     assert not (trained / "left-over").exists()
     assert json.loads((trained / "metrics.json").read_text())["epochs"][-1]["epoch"] == 1
+
+
+def test_a_quiet_verb_says_nothing_but_its_results(
+    tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
+) -> None:
+    (tmp_path / "mine.toml").write_text(f'data = "{reviews}"\nepochs = 1\n')
+    recipe = ("--recipe", tmp_path / "mine.toml", *model)
+    said = good(capsys, "train", "--out", tmp_path / "a", *recipe)
+    found = good(capsys, "train", "--out", tmp_path / "b", *recipe, "--quiet")
+    assert "epoch 1/1" in said.err
+    assert found.err == ""
+    assert "trained in" in found.out
+    assert good(capsys, "compare", tmp_path / "a", tmp_path / "b", "--quiet", "--json").err == ""
+    assert "evaluating" in good(capsys, "compare", tmp_path / "a", tmp_path / "b").err
 
 
 def test_evaluate_prints_the_four_lines(trained: Path, capsys: Capsys) -> None:
@@ -401,12 +427,16 @@ def test_predict_reads_one_split_of_several(trained: Path, tmp_path: Path, capsy
         assert line["text"] == f"a film to {split}"
 
 
-def test_predict_takes_pairs_from_a_file(tmp_path: Path, model: tuple[object, ...], capsys: Capsys) -> None:
+def test_predict_takes_pairs(tmp_path: Path, model: tuple[object, ...], capsys: Capsys) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("sentence1,sentence2,label\n" + "".join(f"one {i},two {i},{i % 2}\n" for i in range(12)))
     good(capsys, "train", path, "--out", tmp_path / "run", *model, "--epochs", 1)
     lines = good(capsys, "predict", tmp_path / "run", "--file", path).lines
     assert [(line["text"], line["text_pair"]) for line in lines] == [(f"one {i}", f"two {i}") for i in range(12)]
+    given = [word for i in range(2) for word in ("--pair", f"one {i}", f"two {i}")]
+    for line, same in zip(good(capsys, "predict", tmp_path / "run", *given).lines, lines[:2], strict=True):
+        assert line | {"confidence": 0, "probabilities": 0} == same | {"confidence": 0, "probabilities": 0}
+        assert line["probabilities"] == pytest.approx(same["probabilities"], abs=1e-5)
 
 
 def test_predict_answers_each_line_of_stdin_at_once(trained: Path) -> None:

@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from command_line import answer, contents, good, on_terminal
 
@@ -106,9 +109,45 @@ def test_a_file_is_written_whole_or_not_at_all(run: Path, tmp_path: Path, capsys
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_the_columns_of_a_file_stay(suffix: str, run: Path, tmp_path: Path, capsys: Capsys) -> None:
+    rows = pd.DataFrame({"ticket": ["007", "8", "x"], "text": TEXTS, "note": ["é", "a,b", "tab\there"]})
+    rows.to_csv(tmp_path / "r.csv", index=False)
+    out = tmp_path / f"o{suffix}"
+    lines = good(capsys, "predict", run, *TEXTS).lines
+    found = good(capsys, "predict", run, "--file", tmp_path / "r.csv", "--out", out, "--probabilities", "--json").json
+    assert found == {"out": str(out), "texts": 3}
+    read = {".csv": pd.read_csv, ".tsv": partial(pd.read_csv, sep="\t"), ".parquet": pd.read_parquet}
+    read[".jsonl"] = partial(pd.read_json, lines=True)
+    frame = read[suffix](out, **({} if suffix == ".parquet" else {"dtype": {"ticket": str}}))
+    added = ["predicted_label", "confidence", "probability of negative", "probability of positive"]
+    assert list(frame) == [*rows, *added]
+    assert frame[list(rows)].to_dict() == rows.to_dict()
+    assert frame["predicted_label"].tolist() == [line["label"] for line in lines]
+    assert np.allclose(frame["confidence"], [line["confidence"] for line in lines])
+    assert np.allclose(frame["probability of positive"], [line["probabilities"]["positive"] for line in lines])
+
+
+def test_one_column_of_a_file_is_printed(run: Path, tmp_path: Path, capsys: Capsys) -> None:
+    pd.DataFrame({"ticket": ["7", "8", "9"], "text": TEXTS}).to_csv(tmp_path / "r.csv", index=False)
+    words = ("predict", run, "--file", tmp_path / "r.csv", "--id-column", "ticket")
+    labels = [line["label"] for line in good(capsys, "predict", run, *TEXTS).lines]
+    lines = good(capsys, *words).lines
+    assert [list(line) for line in lines] == [["ticket", "predicted_label", "confidence"]] * 3
+    assert [(line["ticket"], line["predicted_label"]) for line in lines] == list(zip("789", labels, strict=True))
+    header, *rows = good(capsys, *words, "--format", "csv").out.splitlines()
+    assert header == "ticket,predicted_label,confidence"
+    assert [row.split(",")[:2] for row in rows] == [list(pair) for pair in zip("789", labels, strict=True)]
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
+        (["--id-column", "x"], "--id-column: names a column of a file; give --file too"),
+        (["--probabilities"], "--probabilities: adds columns to those of a file; give --file, and --out FILE.csv"),
+        (["--out", "o.parquet"], "o.parquet: only the rows of a --file are written in this form"),
+        (["--overwrite"], "--overwrite: replaces the file that --out names"),
+        (["--pair", "a", "b"], "neither with --pair"),
         (["--format", "csv", "--explain"], "--explain: has no form in CSV"),
         (["--format", "csv", "--json"], "leave out --json or --format csv"),
         (["--format", "xml"], "--format: got 'xml', expected one of jsonl, csv"),

@@ -228,14 +228,14 @@ def test_options_that_exclude_each_other(tmp_path: Path, capsys: Capsys) -> None
     assert error_of(tmp_path, source, **both) == message
     with pytest.raises(InputError, match=message):
         check_sources([source], **both)
-    with pytest.raises(DataError, match="--split-column: the source has the splits train, test already; leave it out"):
+    with pytest.raises(DataError, match="split_column: the source has the splits train, test already; leave it out"):
         check_sources([f"train={source}", f"test={source}"], split_column="by")
-    with pytest.raises(DataError, match=r"r\.csv: --group-column 'bye' is not one of its columns.*did you mean 'by'"):
+    with pytest.raises(DataError, match=r"r\.csv: group_column 'bye' is not one of its columns.*did you mean 'by'"):
         check_sources([source], group_column="bye")
-    with pytest.raises(DataError, match="column 'label' is named twice, expected another column for --label-column"):
+    with pytest.raises(DataError, match="column 'label' is named twice, expected another column for label_column"):
         check_sources([source], label_column="label", time_column="label")
     other = table(tmp_path / "o.csv", ["a"] * 20, "other")
-    with pytest.raises(DataError, match=r"o\.csv: --time-column 'by' is not one of its columns"):
+    with pytest.raises(DataError, match=r"o\.csv: time_column 'by' is not one of its columns"):
         check_sources([f"train={source}", f"test={other}"], time_column="by")
     good(capsys, "prepare", source, "--out", tmp_path / "data", "--split-column", "by")
     assert Prepared.load(tmp_path / "data").rows["test"] == 10

@@ -346,7 +346,7 @@ def test_sources_are_checked_without_reading_their_rows(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "r.csv", [*reviews(20), ("", "neg")], "review,sentiment")
     assert check_sources([source]) is None
     assert check_sources(["hub:nobody/nothing"]) is None, "only `prepare` asks the hub"
-    with pytest.raises(DataError, match="--label-column 'nope' is not one of its columns"):
+    with pytest.raises(DataError, match="label_column 'nope' is not one of its columns"):
         check_sources([source], label_column="nope")
     with pytest.raises(DataError, match="there is no such file"):
         check_sources([f"train={source}", f"test={tmp_path / 'none.csv'}"])

@@ -280,14 +280,14 @@ def test_columns_by_preference_and_elimination(tmp_path: Path) -> None:
     assert columns("a,b,c", text="b", label="c") == Columns("b", None, "c")
     assert columns("a,b,c", text="a", text_pair="b") == Columns("a", "b", "c")
     assert columns("words", need_label=False) == Columns("words")
-    with pytest.raises(DataError, match=r"c.csv: the text may be 'text' or 'review'; name one with --text-column"):
+    with pytest.raises(DataError, match=r"c.csv: the text may be 'text' or 'review'; name one with text_column"):
         columns("text,review,label")
-    with pytest.raises(DataError, match=r"the label may be 'label' or 'sentiment'; name one with --label-column"):
+    with pytest.raises(DataError, match=r"the label may be 'label' or 'sentiment'; name one with label_column"):
         columns("text,label,sentiment")
-    with pytest.raises(DataError, match=r"--text-column 'reveiw' is not one of .*; did you mean 'review'\?"):
+    with pytest.raises(DataError, match=r"text_column 'reveiw' is not one of .*; did you mean 'review'\?"):
         columns("review,label", text="reveiw")
     with pytest.raises(
-        DataError, match=r"no column has a known name for the label; name it with --label-column, one of 'index'"
+        DataError, match=r"no column has a known name for the label; name it with label_column, one of 'index'"
     ):
         columns("index,sentence")
     with pytest.raises(DataError, match=r"no column has a known name for the text"):

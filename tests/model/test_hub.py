@@ -79,7 +79,7 @@ def ask(hub: HubStandIn, tmp_path: Path) -> Ask:
     def asked(*argv: object, **more: str) -> Answer:
         with start(*argv, env=env | more, cwd=tmp_path) as process:
             out, err = process.communicate(timeout=120)
-        return Answer(process.returncode, out.decode(), err.decode())
+        return Answer(process.returncode, out.decode(), err.decode(), tuple(map(str, argv)))
 
     return asked
 

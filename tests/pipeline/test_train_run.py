@@ -20,6 +20,7 @@ from bertlora.data.reader import split_examples
 from bertlora.errors import HealthError, OutputError, RecipeError, RunError
 from bertlora.evaluation.verdict import evaluate_rows, figures
 from bertlora.files import size_of
+from bertlora.pipeline.train import resumed_recipe
 from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
 from bertlora.run.folder import check_run_folder
@@ -167,7 +168,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tiny: Tiny, data: Prepar
         train_run(data, recipe, out, on_event=stop)
     with pytest.raises(RunError, match=r"did not finish; continue it by .* --resume"):
         Run.load(out)
-    with pytest.raises(OutputError, match="--resume to continue it, or --overwrite"):
+    with pytest.raises(OutputError, match="resume=True to continue it, or overwrite=True"):
         check_run_folder(out, resume=False, overwrite=False)
     check_run_folder(out, resume=True, overwrite=False)
     resumed = train_run(data, recipe, out, resume=True)
@@ -177,6 +178,46 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tiny: Tiny, data: Prepar
     assert not (out / "checkpoint").exists()
     with pytest.raises(RunError, match="the run is finished"):
         check_run_folder(out, resume=True, overwrite=False)
+
+
+LONGER = {"schedule": "constant", "warmup_fraction": 0.0, "average_weights": 0.0}
+
+
+def test_more_epochs_continue_a_run_whose_steps_do_not_depend_on_them(
+    tiny: Tiny, data: Prepared, tmp_path: Path
+) -> None:
+    """Interrupted in the second of two epochs and continued to three, it is the run of three epochs."""
+    recipe = brisk_recipe(tiny, epochs=2, **LONGER)
+
+    def stop(event: object) -> None:
+        if isinstance(event, Evaluation):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(data, recipe, tmp_path / "run", on_event=stop)
+    longer = resumed_recipe(tmp_path / "run", (), None, {"epochs": 3})
+    assert longer == recipe.replace(epochs=3, class_weights="none", best_metric="accuracy")
+    found = train_run(data, longer, tmp_path / "run", resume=True)
+    whole = train_run(data, recipe.replace(epochs=3), tmp_path / "whole")
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+    assert without_timings(found["epochs"]) == without_timings(whole["epochs"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs", "seeds", "expected"),
+    [
+        ({}, 1, 1, r"epochs: got 1, but .* was begun with 2; leave the recipe out"),
+        ({"schedule": "cosine"}, 3, 1, "for which the cosine schedule was planned from the first step"),
+        ({"warmup_fraction": 0.1, "average_weights": 0.1}, 3, 1, "the warm-up and the average of weights were planned"),
+        ({}, 3, 2, "and so were its other seeds"),
+    ],
+)
+def test_other_epochs_are_refused(
+    tmp_path: Path, changes: dict[str, Any], epochs: int, seeds: int, expected: str
+) -> None:
+    (tmp_path / "recipe.toml").write_text(Recipe(epochs=2, **(LONGER | changes)).to_toml())
+    with pytest.raises(RecipeError, match=expected):
+        resumed_recipe(tmp_path, (), None, {"epochs": epochs}, seeds)
 
 
 def test_resuming_on_other_data_is_refused(tiny: Tiny, data: Prepared, reviews: Path, tmp_path: Path) -> None:

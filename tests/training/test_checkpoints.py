@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_refused(tiny: Tiny, tmp_path: Path, file: str, 
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:20] if damage == "cut" else b"{]" * 50)
-    with pytest.raises(RunError, match=f"{FOLDER}: cannot be resumed from .* --overwrite"):
+    with pytest.raises(RunError, match=f"{FOLDER}: cannot be resumed from .* overwrite=True"):
         small_training(dropping_recipe(tiny), checkpoints=tmp_path, resume=True)
 
 

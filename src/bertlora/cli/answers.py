@@ -1,12 +1,11 @@
 """Predictions as text: JSON lines, CSV, or a small table on a terminal. Each form turns a chunk of lines into text."""
 
-import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from bertlora.cli.console import json_line, shortened, visible
+from bertlora.data.table_file import text_rows
 
 # Lines as `Run.predict` returns them → what is printed of them.
 Form = Callable[[Sequence[dict[str, Any]]], str]
@@ -23,29 +22,21 @@ class CsvRows:
     """One row for each text, below a header: text, label, confidence, and the probability of each label."""
 
     def __init__(self) -> None:
-        self._header: list[str] = []
+        self._text = io.StringIO()
+        self._write = text_rows(self._text, "csv")
 
     def __call__(self, lines: Sequence[dict[str, Any]]) -> str:
         """Returns rows; the first call also returns the header."""
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        for line in lines:
-            flat = _flat(line)
-            flat.pop("error", None)  # the cells are empty, and a note on stderr names the rows
-            if not self._header:
-                self._header = list(flat)
-                rows.writerow(self._header)
-            rows.writerow(flat.values())
-        return text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
+        rows = [_flat(line) for line in lines]
+        self._write({name: [row[name] for row in rows] for name in (rows[0] if rows else ())})
+        return self._text.getvalue()
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
-    """Returns a prediction as cells: `probabilities` become columns, a list of labels becomes JSON."""
-    cells = {key: value for key, value in line.items() if key != "probabilities"}
-    if cells.get("labels") is not None:
-        cells["labels"] = json.dumps(cells["labels"], ensure_ascii=False)
-    if cells.get("abstained") is not None:
-        cells["abstained"] = str(cells["abstained"]).lower()
+    """Returns a prediction as cells: `probabilities` become columns."""
+    cells = {key: value for key, value in line.items() if key not in ("probabilities", "error")}
     return cells | {f"probability of {label}": value for label, value in line["probabilities"].items()}
 
 

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import shell_complete
 
 from bertlora.cli.verb import verbs
-from bertlora.errors import BertloraError, suggestion
+from bertlora.errors import BertloraError, flags_shown, suggestion
 
 # Shells set it to ask for completions; see the help page.
 COMPLETE = "_BERTLORA_COMPLETE"
@@ -43,10 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words of the command line, without the program's name; those of this process if None.
 
     Returns:
-        The exit status: 0 success, 1 a fault of the program, 2 bad input or bad usage, 130 interrupted.
+        The exit status: 0 success, 1 a fault of the program or a result that `--fail-under` or `--fail-if-worse` does
+        not accept, 2 bad input or bad usage, 130 interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv
+    with flags_shown():
+        return _run(argv, debug="--debug" in argv)
+
+
+def _run(argv: list[str], debug: bool) -> int:
+    """Runs one verb, and returns the exit status."""
     try:
         if instruction := os.environ.get(COMPLETE):
             return shell_complete(verbs, {}, "bertlora", COMPLETE, instruction)
@@ -63,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        training = argv[:1] == ["train"]
-        state = "'bertlora train ... --resume' continues the run" if training else "nothing was half-written"
-        return _fail(f"interrupted; {state}", debug, INTERRUPTED)
+        return _fail(f"interrupted; {_state(argv)}", debug, INTERRUPTED)
     except BertloraError as error:
         return _fail(str(error), debug)
     except OSError as error:
@@ -73,6 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         fault = f"internal fault: {type(error).__name__}: {error}; --debug shows where"
         return _fail(fault, debug, status=1)
+
+
+def _state(argv: Sequence[str]) -> str:
+    """Returns what an interrupt leaves."""
+    if argv[:1] != ["train"]:
+        return "nothing was half-written"
+    if "--overwrite" in argv:
+        return "the old run is kept; 'bertlora train ... --resume', without --overwrite, continues the new one"
+    return "'bertlora train ... --resume' continues the run"
 
 
 def usage_fault(error: click.UsageError) -> str:

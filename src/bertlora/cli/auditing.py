@@ -13,6 +13,7 @@ OPENING = 70
 # A single table is audited whole, each fold starts from a head that knows no row, and every fold runs to its end.
 UNUSED = (
     "split",
+    "validation_fraction",
     "label_names",
     "samples",
     "head_start",
@@ -81,6 +82,7 @@ def _trust(found: dict[str, Any]) -> str:
     *LABEL_RULES,
     *recipe_options("audit", leave_out=UNUSED),
     show=show_audit,
+    messages=True,
 )
 def audit(
     sources: Sequence[str],

@@ -1,12 +1,12 @@
 """What people read: tables on stdout, messages on stderr. And what programs read: JSON, one object on each line."""
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-# Characters at which Python's `splitlines` and JavaScript break lines, and which JSON allows in a string.
-LINE_BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+from bertlora.cli.verb import is_quiet
+from bertlora.files import json_line as json_line
+
 # Characters that would steer the terminal are shown as pictures.
 PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
 PICTURES |= dict.fromkeys(range(0x7F, 0xA0), "\ufffd")
@@ -14,13 +14,9 @@ PIPE_WIDTH = 120  # of a table that is not printed on a terminal
 
 
 def say(message: str) -> None:
-    """Prints a message to stderr."""
-    print(message, file=sys.stderr, flush=True)
-
-
-def json_line(value: Any) -> str:
-    """Returns a value as JSON without a line break in it."""
-    return json.dumps(value, ensure_ascii=False).translate(LINE_BREAKS)
+    """Prints a message to stderr, unless the verb is quiet."""
+    if not is_quiet():
+        print(message, file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

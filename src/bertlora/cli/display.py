@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bertlora.cli.verb import is_quiet
 from bertlora.training.events import Checked, Evaluation, Event, Probing, Step
 
 ROWS_SHOWN = 3
@@ -23,7 +24,7 @@ class TrainingDisplay:
 
         Args:
             probing: the line of the event `Probing`.
-            quiet: show nothing.
+            quiet: show nothing, as with `--quiet`.
         """
         self._probing = probing
         self._epochs = 0
@@ -34,7 +35,7 @@ class TrainingDisplay:
                 "{task.completed:.0f}/{task.total:.0f}  loss {task.fields[loss]:.4f}  {task.fields[speed]:.1f} texts/s "
             ),
             TimeRemainingColumn(),
-            console=Console(stderr=True, quiet=quiet),
+            console=Console(stderr=True, quiet=quiet or is_quiet()),
             transient=True,
             disable=not sys.stderr.isatty(),
         )

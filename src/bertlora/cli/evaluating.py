@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import click
+
 from bertlora.cli.console import say
+from bertlora.cli.floors import Floor, FloorType, check_floors, check_not_worse
 from bertlora.cli.metrics import print_comparison, print_evaluation
 from bertlora.cli.options import OVERWRITE_FILE, PATH, RUN, SPLIT, Option, Whole, flag, rows_options
 from bertlora.cli.verb import Argument, verb
@@ -21,9 +24,18 @@ SLICE_COLUMN = Option(
     RUN,
     *rows_options("the run", SPLIT),
     SLICE_COLUMN,
+    click.Option(
+        ["--fail-under", "floors"],
+        type=FloorType(),
+        multiple=True,
+        metavar="METRIC=X",
+        help="exit with status 1 if LoRA's metric is lower, such as accuracy=0.85; accuracy_low: the lower end of "
+        "its 95 % interval; may be repeated",
+    ),
     show=print_evaluation,
+    messages=True,
 )
-def evaluate(run: str, **options: Any) -> dict[str, Any]:
+def evaluate(run: str, floors: Sequence[Floor], **options: Any) -> dict[str, Any]:
     """Evaluates a run."""
     from bertlora.pipeline.evaluate import evaluate
 
@@ -32,6 +44,7 @@ def evaluate(run: str, **options: Any) -> dict[str, Any]:
         say(f"caution, {run}: {found['caution']}")
     for note in found["notes"]:
         say(f"note: {note}")
+    check_floors(found, floors)
     return found
 
 
@@ -56,15 +69,20 @@ def evaluate(run: str, **options: Any) -> dict[str, Any]:
             metavar="SPLIT",
         ),
     ),
+    flag("--fail-if-worse", "exit with status 1 if the first run is significantly worse than another one"),
     show=print_comparison,
+    messages=True,
 )
-def compare(runs: Sequence[str], split: str | None, **options: Any) -> dict[str, Any]:
+def compare(runs: Sequence[str], split: str | None, fail_if_worse: bool, **options: Any) -> dict[str, Any]:
     """Compares runs, or recipes."""
     from bertlora.cli.display import TrainingDisplay
     from bertlora.pipeline.compare import compare
 
     with TrainingDisplay().shown() as display:
-        return compare(runs, split=split or "", on_progress=say, on_event=display, **options)
+        found = compare(runs, split=split or "", on_progress=say, on_event=display, **options)
+    if fail_if_worse:
+        check_not_worse(found, runs[0])
+    return found
 
 
 def show_report(found: dict[str, Any]) -> None:
@@ -106,6 +124,7 @@ def show_report(found: dict[str, Any]) -> None:
     ),
     OVERWRITE_FILE,
     show=show_report,
+    messages=True,
 )
 def report(runs: Sequence[str], split: str | None, **options: Any) -> dict[str, Any]:
     """Writes the report of a run, or of several."""

@@ -7,6 +7,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from bertlora.cli.console import print_json, say
 from bertlora.cli.options import (
     MODEL,
     OVERWRITE_FILE,
@@ -18,6 +21,7 @@ from bertlora.cli.options import (
     Option,
     flag,
 )
+from bertlora.cli.predict_options import check_options, chosen_form
 from bertlora.cli.texts import Chunks, text_chunks
 from bertlora.cli.verb import Argument, verb
 from bertlora.errors import InputError
@@ -35,12 +39,27 @@ CHUNK_TEXTS = 1024
     'bertlora predict runs/a "A joy from start to finish."',
     RUN,
     Argument("texts", text="texts to label; without any, lines are read from stdin", nargs=-1, metavar="[TEXT]..."),
+    click.Option(
+        ["--pair", "pairs"], nargs=2, multiple=True, metavar="A B", help="a pair of texts to label; may be repeated"
+    ),
     Option("--file", "label the texts of a file: any that prepare reads, or plain text, a line each", type=PATH),
     Option("--split", "the split of the file, if it has several", default="test", metavar="SPLIT"),
     *TEXT_COLUMNS,
-    Option("--out", "a file to write instead of stdout; it is written whole or not at all", type=PATH, metavar="FILE"),
+    Option("--id-column", "with --file: the only column that stays next to the predictions", metavar="NAME"),
+    Option(
+        "--out",
+        "a file to write instead of stdout, whole or not at all; with --file, a name in .csv, .tsv, .jsonl or "
+        ".parquet keeps all columns, and adds predicted_label and confidence",
+        type=PATH,
+        metavar="FILE",
+    ),
     OVERWRITE_FILE,
-    Option("--format", "the form of the answers; default: jsonl, on a terminal a table", type=OneOf(("jsonl", "csv"))),
+    flag("--probabilities", "with --file and --out: also add a column for each label's probability"),
+    Option(
+        "--format",
+        "the form of the answers; default: by the name of --out, otherwise jsonl, on a terminal a table",
+        type=OneOf(("jsonl", "csv")),
+    ),
     flag("--base", "use the base model with its untrained head"),
     flag("--explain", "show how much each word counts for the label, in fp32; in colour on a terminal"),
     flag("--raw", "give probabilities without calibration"),
@@ -59,42 +78,51 @@ CHUNK_TEXTS = 1024
     flag("--per-class", "with --sets: the share holds for the texts of each class, not only over all texts"),
     MODEL,
     PRECISION,
+    messages=True,
 )
 def predict(
     run: str,
     texts: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
     file: str | None,
+    id_column: str | None,
     out: str | None,
     overwrite: bool,
+    probabilities: bool,
     format: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Labels texts as they arrive."""
-    from bertlora.cli.console import print_json
-
     where = {name: options.pop(name) for name in ("split", "text_column", "text_pair_column", "encoding", "delimiter")}
     notes: list[str] = []
     model, explain = options.pop("model"), options.pop("explain")
-    _check(out, file, overwrite, format, as_json, explain, options)
-    chunks = text_chunks(texts, file, CHUNK_TEXTS, notes=notes, **where)
+    form = chosen_form(file, out, format, id_column, probabilities)
+    check_options(out, file, overwrite, form, as_json, explain, options)
+    if form.table and file:
+        from bertlora.pipeline.predict import FileRows
+
+        rows = FileRows.open(file, id_column, notes=notes, **where)
+    else:
+        chunks = text_chunks(texts, pairs, file, CHUNK_TEXTS, notes=notes, **where)
     from bertlora.run.loaded import Run
 
     loaded = Run.load(run, model)
-    if loaded.manifest.pairs and not file:
-        raise InputError(f"{run}: was trained on pairs of texts; give --file with both columns")
+    if loaded.manifest.pairs and not (file or pairs):
+        raise InputError(f"{run}: was trained on pairs of texts; give --pair A B, or --file with both columns")
     _say_notes(loaded, options)
     terminal = sys.stdout.isatty() and not (out or format or as_json)
     if explain and terminal:
         _print_explained(loaded, chunks, options)
         _say_all(notes)
         return
-    count = 0
-    form = _form(loaded, format, terminal)
-    with _output(out) as write:
-        for lines in _answers(loaded, chunks, explain, options):
-            write(form(lines))
-            count += len(lines)
+    if form.table:
+        from bertlora.pipeline.predict import write_predictions
+
+        target = Path(out) if out else sys.stdout
+        count = write_predictions(loaded, rows, target, form.name, probabilities=probabilities, **options)
+    else:
+        count = _write_lines(loaded, chunks, out, _form(loaded, form.name, terminal), explain, options)
     _say_all(notes)
     if out and as_json:
         print_json({"out": out, "texts": count})
@@ -102,48 +130,26 @@ def predict(
         print(f"{out}: {count:,} texts")
 
 
-def _check(
-    out: str | None,
-    file: str | None,
-    overwrite: bool,
-    format: str | None,
-    as_json: bool,
-    explain: bool,
-    options: dict[str, Any],
-) -> None:
-    """Finds options that do not go together before the model is loaded.
-
-    Raises:
-        InputError, OutputError: there are such options, or `out` cannot be written.
-    """
-    if explain and options["precision"] == "bf16":
-        raise InputError("--explain works in fp32; leave --precision bf16 out")
-    if options["base"] and (options["abstain"] or options["sets"] is not None):
-        raise InputError("--abstain and --sets are chosen for the adapter; leave --base out")
-    if options["per_class"] and options["sets"] is None:
-        raise InputError("--per-class: is for label sets; give --sets too, such as --sets 0.9")
-    if format == "csv" and explain:
-        raise InputError("--explain: has no form in CSV; use --format jsonl")
-    if format == "csv" and as_json and not out:
-        raise InputError("--json: prints JSON lines; leave out --json or --format csv")
-    if out:
-        from bertlora.files import check_vacant_file
-
-        check_vacant_file(Path(out), overwrite, [Path(file)] if file else [])
+def _write_lines(
+    run: "Run", chunks: Chunks, out: str | None, form: "Form", explain: bool, options: dict[str, Any]
+) -> int:
+    """Writes one answer a text, and returns how many."""
+    count = 0
+    with _output(out) as write:
+        for lines in _answers(run, chunks, explain, options):
+            write(form(lines))
+            count += len(lines)
+    return count
 
 
 def _say_all(notes: Sequence[str]) -> None:
     """Prints notes on the file on stderr."""
-    from bertlora.cli.console import say
-
-    for note in notes:
+    for note in dict.fromkeys(notes):
         say(f"note: {note}")
 
 
 def _say_notes(run: "Run", options: dict[str, Any]) -> None:
     """Prints on stderr how a threshold was chosen, and which labels are in every set."""
-    from bertlora.cli.console import say
-
     chosen = {name: options[name] for name in ("abstain", "sets", "per_class")}
     for note in run.predictions(raw=options["raw"] or options["base"], **chosen).notes:
         say(note)
@@ -155,21 +161,24 @@ def _answers(run: "Run", chunks: Chunks, explain: bool, options: dict[str, Any])
         for line, explanation in _explained(run, chunks, options):
             yield [line | {"explanation": explanation and explanation.to_json()}]
         return
+    from bertlora.pipeline.predict import answer_of
+
     # Held ready, the model answers each chunk at once. The base runs without the adapter, for which nothing is held.
     with nullcontext() if options["base"] else run.ready(options["precision"]):
         for chunk in chunks:
             lines = run.predict(*_columns(chunk), **options)
-            yield [_answer(line, row) for line, row in zip(lines, chunk, strict=True)]
+            yield [answer_of(line, row) for line, row in zip(lines, chunk, strict=True)]
 
 
 def _explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yields each prediction with its `Explanation`; None for a blank text."""
     from bertlora.model.explain import explain
+    from bertlora.pipeline.predict import answer_of
 
     for chunk in chunks:
         lines = run.predict(*_columns(chunk), **options | {"precision": "fp32"})
         for line, (text, pair) in zip(lines, chunk, strict=True):
-            answer = _answer(line, (text, pair))
+            answer = answer_of(line, (text, pair))
             pairs = None if pair is None else [pair]
             yield answer, None if "error" in answer else explain(run.adapted, [text], pairs, options["base"])[0]
 
@@ -189,16 +198,7 @@ def _columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[s
     return [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None] or None
 
 
-def _answer(line: dict[str, Any], row: tuple[str, str | None]) -> dict[str, Any]:
-    """Returns a prediction; for a blank text the same keys without an answer, and `error`."""
-    if "" not in row:
-        return line
-    texts = {key: value for key, value in line.items() if key in ("text", "text_pair")}
-    nothing = dict.fromkeys(line) | {"probabilities": dict.fromkeys(line["probabilities"])}
-    return nothing | texts | {"error": "the text is blank"}
-
-
-def _form(run: "Run", format: str | None, terminal: bool) -> "Form":
+def _form(run: "Run", format: str, terminal: bool) -> "Form":
     from bertlora.cli.answers import CsvRows, PredictionTable, json_lines
 
     if terminal:

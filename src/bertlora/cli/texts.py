@@ -13,6 +13,7 @@ Chunks = Iterator[list[tuple[str, str | None]]]
 
 def text_chunks(
     texts: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
     file: str | None,
     chunk_texts: int,
     *,
@@ -24,6 +25,7 @@ def text_chunks(
 
     Args:
         texts: the texts of the arguments.
+        pairs: the pairs of texts of `--pair`.
         file: a file of texts.
         chunk_texts: the largest chunk of lines from stdin.
         split: the split of the file, if it has several.
@@ -31,22 +33,23 @@ def text_chunks(
         columns: the columns of the texts in the file, and how it is written.
 
     Raises:
-        InputError: both texts and a file are given.
+        InputError: two of texts, pairs and a file are given.
         DataError: a text is blank or not UTF-8, and not of a file; or the file cannot be read.
     """
-    if file and texts:
-        raise InputError("predict takes texts or --file, not both; leave one out")
+    if sum(map(bool, (texts, pairs, file))) > 1:
+        raise InputError("predict takes texts or --file, not both, and neither with --pair; leave one out")
     if file:
         from bertlora.data.prepared import iter_texts
 
         return iter_texts(file, split=split, notes=notes, **columns)
-    if texts:
-        if blank := [i for i, text in enumerate(texts, 1) if not text.strip()]:
-            raise DataError(f"text {blank[0]} is blank; give a text to label")
-        if odd := [i for i, text in enumerate(texts, 1) if not _is_utf8(text)]:
-            raise DataError(f"text {odd[0]} is not UTF-8; convert it first")
-        return iter([[(text, None) for text in texts]])
-    return _stdin_chunks(chunk_texts)
+    given = [*((text, None) for text in texts), *pairs]
+    for i, words in enumerate(given, 1):
+        name = f"{'pair' if pairs else 'text'} {i}"
+        if not all(word is None or word.strip() for word in words):
+            raise DataError(f"{name} is blank; give a text to label")
+        if not all(word is None or _is_utf8(word) for word in words):
+            raise DataError(f"{name} is not UTF-8; convert it first")
+    return iter([given]) if given else _stdin_chunks(chunk_texts)
 
 
 def _stdin_chunks(chunk_texts: int) -> Chunks:

@@ -69,6 +69,7 @@ def show_demo(found: dict[str, Any]) -> None:
     Option("--out", "the run folder to write", type=PATH, metavar="RUN", default="runs/demo"),
     OVERWRITE,
     show=show_demo,
+    messages=True,
 )
 def demo(out: str, overwrite: bool) -> dict[str, Any]:
     """Shows all steps on the embedded reviews."""
@@ -164,6 +165,7 @@ def show_trained(found: dict[str, Any]) -> None:
     OVERWRITE,
     *recipe_options(),
     show=show_trained,
+    messages=True,
 )
 def train(
     sources: Sequence[str],

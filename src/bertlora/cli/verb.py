@@ -14,7 +14,22 @@ COMPLETION = {
     "zsh": 'eval "$(_BERTLORA_COMPLETE=zsh_source bertlora)"',
     "fish": "_BERTLORA_COMPLETE=fish_source bertlora | source",
 }
+QUIET = "bertlora.quiet"
+QUIET_HELP = "print no progress, notes and cautions on stderr, only errors"
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": WIDTH}
+
+
+class UnmetError(Exception):
+    """A result that does not meet what the command line requires. It is printed all the same; the exit status is 1.
+
+    Args:
+        result: what the verb returns.
+        reason: a line that says which figure fails.
+    """
+
+    def __init__(self, result: dict[str, Any], reason: str) -> None:
+        super().__init__(reason)
+        self.result = result
 
 
 class Several(click.Option):
@@ -147,6 +162,7 @@ def verb(
     *params: click.Parameter,
     show: Callable[[dict[str, Any]], None] | None = None,
     name: str = "",
+    messages: bool = False,
 ) -> Callable[[Callable[..., dict[str, Any] | None]], Verb]:
     """Registers the decorated function as a verb.
 
@@ -157,23 +173,34 @@ def verb(
         show: prints what the function returns, for people. Without it the function prints its results itself, and gets
             `as_json`.
         name: the verb; the function's own name if empty.
+        messages: whether it prints progress or notes on stderr; then it takes `--quiet`.
     """
     json = click.Option(["--json", "as_json"], is_flag=True, help="print one JSON object on stdout")
+    quiet = click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_set_quiet, help=QUIET_HELP)
     debug = click.Option(["--debug"], is_flag=True, expose_value=False, help="show the traceback of an error")
 
     def register(run: Callable[..., dict[str, Any] | None]) -> Verb:
         def callback(as_json: bool, **options: Any) -> None:
             if show is None:
                 run(as_json=as_json, **options)
-            elif (result := run(**options)) is not None:
-                from bertlora.cli.console import print_json
+                return
+            unmet = None
+            try:
+                result = run(**options)
+            except UnmetError as found:
+                result, unmet = found.result, found
+            from bertlora.cli.console import print_json
 
+            if result is not None:
                 print_json(result) if as_json else show(result)
+            if unmet:
+                click.echo(f"bertlora: {unmet}", err=True)
+                click.get_current_context().exit(1)
 
         made = Verb(
             name or run.__name__,
             callback=callback,
-            params=[*params, json, debug],
+            params=[*params, *([quiet] if messages else []), json, debug],
             help=summary,
             short_help=summary.rstrip("."),
             example=example,
@@ -182,6 +209,16 @@ def verb(
         return made
 
     return register
+
+
+def is_quiet() -> bool:
+    """Returns whether the verb that runs was given `--quiet`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(QUIET))
+
+
+def _set_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[QUIET] = value
 
 
 def _check_values(args: Sequence[str], options: Mapping[str, click.Parameter]) -> None:

@@ -121,14 +121,14 @@ def read_column(specs: Sequence[str], column: str, split: str = "test", form: Fi
         HubError: the hub cannot be reached.
     """
     source = _one_table(open_sources(specs, form), split)
-    _require_column(source, column)
+    require_column(source, column)
     values = (value for batch in source.batches([column]) for value in batch.columns[column])
     return ["" if value is None else str(value).strip() for value in values]
 
 
 def check_column(specs: Sequence[str], column: str, split: str = "test", form: FileFormat = AS_FOUND) -> None:
     """Raises DataError if a source does not have the split or the column. It reads no rows."""
-    _require_column(_one_table(open_sources(specs, form), split), column)
+    require_column(_one_table(open_sources(specs, form), split), column)
 
 
 def iter_texts(
@@ -149,16 +149,26 @@ def iter_texts(
         DataError: the source is broken. A missing file or column is reported by the call itself.
         HubError: the hub cannot be reached.
     """
-    path, form = Path(spec), FileFormat.of(columns)
-    source: Source
-    if path.exists() and not path.is_dir() and not is_table_file(path):
-        source, found = PlainTextSource(TextFile(path, path.name, form.encoding)), Columns("text")
-    else:
-        source = _one_table(open_sources([spec], form), split)
-        found = find_columns(source, columns.get("text_column"), columns.get("text_pair_column"), need_label=False)
+    source = texts_source(spec, split, FileFormat.of(columns))
     notes = [] if notes is None else notes
     notes += source.notes
-    return _stream(source, found, notes)
+    if isinstance(source, PlainTextSource):
+        return _stream(source, Columns("text"), notes)
+    text, pair = columns.get("text_column"), columns.get("text_pair_column")
+    return _stream(source, find_columns(source, text, pair, need_label=False), notes)
+
+
+def texts_source(spec: str, split: str = "test", form: FileFormat = AS_FOUND) -> Source:
+    """Returns the source that `iter_texts` streams; the rows of both are in the same order.
+
+    Raises:
+        DataError: the source is broken, or does not have the split.
+        HubError: the hub cannot be reached.
+    """
+    path = Path(spec)
+    if path.exists() and not path.is_dir() and not is_table_file(path):
+        return PlainTextSource(TextFile(path, path.name, form.encoding))
+    return _one_table(open_sources([spec], form), split)
 
 
 def no_rows(source: Source) -> DataError:
@@ -178,7 +188,8 @@ def _stream(source: Source, columns: Columns, notes: list[str]) -> Iterator[list
     notes += blank.notes("got no label")
 
 
-def _require_column(source: Source, column: str) -> None:
+def require_column(source: Source, column: str) -> None:
+    """Raises DataError if a source does not have the column."""
     if column not in source.columns:
         listed = ", ".join(f"'{name}'" for name in source.columns)
         raise DataError(

@@ -15,9 +15,10 @@ from bertlora.data.table_source import TableSpec, table_specs
 from bertlora.errors import InputError
 from bertlora.model.base import find_base, longest_input
 from bertlora.model.fetch import embedded_folder
-from bertlora.recipe import Recipe
+from bertlora.recipe import Recipe, split_with_validation
 
 MAX_LENGTH = 512
+FEWEST_VALIDATION_ROWS = 30  # as many as a temperature needs
 SOURCES = (
     "a CSV, TSV, JSONL, Parquet, XLSX or ODS file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE "
     "validation=FILE test=FILE"
@@ -87,6 +88,9 @@ def prepare(
 def given_data(source: Source, recipe: Recipe, folder: Path, **columns: Unpack[SourceColumns]) -> Prepared:
     """Returns the prepared folder `source`, or prepares `source`, or the recipe's own data, in `folder`.
 
+    If the recipe's `split` leaves validation out, `validation_fraction` of the training rows is held out, unless that
+    would be fewer than 30 rows.
+
     Raises:
         InputError: no data is named.
         DataError: the data cannot be used.
@@ -97,9 +101,12 @@ def given_data(source: Source, recipe: Recipe, folder: Path, **columns: Unpack[S
     if is_prepared(folder):
         return Prepared.load(folder)
     require_data(source, recipe)
-    return prepare_data(
-        specs, folder, split=recipe.split, sample=recipe.sample, seed=recipe.seed, overwrite=True, **columns
-    )
+    options = {"sample": recipe.sample, "seed": recipe.seed, "overwrite": True, **columns}
+    held_out = split_with_validation(recipe)
+    data = prepare_data(specs, folder, split=held_out, **options)  # type: ignore[arg-type]
+    if held_out != recipe.split and data.rows.get("validation", 0) < FEWEST_VALIDATION_ROWS:
+        return prepare_data(specs, folder, split=recipe.split, **options)  # type: ignore[arg-type]
+    return data
 
 
 def require_data(source: Source, recipe: Recipe) -> None:

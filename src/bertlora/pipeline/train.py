@@ -11,8 +11,8 @@ from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared, check_sources, is_prepared
 from bertlora.data.reader import Reader
 from bertlora.errors import InputError, RecipeError
-from bertlora.files import set_aside
 from bertlora.model.base import check_length, find_base
+from bertlora.pipeline.held_out import check_choosing, check_fraction
 from bertlora.pipeline.prepare import (
     Source,
     absolute_specs,
@@ -23,6 +23,7 @@ from bertlora.pipeline.prepare import (
 )
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.run.folder import check_run_folder
+from bertlora.run.unfinished import place_of, until_finished
 from bertlora.training.accelerator import check_tracker
 from bertlora.training.events import Checked, Listener
 
@@ -47,7 +48,7 @@ def train(
         recipe: a recipe, its name, or a TOML file; None is `default`, or the run's own recipe with `resume`.
         seeds: train under this number of seeds, and report how much they differ.
         resume: continue an interrupted run.
-        overwrite: replace what `out` holds.
+        overwrite: replace what `out` holds, once the new run is finished; see `bertlora.run.unfinished`.
         on_event: called with what happens: `Checked`, `Probing`, `Step`, `Evaluation` of `bertlora.training.events`.
         columns: the columns of a source, such as `{"text_column": "body"}`.
         keys: recipe keys that replace the recipe's own values, such as `rank=16`.
@@ -67,19 +68,24 @@ def train(
     main = os.environ.get("RANK", "0") == "0"
     if main:
         check_run_folder(out, resume, overwrite, inputs=as_specs(data), several=seeds > 1)
-    chosen = resumed_recipe(out, data, recipe, keys) if resume else resolved_recipe(recipe, keys)
+    place = place_of(out, resume, overwrite)
+    chosen = resumed_recipe(place, data, recipe, keys, seeds) if resume else resolved_recipe(recipe, keys)
     if not resume:  # a run that is continued has its data in its own folder
         require_data(data, chosen)
     check_before_reading(chosen, data, columns, keys)
-    with set_aside(out, begun=out / "recipe.toml") if main and not resume else nullcontext():
+    with until_finished(place, out, resume) if main else nullcontext():
         with _main_process_first():
-            prepared = given_data(data, chosen, out / "data", **columns)
+            prepared = given_data(data, chosen, place / "data", **columns)
+        rows = prepared.rows.get("validation", 0)
+        if not resume:
+            check_fraction(chosen, keys, prepared.folder != place / "data", rows)
+            check_choosing(chosen, keys, rows, "prepare the data with some, such as split 70/15/15, or leave it out")
         if main:
             on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen, prepared.notes))
         chosen = chosen.replace(data=absolute_specs(as_specs(data) or chosen.data))
         from bertlora.pipeline.training_run import train_seeds  # torch, imported only now that all else holds
 
-        return train_seeds(prepared, chosen, out, seeds, resume=resume, on_event=on_event)
+        return train_seeds(prepared, chosen, place, seeds, name=out, resume=resume, on_event=on_event)
 
 
 def resolved_recipe(recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe:
@@ -91,11 +97,14 @@ def resolved_recipe(recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe
     return (recipe if isinstance(recipe, Recipe) else Recipe.named(recipe or "default")).replace(**keys)
 
 
-def resumed_recipe(out: Path, data: Source, recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe:
-    """Returns the recipe of the run that is continued.
+def resumed_recipe(
+    out: Path, data: Source, recipe: str | Recipe | None, keys: dict[str, Any], seeds: int = 1
+) -> Recipe:
+    """Returns the recipe of the run that is continued, with more epochs if they are asked for.
 
     Raises:
-        RecipeError: an option differs from the run's.
+        RecipeError: an option differs from the run's, or more epochs would not give the run that has them from the
+            start.
     """
     begun = str(out / "recipe.toml")
     stored = Recipe.named(begun)
@@ -103,12 +112,32 @@ def resumed_recipe(out: Path, data: Source, recipe: str | Recipe | None, keys: d
     asked = asked.replace(data=absolute_specs(as_specs(data) or asked.data) or stored.data)
     for key in recipe_keys():
         got, was = getattr(asked, key), getattr(stored, key)
-        if got != was:
+        if key == "epochs" and got > was:
+            _check_longer(out, stored, got, seeds)
+        elif got != was:
             if key == "data":
                 got, was = " ".join(got), " ".join(was) or "none named"
             source = "DATA" if key == "data" else "the recipe"
             raise RecipeError(f"{key}: got {got}, but {out} was begun with {was}; leave {source} out when resuming")
-    return stored
+    return stored.replace(epochs=asked.epochs)
+
+
+def _check_longer(out: Path, stored: Recipe, epochs: int, seeds: int) -> None:
+    """Raises RecipeError unless the steps of a run do not depend on how many epochs come after them."""
+    parts = {
+        f"the {stored.schedule} schedule": stored.schedule != "constant",
+        "the warm-up": stored.warmup_fraction > 0,
+        "the average of weights": stored.average_weights > 0,
+    }
+    planned = [part for part, depends in parts.items() if depends]
+    begun = f"epochs: got {epochs}, but {out} was begun with {stored.epochs}"
+    if planned:
+        raise RecipeError(
+            f"{begun}, for which {' and '.join(planned)} {'was' if len(planned) == 1 else 'were'} planned from the "
+            "first step; leave epochs out when resuming, or train a new run"
+        )
+    if seeds > 1:
+        raise RecipeError(f"{begun}, and so were its other seeds; leave epochs out when resuming several seeds")
 
 
 def check_before_reading(recipe: Recipe, data: Source, columns: SourceColumns, keys: dict[str, Any]) -> None:

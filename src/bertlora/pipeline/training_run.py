@@ -35,7 +35,13 @@ from bertlora.training.loop import Training
 
 
 def train_run(
-    data: Prepared, recipe: Recipe, out: Path, *, resume: bool = False, on_event: Listener = lambda _: None
+    data: Prepared,
+    recipe: Recipe,
+    out: Path,
+    *,
+    name: Path | None = None,
+    resume: bool = False,
+    on_event: Listener = lambda _: None,
 ) -> dict[str, Any]:
     """Trains on prepared data and writes the run folder.
 
@@ -43,6 +49,7 @@ def train_run(
         data: the prepared data. The validation split, if there is one, chooses the best adapter.
         recipe: all options.
         out: the run folder; see `run.folder.check_run_folder`.
+        name: the name that the folder gets when it is finished, if it is another.
         resume: continue from the checkpoint in `out`.
         on_event: called before the linear probe, and with each step and each evaluation.
 
@@ -74,7 +81,7 @@ def train_run(
                 track(event)
                 if main:
                     write_history(out, training.progress.history)
-    metrics = {"run": str(out), "rows": dict(data.rows), **training_metrics(training)}
+    metrics = {"run": str(name or out), "rows": dict(data.rows), **training_metrics(training)}
     calibration = Calibration.fit(training.best_logits, validation.labels)
     metrics["samples"] = samples.after_training(adapted, calibration)
     if main:
@@ -151,7 +158,14 @@ def _advice(
 
 
 def train_seeds(
-    data: Prepared, recipe: Recipe, out: Path, count: int, *, resume: bool = False, on_event: Listener = lambda _: None
+    data: Prepared,
+    recipe: Recipe,
+    out: Path,
+    count: int,
+    *,
+    name: Path | None = None,
+    resume: bool = False,
+    on_event: Listener = lambda _: None,
 ) -> dict[str, Any]:
     """Trains a recipe under `count` seeds: its own in `out`, the next ones in `out/seeds`, one run folder each.
 
@@ -163,6 +177,7 @@ def train_seeds(
         recipe: all options; its seed is the first.
         out: the run folder.
         count: how many seeds.
+        name: as in `train_run`.
         resume: keep finished runs, and continue the unfinished one.
         on_event: as in `train_run`.
 
@@ -176,13 +191,16 @@ def train_seeds(
     split = next((name for name in ("test", "validation") if data.rows.get(name)), "")
     if count > 1 and not split:
         raise InputError(f"--seeds {count}: the data has no test and no validation rows to evaluate on; split some off")
-    folders = seed_folders(out, recipe.seed, range(recipe.seed, recipe.seed + count))
+    seeds = range(recipe.seed, recipe.seed + count)
+    folders, names = (seed_folders(root, recipe.seed, seeds) for root in (out, name or out))
+    # Read now: the other processes must not look for the folder when the main one renames it.
+    kept = Run.load(out).metrics() if (out / MANIFEST).is_file() else {}
     trained = {
-        seed: train_run(data, recipe.replace(seed=seed), folder, resume=resume, on_event=on_event)
+        seed: train_run(data, recipe.replace(seed=seed), folder, name=names[seed], resume=resume, on_event=on_event)
         for seed, folder in folders.items()
         if not (folder / MANIFEST).is_file()
     }
-    metrics = trained.get(recipe.seed) or Run.load(out).metrics()
+    metrics = trained.get(recipe.seed, kept)
     # The evaluation exchanges nothing with the other processes, so they need not wait for it.
     if count > 1 and PartialState(cpu=not torch.cuda.is_available()).is_main_process:
         accuracies = [_accuracy(Run.load(folder), data, split) for folder in folders.values()]

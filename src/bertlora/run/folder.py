@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertlora.data.prepared import source_paths
-from bertlora.errors import OutputError, RunError
+from bertlora.errors import InputError, OutputError, RunError
 from bertlora.files import check_vacant, write_whole, writing
 from bertlora.recipe import Recipe
 from bertlora.run.manifest import MANIFEST, SEEN, Manifest, Seen, versions
+from bertlora.run.unfinished import beside, is_begun
 
 if TYPE_CHECKING:
     from bertlora.confidence.calibration import Calibration
@@ -55,15 +56,24 @@ def check_run_folder(
         several: several seeds are trained; some of them may be finished.
 
     Raises:
+        InputError: both `resume` and `overwrite` are given.
         RunError, OutputError: `out` holds another run, other files, or one of the inputs.
     """
-    finished, begun = (out / MANIFEST).is_file(), (out / "recipe.toml").is_file()
-    if resume and finished and not several:
-        raise RunError(f"{out}: the run is finished, there is nothing to resume; name another folder for a new one")
-    if resume and not begun:
+    if resume and overwrite:
+        raise InputError(
+            "--resume and --overwrite exclude each other; --resume continues a run that --overwrite began, too"
+        )
+    finished, new = (out / MANIFEST).is_file(), is_begun(beside(out))
+    if resume and finished and not (several or new):
+        raise RunError(
+            f"{out}: the run is finished, there is nothing to resume; name another folder for a new one (more epochs "
+            "need one too: the state of the optimiser is not kept)"
+        )
+    if resume and not (is_begun(out) or new):
         raise RunError(f"{out}: holds no run to resume; leave out --resume")
-    if begun and not (finished or resume or overwrite):
-        raise OutputError(f"{out}: holds a run that did not finish; give --resume to continue it, or --overwrite")
+    if (new or (is_begun(out) and not finished)) and not (resume or overwrite):
+        what = "a new run for it did not finish" if new else "holds a run that did not finish"
+        raise OutputError(f"{out}: {what}; give --resume to continue it, or --overwrite to start again")
     if not resume:
         check_vacant(out, overwrite, source_paths(inputs))
 

@@ -1,0 +1,293 @@
+#!/usr/bin/env python3
+"""Writes docs/schemas/VERB.json: JSON Schemas of what `bertlora VERB --json` prints.
+
+python docs/make_schemas.py
+
+The tests of the command line check every JSON that they read against them. A verb may print further keys: a key that
+a schema lists keeps its name and its meaning.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+Schema = dict[str, Any]
+FOLDER = Path(__file__).with_name("schemas")
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+TEXT: Schema = {"type": "string"}
+FLAG: Schema = {"type": "boolean"}
+NUMBER: Schema = {"type": "number"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+CORRELATION: Schema = {"type": "number", "minimum": -1, "maximum": 1}
+POSITIVE: Schema = {"type": "number", "minimum": 0}
+
+
+def said(schema: Schema, description: str) -> Schema:
+    """Returns a schema with a description."""
+    return schema | {"description": description}
+
+
+def maybe(schema: Schema) -> Schema:
+    """Returns the schema of a value that may be null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def listed(items: Schema) -> Schema:
+    """Returns the schema of a list."""
+    return {"type": "array", "items": items}
+
+
+def interval(end: Schema) -> Schema:
+    """Returns the schema of [low, high]."""
+    return {"type": "array", "items": end, "minItems": 2, "maxItems": 2}
+
+
+def by_name(values: Schema) -> Schema:
+    """Returns the schema of an object whose keys are names, such as labels."""
+    return {"type": "object", "additionalProperties": values}
+
+
+def table(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
+    """Returns the schema of an object."""
+    return {"type": "object", "required": list(required), "properties": required | (optional or {})}
+
+
+CI = {"description": "95 % confidence interval"}
+CHECK = table(
+    {
+        "name": TEXT,
+        "severity": {"enum": ["note", "warning", "error"]},
+        "count": COUNT,
+        "rows": said(listed(COUNT), "0-based, in the source file; the first 100"),
+        "advice": TEXT,
+    }
+)
+CLASS = table({"precision": SHARE, "recall": SHARE, "f1": SHARE, "support": COUNT})
+FIGURES = table(
+    {
+        "accuracy": SHARE,
+        "accuracy_ci95": interval(SHARE) | CI,
+        "balanced_accuracy": SHARE,
+        "balanced_accuracy_ci95": interval(SHARE) | CI,
+        "macro_f1": SHARE,
+        "macro_f1_ci95": interval(SHARE) | CI,
+        "weighted_f1": SHARE,
+        "matthews": CORRELATION,
+        "matthews_ci95": interval(CORRELATION) | CI,
+        "roc_auc": said(maybe(SHARE), "null if a class has no rows"),
+        "average_precision": said(maybe(SHARE), "null if a class has no rows"),
+        "loss": said(POSITIVE, "log loss in nats"),
+        "brier": {"type": "number", "minimum": 0, "maximum": 2},
+        "ece": SHARE,
+        "per_class": said(by_name(CLASS), "by label"),
+        "confusion": said(listed(listed(COUNT)), "row: true class, column: predicted class"),
+    },
+    {"training_seconds": POSITIVE},
+)
+TESTED = table(
+    {"metric": TEXT, "pairs": COUNT, "gain_points": NUMBER, "gain_points_ci95": interval(NUMBER), "p": SHARE}
+)
+GAIN = table({"gain": NUMBER, "ci95": interval(NUMBER), "p": SHARE})
+PAIR = {
+    "rows": COUNT,
+    "gain_points": said(NUMBER, "the second minus the first"),
+    "gain_points_ci95": interval(NUMBER) | CI,
+    "tested": said(TESTED, "corrected for the number of pairs (Holm)"),
+    "significant": FLAG,
+    "verdict": TEXT,
+}
+COMPARISON = PAIR | {
+    "only_first": COUNT,
+    "only_second": COUNT,
+    "mcnemar_p": SHARE,
+    "rows_for_a_point": maybe(COUNT),
+    "rows_to_settle": maybe(COUNT),
+}
+SCORES = {"macro_f1": GAIN, "balanced_accuracy": GAIN, "matthews": GAIN}
+SEEDS = {
+    "accuracies": listed(SHARE),
+    "mean": SHARE,
+    "deviation": POSITIVE,
+    "mean_ci95": interval(NUMBER),
+    "verdict": TEXT,
+}
+SLICE = {"kind": TEXT, "name": TEXT, "n": COUNT, "accuracy": SHARE, "accuracy_ci95": interval(SHARE)}
+SLICE |= {"rest_accuracy": SHARE, "p": SHARE, "p_holm": SHARE, "worse": FLAG}
+SLICES = table({"looked_at": COUNT, "worse": COUNT, "verdict": TEXT, "found": listed(table(SLICE))})
+EPOCH = {
+    "epoch": POSITIVE,
+    "step": COUNT,
+    "train_loss": NUMBER,
+    "validation_loss": maybe(POSITIVE),
+    "accuracy": maybe(SHARE),
+    "macro_f1": maybe(SHARE),
+    "learning_rate": POSITIVE,
+    "examples_per_s": POSITIVE,
+    "seconds": POSITIVE,
+    "best": FLAG,
+    "warning": TEXT,
+}
+LOOP = {
+    "examples": COUNT,
+    "tokens": COUNT,
+    "seconds": said(POSITIVE, "the training loop only"),
+    "examples_per_s": POSITIVE,
+    "tokens_per_s": POSITIVE,
+    "peak_rss_mib": COUNT,
+    "loss": maybe(NUMBER),
+    "steps": COUNT,
+    "precision": {"enum": ["fp32", "bf16"]},
+}
+KEPT = {"accuracy": maybe(SHARE), "loss": maybe(POSITIVE), "epoch": POSITIVE}
+RIVAL = table({"seconds": POSITIVE}, {"strength": POSITIVE, "reads": TEXT, "validation_accuracy": maybe(SHARE)})
+SAMPLE = table({"text": TEXT, "before": TEXT, "after": TEXT, "confidence": SHARE})
+ADVICE = listed(table({"topic": TEXT, "text": TEXT, "figure": TEXT}))
+ROWS = said(by_name(COUNT), "by split")
+TRAINED = {
+    "run": TEXT,
+    "rows": ROWS,
+    "train": table(LOOP),
+    "validation": said(table(KEPT), "of the kept adapter"),
+    "epochs": listed(table(EPOCH)),
+    "samples": listed(SAMPLE),
+    "rivals": by_name(RIVAL),
+    "advice": ADVICE,
+}
+OF_SEEDS = table({"values": listed(COUNT), "split": TEXT} | SEEDS)
+EVALUATED = {
+    "n": COUNT,
+    "base": maybe(FIGURES),
+    "probe": maybe(FIGURES),
+    "tfidf": maybe(FIGURES),
+    "lora": FIGURES,
+    "majority_share": SHARE,
+    "temperature": POSITIVE,
+    "uncalibrated": table({"loss": POSITIVE, "ece": SHARE, "brier": POSITIVE}),
+    "improvement_points": NUMBER,
+    "improvement_relative_percent": maybe(NUMBER),
+    "comparisons": said(by_name(table(COMPARISON, SCORES)), "LoRA against each other classifier"),
+    "mcnemar_p": maybe(SHARE),
+    "verdict": TEXT,
+    "slices": SLICES,
+    "where": TEXT,
+    "caution": said(TEXT, "a sentence if the run may know the rows; otherwise empty"),
+    "notes": said(listed(TEXT), "how a file was read, and what was left out"),
+}
+NOTHING: Schema = {"type": "null"}
+UNANSWERED = table(
+    {"text": TEXT, "label": NOTHING, "confidence": NOTHING, "probabilities": by_name(NOTHING), "error": TEXT},
+    {"text_pair": TEXT, "abstained": NOTHING, "labels": NOTHING, "explanation": NOTHING},
+)
+BETWEEN = {"first": TEXT, "second": TEXT}
+COMPARED = {"n": COUNT, "metric": TEXT, "ranking": listed(TEXT), "where": TEXT, "note": TEXT}
+EXPLANATION = table({"label": TEXT, "words": listed(table({"word": TEXT, "attribution": NUMBER}))})
+PREDICTED = table(
+    {
+        "text": TEXT,
+        "label": said(maybe(TEXT), "null if --abstain gives none"),
+        "confidence": SHARE,
+        "probabilities": said(by_name(SHARE), "by label"),
+    },
+    {"text_pair": TEXT, "abstained": FLAG, "labels": said(listed(TEXT), "--sets"), "explanation": EXPLANATION},
+)
+ENVIRONMENT = dict.fromkeys(("python", "bertlora", "torch", "transformers", "peft", "device", "precision"), TEXT)
+
+SCHEMAS: dict[str, Schema] = {
+    "prepare": table(
+        {
+            "data": TEXT,
+            "rows": ROWS,
+            "labels": listed(TEXT),
+            "fingerprint": TEXT,
+            "checks": listed(CHECK),
+            "notes": listed(TEXT),
+        }
+    ),
+    "audit": table(
+        {
+            "doubtful": said(
+                listed(table({"row": COUNT, "given": TEXT, "suggested": TEXT, "confidence": SHARE})),
+                "most doubtful first",
+            ),
+            "rows": COUNT,
+            "folds": COUNT,
+            "accuracy": SHARE,
+            "seconds": POSITIVE,
+        }
+    ),
+    "plan": table(
+        {
+            "trainable": COUNT,
+            "total": COUNT,
+            "trainable_percent": POSITIVE,
+            "lora_parameters": COUNT,
+            "adapter_bytes": COUNT,
+            "targets": said(listed(TEXT), "names of modules"),
+        },
+        {"steps": maybe(COUNT), "memory_mib": maybe(COUNT), "seconds": maybe(POSITIVE)},
+    ),
+    "train": table(TRAINED, {"seeds": OF_SEEDS}),
+    "demo": table(
+        TRAINED
+        | {
+            "evaluation": table(EVALUATED),
+            "report": TEXT,
+            "sizes": table({"adapter": COUNT, "base": COUNT, "run": COUNT}),
+        }
+    ),
+    "evaluate": table(EVALUATED),
+    "compare": {
+        "anyOf": [
+            table(
+                COMPARED
+                | {
+                    "runs": by_name(FIGURES),
+                    "pairs": listed(table(BETWEEN | COMPARISON, SCORES)),
+                    "choice": maybe({"type": "object"}),
+                }
+            ),
+            said(
+                table(
+                    COMPARED
+                    | {
+                        "seeds": listed(COUNT),
+                        "runs": by_name(table(SEEDS)),
+                        "pairs": listed(table(BETWEEN | PAIR | {"p": SHARE, "p_seeds": SHARE})),
+                    }
+                ),
+                "with --seeds",
+            ),
+        ]
+    },
+    "report": table({"report": TEXT}, {"facts": {"type": "object"}}),
+    "predict": {
+        "anyOf": [
+            PREDICTED,
+            said(UNANSWERED, "a blank text of a file"),
+            said(table({"out": TEXT, "texts": COUNT}), "with --out"),
+        ]
+    },
+    "export": table(
+        {"format": TEXT, "to": TEXT, "bytes": COUNT, "base_bytes": COUNT},
+        {"texts": COUNT, "largest_difference": POSITIVE},
+    ),
+    "cache": table({"model": TEXT, "folder": TEXT, "sha256": TEXT, "bytes": COUNT}),
+    "recipes": {"anyOf": [table({"recipes": by_name(TEXT)}), said(table({"model": TEXT, "rank": COUNT}), "of NAME")]},
+    "env": table(ENVIRONMENT | {"threads": COUNT}),
+}
+
+
+def schemas() -> dict[str, str]:
+    """Returns the text of each schema by its file's name."""
+    return {
+        f"{verb}.json": json.dumps({"$schema": DIALECT, "title": f"bertlora {verb} --json", **schema}, indent=1) + "\n"
+        for verb, schema in SCHEMAS.items()
+    }
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in schemas().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,66 @@
+"""The options of predict that depend on each other: the form of its answers, and what does not go together."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bertlora.data.table_file import format_of
+from bertlora.errors import InputError
+from bertlora.files import check_vacant_file
+
+
+class Form(NamedTuple):
+    """How predictions are written: `name` is the format; a `table` keeps the columns of a file."""
+
+    name: str
+    table: bool
+
+
+def chosen_form(
+    file: str | None, out: str | None, format: str | None, id_column: str | None, probabilities: bool
+) -> Form:
+    """Returns the form that the options ask for.
+
+    Raises:
+        InputError: an option is only for tables, and there is none.
+    """
+    if id_column and not file:
+        raise InputError("--id-column: names a column of a file; give --file too")
+    named = format_of(Path(out)) if out else ""
+    table = bool(file) and bool(id_column or (named and not format))
+    if probabilities and not table:
+        raise InputError("--probabilities: adds columns to those of a file; give --file, and --out FILE.csv")
+    if named in ("tsv", "parquet") and not (table or format):
+        raise InputError(f"{out}: only the rows of a --file are written in this form; name a .csv or .jsonl file")
+    return Form(format or named or "jsonl", table)
+
+
+def check_options(
+    out: str | None,
+    file: str | None,
+    overwrite: bool,
+    form: Form,
+    as_json: bool,
+    explain: bool,
+    options: dict[str, Any],
+) -> None:
+    """Finds options that do not go together before the model is loaded.
+
+    Raises:
+        InputError, OutputError: there are such options, or `out` cannot be written.
+    """
+    if explain and options["precision"] == "bf16":
+        raise InputError("--explain works in fp32; leave --precision bf16 out")
+    if options["base"] and (options["abstain"] or options["sets"] is not None):
+        raise InputError("--abstain and --sets are chosen for the adapter; leave --base out")
+    if options["per_class"] and options["sets"] is None:
+        raise InputError("--per-class: is for label sets; give --sets too, such as --sets 0.9")
+    if explain and form.name == "csv":
+        raise InputError("--explain: has no form in CSV; use --format jsonl")
+    if explain and form.table:
+        raise InputError("--explain: has no form in a table; use --format jsonl, without --id-column")
+    if form.name == "csv" and as_json and not out:
+        raise InputError("--json: prints JSON lines; leave out --json or --format csv")
+    if overwrite and not out:
+        raise InputError("--overwrite: replaces the file that --out names; give --out too")
+    if out:
+        check_vacant_file(Path(out), overwrite, [Path(file)] if file else [])

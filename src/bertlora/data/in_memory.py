@@ -1,0 +1,89 @@
+"""Texts and labels in memory, as Python callers have them: lists, arrays, and columns of pandas."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bertlora.errors import DataError
+
+# Missing values of pandas, which is no dependency: they are known by the names of their types.
+MISSING = ("NAType", "NaTType")
+CONTAINERS = (list, tuple, set, frozenset, dict, np.ndarray)
+
+
+def labels_of(y: Any, name: str = "y") -> npt.NDArray[Any]:
+    """Returns labels, (N,), of one type.
+
+    Args:
+        y: a list, an array or a column of pandas.
+        name: of the parameter, for messages.
+
+    Raises:
+        DataError: it is not one label a row, a label is missing, or the labels have several types.
+    """
+    values = _values(y, name, "(N,) labels")
+    for row, value in enumerate(values):
+        if isinstance(value, CONTAINERS):
+            raise DataError(f"{name}: row {row} holds a {type(value).__name__}, expected one label a row")
+        if is_missing(value):
+            raise DataError(f"{name}: row {row} has no label; leave such rows out")
+    first = {_kind(value): row for row, value in reversed(list(enumerate(values)))}
+    if len(first) > 1:
+        listed = ", ".join(f"{kind} (row {row})" for kind, row in sorted(first.items(), key=lambda item: item[1]))
+        raise DataError(f"{name}: got labels of types {listed}, expected one type")
+    return np.asarray(values)
+
+
+def texts_of(X: Any, name: str = "X") -> tuple[list[str], list[str] | None]:  # noqa: N803
+    """Returns texts and, for (N, 2) input, second texts.
+
+    Args:
+        X: (N,) texts, or (N, 2) pairs: a list, an array, or columns of pandas.
+        name: of the parameter, for messages.
+
+    Raises:
+        DataError: it has another shape, or a row does not hold a text.
+    """
+    if isinstance(X, str):
+        raise DataError(f"{name}: got a single string, expected a list of texts")
+    rows = np.asarray(X, dtype=object)
+    if rows.ndim == 2 and rows.shape[1] == 1:
+        rows = rows[:, 0]
+    if rows.ndim != 1 and not (rows.ndim == 2 and rows.shape[1] == 2):
+        raise DataError(f"{name}: got shape {rows.shape}, expected (N,) texts or (N, 2) pairs")
+    columns = [rows.tolist()] if rows.ndim == 1 else [rows[:, 0].tolist(), rows[:, 1].tolist()]
+    for column in columns:
+        _check_texts(column, name)
+    return columns[0], columns[1] if len(columns) > 1 else None
+
+
+def is_missing(value: object) -> bool:
+    """Returns whether a value stands for no value: None, NaN, and pandas' NA and NaT."""
+    if value is None or type(value).__name__ in MISSING:
+        return True
+    return isinstance(value, float | np.floating) and value != value  # NaN is not itself
+
+
+def _values(y: Any, name: str, expected: str) -> list[Any]:
+    """Returns the rows of a list, an array or a column as values of Python."""
+    if isinstance(y, list | tuple):  # numpy would make texts of numbers among texts
+        return [value.item() if isinstance(value, np.generic) else value for value in y]
+    values = np.asarray(y)
+    if values.ndim != 1:
+        raise DataError(f"{name}: got shape {values.shape}, expected {expected}")
+    return list(values.tolist())
+
+
+def _kind(value: object) -> str:
+    """Returns the name of a label's type; whole and real numbers go together."""
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+
+
+def _check_texts(values: Sequence[object], name: str) -> None:
+    for row, value in enumerate(values):
+        if is_missing(value):
+            raise DataError(f"{name}: row {row} has no text; leave such rows out")
+        if not isinstance(value, str):
+            raise DataError(f"{name}: row {row} holds a value of type {type(value).__name__}, expected a text")

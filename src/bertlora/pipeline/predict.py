@@ -1,0 +1,177 @@
+"""Predictions for the rows of a file: its columns stay, and the predictions come after them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from bertlora.data.rows import iter_texts, require_column, texts_source
+from bertlora.data.source import Source
+from bertlora.data.table_file import Part, Write, column_types, table_file, text_rows
+from bertlora.data.text_file import FileFormat
+from bertlora.errors import InputError
+
+if TYPE_CHECKING:
+    from bertlora.run.loaded import Run
+
+ROWS = 1024  # predicted in one call
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of a file to predict.
+
+    Attributes:
+        spec: the file.
+        source: the same, opened.
+        names: the columns that are written again.
+        columns: the options of `iter_texts`, such as `text_column`.
+    """
+
+    spec: str
+    source: Source
+    names: list[str]
+    columns: dict[str, Any]
+
+    @classmethod
+    def open(cls, spec: str, id_column: str | None = None, **columns: Any) -> "FileRows":
+        """Opens a file, and finds its columns.
+
+        Args:
+            spec: a file, as `iter_texts` takes it.
+            id_column: the only column that is written again; None writes all.
+            columns: `text_column`, `text_pair_column` and `split`, as for `iter_texts`.
+
+        Raises:
+            DataError: the file cannot be read, or does not have a column.
+        """
+        source = texts_source(spec, columns["split"], FileFormat.of(columns))  # type: ignore[arg-type]
+        if id_column:
+            require_column(source, id_column)
+        iter_texts(spec, **columns)  # finds the columns of the texts
+        return cls(spec, source, [id_column] if id_column else list(source.columns), columns)
+
+    def parts(self) -> Iterator[Part]:
+        """Yields the columns that are written again, in parts."""
+        return (batch.columns for batch in self.source.batches(self.names))
+
+    def rows(self) -> Iterator[tuple[str, str | None, tuple[object, ...]]]:
+        """Yields the text, the second text and the kept values of each row. The file is read twice at the same time."""
+        texts = chain.from_iterable(iter_texts(self.spec, **self.columns))
+        values = chain.from_iterable(zip(*(part[name] for name in self.names), strict=True) for part in self.parts())
+        for (text, pair), kept in zip(texts, values, strict=True):
+            yield text, pair, kept
+
+
+def predicted_names(run: "Run", options: dict[str, Any], probabilities: bool) -> list[str]:
+    """Returns the columns that predictions add.
+
+    Args:
+        run: the run.
+        options: those of `Run.predict`.
+        probabilities: whether each label's probability gets a column.
+    """
+    names = ["predicted_label", "confidence"]
+    names += ["abstained"] if options.get("abstain") else []
+    names += ["predicted_labels"] if options.get("sets") is not None else []
+    return names + [f"probability of {label}" for label in run.manifest.labels if probabilities]
+
+
+def check_names(rows: FileRows, names: Sequence[str]) -> None:
+    """Raises InputError if the file has a column of these names already."""
+    if taken := [name for name in names if name in rows.names]:
+        raise InputError(
+            f"{rows.source.name}: has a column '{taken[0]}' already; rename it, or keep one other column by --id-column"
+        )
+
+
+def write_predictions(
+    run: "Run",
+    rows: FileRows,
+    out: Path | TextIO,
+    format: str,
+    *,
+    probabilities: bool = False,
+    **options: Any,
+) -> int:
+    """Writes the kept columns of the rows with their predictions, in order and in bounded memory.
+
+    Args:
+        run: the run.
+        rows: the rows of a file.
+        out: the file to write, whole or not at all; or an open one, not for Parquet.
+        format: `csv`, `tsv`, `jsonl` or `parquet`.
+        probabilities: give each label's probability a column.
+        options: those of `Run.predict`.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        InputError: the file has a column with the name of one that predictions add.
+        DataError: the file is broken, or a text is blank.
+        OutputError: `out` cannot be written.
+    """
+    check_names(rows, predicted_names(run, options, probabilities))
+    target: AbstractContextManager[Write]
+    if isinstance(out, Path):
+        types = predicted_types(run, rows, options, probabilities) if format == "parquet" else None
+        target = table_file(out, format, types)
+    else:
+        target = nullcontext(text_rows(out, format))
+    count = 0
+    with target as write:
+        for part in predicted_parts(run, rows, options, probabilities):
+            write(part)
+            count += len(part["confidence"])
+    return count
+
+
+def predicted_parts(
+    run: "Run", rows: FileRows, options: dict[str, Any], probabilities: bool
+) -> Iterator[dict[str, list[object]]]:
+    """Yields the kept columns of the rows with their predictions, in parts, in order.
+
+    Args:
+        run: the run.
+        rows: the rows.
+        options: those of `Run.predict`.
+        probabilities: whether each label's probability gets a column.
+    """
+    names, every = predicted_names(run, options, probabilities), rows.rows()
+    with nullcontext() if options.get("base") else run.ready(options.get("precision", "fp32")):
+        while chunk := list(islice(every, ROWS)):
+            texts, pairs, kept = zip(*chunk, strict=True)
+            seconds = None if pairs[0] is None else list(pairs)
+            lines = run.predict(list(texts), seconds, **options)
+            lines = [answer_of(line, row[:2]) for line, row in zip(lines, chunk, strict=True)]
+            values = {name: [row[i] for row in kept] for i, name in enumerate(rows.names)}
+            yield values | {name: [_value(line, name) for line in lines] for name in names}
+
+
+def predicted_types(run: "Run", rows: FileRows, options: dict[str, Any], probabilities: bool) -> dict[str, Any]:
+    """Returns the Arrow types of the columns that `predicted_parts` yields. The file is read once for them."""
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float64()
+    known = {"predicted_label": text, "abstained": pa.bool_(), "predicted_labels": pa.list_(text)}
+    names = predicted_names(run, options, probabilities)
+    return column_types(rows.parts()) | {name: known.get(name, number) for name in names}
+
+
+def answer_of(line: dict[str, Any], row: tuple[str, str | None]) -> dict[str, Any]:
+    """Returns a prediction of a text or pair; for a blank one the same keys without an answer, and `error`."""
+    if "" not in row:
+        return line
+    texts = {key: value for key, value in line.items() if key in ("text", "text_pair")}
+    nothing = dict.fromkeys(line) | {"probabilities": dict.fromkeys(line["probabilities"])}
+    return nothing | texts | {"error": "the text is blank"}
+
+
+def _value(line: dict[str, Any], name: str) -> object:
+    """Returns the value of a column that predictions add, from a line of `Run.predict`."""
+    if name in ("predicted_label", "predicted_labels"):
+        return line[name.removeprefix("predicted_")]
+    return line[name] if name in line else line["probabilities"][name.removeprefix("probability of ")]
