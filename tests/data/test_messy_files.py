@@ -214,6 +214,6 @@ def test_messy_files_end_in_a_run_and_a_report(
     assert f"{messy.kept} rows: " in report
     assert ("these rows were left out" in report) == (messy.blank > 0)
     # The same file is read in the same way to evaluate the run, its dropped labels and blank rows included.
-    evaluated = good(capsys, "evaluate", tmp_path / "run", "--data", tmp_path / messy.name, "--json")
-    assert evaluated.json["n"] == messy.kept
-    assert any(f"left out: {messy.blank} blank row" in note for note in evaluated.json["notes"]) == (messy.blank > 0)
+    evaluated = json.loads(good(capsys, "evaluate", tmp_path / "run", "--data", tmp_path / messy.name, "--json").out)
+    assert evaluated["n"] == messy.kept
+    assert any(f"left out: {messy.blank} blank row" in note for note in evaluated["notes"]) == (messy.blank > 0)
