@@ -173,7 +173,13 @@ EVALUATED = {
     "slices": SLICES,
     "where": TEXT,
     "caution": said(TEXT, "a sentence if the run may know the rows; otherwise empty"),
+    "notes": said(listed(TEXT), "how a file was read, and what was left out"),
 }
+NOTHING: Schema = {"type": "null"}
+UNANSWERED = table(
+    {"text": TEXT, "label": NOTHING, "confidence": NOTHING, "probabilities": by_name(NOTHING), "error": TEXT},
+    {"text_pair": TEXT, "abstained": NOTHING, "labels": NOTHING, "explanation": NOTHING},
+)
 BETWEEN = {"first": TEXT, "second": TEXT}
 COMPARED = {"n": COUNT, "metric": TEXT, "ranking": listed(TEXT), "where": TEXT, "note": TEXT}
 EXPLANATION = table({"label": TEXT, "words": listed(table({"word": TEXT, "attribution": NUMBER}))})
@@ -256,7 +262,13 @@ SCHEMAS: dict[str, Schema] = {
         ]
     },
     "report": table({"report": TEXT}, {"facts": {"type": "object"}}),
-    "predict": {"anyOf": [PREDICTED, said(table({"out": TEXT, "texts": COUNT}), "with --out")]},
+    "predict": {
+        "anyOf": [
+            PREDICTED,
+            said(UNANSWERED, "a blank text of a file"),
+            said(table({"out": TEXT, "texts": COUNT}), "with --out"),
+        ]
+    },
     "export": table(
         {"format": TEXT, "to": TEXT, "bytes": COUNT, "base_bytes": COUNT},
         {"texts": COUNT, "largest_difference": POSITIVE},

@@ -53,7 +53,7 @@ class Answer:
 def check_schema(verb: str, value: dict[str, Any]) -> None:
     """Fails if a verb's JSON does not fit docs/schemas/VERB.json."""
     faults = [f"{fault.json_path}: {fault.message}" for fault in _validator(verb).iter_errors(value)]
-    assert not faults
+    assert not faults, faults
 
 
 @cache

@@ -53,7 +53,40 @@ SOURCES = {
     "header alone": Case("prepare r.csv --out o", "r.csv: has no rows", table("text,label\n")),
     "folder in place of a file": Case("prepare r.csv --out o", "r.csv: is a folder, expected a file", {"r.csv": None}),
     "folder of nothing": Case("prepare d --out o", "d: a folder with an unknown layout", {"d": None}),
-    "unknown file type": Case("prepare r.xlsx --out o", "the file type '.xlsx' is unknown", table("x", "r.xlsx")),
+    "unknown file type": Case("prepare r.docx --out o", "the file type '.docx' is unknown", table("x", "r.docx")),
+    "no sheet": Case("prepare r.xlsx --out o", "r.xlsx: is not a sheet that can be read", table("x", "r.xlsx")),
+    "unknown encoding": Case(
+        "prepare r.csv --out o --encoding utf-9", "--encoding: 'utf-9' is unknown; expected a name"
+    ),
+    "delimiter of two characters": Case(
+        "prepare r.csv --out o --delimiter ::", "--delimiter: got '::', expected one character, or 'tab'"
+    ),
+    "delimiter of JSONL": Case(
+        "prepare r.jsonl --out o --delimiter ;",
+        "--delimiter: r.jsonl is not a CSV or TSV file; leave it out",
+        table('{"text": "a", "label": 1}\n', "r.jsonl"),
+    ),
+    "encoding of Parquet": Case(
+        "prepare r.parquet --out o --encoding cp1252",
+        "--encoding: r.parquet has its own encoding; leave it out",
+        table(parquet({"text": ["a"], "label": ["x"]}), "r.parquet"),
+    ),
+    "renaming without a name": Case("prepare r.csv --out o --rename good", "--rename: got 'good', expected OLD=NEW"),
+    "unknown label to drop": Case(
+        "prepare r.csv --out o --drop-label goood",
+        "--drop-label: 'goood' is not one of the labels 'bad', 'good'; did you mean 'good'?",
+    ),
+    "labels all dropped": Case("prepare r.csv --out o --drop-label good", "every label is 'bad'"),
+    "an ID as the label": Case(
+        "prepare r.csv --out o",
+        "the label column may be an ID: name the right one by --label-column",
+        table("text,label\n" + "".join(f"film {i},x{i}\n" for i in range(40))),
+    ),
+    "numbers as labels": Case(
+        "prepare r.csv --out o",
+        "the labels may be a quantity and not classes: put them into a few ranges first",
+        table("text,label\n" + "".join(f"film {i},{i / 7:.3f}\n" for i in range(40))),
+    ),
     "wrong column": Case("prepare r.csv --out o --text-column txt", "--text-column 'txt' is not one of its columns"),
     "missing label column": Case(
         "prepare r.csv --out o",
@@ -72,10 +105,14 @@ SOURCES = {
         "prepare r.csv --out o", "the label may be 'label' or 'sentiment'", table("text,label,sentiment\na,b,c\n")
     ),
     "blank text": Case("prepare r.csv --out o", "r.csv line 3: 'text' is blank", table("text,label\na,x\n  ,y\n")),
-    "blank label": Case("prepare r.csv --out o", "r.csv line 3: 'label' is blank", table("text,label\na,x\nb,\n")),
+    "blank text, strictly": Case(
+        "prepare r.csv --out o --strict",
+        "r.csv: --strict forbids blank (1); run without it",
+        table(GOOD + "  ,good\n"),
+    ),
     "null text": Case(
         "prepare r.parquet --out o",
-        "r.parquet row 1: 'text' is blank",
+        "r.parquet: 1 of 2 rows are blank, more than 10% (r.parquet row 1: 'text' is blank); remove them or fill them",
         table(parquet({"text": ["a", None], "label": ["x", "y"]}), "r.parquet"),
     ),
     "null label": Case(
@@ -92,9 +129,15 @@ SOURCES = {
     "fewer rows than classes": Case(
         "prepare r.csv --out o", "rows for 3 classes", table("text,label\na,x\nb,y\nc,z\n")
     ),
-    "not UTF-8": Case("prepare r.csv --out o", "r.csv line 2: byte 0xe9", table(b"text,label\ncaf\xe9,x\nb,y\n")),
-    "not UTF-8 JSONL": Case(
-        "prepare r.jsonl --out o", "r.jsonl line 1: byte 0xe9", table(b'{"text": "\xe9", "label": 1}\n', "r.jsonl")
+    "not UTF-8": Case(
+        "prepare r.csv --out o --encoding utf-8",
+        "r.csv line 2: byte 0xe9 at column 4 is not UTF-8; name the file's encoding by --encoding",
+        table(b"text,label\ncaf\xe9,x\nb,y\n"),
+    ),
+    "not UTF-16": Case(
+        "prepare r.jsonl --out o --encoding utf-16",
+        "r.jsonl after line 0: the text is not utf-16",
+        table("\n", "r.jsonl"),
     ),
     "open quote": Case("prepare r.csv --out o", "r.csv line 2: a quote that opens", table('text,label\n"a,x\nb,y\n')),
     "broken JSONL": Case(
@@ -257,8 +300,10 @@ RUNS |= {
     "blank text": Case("predict PLACE/run a ''", "text 2 is blank"),
     "no file to predict": Case("predict PLACE/run --file nope.txt", "nope.txt: there is no such file"),
     "empty file to predict": Case("predict PLACE/run --file r.txt", "r.txt: the file is empty", table("", "r.txt")),
-    "blank line to predict": Case(
-        "predict PLACE/run --file r.txt", "r.txt line 1: 'text' is blank", table("\na\n", "r.txt")
+    "more blank rows than 10 %": Case(
+        "evaluate PLACE/run --data r.csv",
+        "r.csv: 1 of 3 rows are blank, more than 10% (r.csv line 4: 'label' is blank)",
+        table("text,label\na,bad\nb,good\nc,\n"),
     ),
     "no such split": Case("evaluate PLACE/run --split dev", "has no dev split, only train, validation, test"),
     "no data to evaluate": Case("evaluate PLACE/run --data nope.csv", "nope.csv: there is no such file"),

@@ -96,11 +96,11 @@ def test_predictions_go_to_a_file(form: str, run: Path, tmp_path: Path, capsys: 
 
 
 def test_a_file_is_written_whole_or_not_at_all(run: Path, tmp_path: Path, capsys: Capsys) -> None:
-    (tmp_path / "texts.txt").write_text("a film\n" * 2000 + "\nafter a blank line\n")
+    (tmp_path / "texts.txt").write_bytes(b"a film\n" * 2000 + b"caf\xc3\xa9\n" * 2 + b"caf\xe9\n")
     before = contents(tmp_path)
     found = answer(capsys, "predict", run, "--file", tmp_path / "texts.txt", "--out", tmp_path / "answers.jsonl")
     assert (found.status, found.out) == (2, "")
-    assert "texts.txt line 2001: 'text' is blank" in found.err
+    assert "texts.txt line 2003: byte 0xe9 at column 4 is not UTF-8" in found.err
     assert contents(tmp_path) == before
     itself = answer(
         capsys, "predict", run, "--file", tmp_path / "texts.txt", "--out", tmp_path / "texts.txt", "--overwrite"
@@ -180,3 +180,26 @@ def test_people_get_a_table_and_programs_json(run: Path) -> None:
     assert {line.split()[0] for line in table[1:]} <= {"negative", "positive"}
     lines = on_terminal("predict", run, *TEXTS, "--json").splitlines()
     assert [json.loads(line)["text"] for line in lines] == TEXTS
+
+
+@pytest.mark.parametrize("flags", [[], ["--sets", "0.5", "--abstain", "coverage=0.5"], ["--explain"]])
+def test_blank_rows_of_a_file_have_an_answer_that_says_so(
+    flags: list[str], run: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    rows = ["a joy", "", "dull", "   ", "a mess"]
+    (tmp_path / "r.csv").write_text("id,text\n" + "".join(f"{i},{text}\n" for i, text in enumerate(rows)))
+    found = good(capsys, "predict", run, "--file", tmp_path / "r.csv", "--json", *flags)
+    assert [line["text"] for line in found.lines] == [text.strip() for text in rows]
+    assert [line.get("error") for line in found.lines] == [None, "the text is blank"] * 2 + [None]
+    assert all(line["label"] is line["confidence"] is None for line in found.lines if "error" in line)
+    alone = good(capsys, "predict", run, "a joy", "dull", "a mess", "--json", *flags).lines
+    answered = [line for line in found.lines if "error" not in line]
+    assert [line["confidence"] for line in answered] == pytest.approx([line["confidence"] for line in alone])
+    assert found.err.endswith(
+        "note: r.csv: got no label: 2 blank rows (r.csv line 3: 'text' is blank; r.csv line 5: 'text' is blank)\n"
+    )
+    if not flags:
+        cells = list(
+            csv.reader(io.StringIO(good(capsys, "predict", run, "--file", tmp_path / "r.csv", "--format", "csv").out))
+        )
+        assert [row[1:] == [""] * 4 for row in cells[1:]] == [False, True, False, True, False]

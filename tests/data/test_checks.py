@@ -17,7 +17,6 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.data.template import InputTemplate
 from bertlora.data.tokens import TokenTable
-from bertlora.errors import DataError
 
 Checks = dict[str, dict[str, Any]]
 
@@ -104,7 +103,7 @@ def test_odd_texts(tmp_path: Path) -> None:
         "mojibake": ("warning", [13, 14, 15]),
         "language": ("note", [20, 21, 22]),
         "very_short": ("note", [21, 30]),
-        "blank": ("warning", [31]),
+        "only_punctuation": ("warning", [31]),
         "very_long": ("note", [40]),
     }
     for check in found.values():
@@ -196,13 +195,6 @@ def test_unknown_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (check["name"], check["severity"], check["rows"]) == ("unknown_tokens", "warning", [0, 3])
     assert check["advice"].startswith("50.0 % of texts have characters that the tokenizer does not know (3 tokens)")
     assert checks_of_inputs(data, lambda split: inputs, 8) == checks_of_inputs(data, lambda split: inputs, None) == []
-
-
-def test_blank_texts_are_an_error(tmp_path: Path) -> None:
-    rows = rows_of(fresh_texts(10, seed=13))
-    rows[4] = (" \n", "neg")
-    with pytest.raises(DataError, match=r"r\.jsonl line 5: 'text' is blank, expected a text"):
-        prepare([write_rows(tmp_path / "r.jsonl", rows)], tmp_path / "data")
 
 
 def test_prepare_prints_checks_with_what_the_tokenizer_tells(

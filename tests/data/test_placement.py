@@ -264,10 +264,12 @@ def test_times_of_a_typed_file(tmp_path: Path) -> None:
     reader = PlacementReader(Named(), Columns("text", time="when"))  # type: ignore[arg-type]
     utc = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
     reader.add(
-        {"time": [datetime.date(2024, 1, 1), utc, datetime.datetime(2024, 1, 1, 13), "2024-01-02"]}, [0, 1, 2, 3]
+        {"time": [datetime.date(2024, 1, 1), utc, datetime.datetime(2024, 1, 1, 13), "2024-01-02"]},
+        [0, 1, 2, 3],
+        [""] * 4,
     )
     times = reader.placement().times
     assert times is not None
     assert np.diff(times).tolist() == [12 * 3600, 3600, 11 * 3600]
     with pytest.raises(DataError, match=r"x\.parquet row 4: 'when' holds 'True', expected a date"):
-        reader.add({"time": [True]}, [4])
+        reader.add({"time": [True]}, [4], [""])

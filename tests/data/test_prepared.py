@@ -232,7 +232,7 @@ def test_leakage_imbalance_and_missing_class(tmp_path: Path) -> None:
     test = write_csv(tmp_path / "test.csv", [("a new text", "pos"), ("fine film 3", "pos")])
     prepared = prepare([f"train={train}", f"test={test}"], tmp_path / "out", split="100/0/0")
     found = {check["name"]: check for check in prepared.checks}
-    assert set(found) == {"exact_duplicates", "leakage", "class_missing", "imbalance"}
+    assert set(found) == {"exact_duplicates", "leakage", "class_missing", "imbalance", "small_classes"}
     assert (found["leakage"]["rows"], found["leakage"]["splits"]) == ([1], ["test"])
     assert (found["class_missing"]["count"], found["class_missing"]["rows"]) == (1, [])
     assert found["class_missing"]["advice"].startswith("test has no 'neg'")
@@ -240,12 +240,20 @@ def test_leakage_imbalance_and_missing_class(tmp_path: Path) -> None:
 
 
 def test_blank_texts_and_labels(tmp_path: Path) -> None:
-    blank_text = write_csv(tmp_path / "a.csv", [("fine", "pos"), ("  ", "neg")])
-    assert error_of(tmp_path, blank_text).startswith("a.csv line 3: 'text' is blank, expected a text")
-    blank_label = write_csv(tmp_path / "b.csv", [("fine", "pos"), ("bad", "")])
-    assert error_of(tmp_path, blank_label).startswith("b.csv line 3: 'label' is blank, expected a label")
+    rows = [("fine", "pos"), ("  ", "neg"), *reviews(36), ("bad", ""), ("", "")]
+    source = write_csv(tmp_path / "a.csv", rows)
+    data = prepare([source], tmp_path / "data")
+    assert sum(data.rows.values()) == 37
+    (check,) = (check for check in data.checks if check["name"] == "blank")
+    assert (check["count"], check["rows"]) == (3, [1, 38, 39])
+    assert check["places"] == ["a.csv line 3", "a.csv line 40", "a.csv line 41"]
+    whole = np.concatenate([data.split(name).rows for name in data.rows])
+    assert sorted(whole) == [0, *range(2, 38)], "a row keeps its number in the source"
+    assert "--strict forbids blank (3)" in error_of(tmp_path, source, strict=True)
     pq.write_table(pa.table({"text": ["a", None], "label": [0, 1]}), tmp_path / "c.parquet")
-    assert error_of(tmp_path, str(tmp_path / "c.parquet")).startswith("c.parquet row 1: 'text' is blank")
+    assert error_of(tmp_path, str(tmp_path / "c.parquet")).startswith(
+        "c.parquet: 1 of 2 rows are blank, more than 10% (c.parquet row 1: 'text' is blank); remove them or fill"
+    )
     (tmp_path / "d.jsonl").write_text('{"text": "a", "label": ["x", "y"]}\n')
     assert error_of(tmp_path, str(tmp_path / "d.jsonl")).startswith(
         "d.jsonl line 1: the label is ['x', 'y'], expected one"

@@ -1,11 +1,14 @@
 """Reading: every kind of source, the columns found in it, and the one-line errors for what is broken."""
 
+import gzip
 import json
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sheets import write_xlsx
 
 from bertlora.data.columns import Columns, find_columns
 from bertlora.data.rows import iter_texts, read_rows
@@ -219,9 +222,14 @@ def test_named_splits_and_aliases(tmp_path: Path) -> None:
 BROKEN = {
     "missing.csv": (None, "there is no such file; check the path"),
     "empty.csv": ("", "the file is empty, expected rows of text"),
-    "x.xlsx": ("a", "the file type '.xlsx' is unknown, expected .csv, .tsv, .jsonl, .ndjson, .json or .parquet"),
-    "latin.csv": (b"text,label\nok,1\ncaf\xe9,1\n", "latin.csv line 3: byte 0xe9 at column 4 is not UTF-8"),
-    "latin.jsonl": (b'{"text": "\xe9"}\n', "latin.jsonl line 1: byte 0xe9 at column 11 is not UTF-8"),
+    "x.docx": ("a", "the file type '.docx' is unknown, expected .csv, .tsv, .jsonl, .ndjson, .json (also with .gz or"),
+    "x.xlsx": ("a", "x.xlsx: is not a sheet that can be read"),
+    "cut.csv.gz": (gzip.compress(b"text,label\na,1\n")[:-4], "cut.csv.gz: cannot be decompressed"),
+    "cut.jsonl.zst": (b"no zstd", "cut.jsonl.zst: cannot be decompressed"),
+    "mixed.csv": (
+        "text,label\ncafé,1\nété,1\n".encode() + b"caf\xe9,1\n",
+        "mixed.csv line 4: byte 0xe9 at column 4 is not UTF-8; name the file's encoding by --encoding",
+    ),
     "count.csv": (
         "text,label\na,1\nb, c,1\n",
         "count.csv line 3: 3 fields, expected 2 (text, label); put quotes around a text that holds a comma",
@@ -244,6 +252,12 @@ def test_broken_files_get_one_clear_line(tmp_path: Path, name: str) -> None:
     found = error_of(str(tmp_path / name))
     assert message in found
     assert "\n" not in found
+
+
+def test_a_sheet_without_the_extra_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    path = write_xlsx(tmp_path / "r.xlsx", {"Data": [["text", "label"], ["a", "x"]]})
+    assert error_of(path) == "r.xlsx: sheets need the extra 'excel'; run pip install 'bertlora[excel]'"
 
 
 def test_folders_in_place_of_files(tmp_path: Path) -> None:
@@ -298,8 +312,10 @@ def test_iter_texts_needs_no_labels(tmp_path: Path) -> None:
     assert list(iter_texts(write(tmp_path / "a.txt", "one\r\ntwo"))) == [[("one", None), ("two", None)]]
     assert list(iter_texts(write(tmp_path / "a.csv", "text\none\n"))) == [[("one", None)]]
     assert list(iter_texts(write(tmp_path / "b.csv", "premise,hypothesis\na,b\n"))) == [[("a", "b")]]
-    with pytest.raises(DataError, match=r"a\.txt line 2: 'text' is blank"):
-        list(iter_texts(write(tmp_path / "a.txt", "one\n \ntwo\n")))
+    notes: list[str] = []
+    blank = list(iter_texts(write(tmp_path / "a.txt", "one\n \ntwo\n"), notes=notes))
+    assert blank == [[("one", None), ("", None), ("two", None)]]
+    assert notes == ["a.txt: got no label: 1 blank row (a.txt line 2: 'text' is blank)"]
     with pytest.raises(DataError, match=r"a\.csv: has no rows"):
         list(iter_texts(write(tmp_path / "a.csv", "text\n")))
 

@@ -36,7 +36,7 @@ class CsvRows:
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
     """Returns a prediction as cells: `probabilities` become columns."""
-    cells = {key: value for key, value in line.items() if key != "probabilities"}
+    cells = {key: value for key, value in line.items() if key not in ("probabilities", "error")}
     return cells | {f"probability of {label}": value for label, value in line["probabilities"].items()}
 
 
@@ -68,12 +68,14 @@ class PredictionTable:
         self._begun = True
         for line in lines:
             label = line["label"] if line["label"] is not None else NO_LABEL
+            confidence = "" if line["confidence"] is None else f"{line['confidence']:.3f}"
             text = " | ".join(line[key] for key in ("text", "text_pair") if key in line)
-            if "labels" in line:
+            text = f"({line['error']})" if "error" in line else text
+            if line.get("labels") is not None:
                 text = f"[{', '.join(line['labels'])}] {text}"
             # rich measures every character of a text, and of a long one only the start is shown.
             shown = visible(shortened(text, 2 * self._text_width))
-            table.add_row(Text(visible(label)), f"{line['confidence']:.3f}", Text(shown))
+            table.add_row(Text(visible(label)), confidence, Text(shown))
         console = Console(file=io.StringIO(), width=self._width, highlight=False)
         with console.capture() as captured:
             console.print(table)

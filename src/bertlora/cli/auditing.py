@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bertlora.cli.options import COLUMNS, DATA, GROUP_COLUMN, OVERWRITE_FILE, PATH, Option, Whole
+from bertlora.cli.options import COLUMNS, DATA, GROUP_COLUMN, LABEL_RULES, OVERWRITE_FILE, PATH, Option, Whole
 from bertlora.cli.recipe_options import data_and_keys, recipe_options
 from bertlora.cli.verb import verb
 from bertlora.recipe import Recipe
@@ -79,6 +79,7 @@ def _trust(found: dict[str, Any]) -> str:
     OVERWRITE_FILE,
     *COLUMNS,
     GROUP_COLUMN,
+    *LABEL_RULES,
     *recipe_options("audit", leave_out=UNUSED),
     show=show_audit,
     messages=True,

@@ -52,7 +52,7 @@ class TrainingDisplay:
         match event:
             case Checked():
                 self._epochs = event.recipe.epochs
-                for line in check_lines(event.checks):
+                for line in [*(f"note: {note}" for note in event.notes), *check_lines(event.checks)]:
                     self._print(line)
             case Probing():
                 self._print(self._probing.format(texts=event.texts))

@@ -42,6 +42,8 @@ def evaluate(run: str, floors: Sequence[Floor], **options: Any) -> dict[str, Any
     found = evaluate(run, **options)
     if found["caution"]:
         say(f"caution, {run}: {found['caution']}")
+    for note in found["notes"]:
+        say(f"note: {note}")
     check_floors(found, floors)
     return found
 

@@ -10,7 +10,8 @@ from bertlora.errors import suggestion
 from bertlora.options import range_text
 
 SOURCES = (
-    "a CSV, TSV, JSONL or Parquet file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE validation=FILE test=FILE"
+    "a CSV, TSV, JSONL, Parquet, XLSX or ODS file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE "
+    "validation=FILE test=FILE"
 )
 # A word that shells complete as a path. Whether it can be read is for the verb to say.
 PATH = click.Path(readable=False)
@@ -58,6 +59,13 @@ class Option(click.Option):
         super().__init__([flag], type=type, help=text, metavar=metavar or None, default=default)
 
 
+class Repeated(click.Option):
+    """An option that may be given several times, with one value each. Its value is a tuple."""
+
+    def __init__(self, flag: str, text: str, metavar: str) -> None:
+        super().__init__([flag], multiple=True, help=f"{text}; may be given several times", metavar=metavar)
+
+
 def flag(name: str, text: str) -> click.Option:
     """Returns an option without a value."""
     return click.Option([name], is_flag=True, help=text)
@@ -81,6 +89,8 @@ OVERWRITE_FILE = flag("--overwrite", "replace the file that --out names")
 TEXT_COLUMNS = (
     Option("--text-column", "the column of the text; default: found by its name", metavar="NAME"),
     Option("--text-pair-column", "the column of the second text of a pair; default: found by its name", metavar="NAME"),
+    Option("--encoding", "the encoding of text files, such as cp1252; default: UTF-8, or detected", metavar="NAME"),
+    Option("--delimiter", "what separates the fields of a CSV or TSV file; default: detected", metavar="X"),
 )
 COLUMNS = (
     *TEXT_COLUMNS,
@@ -99,6 +109,11 @@ SPLIT_COLUMNS = (
         metavar="NAME",
     ),
     Option("--split-column", "the split of each row: train, validation (valid, val, dev) or test", metavar="NAME"),
+)
+LABEL_RULES = (
+    Repeated("--rename", "give a label another name, which may be another label's", metavar="OLD=NEW"),
+    flag("--merge-label-case", "make labels one that differ only in case or spaces"),
+    Repeated("--drop-label", "leave out the rows of a label, such as N/A", metavar="NAME"),
 )
 MODEL = Option("--model", "where the base model is, if it has moved", type=PATH, metavar="MODEL", default="")
 PRECISION = Option("--precision", "arithmetic", type=OneOf(("fp32", "bf16", "auto")), default="fp32")

@@ -94,16 +94,17 @@ def predict(
     **options: Any,
 ) -> None:
     """Labels texts as they arrive."""
-    where = {name: options.pop(name) for name in ("split", "text_column", "text_pair_column")}
+    where = {name: options.pop(name) for name in ("split", "text_column", "text_pair_column", "encoding", "delimiter")}
+    notes: list[str] = []
     model, explain = options.pop("model"), options.pop("explain")
     form = chosen_form(file, out, format, id_column, probabilities)
     check_options(out, file, overwrite, form, as_json, explain, options)
     if form.table and file:
         from bertlora.pipeline.predict import FileRows
 
-        rows = FileRows.open(file, id_column, **where)
+        rows = FileRows.open(file, id_column, notes=notes, **where)
     else:
-        chunks = text_chunks(texts, pairs, file, CHUNK_TEXTS, **where)
+        chunks = text_chunks(texts, pairs, file, CHUNK_TEXTS, notes=notes, **where)
     from bertlora.run.loaded import Run
 
     loaded = Run.load(run, model)
@@ -113,6 +114,7 @@ def predict(
     terminal = sys.stdout.isatty() and not (out or format or as_json)
     if explain and terminal:
         _print_explained(loaded, chunks, options)
+        _say_all(notes)
         return
     if form.table:
         from bertlora.pipeline.predict import write_predictions
@@ -121,6 +123,7 @@ def predict(
         count = write_predictions(loaded, rows, target, form.name, probabilities=probabilities, **options)
     else:
         count = _write_lines(loaded, chunks, out, _form(loaded, form.name, terminal), explain, options)
+    _say_all(notes)
     if out and as_json:
         print_json({"out": out, "texts": count})
     elif out:
@@ -139,6 +142,12 @@ def _write_lines(
     return count
 
 
+def _say_all(notes: Sequence[str]) -> None:
+    """Prints notes on the file on stderr."""
+    for note in dict.fromkeys(notes):
+        say(f"note: {note}")
+
+
 def _say_notes(run: "Run", options: dict[str, Any]) -> None:
     """Prints on stderr how a threshold was chosen, and which labels are in every set."""
     chosen = {name: options[name] for name in ("abstain", "sets", "per_class")}
@@ -150,29 +159,38 @@ def _answers(run: "Run", chunks: Chunks, explain: bool, options: dict[str, Any])
     """Yields the predictions of each chunk; with `explain`, each text with its explanation as soon as it is there."""
     if explain:
         for line, explanation in _explained(run, chunks, options):
-            yield [line | {"explanation": explanation.to_json()}]
+            yield [line | {"explanation": explanation and explanation.to_json()}]
         return
+    from bertlora.pipeline.predict import answer_of
+
     # Held ready, the model answers each chunk at once. The base runs without the adapter, for which nothing is held.
     with nullcontext() if options["base"] else run.ready(options["precision"]):
         for chunk in chunks:
-            yield run.predict(*_columns(chunk), **options)
+            lines = run.predict(*_columns(chunk), **options)
+            yield [answer_of(line, row) for line, row in zip(lines, chunk, strict=True)]
 
 
 def _explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yields each prediction with its `Explanation`."""
+    """Yields each prediction with its `Explanation`; None for a blank text."""
     from bertlora.model.explain import explain
+    from bertlora.pipeline.predict import answer_of
 
     for chunk in chunks:
         lines = run.predict(*_columns(chunk), **options | {"precision": "fp32"})
         for line, (text, pair) in zip(lines, chunk, strict=True):
-            yield line, explain(run.adapted, [text], None if pair is None else [pair], options["base"])[0]
+            answer = answer_of(line, (text, pair))
+            pairs = None if pair is None else [pair]
+            yield answer, None if "error" in answer else explain(run.adapted, [text], pairs, options["base"])[0]
 
 
 def _print_explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> None:
     from bertlora.cli.explaining import print_explained
 
     for line, explanation in _explained(run, chunks, options):
-        print_explained(line, explanation)
+        if explanation is None:
+            print(f"no label: {line['error']}\n")
+        else:
+            print_explained(line, explanation)
 
 
 def _columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[str] | None]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bertlora.cli.options import (
     COLUMNS,
+    LABEL_RULES,
     OVERWRITE,
     PATH,
     SOURCES,
@@ -80,6 +81,7 @@ def print_checks(checks: Sequence[dict[str, Any]], stderr: bool = False) -> None
     required("--out", "the folder to write", "DATA"),
     *COLUMNS,
     *SPLIT_COLUMNS,
+    *LABEL_RULES,
     Option("--split", "train/validation/test in percent; a 0 leaves a part out", metavar="A/B/C", default=Recipe.split),
     Option(
         "--sample",

@@ -125,6 +125,11 @@ def data_and_keys(
         "group_column": options.pop("group_column"),
         "time_column": options.pop("time_column", None),
         "split_column": options.pop("split_column", None),
+        "encoding": options.pop("encoding"),
+        "delimiter": options.pop("delimiter"),
+        "rename": options.pop("rename") or None,
+        "merge_label_case": options.pop("merge_label_case") or None,
+        "drop_label": options.pop("drop_label") or None,
     }
     keys = {key: value for key, value in options.items() if value is not None}
     data = keys.pop("data", ())

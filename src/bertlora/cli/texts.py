@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Unpack
 
+from bertlora.data.named_columns import ColumnNames
 from bertlora.errors import DataError, InputError
 
 # Chunks of (text, second text of a pair or None).
@@ -16,8 +18,8 @@ def text_chunks(
     chunk_texts: int,
     *,
     split: str,
-    text_column: str | None,
-    text_pair_column: str | None,
+    notes: list[str],
+    **columns: Unpack[ColumnNames],
 ) -> Chunks:
     """Returns chunks of texts, in order.
 
@@ -27,19 +29,19 @@ def text_chunks(
         file: a file of texts.
         chunk_texts: the largest chunk of lines from stdin.
         split: the split of the file, if it has several.
-        text_column: the column of the text in the file; None finds it by its name.
-        text_pair_column: the same for the second text.
+        notes: gets what the user should know of the file, when all is read.
+        columns: the columns of the texts in the file, and how it is written.
 
     Raises:
         InputError: two of texts, pairs and a file are given.
-        DataError: a text is blank or not UTF-8, or the file cannot be read.
+        DataError: a text is blank or not UTF-8, and not of a file; or the file cannot be read.
     """
     if sum(map(bool, (texts, pairs, file))) > 1:
         raise InputError("predict takes texts or --file, not both, and neither with --pair; leave one out")
     if file:
         from bertlora.data.prepared import iter_texts
 
-        return iter_texts(file, text_column=text_column, text_pair_column=text_pair_column, split=split)
+        return iter_texts(file, split=split, notes=notes, **columns)
     given = [*((text, None) for text in texts), *pairs]
     for i, words in enumerate(given, 1):
         name = f"{'pair' if pairs else 'text'} {i}"

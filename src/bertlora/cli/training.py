@@ -4,7 +4,18 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bertlora.cli.options import COLUMNS, DATA, OVERWRITE, PATH, SPLIT_COLUMNS, Option, Whole, flag, required
+from bertlora.cli.options import (
+    COLUMNS,
+    DATA,
+    LABEL_RULES,
+    OVERWRITE,
+    PATH,
+    SPLIT_COLUMNS,
+    Option,
+    Whole,
+    flag,
+    required,
+)
 from bertlora.cli.recipe_options import data_and_keys, recipe_options
 from bertlora.cli.verb import verb
 from bertlora.recipe import Recipe
@@ -96,6 +107,7 @@ def show_plan(found: dict[str, Any]) -> None:
     DATA,
     *COLUMNS,
     *SPLIT_COLUMNS,
+    *LABEL_RULES,
     *recipe_options(hide=NOT_PLANNED),
     show=show_plan,
 )
@@ -142,6 +154,7 @@ def show_trained(found: dict[str, Any]) -> None:
     required("--out", "the run folder to write", "RUN"),
     *COLUMNS,
     *SPLIT_COLUMNS,
+    *LABEL_RULES,
     Option(
         "--seeds",
         "train under this number of seeds, and report how much they differ",

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.labels import label_fault
 from bertlora.data.placement import Placement
 from bertlora.data.source import SPLITS
-from bertlora.data.splits import LEFT_OUT, Ids, Splits, part_totals, stratified_sample, stratified_split
+from bertlora.data.splits import LEFT_OUT, NO_ID, Ids, Splits, part_totals, stratified_sample, stratified_split
 from bertlora.errors import DataError
 
 Shares = tuple[float, float, float]
@@ -76,7 +77,7 @@ def assign_splits(
     splits stay as they are; if there is no validation split, it is cut from train.
 
     Args:
-        ids: by source, the label of each row.
+        ids: by source, the label of each row; NO_ID for a row that is left out.
         placements: by source, what columns say about the rows.
         names: by source, its name for messages.
         shares: shares of train, validation and test, which add up to 1.
@@ -86,12 +87,13 @@ def assign_splits(
     Raises:
         DataError: a part gets no row, because groups or equal times are kept together.
     """
-    home = {name: _home(name, len(found), placements[name]) for name, found in ids.items()}
+    home = {name: _home(name, found, placements[name]) for name, found in ids.items()}
     splits = {name: found.copy() for name, found in home.items()}
     first = next(iter(ids))
     rows = Rows(names[first], ids[first], placements[first])
     if first == "" and placements[first].splits is None:
-        drawn = stratified_sample(ids[first], sample, seed)
+        usable = np.flatnonzero(ids[first] != NO_ID)
+        drawn = usable[stratified_sample(ids[first][usable], sample, seed)]
         splits[first][:] = LEFT_OUT
         splits[first][drawn] = rows.take(drawn).split(shares, seed)
     else:
@@ -138,19 +140,21 @@ def check_train(splits: Splits, ids: Ids, labels: list[str], name: str) -> None:
         raise DataError(
             f"{name}: {len(in_train)} rows for {len(labels)} classes are left to train on, expected at least one for "
             "each; give more rows, a larger --sample, or train a larger share of --split"
+            f"{label_fault(labels, int((ids[first] != NO_ID).sum()))}"
         )
 
 
-def _home(name: str, rows: int, placement: Placement) -> NDArray[np.int8]:
+def _home(name: str, labels: NDArray[np.int32], placement: Placement) -> NDArray[np.int8]:
     """Returns the split that the source gives each row, (N,): from its name or a column, else train."""
-    if placement.splits is not None:
-        return placement.splits
-    return np.full(rows, SPLITS.index(name or "train"), np.int8)
+    everywhere = np.full(len(labels), SPLITS.index(name or "train"), np.int8)
+    home = everywhere if placement.splits is None else placement.splits.copy()
+    home[labels == NO_ID] = LEFT_OUT
+    return home
 
 
 def _draw(split: NDArray[np.int8], labels: NDArray[np.int32], sample: int, seed: int) -> None:
     """Leaves out the rows of each split that are not in a random sample of it."""
-    for part in np.unique(split):
+    for part in np.unique(split[split != LEFT_OUT]):
         members = np.flatnonzero(split == part)
         drawn = stratified_sample(labels[members], sample, seed)
         split[np.delete(members, drawn)] = LEFT_OUT

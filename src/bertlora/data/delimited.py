@@ -1,51 +1,38 @@
 """CSV and TSV files, read with Python's csv module in strict mode, with exact line numbers."""
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from bertlora.data.source import Batch, check_file, in_batches, unreadable, utf8_lines
+from bertlora.data.dialect import csv_dialect, reader, tsv_dialect
+from bertlora.data.source import Batch, in_batches
+from bertlora.data.text_file import OVERRIDE, TextFile, detected
 from bertlora.errors import DataError
 
-# After an unclosed quote, the rest of the file is one field: this limit stops it before memory runs out. The csv
-# module's own limit, 131,072, is too small for some texts.
-FIELD_LIMIT = 16_000_000
-SAMPLE_BYTES = 1_000_000
 COLA_COLUMNS = ["source", "label", "mark", "sentence"]
 QQP_COLUMNS = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How a file is written: its delimiter, whether quotes mark fields, and whether it starts with a header."""
-
-    delimiter: str
-    quoted: bool
-    header: bool = True
 
 
 class DelimitedSource:
     """A CSV or TSV file. Positions are line numbers, counted from 1.
 
     Args:
-        path: the file.
-        name: its name in messages.
-        tabs: whether the file is a TSV.
+        file: the file.
+        tabs: whether its name says that it is a TSV.
+        delimiter: what separates the fields; None detects it.
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8, or its header is broken.
+        DataError: the file cannot be read, or its header is broken.
     """
 
-    def __init__(self, path: Path, name: str, tabs: bool) -> None:
-        check_file(path)
-        self.path = path
-        self.name = name
+    def __init__(self, file: TextFile, tabs: bool, delimiter: str | None = None) -> None:
+        self.name = file.name
         self.class_names: dict[str, list[str]] = {}
         self.notes: list[str] = []
-        self._dialect = _tsv_dialect(path, name) if tabs else _csv_dialect(path, name)
+        self._file = file
+        self._dialect = tsv_dialect(file, delimiter) if tabs else csv_dialect(file, delimiter)
+        unusual = delimiter is None and self._dialect.delimiter != ("\t" if tabs else ",")
+        if file.detected or unusual:
+            self.notes.append(f"{detected(file)}, delimiter {self._dialect.sign}; {OVERRIDE} or --delimiter")
         self.columns = self._read_header() if self._dialect.header else COLA_COLUMNS
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
@@ -58,7 +45,7 @@ class DelimitedSource:
         return f"{self.name} line {position}"
 
     def _read_header(self) -> list[str]:
-        _, fields = next(_records(self.path, self.name, self._dialect), (1, []))
+        _, fields = next(self._records(), (1, []))
         columns = [field.strip() for field in fields]
         twice = [column for column in columns if column and columns.count(column) > 1]
         if twice:
@@ -68,7 +55,7 @@ class DelimitedSource:
         return columns
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        records = _records(self.path, self.name, self._dialect)
+        records = self._records()
         if self._dialect.header:
             next(records)
         # GLUE's own QQP file has rows cut in two and blank questions: everyone leaves these out.
@@ -88,34 +75,26 @@ class DelimitedSource:
             self.notes.append(note)
 
     def _miscounted(self, line: int, fields: list[str]) -> DataError:
-        sign = {",": "comma", ";": "semicolon", "\t": "tab"}[self._dialect.delimiter]
+        sign = self._dialect.sign
         advice = f"put quotes around a text that holds a {sign}" if self._dialect.quoted else f"check its {sign}s"
         return DataError(
             f"{self.name} line {line}: {len(fields)} fields, expected {len(self.columns)} "
             f"({', '.join(self.columns)}); {advice}"
         )
 
-
-def _records(path: Path, name: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
-    """Yields (line on which the record starts, fields), without blank lines."""
-    reader = _reader(utf8_lines(path, name), dialect)
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"{name} line {line}: {_explanation(error)}") from error
-        if fields:
-            yield line, fields
-
-
-def _reader(lines: Iterator[str], dialect: Dialect) -> Any:  # the type of csv readers has no public name
-    csv.field_size_limit(FIELD_LIMIT)
-    if dialect.quoted:
-        return csv.reader(lines, delimiter=dialect.delimiter, strict=True)
-    return csv.reader(lines, delimiter=dialect.delimiter, quoting=csv.QUOTE_NONE)
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        """Yields (line on which the record starts, fields), without blank lines."""
+        records = reader(self._file.lines(), self._dialect)
+        while True:
+            line = records.line_num + 1
+            try:
+                fields = next(records)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise DataError(f"{self.name} line {line}: {_explanation(error)}") from error
+            if fields:
+                yield line, fields
 
 
 def _explanation(error: csv.Error) -> str:
@@ -124,43 +103,3 @@ def _explanation(error: csv.Error) -> str:
     if "expected after" in str(error):
         return "a quoted text goes on after its closing quote; double the quotes inside a quoted text"
     return f"the row cannot be read ({error}); check its quotes and line ends"
-
-
-def _csv_dialect(path: Path, name: str) -> Dialect:
-    header = next(utf8_lines(path, name), "")
-    delimiter = next((sign for sign in (",", ";", "\t") if sign in header), ",")
-    return Dialect(delimiter, quoted=True)
-
-
-def _tsv_dialect(path: Path, name: str) -> Dialect:
-    dialect = Dialect("\t", quoted=_well_quoted(path))
-    _, first = next(_records(path, name, dialect), (1, []))
-    headless_cola = len(first) == 4 and first[1] in ("0", "1") and first[2] in ("", "*")
-    return Dialect("\t", dialect.quoted, header=not headless_cola)
-
-
-def _well_quoted(path: Path) -> bool:
-    """Returns whether the quotes in the first megabyte of a TSV mark fields. In GLUE's files they are plain text."""
-    try:
-        with path.open("rb") as file:
-            sample = file.read(SAMPLE_BYTES)
-            whole = not file.read(1)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    text = sample.decode("utf-8-sig", errors="replace")
-    if not re.search(r'(^|\t)"', text, flags=re.MULTILINE):
-        return False
-    lines = text.splitlines(keepends=True)[: None if whole else -1]
-    reader = _reader(iter(lines), Dialect("\t", quoted=True))
-    fields_of_row: set[int] = set()
-    start = 0
-    try:
-        for fields in reader:
-            fields_of_row.add(len(fields))
-            start = reader.line_num
-    except csv.Error as error:
-        # The sample may end inside a quoted text of several lines, which is no error.
-        cut = not whole and "end of data" in str(error) and start > 0.9 * len(lines)
-        if not cut:
-            return False
-    return len(fields_of_row - {0}) == 1

@@ -5,7 +5,7 @@ dataset.json is written last: a folder that has it is complete.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from bertlora.data.rows import Split
 from bertlora.data.source import SPLITS
 from bertlora.data.split_file import reading, row_places, split_path, stream
+from bertlora.data.table_source import TableSpec
 from bertlora.errors import DataError
 
 FORMAT_VERSION = 1
 MANIFEST = "dataset.json"
+LATER = ("label_rules",)  # keys that folders of older versions do not have
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Prepared:
         seed: seed of sample and split.
         notes: what was left out, and why.
         checks: what was found in the data; see `find_checks`.
+        label_rules: what was done with the labels; see `LabelRules`. Empty if nothing was.
     """
 
     folder: Path
@@ -51,6 +54,7 @@ class Prepared:
     seed: int
     notes: list[str]
     checks: list[dict[str, Any]]
+    label_rules: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> "Prepared":
@@ -66,8 +70,9 @@ class Prepared:
                 f"{folder / MANIFEST}: format version {version}, expected {FORMAT_VERSION} at most; update bertlora"
             )
         try:
-            facts = {key: table[key] for key in cls.__dataclass_fields__ if key not in ("folder", "shares")}
-            prepared = cls(folder=folder, shares=table["split"], **facts)
+            facts = {key: table[key] for key in cls.__dataclass_fields__ if key not in ("folder", "shares", *LATER)}
+            later = {key: table[key] for key in LATER if key in table}
+            prepared = cls(folder=folder, shares=table["split"], **facts, **later)
         except KeyError as error:
             raise DataError(f"{folder / MANIFEST}: {error} is missing; prepare the data again") from error
         for split in prepared.rows:
@@ -152,6 +157,8 @@ class Prepared:
         """Writes dataset.json, which marks the folder as complete."""
         table = {"format_version": FORMAT_VERSION, **vars(self), "split": self.shares}
         del table["folder"], table["shares"]
+        if not self.label_rules:
+            del table["label_rules"]
         text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
         (self.folder / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -165,7 +172,7 @@ def _numbered(groups: Sequence[str | None]) -> NDArray[np.int64]:
 
 def is_prepared(path: str | Path) -> bool:
     """Returns whether `path` is a prepared folder rather than a source."""
-    return (Path(path) / MANIFEST).is_file()
+    return not isinstance(path, TableSpec) and (Path(path) / MANIFEST).is_file()
 
 
 def data_fingerprint(digests: dict[str, bytes], labels: list[str]) -> str:

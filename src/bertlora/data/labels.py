@@ -11,6 +11,12 @@ from bertlora.errors import DataError, suggestion
 # With more classes than this, the column holds texts or numbers and not labels.
 MAX_CLASSES = 10_000
 SHOWN = 10
+# Labels look like an ID if there are more than this fraction of the rows. Fewer rows say nothing.
+IDENTIFIER_SHARE = 0.5
+FEW_ROWS = 20
+# Numbers look like a quantity if there are more different ones than this, or, with fractions, more than that.
+MOST_NUMBERS = 20
+MOST_FRACTIONS = 5
 # A class is small if it has less than a quarter of the rows of the largest one.
 IMBALANCE_RATIO = 4
 
@@ -55,12 +61,45 @@ def check_labels(labels: Sequence[str], rows: int, name: str) -> None:
     Raises:
         DataError: there is one class only, or fewer rows than classes.
     """
+    if not labels:
+        raise DataError(f"{name}: no row has a label, expected two classes or more; check the label column")
     if len(labels) == 1:
         raise DataError(f"{name}: every label is '{labels[0]}', expected two classes or more; check the label column")
     if rows < len(labels):
         raise DataError(
             f"{name}: {rows} rows for {len(labels)} classes ({quoted(labels)}), expected at least one for each"
+            f"{label_fault(labels, rows)}"
         )
+
+
+def are_identifiers(labels: Sequence[str], rows: int) -> bool:
+    """Returns whether labels look like an ID: nearly every row has its own."""
+    return rows >= FEW_ROWS and len(labels) > IDENTIFIER_SHARE * rows and not _are_numbers(labels, fractions=True)
+
+
+def are_quantities(labels: Sequence[str]) -> bool:
+    """Returns whether labels look like a quantity: many different numbers, or several with a fraction."""
+    if not _are_numbers(labels):
+        return False
+    return len(labels) > MOST_NUMBERS or (len(labels) > MOST_FRACTIONS and _are_numbers(labels, fractions=True))
+
+
+def label_fault(labels: Sequence[str], rows: int) -> str:
+    """Returns what is probably wrong with labels, as the end of an error; empty if nothing is known."""
+    if are_identifiers(labels, rows):
+        return "; the label column may be an ID: name the right one by --label-column"
+    if are_quantities(labels):
+        return "; the labels may be a quantity and not classes: put them into a few ranges first"
+    return ""
+
+
+def _are_numbers(labels: Sequence[str], fractions: bool = False) -> bool:
+    """Returns whether all labels are numbers; with `fractions`, and one of them is not whole."""
+    try:
+        numbers = [float(label) for label in labels]
+    except ValueError:
+        return False
+    return not fractions or any(number != round(number) for number in numbers if np.isfinite(number))
 
 
 def unknown_label(place: str, label: str, labels: Sequence[str], reason: str = "") -> DataError:

@@ -1,5 +1,6 @@
-"""The columns of a source that the user names, as options and as one object."""
+"""The columns of a source that the user names, as options and as one object; and the other options of a source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -16,11 +17,17 @@ FLAGS = {
 
 
 class ColumnNames(TypedDict, total=False):
-    """The columns of a source. A column that is not named is found by its name."""
+    """The columns of a source, and how its files are written. What is not named is found.
+
+    `text_column`, `text_pair_column`, `label_column`: found by their names if not given. `encoding`: a codec of Python,
+    such as `cp1252`. `delimiter`: of a CSV or TSV file, one character or `tab`.
+    """
 
     text_column: str | None
     text_pair_column: str | None
     label_column: str | None
+    encoding: str | None
+    delimiter: str | None
 
 
 class SourceColumns(ColumnNames, total=False):
@@ -28,11 +35,17 @@ class SourceColumns(ColumnNames, total=False):
 
     `group_column`: rows with the same value stay in one split; a blank value is a group of its own. `time_column`: the
     oldest rows go to train, the latest to test; dates or numbers. `split_column`: the split of each row.
+
+    What is done with labels: `rename`: `old=new` pairs. `merge_label_case`: labels that differ only in case or spaces
+    are one. `drop_label`: labels whose rows are left out.
     """
 
     group_column: str | None
     time_column: str | None
     split_column: str | None
+    rename: Sequence[str] | None
+    merge_label_case: bool | None
+    drop_label: Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,8 @@ class NamedColumns:
     @classmethod
     def of(cls, columns: SourceColumns) -> "NamedColumns":
         """Returns the columns that options name."""
-        return cls(**{part.removesuffix("_column"): column or None for part, column in columns.items()})  # type: ignore[arg-type]
+        named = {part.removesuffix("_column"): column for part, column in columns.items() if part.endswith("_column")}
+        return cls(**{part: column or None for part, column in named.items()})  # type: ignore[arg-type]
 
     def placing(self) -> dict[str, str]:
         """Returns the column named for the split of the rows, by its part: `group`, `time` or `split`."""

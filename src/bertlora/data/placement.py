@@ -16,6 +16,7 @@ from bertlora.data.columns import Columns
 from bertlora.data.labels import normalise_label
 from bertlora.data.source import SPLITS, Source
 from bertlora.data.sources import SPLIT_ALIASES
+from bertlora.data.splits import LEFT_OUT
 from bertlora.errors import DataError, suggestion
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,12 +58,13 @@ class PlacementReader:
         self._groups, self._times, self._splits = array("q"), array("d"), array("b")
         self._kind = ("", "")  # of the first time: date or number, and its place
 
-    def add(self, values: Mapping[str, Sequence[object]], positions: Sequence[int]) -> None:
-        """Adds rows.
+    def add(self, values: Mapping[str, Sequence[object]], positions: Sequence[int], faults: Sequence[str]) -> None:
+        """Adds rows. Nothing is read of a row that is left out.
 
         Args:
             values: the values of each column, by the part that it has: `group`, `time` or `split`.
             positions: the position of each row in the source.
+            faults: why each row is left out; empty for one that is used.
 
         Raises:
             DataError: a time is neither a date nor a number, or not of the same kind as the first one; a split has no
@@ -70,10 +72,10 @@ class PlacementReader:
         """
         for value in values.get("group", ()):
             self._groups.append(_group_number(group_name(value) or f"\0{self._source.name}\0{len(self._groups)}"))
-        for value, position in zip(values.get("time", ()), positions, strict=False):
-            self._times.append(self._time(value, position))
-        for value, position in zip(values.get("split", ()), positions, strict=False):
-            self._splits.append(self._split(value, position))
+        for value, position, fault in zip(values.get("time", ()), positions, faults, strict=False):
+            self._times.append(np.nan if fault else self._time(value, position))
+        for value, position, fault in zip(values.get("split", ()), positions, faults, strict=False):
+            self._splits.append(LEFT_OUT if fault else self._split(value, position))
 
     def placement(self) -> Placement:
         """Returns the placement of all rows added."""

@@ -22,9 +22,11 @@ from bertlora.data.checks import (
     Similar,
     TextFacts,
     WordFile,
+    blank_check,
     draw_rows,
     find_checks,
     fixed,
+    label_checks,
     near_groups,
     shift_checks,
     shortcut_checks,
@@ -33,15 +35,19 @@ from bertlora.data.checks import (
 )
 from bertlora.data.columns import columns_of_splits
 from bertlora.data.folder import Prepared, data_fingerprint, is_prepared
+from bertlora.data.label_rules import LabelRules
 from bertlora.data.named_columns import NamedColumns, SourceColumns
 from bertlora.data.placement import group_name
 from bertlora.data.reader import Reader
-from bertlora.data.rows import Split, iter_texts, read_rows, text_batches
+from bertlora.data.rows import Split, iter_texts, read_rows
 from bertlora.data.scan import Scanned, scan_all
 from bertlora.data.source import SPLITS, Source
 from bertlora.data.sources import open_sources
 from bertlora.data.split_file import SplitWriter, row_places, split_path
 from bertlora.data.splits import LEFT_OUT, Splits
+from bertlora.data.table_source import TableSpec
+from bertlora.data.text_batches import text_batches
+from bertlora.data.text_file import FileFormat
 from bertlora.errors import DataError
 from bertlora.files import check_vacant, whole_folder
 from bertlora.recipe import Recipe, split_shares
@@ -100,7 +106,8 @@ def prepare(
     _check_numbers(sample, seed)
     check_vacant(out, overwrite, source_paths(specs))
     named = NamedColumns.of(columns)
-    table, notes = scan_all(_open(specs), named)
+    rules = LabelRules.of(columns)
+    table, notes = scan_all(_open(specs, FileFormat.of(columns)), named, rules)
     placements = {name: found.placement for name, found in table.scans.items()}
     assigned = assign_splits(table.ids, placements, table.names, shares, sample, seed)
     check_train(assigned.splits, table.ids, table.labels, table.first.source.name)
@@ -118,10 +125,12 @@ def prepare(
             seed=seed,
             notes=[*notes, *(note for found in table.scans.values() for note in found.source.notes), *fixes],
             checks=[],
+            label_rules=rules.to_json(),
         )
         drawn = draw_rows(data, kept)
         found = [*find_checks(kept, table.labels), *shortcut_checks(drawn, table.labels)]
-        data.checks.extend(with_places(data, [*found, *shift_checks(drawn, table.labels)]))
+        labelling = [*blank_check(table.scans), *label_checks(kept, table.labels)]
+        data.checks.extend(with_places(data, [*labelling, *found, *shift_checks(drawn, table.labels)]))
         data.checks.extend(token_checks(data, reader) if reader else [])
         if strict:
             _check_strictly(data, fix)
@@ -136,23 +145,24 @@ def check_sources(specs: Sequence[str], **columns: Unpack[SourceColumns]) -> Non
 
     Raises:
         DataError: a file is missing, of an unknown type or broken at its start, or a column is not found.
-        InputError: two columns are named that both decide the splits.
+        InputError: two columns are named that both decide the splits, or the encoding is unknown.
     """
     named = NamedColumns.of(columns)
+    FileFormat.of(columns)
+    LabelRules.of(columns)
     if any(spec.startswith("hub:") for spec in specs):
         return
     if len(specs) == 1 and is_prepared(specs[0]):
         Prepared.load(Path(specs[0]))
         return
-    for _ in columns_of_splits(_open(specs), named, []):
+    for _ in columns_of_splits(_open(specs, FileFormat.of(columns)), named, []):
         pass
 
 
 def source_paths(specs: Sequence[str]) -> list[Path]:
-    """Returns the files and folders that specs name, without those of the hub: no output may replace them."""
-    return [
-        Path(spec if Path(spec).exists() else spec.split("=", 1)[-1]) for spec in specs if not spec.startswith("hub:")
-    ]
+    """Returns the files and folders that specs name: no output may replace them."""
+    files = [spec for spec in specs if not spec.startswith("hub:") and not isinstance(spec, TableSpec)]
+    return [Path(spec if Path(spec).exists() else spec.split("=", 1)[-1]) for spec in files]
 
 
 def _check_numbers(sample: int, seed: int) -> None:
@@ -162,9 +172,9 @@ def _check_numbers(sample: int, seed: int) -> None:
         raise DataError(f"seed: got {seed}, expected a whole number (0 or more)")
 
 
-def _open(specs: Sequence[str]) -> dict[str, Source]:
+def _open(specs: Sequence[str], form: FileFormat) -> dict[str, Source]:
     """Returns the sources by split; a train split without others is one table."""
-    sources = open_sources(specs)
+    sources = open_sources(specs, form)
     if list(sources) == ["train"]:
         return {"": sources["train"]}
     if "" not in sources and "train" not in sources:

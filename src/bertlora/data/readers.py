@@ -1,82 +1,15 @@
-"""Readers of JSON, Parquet, plain text, and folders of text files. Each class is a Source."""
+"""Readers of Parquet, plain text, and folders of text files. Each class is a Source."""
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertlora.data.source import (
-    BATCH_ROWS,
-    Batch,
-    check_file,
-    class_name,
-    in_batches,
-    unreadable,
-    utf8_lines,
-    utf8_text,
-)
+from bertlora.data.source import BATCH_ROWS, Batch, class_name, in_batches
+from bertlora.data.text_file import OVERRIDE, TextFile, check_file, detected, unreadable
 from bertlora.errors import DataError
 
-PEEK_ROWS = 100
 LEFT_OUT_CLASSES = {"unsup"}  # aclImdb's reviews without a label
-
-
-class JsonLinesSource:
-    """A file with one JSON object on each line. Positions are line numbers, counted from 1.
-
-    Raises:
-        DataError: the file is missing, empty, not UTF-8, or one of its first lines is not a JSON object.
-    """
-
-    def __init__(self, path: Path, name: str) -> None:
-        check_file(path)
-        self.path = path
-        self.name = name
-        self.class_names: dict[str, list[str]] = {}
-        self.notes: list[str] = []
-        first_rows = (row for _, (_, row) in zip(range(PEEK_ROWS), self._rows(), strict=False))
-        self.columns = list(dict.fromkeys(key for row in first_rows for key in row))
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yields all rows in order, with None if a row lacks the column; see `Source.batches`."""
-        return in_batches(((line, [row.get(column) for column in columns]) for line, row in self._rows()), columns)
-
-    def place(self, position: int) -> str:
-        """Returns the file's name and the line."""
-        return f"{self.name} line {position}"
-
-    def _rows(self) -> Iterator[tuple[int, dict[str, object]]]:
-        for number, line in enumerate(utf8_lines(self.path, self.name), 1):
-            if line.strip():
-                yield number, _json_object(line, f"{self.name} line {number}")
-
-
-class JsonListSource:
-    """A JSON file that is one list of objects, read into memory as a whole. Positions are rows, counted from 0.
-
-    Raises:
-        DataError: the file is missing, empty, not UTF-8, or not a list of objects.
-    """
-
-    def __init__(self, path: Path, name: str) -> None:
-        check_file(path)
-        self.path = path
-        self.name = name
-        self.class_names: dict[str, list[str]] = {}
-        self.notes: list[str] = []
-        self._rows: list[dict[str, object]] = _parsed(utf8_text(path, name), name)
-        for row, item in enumerate(self._rows):
-            if not isinstance(item, dict):
-                raise DataError(f"{self.place(row)}: got {_short(item)}, expected an object such as {_EXAMPLE}")
-        self.columns = list(dict.fromkeys(key for row in self._rows[:PEEK_ROWS] for key in row))
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yields all rows in order, with None if a row lacks the column; see `Source.batches`."""
-        return in_batches(((i, [row.get(column) for column in columns]) for i, row in enumerate(self._rows)), columns)
-
-    def place(self, position: int) -> str:
-        """Returns the file's name and the row."""
-        return f"{self.name} row {position}"
 
 
 class ParquetSource:
@@ -141,12 +74,14 @@ class FolderSource:
         DataError: there are fewer than two such classes.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, encoding: str | None = None) -> None:
         self.path = path
         self.name = name
         self.columns = ["text", "label"]
         self.class_names: dict[str, list[str]] = {}
         self.notes: list[str] = []
+        self._encoding = encoding
+        self._detected: dict[str, str] = {}  # by file that is not UTF-8
         self.classes = class_folders(path)
         if len(self.classes) < 2:
             found = f"only '{self.classes[0]}'" if self.classes else "none"
@@ -155,7 +90,10 @@ class FolderSource:
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Yields all rows in order: class by class, then by file name; see `Source.batches`."""
-        return in_batches(((row, [self._value(row, column) for column in columns]) for row in self._range()), columns)
+        yield from in_batches(((row, [self._value(row, name) for name in columns]) for row in self._range()), columns)
+        if found := sorted(set(self._detected.values())):
+            note = f"{self.name}: {len(self._detected):,} files are not UTF-8 and were read as {', '.join(found)}"
+            self.notes = [*(one for one in self.notes if one != note), note]
 
     def place(self, position: int) -> str:
         """Returns the text file's path within the folder."""
@@ -166,24 +104,29 @@ class FolderSource:
         return range(len(self._files))
 
     def _value(self, row: int, column: str) -> str:
-        label, file = self._files[row]
-        return label if column == "label" else utf8_text(self.path / label / file, self.place(row))
+        label, name = self._files[row]
+        path = self.path / label / name
+        if column == "label" or not path.stat().st_size:
+            return label if column == "label" else ""
+        file = TextFile(path, self.place(row), self._encoding)
+        if file.detected:
+            self._detected[file.name] = file.encoding
+        return file.text()
 
 
 class PlainTextSource:
     """A file with one text on each line, in a column `text`. Positions are line numbers, counted from 1."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        check_file(path)
-        self.path = path
-        self.name = name
+    def __init__(self, file: TextFile) -> None:
+        self.name = file.name
+        self._file = file
         self.columns = ["text"]
         self.class_names: dict[str, list[str]] = {}
-        self.notes: list[str] = []
+        self.notes = [f"{detected(file)}; {OVERRIDE}"] if file.detected else []
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Yields all lines in order, without line ends; see `Source.batches`."""
-        lines = enumerate(utf8_lines(self.path, self.name), 1)
+        lines = enumerate(self._file.lines(), 1)
         return in_batches(((number, [line.rstrip("\r\n")]) for number, line in lines), columns)
 
     def place(self, position: int) -> str:
@@ -197,42 +140,8 @@ def class_folders(path: Path) -> list[str]:
     return sorted(name for name in names if any(True for _ in _text_files(path / name)))
 
 
-def is_json_list(path: Path) -> bool:
-    """Returns whether a .json file holds one list, and not an object on each line."""
-    check_file(path)
-    first = next((line.lstrip() for line in utf8_lines(path, path.name) if line.strip()), "")
-    return first.startswith("[")
-
-
-_EXAMPLE = '{"text": "...", "label": "..."}'
-
-
 def _text_files(folder: Path) -> Iterator[str]:
     return (file.name for file in folder.iterdir() if file.suffix == ".txt" and not file.name.startswith("."))
-
-
-def _json_object(text: str, place: str) -> dict[str, object]:
-    value = _parsed(text, place)
-    if not isinstance(value, dict):
-        raise DataError(f"{place}: got {_short(value)}, expected a JSON object such as {_EXAMPLE}")
-    return value
-
-
-def _parsed(text: str, place: str) -> Any:
-    try:
-        value = json.loads(text)
-        if "\\u" in text:  # JSON can escape half of a surrogate pair, which is not text
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{place}: not JSON ({error}), expected an object such as {_EXAMPLE}; correct the line"
-        ) from error
-    return value
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _class_names(metadata: dict[bytes, bytes], columns: Sequence[str]) -> dict[str, list[str]]:

@@ -1,19 +1,26 @@
-"""Rows of a source as texts and labels. A blank text or label is an error that names its place."""
+"""Rows of a raw source, for evaluation and prediction."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.blank import BlankRows
 from bertlora.data.columns import Columns, find_columns
-from bertlora.data.labels import normalise_label, unknown_label
+from bertlora.data.label_rules import DROPPED, KnownLabels, LabelRules
+from bertlora.data.labels import unknown_label
+from bertlora.data.named_columns import ColumnNames
 from bertlora.data.readers import PlainTextSource
 from bertlora.data.source import Source
-from bertlora.data.sources import SUFFIXES, open_sources
+from bertlora.data.sources import AS_FOUND, is_table_file, open_sources
+from bertlora.data.text_batches import text_batches
+from bertlora.data.text_file import FileFormat, TextFile
 from bertlora.errors import DataError, suggestion
+
+NO_RULES = LabelRules()
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Split:
         rows: (N,) int64, the row in the source, from 0.
         name: the split of its source; empty if the source is one table.
         groups: (N,) int64, the same number for rows of one group of `--group-column`, or None without it.
+        notes: what was left out of a raw source.
     """
 
     texts: list[str]
@@ -35,41 +43,10 @@ class Split:
     rows: NDArray[np.int64]
     name: str = ""
     groups: NDArray[np.int64] | None = None
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
-
-
-class TextBatch(NamedTuple):
-    """Some rows of a source. `pairs` and `labels` are None if the source has none, or if labels are not wanted.
-
-    `placing` has the values of the columns of group, time or split, by part.
-    """
-
-    texts: list[str]
-    pairs: list[str] | None
-    labels: list[str] | None
-    positions: list[int]
-    placing: dict[str, list[object]]
-
-
-def text_batches(source: Source, columns: Columns, with_labels: bool = True) -> Iterator[TextBatch]:
-    """Yields the rows of a source in order.
-
-    Raises:
-        DataError: a text or label is blank or has the wrong type, or the source is broken.
-    """
-    label = columns.label if with_labels else None
-    placing = columns.placing()
-    for values, positions in source.batches([*columns.texts(), *([label] if label else []), *placing.values()]):
-        pair = columns.text_pair
-        yield TextBatch(
-            _texts(source, columns.text, values[columns.text], positions),
-            _texts(source, pair, values[pair], positions) if pair else None,
-            _labels(source, label, values[label], positions) if label else None,
-            positions,
-            {part: values[column] for part, column in placing.items()},
-        )
 
 
 def read_rows(
@@ -77,94 +54,111 @@ def read_rows(
     labels: Sequence[str],
     *,
     aliases: Sequence[str] = (),
-    text_column: str | None = None,
-    text_pair_column: str | None = None,
-    label_column: str | None = None,
     split: str = "test",
+    rules: LabelRules = NO_RULES,
+    **columns: Unpack[ColumnNames],
 ) -> Split:
-    """Reads all rows of a labelled source, for evaluation.
+    """Reads the rows of a labelled source, for evaluation. Blank rows, and those that `rules` drop, are left out.
 
     Args:
         specs: what to read; see `open_sources`.
         labels: the labels, in order.
         aliases: other names of the same labels, in the same order.
-        text_column: the text's column; found by its name if None.
-        text_pair_column: the second text's column; found by its name if None.
-        label_column: the label's column; found by its name if None.
         split: the split to read, if the source has several.
+        rules: what was done with the labels of the training data.
+        columns: the columns, found by their names if not given, and how the files are written.
 
     Raises:
-        DataError: the source is broken, does not have the split, or has a label that is not in `labels`.
+        DataError: the source is broken, does not have the split, has a label that is not in `labels`, or more than 10 %
+            of its rows are blank.
         HubError: the hub cannot be reached.
     """
-    sources = open_sources(specs)
+    sources = open_sources(specs, FileFormat.of(columns))
     source = _one_table(sources, split)
-    columns = find_columns(source, text_column, text_pair_column, label_column)
+    found = find_columns(
+        source, columns.get("text_column"), columns.get("text_pair_column"), columns.get("label_column")
+    )
     index = {name: i for names in (aliases, labels) for i, name in enumerate(names)}
+    known, blank = KnownLabels(rules, list(index)), BlankRows(source)
     texts: list[str] = []
     pairs: list[str] = []
     ids: list[int] = []
-    for batch in text_batches(source, columns):
-        for label, position in zip(batch.labels or [], batch.positions, strict=True):
-            if label not in index:
-                raise unknown_label(source.place(position), label, labels)
-            ids.append(index[label])
-        texts += batch.texts
-        pairs += batch.pairs or []
-    if not texts:
+    rows: list[int] = []
+    for batch in text_batches(source, found):
+        first = blank.rows
+        blank.add(batch)
+        for i, label in enumerate(batch.labels or []):
+            name = DROPPED if batch.faults[i] else known.name(label)
+            if name == DROPPED:
+                continue
+            if name not in index:
+                raise unknown_label(source.place(batch.positions[i]), label, labels)
+            ids.append(index[name])
+            rows.append(first + i)
+            texts.append(batch.texts[i])
+            pairs += [batch.pairs[i]] if batch.pairs else []
+    if not blank.rows:
         raise no_rows(source)
+    blank.check()
+    if not texts:
+        raise DataError(f"{source.name}: has no row that is neither blank nor dropped")
+    notes = [*source.notes, *blank.notes()]
     name = "" if "" in sources else split
-    return Split(texts, pairs if columns.text_pair else None, np.array(ids, np.int64), np.arange(len(texts)), name)
+    return Split(texts, pairs if found.text_pair else None, np.array(ids, np.int64), np.array(rows), name, notes=notes)
 
 
-def read_column(specs: Sequence[str], column: str, split: str = "test") -> list[str]:
-    """Returns the values of any column of a source as texts, in the order of `read_rows`. A blank value is "".
+def read_column(specs: Sequence[str], column: str, split: str = "test", form: FileFormat = AS_FOUND) -> list[str]:
+    """Returns the values of any column of a source as texts, one for each of its rows. A blank value is "".
 
     Args:
         specs: what to read; see `open_sources`.
         column: its name.
         split: the split to read, if the source has several.
+        form: how the files are written, as far as the user says it.
 
     Raises:
         DataError: the source is broken, or does not have the split or the column.
         HubError: the hub cannot be reached.
     """
-    source = _one_table(open_sources(specs), split)
+    source = _one_table(open_sources(specs, form), split)
     require_column(source, column)
     values = (value for batch in source.batches([column]) for value in batch.columns[column])
     return ["" if value is None else str(value).strip() for value in values]
 
 
-def check_column(specs: Sequence[str], column: str, split: str = "test") -> None:
+def check_column(specs: Sequence[str], column: str, split: str = "test", form: FileFormat = AS_FOUND) -> None:
     """Raises DataError if a source does not have the split or the column. It reads no rows."""
-    require_column(_one_table(open_sources(specs), split), column)
+    require_column(_one_table(open_sources(specs, form), split), column)
 
 
 def iter_texts(
-    spec: str, *, text_column: str | None = None, text_pair_column: str | None = None, split: str = "test"
+    spec: str, *, split: str = "test", notes: list[str] | None = None, **columns: Unpack[ColumnNames]
 ) -> Iterator[list[tuple[str, str | None]]]:
     """Streams the texts of a source, for prediction. The source needs no labels.
 
     Args:
         spec: a source, see `open_sources`; a file of any other type is plain text with one text on each line.
-        text_column: the text's column; found by its name if None.
-        text_pair_column: the second text's column; found by its name if None.
         split: the split to read, if the source has several.
+        notes: gets what the user should know: a detected encoding at once, and blank rows when all are read.
+        columns: the columns of the texts, found by their names if not given, and how the file is written.
 
     Yields:
-        Batches of (text, second text or None), in order.
+        Batches of (text, second text or None), in order. A blank text is an empty string.
 
     Raises:
-        DataError: the source is broken, or a text is blank. A missing file or column is reported by the call itself.
+        DataError: the source is broken. A missing file or column is reported by the call itself.
         HubError: the hub cannot be reached.
     """
-    source = texts_source(spec, split)
+    source = texts_source(spec, split, FileFormat.of(columns))
+    notes = [] if notes is None else notes
+    notes += source.notes
     if isinstance(source, PlainTextSource):
-        return _stream(source, Columns("text"))
-    return _stream(source, find_columns(source, text_column, text_pair_column, need_label=False))
+        return _stream(source, Columns("text"), notes)
+    text, pair = columns.get("text_column"), columns.get("text_pair_column")
+    return _stream(source, find_columns(source, text, pair, need_label=False), notes)
 
 
-def texts_source(spec: str, split: str = "test") -> Source:
+def texts_source(spec: str, split: str = "test", form: FileFormat = AS_FOUND) -> Source:
     """Returns the source that `iter_texts` streams; the rows of both are in the same order.
 
     Raises:
@@ -172,9 +166,9 @@ def texts_source(spec: str, split: str = "test") -> Source:
         HubError: the hub cannot be reached.
     """
     path = Path(spec)
-    if path.suffix.lower() not in SUFFIXES and path.exists() and not path.is_dir():
-        return PlainTextSource(path, path.name)
-    return _one_table(open_sources([spec]), split)
+    if path.exists() and not path.is_dir() and not is_table_file(path):
+        return PlainTextSource(TextFile(path, path.name, form.encoding))
+    return _one_table(open_sources([spec], form), split)
 
 
 def no_rows(source: Source) -> DataError:
@@ -182,15 +176,16 @@ def no_rows(source: Source) -> DataError:
     return DataError(f"{source.name}: has no rows, expected texts below its header")
 
 
-def _stream(source: Source, columns: Columns) -> Iterator[list[tuple[str, str | None]]]:
-    empty = True
+def _stream(source: Source, columns: Columns, notes: list[str]) -> Iterator[list[tuple[str, str | None]]]:
+    blank = BlankRows(source)
     pairs: list[str] | list[None]
     for batch in text_batches(source, columns, with_labels=False):
-        empty = False
+        blank.add(batch)
         pairs = batch.pairs or [None] * len(batch.texts)
         yield list(zip(batch.texts, pairs, strict=True))
-    if empty:
+    if not blank.rows:
         raise no_rows(source)
+    notes += blank.notes("got no label")
 
 
 def require_column(source: Source, column: str) -> None:
@@ -208,36 +203,3 @@ def _one_table(sources: dict[str, Source], split: str) -> Source:
     if split not in sources:
         raise DataError(f"the source has no {split} split, only {', '.join(sources)}; name one of these")
     return sources[split]
-
-
-def _texts(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
-    texts = [_text(value) for value in values]
-    for text, value, position in zip(texts, values, positions, strict=True):
-        if text is None:
-            wrong_type = isinstance(value, (list, tuple, dict, bytes))
-            fault = f"'{column}' holds {str(value)[:40]}" if wrong_type else f"'{column}' is blank"
-            advice = "fill it in or remove the row"
-            raise DataError(f"{source.place(position)}: {fault}, expected a text; {advice}")
-    return [text for text in texts if text is not None]
-
-
-def _text(value: object) -> str | None:
-    """Returns a value as text, or None if it is blank or cannot be one."""
-    if isinstance(value, str):
-        return value if value and not value.isspace() else None
-    is_number = isinstance(value, (bool, int, float)) and value == value
-    return str(value) if is_number else None
-
-
-def _labels(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
-    labels = []
-    for value, position in zip(values, positions, strict=True):
-        try:
-            label = normalise_label(value)
-        except DataError as error:
-            raise DataError(f"{source.place(position)}: {error}") from error
-        if label is None:
-            advice = "fill it in or remove the row"
-            raise DataError(f"{source.place(position)}: '{column}' is blank, expected a label; {advice}")
-        labels.append(label)
-    return labels

@@ -1,19 +1,23 @@
 """The first pass over the sources: their labels, at 4 bytes per row, and what columns say of the split of each row."""
 
 from array import array
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.blank import BlankRows
 from bertlora.data.columns import Columns, columns_of_splits, unlabelled
+from bertlora.data.label_rules import DROPPED, LabelRules
 from bertlora.data.labels import MAX_CLASSES, check_labels, order_labels, unknown_label
 from bertlora.data.named_columns import NamedColumns
 from bertlora.data.placement import Placement, PlacementReader
-from bertlora.data.rows import no_rows, text_batches
+from bertlora.data.rows import no_rows
 from bertlora.data.source import Source
-from bertlora.data.splits import Ids
+from bertlora.data.splits import NO_ID, Ids
+from bertlora.data.text_batches import text_batches
 from bertlora.errors import DataError
 
 NO_LABEL = "-1"  # GLUE's test sets have this label in every row
@@ -27,8 +31,9 @@ class Scan:
         source: the source.
         columns: its columns.
         first_places: the labels in order of appearance, each with the position of its first row.
-        label_ids: (N,) int32, index of each row's label in `first_places`.
+        label_ids: (N,) int32, index of each row's label in `first_places`; NO_ID for a row that is left out.
         placement: what columns say about the split of each row.
+        blank: its blank rows, which are left out.
     """
 
     source: Source
@@ -36,9 +41,26 @@ class Scan:
     first_places: dict[str, int]
     label_ids: NDArray[np.int32]
     placement: Placement
+    blank: BlankRows
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of rows of each label."""
+        rows = np.bincount(self.label_ids[self.label_ids >= 0], minlength=len(self.first_places))
+        return dict(zip(self.first_places, rows.tolist(), strict=True))
+
+    def renamed(self, names: Mapping[str, str]) -> "Scan":
+        """Returns the scan with other names of labels. Rows whose label becomes DROPPED are left out."""
+        first_places: dict[str, int] = {}
+        for label, position in self.first_places.items():
+            if names[label] != DROPPED:
+                first_places.setdefault(names[label], position)
+        index = {label: i for i, label in enumerate(first_places)}
+        new = [*(index.get(names[label], NO_ID) for label in self.first_places), NO_ID]
+        return replace(self, first_places=first_places, label_ids=np.array(new, np.int32)[self.label_ids])
 
     def ids(self, labels: list[str], trained_by: str) -> NDArray[np.int32]:
-        """Returns (N,) int32, the index of each row's label in `labels`.
+        """Returns (N,) int32, the index of each row's label in `labels`; NO_ID for a row that is left out.
 
         Args:
             labels: the labels of training, in order.
@@ -51,7 +73,7 @@ class Scan:
             if label not in labels:
                 raise unknown_label(self.source.place(position), label, labels, f", the labels of {trained_by}")
         index = {label: i for i, label in enumerate(labels)}
-        return np.array([index[label] for label in self.first_places], np.int32)[self.label_ids]
+        return np.array([*(index[label] for label in self.first_places), NO_ID], np.int32)[self.label_ids]
 
 
 @dataclass(frozen=True)
@@ -83,19 +105,25 @@ class Scanned:
         return self.first.columns.group is not None
 
 
-def scan_all(sources: Mapping[str, Source], named: NamedColumns) -> tuple[Scanned, list[str]]:
+def scan_all(sources: Mapping[str, Source], named: NamedColumns, rules: LabelRules) -> tuple[Scanned, list[str]]:
     """Scans all sources. Returns them with notes on what was left out.
 
     Args:
         sources: by split; a table without splits has an empty name.
         named: the columns that the user named.
+        rules: what the user does with labels.
 
     Raises:
         DataError: a source is broken, a column or a label is missing, or a split has other labels than train.
     """
     scans, notes = _scan_each(sources, named)
+    counts = sum((Counter(found.counts) for found in scans.values()), Counter[str]())
+    names = rules.mapping(counts)
+    dropped = sum(rows for label, rows in counts.items() if names[label] == DROPPED)
+    notes += [f"{dropped:,} rows were left out, by --drop-label {', '.join(rules.drop)}"] if dropped else []
+    scans = {name: found.renamed(names) for name, found in scans.items()}
     first = next(iter(scans.values()))
-    labels, unused = _labels(first)
+    labels, unused = _labels(first, names)
     ids = {name: found.ids(labels, first.source.name) for name, found in scans.items()}
     return Scanned(scans, labels, ids), notes + unused
 
@@ -117,20 +145,21 @@ def scan(source: Source, columns: Columns) -> Scan:
     """Reads a source once.
 
     Raises:
-        DataError: the source is broken, has no rows, a blank text or label, more than 10,000 labels, or a time or split
-            that cannot be read.
+        DataError: the source is broken, has no rows, more than 10 % blank ones, more than 10,000 labels, or a time or
+            split that cannot be read.
     """
     first_places: dict[str, int] = {}
     ids: dict[str, int] = {}
     label_ids = array("i")
-    placement = PlacementReader(source, columns)
+    placement, blank = PlacementReader(source, columns), BlankRows(source)
     for batch in text_batches(source, columns):
-        for label, position in zip(batch.labels or [], batch.positions, strict=True):
-            if label not in ids:
+        blank.add(batch)
+        for label, position, fault in zip(batch.labels or [], batch.positions, batch.faults, strict=True):
+            if not fault and label not in ids:
                 ids[label] = len(ids)
                 first_places[label] = position
-            label_ids.append(ids[label])
-        placement.add(batch.placing, batch.positions)
+            label_ids.append(NO_ID if fault else ids[label])
+        placement.add(batch.placing, batch.positions, batch.faults)
         if len(ids) > MAX_CLASSES:
             raise DataError(
                 f"{source.name}: column '{columns.label}' has more than {MAX_CLASSES:,} different labels; "
@@ -138,13 +167,15 @@ def scan(source: Source, columns: Columns) -> Scan:
             )
     if not label_ids:
         raise no_rows(source)
-    return Scan(source, columns, first_places, np.frombuffer(label_ids, np.int32), placement.placement())
+    blank.check()
+    return Scan(source, columns, first_places, np.frombuffer(label_ids, np.int32), placement.placement(), blank)
 
 
-def _labels(first: Scan) -> tuple[list[str], list[str]]:
+def _labels(first: Scan, names: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Returns the labels of the table or of train, in order, and a note on each declared label that has no row."""
     name = first.source.name
-    named = first.source.class_names.get(first.columns.label or "", [])
+    declared = first.source.class_names.get(first.columns.label or "", [])
+    named = list(dict.fromkeys(names.get(one, one) for one in declared if names.get(one) != DROPPED))
     labels = order_labels(first.first_places, named)
-    check_labels(labels, len(first.label_ids), name)
+    check_labels(labels, int((first.label_ids >= 0).sum()), name)
     return labels, [f"{name}: no row has the label '{one}', so it was left out" for one in named if one not in labels]

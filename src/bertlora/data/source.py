@@ -8,15 +8,11 @@ for columns, positions in source.batches(["review"]):
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
-
-from bertlora.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 BATCH_ROWS = 1024
 BATCH_CHARACTERS = 8_000_000
-FILE_TYPES = ".csv, .tsv, .jsonl, .ndjson, .json or .parquet"
 
 
 class Batch(NamedTuple):
@@ -70,57 +66,6 @@ def in_batches(rows: Iterable[tuple[int, Sequence[object]]], columns: Sequence[s
         yield batch
 
 
-def check_file(path: Path) -> None:
-    """Checks that `path` is a file that is not empty.
-
-    Raises:
-        DataError: it is missing, a folder, or empty.
-    """
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder, expected a file ({FILE_TYPES})")
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file; check the path")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty, expected rows of text")
-
-
-def utf8_lines(path: Path, name: str) -> Iterator[str]:
-    r"""Yields the lines of a file with their line ends. Only `\n` ends a line, as in editors, so line numbers agree.
-
-    Raises:
-        DataError: the file cannot be opened, or a line is not UTF-8.
-    """
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                yield _decoded(raw, f"{name} line {number}").removeprefix("\ufeff" if number == 1 else "")
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def utf8_text(path: Path, name: str) -> str:
-    """Returns the whole text of a (small) file.
-
-    Raises:
-        DataError: as in `utf8_lines`.
-    """
-    return "".join(utf8_lines(path, name))
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """Returns the error for a file that cannot be read."""
-    return DataError(f"{path}: cannot be read ({error.strerror or error})")
-
-
 def class_name(value: object, names: Sequence[str]) -> object:
     """Returns the name of a class number; other values (None, GLUE's -1 for "no label") stay as they are."""
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
-
-
-def _decoded(raw: bytes, place: str) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: byte 0x{raw[error.start]:02x} at column {error.start + 1} is not UTF-8; save the file as UTF-8"
-        ) from error

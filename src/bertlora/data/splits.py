@@ -12,6 +12,7 @@ Splits = dict[str, NDArray[np.int8]]
 Counts = NDArray[np.int64]
 
 LEFT_OUT = -1
+NO_ID = -1  # instead of a label, of a row that is never used
 UNASSIGNED = -1
 
 

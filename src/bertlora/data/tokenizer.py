@@ -50,6 +50,10 @@ class Tokenizer:
         """Returns the ids of each text, without special tokens and not cut."""
         return [found.ids for found in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def pieces(self) -> dict[str, int]:
+        """Returns the vocabulary: piece → id."""
+        return self.backend.get_vocab()
+
     def spans(self, text: str) -> list[Span]:
         """Returns for each token of a text its first character and the character after its last."""
         return list(self.backend.encode(text, add_special_tokens=False).offsets)
@@ -78,6 +82,10 @@ class PythonTokenizer:
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text, without special tokens and not cut."""
         return [list(row) for row in self.whole(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+
+    def pieces(self) -> dict[str, int]:
+        """Returns the vocabulary: piece → id."""
+        return dict(self.whole.get_vocab())
 
     def spans(self, text: str) -> list[Span]:
         """Raises ModelError: transformers does not record the characters of these tokens."""

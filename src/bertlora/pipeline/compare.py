@@ -166,6 +166,8 @@ def _each_evaluated(
         where = where or (f"{split} split of the data of {name}" if own else rows.where)
         if rows.met.caution and rows.met.split != "validation":
             on_progress(f"caution, {name}: {rows.met.caution}")
+        for note in rows.notes:
+            on_progress(f"note: {note}")
         on_progress(f"evaluating {len(rows.examples):,} rows by {name}")
         logits = run.adapted.logits(rows.examples.inputs, precision=precision)
         yield name, run, Evaluated(run.manifest.labels, rows.examples.labels, {"lora": logits}, run.calibration), where

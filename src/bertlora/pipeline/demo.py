@@ -55,5 +55,5 @@ def demo(
     report = write_report(run, report_material(run, evaluated, rows, slices, on_progress=on_progress))
     adapter = (run.path / "adapter" / "adapter_model.safetensors").stat().st_size
     sizes = {"adapter": adapter, "base": run.adapted.base.weight_bytes, "run": size_of(run.path)}
-    evaluation = figures(evaluated) | {"slices": slices, "where": rows.where, "caution": ""}
+    evaluation = figures(evaluated) | {"slices": slices, "where": rows.where, "caution": "", "notes": []}
     return metrics | {"evaluation": evaluation, "report": str(report), "sizes": sizes}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from bertlora.data.text_file import FileFormat
 from bertlora.pipeline.prepare import ColumnNames, Source
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def evaluate(
 
     Returns:
         `n`, `base`, `probe`, `lora`, `verdict` and more, as `evaluate --json` prints. `slices`: see `slice_figures`.
-        `where` says what the rows are, and `caution` is a sentence if the run may know them already.
+        `where` says what the rows are, and `caution` is a sentence if the run may know them already. `notes` say
+        what was left out.
 
     Raises:
         RunError: the run cannot be loaded.
@@ -41,7 +43,8 @@ def evaluate(
     """
     from bertlora.pipeline.slicing import check_slice_column, figures_by_slice
 
-    check_slice_column(slice_column, data, split)
+    form = FileFormat.of(columns)
+    check_slice_column(slice_column, data, split, form)
     from bertlora.evaluation.verdict import evaluate_rows, figures, rows_of
     from bertlora.pipeline.rows import rows_for
     from bertlora.run.loaded import Run
@@ -49,5 +52,6 @@ def evaluate(
     run = run if isinstance(run, Run) else Run.load(run, model)
     rows = rows_for(run, data, split, **columns)
     evaluated = evaluate_rows(run, rows.examples, rows.texts(), precision, rows_of(rows.where))
-    slices = figures_by_slice(evaluated, rows, data, slice_column)
-    return figures(evaluated) | {"slices": slices, "where": rows.where, "caution": rows.met.caution}
+    slices = figures_by_slice(evaluated, rows, data, slice_column, form)
+    found = {"slices": slices, "where": rows.where, "caution": rows.met.caution, "notes": list(rows.notes)}
+    return figures(evaluated) | found

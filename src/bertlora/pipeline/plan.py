@@ -8,7 +8,7 @@ import numpy as np
 
 from bertlora.data.named_columns import SourceColumns
 from bertlora.data.reader import split_examples
-from bertlora.pipeline.prepare import Source, given_data
+from bertlora.pipeline.prepare import Source, as_specs, given_data
 from bertlora.pipeline.train import check_before_reading, recipe_reader, resolved_recipe
 from bertlora.recipe import Recipe
 
@@ -31,7 +31,7 @@ def plan(
     Raises:
         RecipeError, DataError, ModelError: an option, the data or the base cannot be used.
     """
-    chosen = resolved_recipe(recipe, keys)
+    chosen, data = resolved_recipe(recipe, keys), as_specs(data)
     # Without data nothing is read, not even the data that the recipe names.
     check_before_reading(chosen if data else chosen.replace(data=()), data, columns or {}, keys)
     from bertlora.model.plan import plan as plan_run  # torch

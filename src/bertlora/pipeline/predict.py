@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from bertlora.data.rows import iter_texts, require_column, texts_source
 from bertlora.data.source import Source
 from bertlora.data.table_file import Part, Write, column_types, table_file, text_rows
+from bertlora.data.text_file import FileFormat
 from bertlora.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class FileRows:
         Raises:
             DataError: the file cannot be read, or does not have a column.
         """
-        source = texts_source(spec, columns["split"])
+        source = texts_source(spec, columns["split"], FileFormat.of(columns))  # type: ignore[arg-type]
         if id_column:
             require_column(source, id_column)
         iter_texts(spec, **columns)  # finds the columns of the texts
@@ -145,6 +146,7 @@ def predicted_parts(
             texts, pairs, kept = zip(*chunk, strict=True)
             seconds = None if pairs[0] is None else list(pairs)
             lines = run.predict(list(texts), seconds, **options)
+            lines = [answer_of(line, row[:2]) for line, row in zip(lines, chunk, strict=True)]
             values = {name: [row[i] for row in kept] for i, name in enumerate(rows.names)}
             yield values | {name: [_value(line, name) for line in lines] for name in names}
 
@@ -157,6 +159,15 @@ def predicted_types(run: "Run", rows: FileRows, options: dict[str, Any], probabi
     known = {"predicted_label": text, "abstained": pa.bool_(), "predicted_labels": pa.list_(text)}
     names = predicted_names(run, options, probabilities)
     return column_types(rows.parts()) | {name: known.get(name, number) for name in names}
+
+
+def answer_of(line: dict[str, Any], row: tuple[str, str | None]) -> dict[str, Any]:
+    """Returns a prediction of a text or pair; for a blank one the same keys without an answer, and `error`."""
+    if "" not in row:
+        return line
+    texts = {key: value for key, value in line.items() if key in ("text", "text_pair")}
+    nothing = dict.fromkeys(line) | {"probabilities": dict.fromkeys(line["probabilities"])}
+    return nothing | texts | {"error": "the text is blank"}
 
 
 def _value(line: dict[str, Any], name: str) -> object:

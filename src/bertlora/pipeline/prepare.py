@@ -1,7 +1,7 @@
 """The verb prepare: from a source to a prepared folder. Also how other verbs get their data."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,6 +11,7 @@ from bertlora.data.prepared import Prepared, is_prepared
 from bertlora.data.prepared import prepare as prepare_data
 from bertlora.data.reader import Reader
 from bertlora.data.sources import SPLIT_ALIASES
+from bertlora.data.table_source import TableSpec, table_specs
 from bertlora.errors import InputError
 from bertlora.model.base import find_base, longest_input
 from bertlora.model.fetch import embedded_folder
@@ -19,10 +20,11 @@ from bertlora.recipe import Recipe, split_with_validation
 MAX_LENGTH = 512
 FEWEST_VALIDATION_ROWS = 30  # as many as a temperature needs
 SOURCES = (
-    "a CSV, TSV, JSONL or Parquet file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE validation=FILE test=FILE"
+    "a CSV, TSV, JSONL, Parquet, XLSX or ODS file, a folder pos/ neg/, hub:NAME[/CONFIG], or train=FILE "
+    "validation=FILE test=FILE"
 )
-# A source as the functions take it: one, or several named splits.
-Source = str | Path | Sequence[str]
+# A source as the functions take it: one, or several named splits, or a table in memory (`table_source`).
+Source = str | Path | Sequence[str] | Sized
 
 
 def prepare(
@@ -42,7 +44,8 @@ def prepare(
     """Reads, checks, splits and writes data.
 
     Args:
-        source: a file, a folder `pos/ neg/`, `hub:NAME`, or several named splits such as `train=FILE`.
+        source: a file, a folder `pos/ neg/`, `hub:NAME`, or several named splits such as `train=FILE`. Or a pandas
+            DataFrame, a pyarrow Table, a datasets Dataset, or a mapping of splits to these.
         out: the folder to write.
         split: shares of train/validation/test in percent.
         sample: rows drawn at random, each class in its share; 0 takes all.
@@ -54,7 +57,9 @@ def prepare(
         overwrite: replace what `out` holds.
         columns: `text_column`, `text_pair_column` and `label_column`; found by their names if not given. One of
             these may decide the splits: `group_column` (rows with the same value stay in one split), `time_column` (the
-            oldest rows go to train, the latest to test), `split_column` (the split of each row).
+            oldest rows go to train, the latest to test), `split_column` (the split of each row). `encoding` and
+            `delimiter` of the files; detected if not given. What is done with labels: `rename=["old=new"]`,
+            `merge_label_case=True`, `drop_label=["N/A"]`.
 
     Returns:
         `data`, `rows` {split: n}, `labels`, `fingerprint`, `checks`, `notes` and more; see the verb's JSON.
@@ -116,18 +121,29 @@ def refuse_preparing(source: Source, **options: object) -> None:
     if len(specs) != 1 or not is_prepared(specs[0]):
         return
     for name, value in options.items():
-        if value is not None:
+        if value is not None and value is not False and value != ():
             raise InputError(f"--{name.replace('_', '-')}: DATA is prepared already; give this to prepare")
 
 
 def as_specs(source: Source) -> list[str]:
-    """Returns a source as a list of specs, as `data.sources.open_sources` takes them."""
-    return [str(source)] if isinstance(source, str | Path) else [str(spec) for spec in source]
+    """Returns a source as a list of specs, as `data.sources.open_sources` takes them.
+
+    Raises:
+        InputError: it is neither a path, nor names of splits, nor a table.
+    """
+    if isinstance(source, str | Path):
+        return [source if isinstance(source, str) else str(source)]
+    if isinstance(source, list | tuple):
+        return [spec if isinstance(spec, str) else str(spec) for spec in source]
+    return list(table_specs(source))
 
 
 def absolute_specs(specs: Sequence[str]) -> tuple[str, ...]:
-    """Returns specs that mean the same in any working folder: `reviews.csv`, `train=FILE`, `hub:NAME`."""
-    return tuple(_absolute(spec) for spec in specs)
+    """Returns specs that mean the same in any working folder: `reviews.csv`, `train=FILE`, `hub:NAME`.
+
+    A table in memory has no name that a recipe can keep, and is left out.
+    """
+    return tuple(_absolute(spec) for spec in specs if not isinstance(spec, TableSpec))
 
 
 def _absolute(spec: str) -> str:

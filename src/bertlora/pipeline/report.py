@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from bertlora.data.delimited import FIELD_LIMIT
+from bertlora.data.dialect import FIELD_LIMIT
+from bertlora.data.text_file import FileFormat
 from bertlora.errors import BertloraError, InputError
 from bertlora.files import check_vacant_file, write_whole
 from bertlora.model.adapter_files import is_adapter
@@ -70,7 +71,7 @@ def report(
             raise InputError("--audit: a comparison has no doubtful labels; name one run")
         if slice_column is not None:
             raise InputError("--slice-column: a comparison has no slices; name one run")
-    check_slice_column(slice_column, data, split)
+    check_slice_column(slice_column, data, split, FileFormat.of(columns))
     if out is not None:
         check_vacant_file(Path(out), overwrite)
     elif is_adapter(Path(names[0])):
@@ -108,7 +109,9 @@ def _one_run(
         on_progress(f"caution, {run.path}: {rows.met.caution}")
     on_progress(f"evaluating {len(rows.examples):,} rows ({rows.where})")
     evaluated = evaluate_rows(run, rows.examples, rows.texts(), precision, rows_of(rows.where))
-    slices = figures_by_slice(evaluated, rows, data, slice_column)
+    for note in rows.notes:
+        on_progress(f"note: {note}")
+    slices = figures_by_slice(evaluated, rows, data, slice_column, FileFormat.of(columns))
     facts = facts_of(run, report_material(run, evaluated, rows, slices, doubtful, on_progress))
     path = run.path / REPORT if out is None else Path(out)
     write_whole(path, render(facts))

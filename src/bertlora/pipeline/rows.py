@@ -8,6 +8,7 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
+from bertlora.data.label_rules import LabelRules
 from bertlora.data.prepared import Prepared, Split, is_prepared, read_rows
 from bertlora.data.reader import Examples, split_examples
 from bertlora.errors import DataError
@@ -32,6 +33,11 @@ class Rows:
     where: str
     met: Met
     data: tuple[Prepared, str] | Split
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out of a raw source, and how its file was read."""
+        return self.data.notes if isinstance(self.data, Split) else ()
 
     @property
     def split(self) -> str:
@@ -81,7 +87,8 @@ def own_data(run: Run) -> Path:
 
 def _of_source(run: Run, specs: Sequence[str], split: str, columns: ColumnNames) -> Rows:
     manifest = run.manifest
-    found = read_rows(specs, manifest.source_labels, aliases=manifest.labels, split=split, **columns)
+    rules = LabelRules.from_json(Prepared.load(run.data_folder).label_rules if run.data_folder else {})
+    found = read_rows(specs, manifest.source_labels, aliases=manifest.labels, split=split, rules=rules, **columns)
     examples = Examples(run.adapted.reader.read(found.texts, found.pairs), found.labels)
     return Rows(examples, _where(specs, found.name), _met(run, found), found)
 

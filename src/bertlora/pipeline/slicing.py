@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from bertlora.data.prepared import is_prepared
 from bertlora.data.rows import check_column, read_column
+from bertlora.data.sources import AS_FOUND
+from bertlora.data.text_file import FileFormat
 from bertlora.errors import InputError
 from bertlora.pipeline.prepare import Source, as_specs
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from bertlora.pipeline.rows import Rows
 
 
-def check_slice_column(column: str | None, data: Source, split: str) -> None:
+def check_slice_column(column: str | None, data: Source, split: str, form: FileFormat) -> None:
     """Finds a slice column that cannot be read before the model is loaded. A hub data set is not opened.
 
     Raises:
@@ -29,11 +31,15 @@ def check_slice_column(column: str | None, data: Source, split: str) -> None:
             "--data, with rows that the run was not trained on"
         )
     if not any(spec.startswith("hub:") for spec in specs):
-        check_column(specs, column, split or "test")
+        check_column(specs, column, split or "test", form)
 
 
 def figures_by_slice(
-    evaluated: "Evaluated", rows: "Rows", data: Source = (), column: str | None = None
+    evaluated: "Evaluated",
+    rows: "Rows",
+    data: Source = (),
+    column: str | None = None,
+    form: FileFormat = AS_FOUND,
 ) -> dict[str, Any]:
     """Returns LoRA's accuracy by slice, as `slice_figures` does.
 
@@ -42,11 +48,13 @@ def figures_by_slice(
         rows: the rows.
         data: where they were read from.
         column: a column of this source, whose values are slices too.
+        form: how its files are written, as far as the user says it.
     """
     from bertlora.evaluation.slices import column_slices, slice_figures, text_slices
 
     texts = rows.texts()
     slices = list(text_slices(texts.texts, texts.pairs, rows.examples.inputs.whole))
     if column is not None:
-        slices += column_slices(column, read_column(as_specs(data), column, rows.split or "test"))
+        values = read_column(as_specs(data), column, rows.split or "test", form)
+        slices += column_slices(column, [values[row] for row in texts.rows.tolist()])
     return slice_figures(evaluated.right("lora"), slices)

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from bertlora.data.checks import token_checks
+from bertlora.data.checks import TOKEN_CHECKS, token_checks
 from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared, check_sources, is_prepared
 from bertlora.data.reader import Reader
@@ -81,7 +81,7 @@ def train(
             check_fraction(chosen, keys, prepared.folder != place / "data", rows)
             check_choosing(chosen, keys, rows, "prepare the data with some, such as split 70/15/15, or leave it out")
         if main:
-            on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen))
+            on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen, prepared.notes))
         chosen = chosen.replace(data=absolute_specs(as_specs(data) or chosen.data))
         from bertlora.pipeline.training_run import train_seeds  # torch, imported only now that all else holds
 
@@ -167,7 +167,7 @@ def recipe_reader(recipe: Recipe) -> Reader:
 
 def _checks(data: Prepared, recipe: Recipe) -> list[dict[str, Any]]:
     """Returns the checks of the data, and runs those that depend on the tokenizer again for this recipe."""
-    found = [check for check in data.checks if check["name"] not in ("truncated", "unknown_tokens")]
+    found = [check for check in data.checks if check["name"] not in TOKEN_CHECKS]
     return found + token_checks(data, recipe_reader(recipe))
 
 

@@ -1,6 +1,6 @@
 """What a training yields as it goes on. Progress bars, logs and trackers are plain code that takes these events."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,13 @@ class Checked:
         checks: what is odd about the data, as `prepare --json` prints it.
         rows: the number of rows by split.
         recipe: all options as they were resolved.
+        notes: how the data was read, and what was left out.
     """
 
     checks: list[dict[str, Any]]
     rows: dict[str, int]
     recipe: Recipe
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

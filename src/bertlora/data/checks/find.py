@@ -59,6 +59,15 @@ def a_check(
         yield {"name": name, "severity": severity, "count": count, **listed, "advice": advice}
 
 
+def found_rows(
+    kept: KeptRows, found: NDArray[np.bool_], name: str, severity: str, advice: str, count: int | None = None
+) -> Iterator[Check]:
+    """Yields a check of the rows for which `found`, (N,), is true; see `a_check`."""
+    rows = np.flatnonzero(found)
+    splits = [SPLITS[split] for split in kept.splits[rows[:ROWS_LISTED]]]
+    yield from a_check(name, severity, kept.rows[rows], splits, advice, count)
+
+
 def percent(share: float) -> str:
     """Returns a fraction as people read it: `12.5 %`."""
     return f"{100 * share:.1f} %" if share >= 0.001 or not share else "under 0.1 %"
@@ -68,12 +77,12 @@ def _same_texts(kept: KeptRows) -> Iterator[Check]:
     """Yields exact_duplicates, near_duplicates, contained and conflicting_labels."""
     repeats, conflicting = _compared(kept, kept.facts.hashes)
     near, near_conflicting = _compared(kept, kept.groups)
-    yield from _found(
+    yield from found_rows(
         kept, repeats, "exact_duplicates", "warning", "the text is equal to an earlier one; keep one of them"
     )
     near &= ~repeats
     others = int((near & near_conflicting).sum())
-    yield from _found(
+    yield from found_rows(
         kept,
         near,
         "near_duplicates",
@@ -82,9 +91,9 @@ def _same_texts(kept: KeptRows) -> Iterator[Check]:
         + (f"; {others:,} of these are near a text with another label: choose one label" if others else ""),
     )
     advice = "the text is part of an earlier one, or contains one; keep both in one split (--fix does)"
-    yield from _found(kept, _overlapping_earlier(kept) & ~near & ~repeats, "contained", "note", advice)
+    yield from found_rows(kept, _overlapping_earlier(kept) & ~near & ~repeats, "contained", "note", advice)
     advice = "the same text has different labels; choose one"
-    yield from _found(kept, conflicting, "conflicting_labels", "warning", advice)
+    yield from found_rows(kept, conflicting, "conflicting_labels", "warning", advice)
 
 
 def _leakage(kept: KeptRows) -> Iterator[Check]:
@@ -102,9 +111,9 @@ def _leakage(kept: KeptRows) -> Iterator[Check]:
         f"that contains it or is part of it ({counts[2]:,}): scores come out too high; remove it from one split (--fix "
         "does)"
     )
-    yield from _found(kept, near | overlapping, "leakage", "warning", advice)
+    yield from found_rows(kept, near | overlapping, "leakage", "warning", advice)
     advice = "the group is also in an earlier split, so scores come out too high; keep it in one split (--fix does)"
-    yield from _found(kept, same_group, "shared_groups", "warning", advice)
+    yield from found_rows(kept, same_group, "shared_groups", "warning", advice)
 
 
 def _compared(
@@ -147,28 +156,28 @@ def _classes(kept: KeptRows, labels: Sequence[str]) -> Iterator[Check]:
 
 
 def _lengths(kept: KeptRows) -> Iterator[Check]:
-    """Yields blank, very_short and very_long."""
+    """Yields only_punctuation, very_short and very_long."""
     words, empty = kept.facts.words, kept.facts.empty
     advice = "the text has no letter, digit or symbol; remove the row"
-    yield from _found(kept, empty, "blank", "warning", advice)
+    yield from found_rows(kept, empty, "only_punctuation", "warning", advice)
     short = (words < SHORT_WORDS) & ~empty
-    yield from _found(
+    yield from found_rows(
         kept, short, "very_short", "note", "fewer than three words; check that people can label these texts"
     )
     limit = max(LONG_WORDS, int(LONG_RATIO * np.median(words)))
     advice = f"more than {limit:,} words, far more than most texts; check whether a row holds several texts"
-    yield from _found(kept, words > limit, "very_long", "note", advice)
+    yield from found_rows(kept, words > limit, "very_long", "note", advice)
 
 
 def _characters(kept: KeptRows) -> Iterator[Check]:
     """Yields html and mojibake."""
     advice = "HTML such as <br /> or &amp; in the text costs tokens; remove it, here and wherever the model is used"
-    yield from _found(kept, kept.facts.html, "html", "warning", advice)
+    yield from found_rows(kept, kept.facts.html, "html", "warning", advice)
     advice = (
         "wrong encoding (é became Ã© or ?), or control characters; repair the text with ftfy, or read the source "
         "again in its own encoding"
     )
-    yield from _found(kept, kept.facts.mojibake, "mojibake", "warning", advice)
+    yield from found_rows(kept, kept.facts.mojibake, "mojibake", "warning", advice)
 
 
 def _language(kept: KeptRows) -> Iterator[Check]:
@@ -194,10 +203,4 @@ def _language(kept: KeptRows) -> Iterator[Check]:
     advice = (
         f"probably not {' or '.join(main)} like the rest ({', '.join(listed)}); check whether these rows belong here"
     )
-    yield from _found(kept, found != 0, "language", "note", advice)
-
-
-def _found(kept: KeptRows, found: NDArray[np.bool_], name: str, severity: str, advice: str) -> Iterator[Check]:
-    rows = np.flatnonzero(found)
-    splits = [SPLITS[split] for split in kept.splits[rows[:ROWS_LISTED]]]
-    yield from a_check(name, severity, kept.rows[rows], splits, advice)
+    yield from found_rows(kept, found != 0, "language", "note", advice)

@@ -68,6 +68,11 @@ def language_of(text: str) -> str:
     return str(language) if confidence >= LANGUAGE_CONFIDENCE else ""
 
 
+def language_confidence(text: str) -> float:
+    """Returns how sure it is that the start of a text is of any language, 0..1."""
+    return float(_identifier().classify(text[:LANGUAGE_CHARACTERS])[1])
+
+
 def foreign_part(text: str, words: Sequence[str]) -> str:
     """Returns the language, or the script, of a foreign part in an English text; empty if there is none.
 

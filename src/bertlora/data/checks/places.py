@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 def with_places(data: "Prepared", checks: Sequence[Check]) -> list[Check]:
     """Returns the checks with `places`: where each of `rows` is in the source, such as `reviews.csv line 17`."""
     wanted: dict[str, set[int]] = {}
-    for check in checks:
+    missing = [check for check in checks if "places" not in check]
+    for check in missing:
         for split, row in zip(check["splits"], check["rows"], strict=True):
             wanted.setdefault(split, set()).add(row)
     places = {split: dict(zip(rows, data.places(split, list(rows)), strict=True)) for split, rows in wanted.items()}
     return [
-        check | {"places": [places[split][row] for split, row in zip(check["splits"], check["rows"], strict=True)]}
+        {"places": [places[split][row] for split, row in zip(check["splits"], check["rows"], strict=True)], **check}
+        if "places" not in check
+        else check
         for check in checks
     ]
 

@@ -1,4 +1,4 @@
-"""The checks that need a tokenizer and a maximum length: what truncation cuts, and what the tokenizer does not know.
+"""The checks that need a tokenizer and a maximum length: what truncation cuts, what the tokenizer does not know.
 
 Letters: B texts, T tokens.
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.checks.base_language import base_language_check
 from bertlora.data.checks.find import Check, a_check, percent
 from bertlora.data.checks.places import with_places
 from bertlora.data.folder import Prepared
@@ -15,6 +16,7 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Reader, split_examples
 from bertlora.data.tokens import TokenTable
 
+TOKEN_CHECKS = ("truncated", "unknown_tokens", "base_language")
 # Above these shares a check is a warning: tokens cut of all tokens, texts with unknown tokens of all texts.
 LOST_TOKENS_SHARE = 0.05
 UNKNOWN_TEXTS_SHARE = 0.01
@@ -22,7 +24,7 @@ IDS_AT_ONCE = 1 << 24
 
 
 def token_checks(data: Prepared, reader: Reader) -> list[Check]:
-    """Returns the checks `truncated` and `unknown_tokens` that found something, as `find_checks` does.
+    """Returns those of TOKEN_CHECKS that found something, as `find_checks` does.
 
     The tokens are kept in the prepared folder.
 
@@ -30,13 +32,12 @@ def token_checks(data: Prepared, reader: Reader) -> list[Check]:
         InputError: the data hold pairs of texts and the reader reads single ones, or the reverse.
     """
     unknown_id = reader.tokenizer.unknown_id
-    return with_places(
-        data, checks_of_inputs(data, lambda split: split_examples(reader, data, split).inputs, unknown_id)
-    )
+    found = checks_of_inputs(data, lambda split: split_examples(reader, data, split).inputs, unknown_id)
+    return with_places(data, [*found, *base_language_check(data, reader.tokenizer)])
 
 
 def checks_of_inputs(data: Prepared, read: Callable[[str], Inputs], unknown_id: int | None) -> list[Check]:
-    """Returns the same checks, without places.
+    """Returns `truncated` and `unknown_tokens`, without places.
 
     Args:
         data: the prepared data.

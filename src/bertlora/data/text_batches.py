@@ -1,0 +1,75 @@
+"""Rows of a source in batches, as texts and labels. A row with a blank text or label says so, and is not used."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bertlora.data.columns import Columns
+from bertlora.data.labels import normalise_label
+from bertlora.data.source import Source
+from bertlora.errors import DataError
+
+
+class TextBatch(NamedTuple):
+    """Some rows of a source. `pairs` and `labels` are None if the source has none, or if labels are not wanted.
+
+    `placing` has the values of the columns of group, time or split, by part. `faults` says why a row cannot be used,
+    such as `'text' is blank`; it is empty for the others. What is blank is an empty string.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[str] | None
+    positions: list[int]
+    placing: dict[str, list[object]]
+    faults: list[str]
+
+
+def text_batches(source: Source, columns: Columns, with_labels: bool = True) -> Iterator[TextBatch]:
+    """Yields the rows of a source in order, blank ones included.
+
+    Raises:
+        DataError: a text or label has the wrong type, or the source is broken.
+    """
+    label = columns.label if with_labels else None
+    placing = columns.placing()
+    for values, positions in source.batches([*columns.texts(), *([label] if label else []), *placing.values()]):
+        found = {name: _texts(source, name, values[name], positions) for name in columns.texts()}
+        labels = _labels(source, label, values[label], positions) if label else None
+        checked = found | ({label: labels} if label and labels is not None else {})
+        yield TextBatch(
+            found[columns.text],
+            found[columns.text_pair] if columns.text_pair else None,
+            labels,
+            positions,
+            {part: values[column] for part, column in placing.items()},
+            [_fault(list(checked), row) if "" in row else "" for row in zip(*checked.values(), strict=True)],
+        )
+
+
+def _fault(columns: Sequence[str], values: Sequence[str]) -> str:
+    """Returns which columns of a row are blank: `'text' is blank`."""
+    blank = [f"'{column}'" for column, value in zip(columns, values, strict=True) if not value]
+    return f"{' and '.join(blank)} {'are' if len(blank) > 1 else 'is'} blank"
+
+
+def _texts(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
+    texts = []
+    for value, position in zip(values, positions, strict=True):
+        if value is None or isinstance(value, str):
+            texts.append(value if value and not value.isspace() else "")
+        elif isinstance(value, bool | int | float):
+            texts.append(str(value) if value == value else "")
+        else:
+            fault = f"'{column}' holds {str(value)[:40]}, expected a text"
+            raise DataError(f"{source.place(position)}: {fault}; correct the row, or name another column")
+    return texts
+
+
+def _labels(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
+    labels = []
+    for value, position in zip(values, positions, strict=True):
+        try:
+            labels.append(normalise_label(value) or "")
+        except DataError as error:
+            raise DataError(f"{source.place(position)}: {error}") from error
+    return labels

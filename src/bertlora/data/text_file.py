@@ -1,0 +1,210 @@
+"""Text files, maybe compressed with gzip or zstd, in any encoding: their lines, with exact line numbers.
+
+file = TextFile(Path("reviews.csv.gz"), "reviews.csv.gz")
+file.encoding                                   # "cp1252"
+for line in file.lines(): ...
+"""
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bertlora.data.encoding import detect_encoding
+from bertlora.data.named_columns import ColumnNames
+from bertlora.errors import DataError, InputError
+
+FILE_TYPES = ".csv, .tsv, .jsonl, .ndjson, .json (also with .gz or .zst), .parquet, .xlsx or .ods"
+COMPRESSED = (".gz", ".zst")
+OVERRIDE = "if that is wrong, give --encoding"
+DELIMITER_NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "\t"}
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """How the user says that files are written. What is None is detected.
+
+    Attributes:
+        encoding: the name of a codec of Python, such as `cp1252`.
+        delimiter: one character, or `comma`, `semicolon`, `tab`, `pipe`.
+
+    Raises:
+        InputError: Python has no such codec for text, or the delimiter is not one character.
+    """
+
+    encoding: str | None = None
+    delimiter: str | None = None
+
+    @classmethod
+    def of(cls, options: ColumnNames) -> "FileFormat":
+        """Returns the format that options name."""
+        return cls(options.get("encoding") or None, options.get("delimiter") or None)
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None and not _is_codec(self.encoding):
+            raise InputError(f"--encoding: '{self.encoding}' is unknown; expected a name such as utf-8, cp1252, utf-16")
+        if self.delimiter is not None and (len(self.sign or "") != 1 or (self.sign or "") in '"\r\n'):
+            raise InputError(f"--delimiter: got '{self.delimiter}', expected one character, or 'tab'")
+
+    @property
+    def sign(self) -> str | None:
+        """The delimiter as a character."""
+        return self.delimiter if self.delimiter is None else DELIMITER_NAMES.get(self.delimiter, self.delimiter)
+
+
+class TextFile:
+    """A text file.
+
+    Attributes:
+        path: the file.
+        name: its name in messages.
+        encoding: the codec that reads it.
+        detected: whether the encoding was detected and is not UTF-8.
+
+    Args:
+        path: the file.
+        name: its name in messages.
+        encoding: the codec; None detects it.
+
+    Raises:
+        DataError: it is missing, a folder, empty, or cannot be decompressed.
+    """
+
+    def __init__(self, path: Path, name: str, encoding: str | None = None) -> None:
+        check_file(path)
+        self.path = path
+        self.name = name
+        given = encoding is not None
+        if encoding is None:
+            with self._opened() as file:
+                encoding = detect_encoding(file)
+        # With the codec `utf-8` a byte-order mark would be part of the first column's name.
+        self.encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+        self.detected = not given and not self.is_utf8
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether the encoding is UTF-8."""
+        return self.encoding == "utf-8-sig"
+
+    def lines(self) -> Iterator[str]:
+        r"""Yields the lines with their line ends. Only `\n` ends a line, as in editors, so line numbers agree.
+
+        Raises:
+            DataError: the file cannot be opened, or a line is not of the encoding.
+        """
+        with self._opened() as file:
+            if codecs.lookup(self.encoding).name.startswith(("utf-16", "utf-32")):
+                yield from self._wide_lines(file)
+                return
+            for number, raw in enumerate(file, 1):
+                yield self._decoded(raw, number)
+
+    def text(self) -> str:
+        """Returns the whole text of a (small) file.
+
+        Raises:
+            DataError: as in `lines`.
+        """
+        return "".join(self.lines())
+
+    def sample(self, characters: int) -> tuple[list[str], bool]:
+        """Returns the first lines, of about this many characters, and whether they are all."""
+        taken: list[str] = []
+        for line in self.lines():
+            if characters <= 0:
+                return taken, False
+            taken.append(line)
+            characters -= len(line)
+        return taken, True
+
+    def _wide_lines(self, file: IO[bytes]) -> Iterator[str]:
+        r"""Yields the lines of UTF-16 or UTF-32, where the byte of `\n` is part of other characters too."""
+        number, text = 0, io.TextIOWrapper(file, self.encoding, newline="\n")
+        try:
+            for line in text:
+                number += 1
+                yield line.removeprefix("\ufeff") if number == 1 else line
+        except UnicodeDecodeError as error:
+            raise self._not_of_encoding(f"after line {number}: the text") from error
+        finally:
+            text.detach()  # `file` is closed by its own block
+
+    def _decoded(self, raw: bytes, number: int) -> str:
+        try:
+            return raw.decode(self.encoding if number == 1 or not self.is_utf8 else "utf-8")
+        except UnicodeDecodeError as error:
+            fault = f"line {number}: byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+            raise self._not_of_encoding(fault) from error
+
+    def _not_of_encoding(self, fault: str) -> DataError:
+        encoding = "UTF-8" if self.is_utf8 else self.encoding
+        return DataError(f"{self.name} {fault} is not {encoding}; name the file's encoding by --encoding")
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        """Yields the file, decompressed. A fault of the file becomes a DataError."""
+        try:
+            with _decompressed(self.path) as file:
+                yield file
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{self.name}: cannot be decompressed ({error}); fetch or write it again") from error
+        except OSError as error:
+            if self.path.suffix.lower() in COMPRESSED and error.errno is None:  # of pyarrow
+                raise DataError(f"{self.name}: cannot be decompressed ({error}); fetch or write it again") from error
+            raise unreadable(self.path, error) from error
+
+
+def detected(file: TextFile) -> str:
+    """Returns the note on a detected encoding: `reviews.csv: read as cp1252`."""
+    return f"{file.name}: read as {'UTF-8' if file.is_utf8 else file.encoding}"
+
+
+def kind_of(path: Path) -> str:
+    """Returns the suffix that says what a file holds: `.csv` for `reviews.CSV.gz`."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
+
+
+def check_file(path: Path) -> None:
+    """Checks that `path` is a file that is not empty.
+
+    Raises:
+        DataError: it is missing, a folder, or empty.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a file ({FILE_TYPES})")
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; check the path")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty, expected rows of text")
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """Returns the error for a file that cannot be read."""
+    return DataError(f"{path}: cannot be read ({error.strerror or error})")
+
+
+def _decompressed(path: Path) -> IO[bytes]:
+    match path.suffix.lower():
+        case ".gz":
+            return io.BufferedReader(gzip.GzipFile(path, "rb"))
+        case ".zst":
+            import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
+
+            return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
+
+def _is_codec(encoding: str) -> bool:
+    """Returns whether Python has a codec with this name that reads text; `base64` does not."""
+    try:
+        b"a".decode(encoding, "replace")
+    except (LookupError, ValueError):
+        return False
+    return True
