@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from contest import machine, table
 
+from bertlora.confidence.calibration import Calibration
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.evaluation.comparison import Comparison
 from bertlora.evaluation.metrics import classification_metrics
@@ -81,6 +82,7 @@ def scored(run: Run, frame: pd.DataFrame) -> Evaluated:
     """Returns a run's logits of rows, with their labels."""
     inputs = run.adapted.reader.read(list(frame.text))
     logits = run.adapted.logits(inputs, precision=run.metrics()["train"]["precision"])
+    assert isinstance(run.calibration, Calibration)
     return Evaluated(run.manifest.labels, frame.label.to_numpy(np.int64), {"lora": logits}, run.calibration)
 
 

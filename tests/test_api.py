@@ -39,7 +39,8 @@ def loaded_after(statement: str) -> list[str]:
 
 def test_exported_members() -> None:
     verbs = ["audit", "compare", "evaluate", "plan", "prepare", "report", "train"]
-    assert sorted(bertlora.__all__) == ["BertloraError", "LoraClassifier", "Recipe", "Run", "__version__", *verbs]
+    classes = ["BertloraError", "LoraClassifier", "LoraRegressor", "Recipe", "Run"]
+    assert sorted(bertlora.__all__) == [*classes, "__version__", *verbs]
     for name in bertlora.__all__:
         assert getattr(bertlora, name) is not None
     assert bertlora.__version__ == version("bertlora")

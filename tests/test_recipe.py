@@ -96,6 +96,8 @@ DEFAULT: dict[str, Any] = {
     "hidden_dropout": 0.0,
     "encoder_dropout": 0.0,
     "average_weights": 0.15,
+    "task": "auto",
+    "loss": "auto",
     "class_weights": "auto",
     "evaluate_every_steps": 0,
     "best_metric": "auto",

@@ -1,4 +1,4 @@
-"""bertlora: texts and labels in, a LoRA classifier on a small BERT out, evaluated honestly.
+"""bertlora: texts and labels in, a LoRA classifier or regressor on a small BERT out, evaluated honestly.
 
 The names below are imported when they are first used, so that `import bertlora` loads no torch.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bertlora.pipeline.prepare import prepare
     from bertlora.pipeline.report import report
     from bertlora.pipeline.train import train
+    from bertlora.regressor import LoraRegressor
     from bertlora.run.loaded import Run
 
     __version__: str
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BertloraError",
     "LoraClassifier",
+    "LoraRegressor",
     "Recipe",
     "Run",
     "__version__",
@@ -38,7 +40,8 @@ __all__ = [
 ]
 
 _VERBS = ("audit", "compare", "evaluate", "plan", "prepare", "report", "train")
-_HOMES = {"LoraClassifier": "bertlora.classifier", "Run": "bertlora.run.loaded"}
+_HOMES = {"LoraClassifier": "bertlora.classifier", "LoraRegressor": "bertlora.regressor"}
+_HOMES |= {"Run": "bertlora.run.loaded"}
 _HOMES |= {verb: f"bertlora.pipeline.{verb}" for verb in _VERBS}
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from bertlora.confidence.probabilities import Array
 from bertlora.errors import BertloraError, InputError, suggestion
 from bertlora.files import size_of, whole_folder
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
+from bertlora.task import CLASSIFICATION
 
 # Merging changes the order of additions. In fp32 that is far below what could change a label.
 LARGEST_DIFFERENCE = 1e-3
@@ -65,7 +67,7 @@ def _export_merged(adapted: Adapted, source: Path, folder: Path, texts: Texts) -
     """Writes a plain transformers folder, with labels and tokenizer, that `pipeline` serves."""
     merged = adapted.merged()
     # In training the config has dropout off. The export has the base's own values.
-    merged.config = adapted.base.config(adapted.labels)
+    merged.config = adapted.base.config(adapted.labels, task=adapted.task)
     merged.config.architectures = [type(merged).__name__]
     with quiet():
         merged.save_pretrained(folder)
@@ -103,12 +105,19 @@ def check_parity(adapted: Adapted, folder: Path, texts: Texts) -> dict[str, Any]
     difference = float(np.abs(found - expected).max())
     same = bool((found.argmax(1) == expected.argmax(1)).all())
     names = [model.config.id2label[i] for i in range(len(adapted.labels))]
-    if not (difference <= LARGEST_DIFFERENCE and same and names == adapted.labels):
+    if not (difference <= _tolerance(adapted, expected) and same and names == adapted.labels):
         raise ParityError(
             f"the export gives other results than the run (logits differ by up to {difference:.2g} "
             f"on {len(texts)} texts); it was not kept"
         )
     return {"texts": len(texts), "largest_difference": difference}
+
+
+def _tolerance(adapted: Adapted, expected: Array) -> float:
+    """Returns how much outputs may differ. Numbers have a unit, so theirs is a fraction of the largest number."""
+    if adapted.task == CLASSIFICATION:
+        return LARGEST_DIFFERENCE
+    return LARGEST_DIFFERENCE * float(np.abs(expected).max(initial=1e-9))
 
 
 FORMATS: dict[str, Callable[[Adapted, Path, Path, Texts], dict[str, Any]]] = {

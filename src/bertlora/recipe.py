@@ -11,6 +11,7 @@ from typing import Any, Self, get_type_hints
 
 from bertlora.errors import RecipeError, suggestion
 from bertlora.options import checked, option, parsed, range_text, toml
+from bertlora.task import AUTO, TASKS
 
 RECIPES = Path(__file__).with_name("recipes")
 ROLES = ("query", "key", "value", "attention-output", "ffn-in", "ffn-out", "all-linear")
@@ -43,6 +44,12 @@ class Recipe:
         choices=("none", "tensorboard", "wandb", "mlflow"),
     )
 
+    task: str = option(
+        AUTO,
+        "data",
+        "what is predicted: a class, or a number; auto takes real numbers as regression, other labels as classes",
+        choices=(AUTO, *TASKS),
+    )
     data: tuple[str, ...] = option((), "data", "data source if none is given, as for `prepare`")
     sample: int = option(
         0, "data", "rows to draw at random from the source, or from each of its splits; 0 = all", low=0
@@ -133,6 +140,12 @@ class Recipe:
         low=0,
         high=1,
     )
+    loss: str = option(
+        AUTO,
+        "optimiser",
+        "loss; auto is cross-entropy for classes, mse for numbers; huber is less moved by outliers",
+        choices=(AUTO, "cross-entropy", "mse", "huber"),
+    )
     class_weights: str = option(
         "auto",
         "optimiser",
@@ -145,8 +158,8 @@ class Recipe:
     best_metric: str = option(
         "auto",
         "evaluation",
-        "metric that chooses the best adapter; auto is macro_f1 if the classes are imbalanced, otherwise accuracy",
-        choices=("auto", "accuracy", "macro_f1", "loss"),
+        "metric that chooses the best adapter; auto is accuracy, macro_f1 for imbalanced classes, rmse for numbers",
+        choices=("auto", "accuracy", "macro_f1", "rmse", "mae", "pearson", "spearman", "loss"),
     )
     early_stopping_patience: int = option(
         0, "evaluation", "stop after this many evaluations without improvement; 0 = never", low=0
@@ -169,6 +182,22 @@ class Recipe:
             if key not in recipe_keys():
                 raise RecipeError(f"recipe key '{key}' is unknown{suggestion(key, recipe_keys())}")
         return dataclasses.replace(self, **changes)
+
+    def for_task(self, name: str) -> Self:
+        """Returns the recipe for a task that is known now.
+
+        Raises:
+            RecipeError: the recipe names another task, or a value does not fit the task.
+        """
+        if self.task not in (AUTO, name):
+            raise RecipeError(f"task: got {self.task}, but the data is prepared for {name}; prepare it again")
+        for key, values in TASKS[name].options.items():
+            if getattr(self, key) not in values:
+                raise RecipeError(
+                    f"{key}: got {getattr(self, key)}, which does not fit task = {name}; expected one of "
+                    f"{', '.join(values)}"
+                )
+        return self.replace(task=name)
 
     @classmethod
     def named(cls, name: str) -> "Recipe":

@@ -96,6 +96,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert len(fingerprint) == 64
     assert manifest == {
         "format_version": 1,
+        "task": "classification",
         "labels": ["neg", "pos"],
         "rows": {"train": 32, "validation": 8},
         "columns": {"text": "review", "text_pair": None, "label": "sentiment"},

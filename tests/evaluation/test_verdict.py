@@ -21,6 +21,7 @@ from bertlora.pipeline.training_run import train_run
 from bertlora.run.loaded import Run
 
 KEYS = {
+    "task",
     "n",
     "base",
     "probe",

@@ -19,7 +19,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
-        self.manifest = SimpleNamespace(labels=["odd", "even"])
+        self.manifest = SimpleNamespace(labels=["odd", "even"], task="classification")
 
     def ready(self, precision: str) -> Any:
         return nullcontext()

@@ -292,8 +292,15 @@ def test_a_tracker_that_is_not_installed_is_a_recipe_error(
 
 
 @pytest.mark.slow
-def test_two_processes_end_as_one(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_two_processes_end_as_one(tiny: Tiny, reviews: Path, tmp_path: Path, task: str) -> None:
     """A step has an odd number of rows, and the last step leaves little or nothing to the second process."""
+    if task == "regression":
+        header, *lines = reviews.read_text().splitlines()
+        scored = [line.rpartition(",")[0] + f",{i % 9 / 2}" for i, line in enumerate(lines)]
+        reviews.write_text("\n".join([header, *scored]) + "\n")
+    data = prepare([str(reviews)], tmp_path / "data")
+    assert data.task == task
     recipe = brisk_recipe(tiny, batch_size=9, lora_dropout=0.0, learning_rate=1e-3, samples=(), head_start="probe")
     train_run(data, recipe, tmp_path / "one")
     launch(data, recipe, tmp_path / "two", processes=2)

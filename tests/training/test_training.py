@@ -28,6 +28,7 @@ from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.recipe import Recipe
 from bertlora.training.loop import Training
+from bertlora.training.objective import ClassObjective
 from bertlora.training.optimiser import step_rows
 
 Tiny = Callable[[str], Path]
@@ -111,10 +112,11 @@ def test_accumulating_2_times_4_equals_a_batch_of_8(tiny: Tiny, count: int, clas
 
 def test_balanced_weights_follow_the_formula(tiny: Tiny) -> None:
     ids = [1] * 12 + [0] * 4
-    training = small_training(small_recipe(tiny("bert"), class_weights="balanced"), ids=ids)
-    assert training.loss.class_weights is not None
-    assert training.loss.class_weights.tolist() == pytest.approx([16 / (2 * 4), 16 / (2 * 12)])
-    assert small_training(small_recipe(tiny("bert")), ids=ids).loss.class_weights is None
+    for kind, expected in (("balanced", [16 / (2 * 4), 16 / (2 * 12)]), ("auto", None)):
+        objective = small_training(small_recipe(tiny("bert"), class_weights=kind), ids=ids).objective
+        assert isinstance(objective, ClassObjective)
+        weights = objective.loss.class_weights
+        assert (None if weights is None else weights.tolist()) == (expected and pytest.approx(expected))
 
 
 def test_the_weighted_loss_is_torchs_own(tiny: Tiny) -> None:

@@ -11,6 +11,7 @@ from bertlora.data.table_file import text_rows
 Form = Callable[[Sequence[dict[str, Any]]], str]
 NO_LABEL = "(no label)"
 GAP = 2  # blanks between columns
+VALUE_WIDTH, INTERVAL_WIDTH = 10, 22
 
 
 def json_lines(lines: Sequence[dict[str, Any]]) -> str:
@@ -19,7 +20,10 @@ def json_lines(lines: Sequence[dict[str, Any]]) -> str:
 
 
 class CsvRows:
-    """One row for each text, below a header: text, label, confidence, and the probability of each label."""
+    """One row for each text, below a header: text, label, confidence, and the probability of each label.
+
+    In a regression: text, value, and the ends of the interval, low and high.
+    """
 
     def __init__(self) -> None:
         self._text = io.StringIO()
@@ -35,8 +39,11 @@ class CsvRows:
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
-    """Returns a prediction as cells: `probabilities` become columns."""
-    cells = {key: value for key, value in line.items() if key not in ("probabilities", "error")}
+    """Returns a prediction as cells: `probabilities` and `interval` become columns."""
+    cells = {key: value for key, value in line.items() if key not in ("probabilities", "interval", "error")}
+    if "interval" in line:
+        low, high = line["interval"] or ("", "")
+        return cells | {"low": low, "high": high}
     return cells | {f"probability of {label}": value for label, value in line["probabilities"].items()}
 
 
@@ -69,8 +76,7 @@ class PredictionTable:
         for line in lines:
             label = line["label"] if line["label"] is not None else NO_LABEL
             confidence = "" if line["confidence"] is None else f"{line['confidence']:.3f}"
-            text = " | ".join(line[key] for key in ("text", "text_pair") if key in line)
-            text = f"({line['error']})" if "error" in line else text
+            text = _one_text(line)
             if line.get("labels") is not None:
                 text = f"[{', '.join(line['labels'])}] {text}"
             # rich measures every character of a text, and of a long one only the start is shown.
@@ -80,3 +86,40 @@ class PredictionTable:
         with console.capture() as captured:
             console.print(table)
         return captured.get()
+
+
+class ValueTable:
+    """A table of number, interval and text, for a terminal. Chunks share their columns and one header."""
+
+    def __init__(self, width: int) -> None:
+        """Makes a table for a terminal of this width, in characters."""
+        self._text_width = max(width - VALUE_WIDTH - INTERVAL_WIDTH - 2 * GAP, 10)
+        self._begun = False
+
+    def __call__(self, lines: Sequence[dict[str, Any]]) -> str:
+        """Returns rows; the first call also returns the header."""
+        rows = [[f"{line['value']:.4g}", interval_text(line), _one_text(line)] for line in lines]
+        header = [] if self._begun else [["value", "interval", "text"]]
+        self._begun = True
+        return "".join(
+            f"{value:>{VALUE_WIDTH}}{'':{GAP}}{ends:<{INTERVAL_WIDTH}}{'':{GAP}}"
+            f"{shortened(visible(text), self._text_width)}\n"
+            for value, ends, text in [*header, *rows]
+        )
+
+
+def interval_text(line: dict[str, Any]) -> str:
+    """Returns the interval of a prediction: `2.9 to 4.1`; empty if there is none."""
+    return " to ".join(f"{end:.4g}" for end in line["interval"] or ())
+
+
+def value_text(line: dict[str, Any]) -> str:
+    """Returns the number of a prediction and its interval."""
+    ends = interval_text(line)
+    return f"{line['value']:.4g}" + (f"  ({ends})" if ends else "")
+
+
+def _one_text(line: dict[str, Any]) -> str:
+    if "error" in line:
+        return f"({line['error']})"
+    return " | ".join(line[key] for key in ("text", "text_pair") if key in line)

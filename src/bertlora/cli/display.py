@@ -88,11 +88,19 @@ def check_lines(checks: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def evaluation_line(e: Evaluation, epochs: int) -> str:
-    """Returns the line of an evaluation: epoch, losses, accuracy, speed."""
+    """Returns the line of an evaluation: epoch, losses, accuracy or RMSE, speed."""
     validation = ""
-    if e.accuracy is not None:
-        validation = f"  validation loss {e.validation_loss:.4f}  accuracy {100 * e.accuracy:.2f} %"
-    best = "  best so far" if e.best and e.accuracy is not None else ""
+    if e.validation_loss is not None:
+        validation = f"  validation loss {e.validation_loss:.4f}  {_leading(e)}"
+    best = "  best so far" if e.best and e.validation_loss is not None else ""
     warning = f"  ({e.warning})" if e.warning else ""
     speed = f"  {e.examples_per_s:.1f} texts/s"
     return f"epoch {e.epoch:g}/{epochs}  train loss {e.train_loss:.4f}{validation}{speed}{best}{warning}"
+
+
+def _leading(e: Evaluation) -> str:
+    """Returns the figures that say how good an evaluation is."""
+    if e.accuracy is not None:
+        return f"accuracy {100 * e.accuracy:.2f} %"
+    pearson = e.figures["pearson"]
+    return f"RMSE {e.figures['rmse']:.4g}" + ("" if pearson is None else f"  Pearson {pearson:.4f}")

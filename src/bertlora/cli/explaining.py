@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from bertlora.cli.answers import value_text
 from bertlora.cli.console import visible
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ STEPS = ((0.6, "bold underline", True), (0.3, "bold", True), (0.1, "", False))
 def print_explained(answer: dict[str, Any], explanation: "Explanation", console: Console | None = None) -> None:
     """Prints label and confidence, the text in colour, and what the colours mean."""
     console = console or Console(highlight=False)
-    console.print(Text(_headline(answer, explanation.label), style="bold"))
+    headline = value_text(answer) if "value" in answer else _headline(answer, explanation.label)
+    console.print(Text(headline, style="bold"))
     words = [*explanation.words, *(explanation.pair_words or ())]
     largest = max((abs(word.attribution) for word in words if word.attribution is not None), default=0.0)
     console.print(coloured(answer["text"], explanation.words, largest), overflow="fold")
@@ -68,6 +70,15 @@ def _styled(word: "Word", largest: float) -> Text:
 
 def _legend(explanation: "Explanation", unread: bool) -> Text:
     by_words = explanation.logit_difference - explanation.baseline_difference
+    if not explanation.rival:
+        return Text.assemble(
+            ("+raises the number", f"bold {FOR}"),
+            "  ",
+            ("-lowers it", f"bold {AGAINST}"),
+            ("  bolder means more", "dim"),
+            ("  [not read]" if unread else "", "dim"),
+            (f"  {by_words:+.3g} by the words, {explanation.baseline_difference:.3g} without them", "dim"),
+        )
     return Text.assemble(
         (f"+for {visible(explanation.label)}", f"bold {FOR}"),
         "  ",

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bertlora.task import REGRESSION
+
 NAMES = {"base": "base", "probe": "linear probe", "tfidf": "TF-IDF", "lora": "LoRA"}
 METRICS = {
     "macro_f1": "macro F1",
@@ -21,10 +23,48 @@ def print_evaluation(result: dict[str, Any]) -> None:
 
     print(result["verdict"])
     print(f"\n{result['n']:,} rows ({result['where']})\n")
+    if result["task"] == REGRESSION:
+        _print_values(result)
+        return
     print_classifiers({name: result[key] for key, name in NAMES.items() if result[key]})
     _print_classes(result["lora"])
     _print_slices(result["slices"])
     print("\n".join(legacy_lines(result)))
+
+
+def _print_values(result: dict[str, Any]) -> None:
+    """Prints the models of a regression, the coverage of the intervals, and LoRA's errors by slice."""
+    from bertlora.cli.console import print_table
+    from bertlora.evaluation.value_slices import VALUE_SLICE_COLUMNS, error_slice_rows
+
+    print_models({name: result[key] for key, name in NAMES.items() if result[key]})
+    if result["coverage"]:
+        columns = ["intervals for", "contain the truth", "95 % CI", "plus or minus"]
+        print_table(columns, [_coverage_cells(line) for line in result["coverage"]])
+    print(f"{result['slices']['verdict']}\n")
+    if result["slices"]["worse"]:
+        print_table(VALUE_SLICE_COLUMNS, error_slice_rows(result["slices"]["found"][:SLICES_SHOWN]))
+
+
+def _coverage_cells(line: dict[str, Any]) -> list[str]:
+    low, high = line["covered_ci95"]
+    covered = [f"{100 * line['covered']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"]
+    return [f"{100 * line['level']:.0f} %", *covered, f"{line['half_width']:.4g}"]
+
+
+def print_models(models: Mapping[str, dict[str, Any]]) -> None:
+    """Prints a table with a row for each model of a regression: RMSE with its interval, and other figures."""
+    from bertlora.cli.console import print_table
+    from bertlora.confidence.agreement import FIGURE_NAMES
+
+    others = [key for key in FIGURE_NAMES if key != "rmse"]
+    rows = []
+    for name, figures in models.items():
+        low, high = figures["rmse_ci95"]
+        row = [name, f"{figures['rmse']:.4g}", f"{low:.4g} to {high:.4g}"]
+        row += ["" if figures[key] is None else f"{figures[key]:.4g}" for key in others]
+        rows.append([*row, f"{figures['training_seconds']:,.1f} s" if "training_seconds" in figures else ""])
+    print_table(["", "RMSE", "95 % CI", *(FIGURE_NAMES[key] for key in others), "training"], rows)
 
 
 def print_comparison(result: dict[str, Any]) -> None:
@@ -32,6 +72,8 @@ def print_comparison(result: dict[str, Any]) -> None:
     print(f"Ranking on {result['n']:,} rows ({result['where']}):\n")
     if "seeds" in result:
         _print_recipes(result)
+    elif result.get("task") == REGRESSION:
+        _print_value_runs(result)
     else:
         _print_runs(result)
     print("\n".join(filter(None, [(result.get("choice") or {}).get("sentence"), result["note"]])))
@@ -45,6 +87,16 @@ def _print_runs(result: dict[str, Any]) -> None:
     print("Every pair of runs:\n")
     print_table(PAIR_COLUMNS, pair_rows(result["ranking"], result["pairs"]))
     print(pair_note(len(result["pairs"]), result["metric"]))
+
+
+def _print_value_runs(result: dict[str, Any]) -> None:
+    from bertlora.cli.console import print_table
+    from bertlora.evaluation.value_pairs import VALUE_PAIR_COLUMNS, VALUE_PAIR_NOTE, value_pair_rows
+
+    print_models({run: result["runs"][run] for run in result["ranking"]})
+    print("Every pair of runs:\n")
+    print_table(VALUE_PAIR_COLUMNS, value_pair_rows(result["ranking"], result["pairs"]))
+    print(VALUE_PAIR_NOTE)
 
 
 def _print_recipes(result: dict[str, Any]) -> None:

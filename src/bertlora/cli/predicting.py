@@ -25,6 +25,7 @@ from bertlora.cli.predict_options import check_options, chosen_form
 from bertlora.cli.texts import Chunks, text_chunks
 from bertlora.cli.verb import Argument, verb
 from bertlora.errors import InputError
+from bertlora.task import REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.cli.answers import Form
@@ -71,7 +72,8 @@ CHUNK_TEXTS = 1024
     ),
     Option(
         "--sets",
-        "also give the labels that may be right, so that this share of sets (0 to 1) contains the right one",
+        "also give the labels that may be right, so that this share of sets (0 to 1) contains the right one. For "
+        "numbers: the share of intervals that contain the true one",
         type=float,
         metavar="X",
     ),
@@ -151,6 +153,8 @@ def _say_all(notes: Sequence[str]) -> None:
 def _say_notes(run: "Run", options: dict[str, Any]) -> None:
     """Prints on stderr how a threshold was chosen, and which labels are in every set."""
     chosen = {name: options[name] for name in ("abstain", "sets", "per_class")}
+    if run.manifest.task == REGRESSION and options["base"]:
+        return
     for note in run.predictions(raw=options["raw"] or options["base"], **chosen).notes:
         say(note)
 
@@ -199,8 +203,10 @@ def _columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[s
 
 
 def _form(run: "Run", format: str, terminal: bool) -> "Form":
-    from bertlora.cli.answers import CsvRows, PredictionTable, json_lines
+    from bertlora.cli.answers import CsvRows, PredictionTable, ValueTable, json_lines
 
+    if terminal and run.manifest.task == REGRESSION:
+        return ValueTable(shutil.get_terminal_size().columns)
     if terminal:
         return PredictionTable(run.manifest.labels, shutil.get_terminal_size().columns)
     return CsvRows() if format == "csv" else json_lines

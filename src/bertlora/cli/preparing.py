@@ -11,6 +11,7 @@ from bertlora.cli.options import (
     PATH,
     SOURCES,
     SPLIT_COLUMNS,
+    OneOf,
     Option,
     Whole,
     flag,
@@ -18,6 +19,7 @@ from bertlora.cli.options import (
 )
 from bertlora.cli.verb import Argument, verb
 from bertlora.recipe import Recipe
+from bertlora.task import AUTO, CLASSIFICATION, TASKS
 
 ROWS_SHOWN = 3
 
@@ -55,7 +57,9 @@ def show_prepared(found: dict[str, Any]) -> None:
     from bertlora.cli.console import print_table
 
     print_table(["split", "rows"], list(found["rows"].items()))
-    print(f"labels: {', '.join(found['labels'])}\nfingerprint: {found['fingerprint']}")
+    names = ", ".join(found["labels"])
+    targets = f"labels: {names}" if found["task"] == CLASSIFICATION else f"{found['task']}, of the column '{names}'"
+    print(f"{targets}\nfingerprint: {found['fingerprint']}")
     print_checks(found["checks"])
     for note in found["notes"]:
         print(f"note: {note}")
@@ -90,6 +94,9 @@ def print_checks(checks: Sequence[dict[str, Any]], stderr: bool = False) -> None
         default=Recipe.sample,
     ),
     Option("--seed", "seed of sample and split", type=Whole(0), default=Recipe.seed),
+    Option(
+        "--task", Recipe.__dataclass_fields__["task"].metadata["help"], type=OneOf((AUTO, *TASKS)), default=Recipe.task
+    ),
     Option(
         "--model",
         "the base model whose tokenizer checks the texts; default: minilm, if it is installed",

@@ -123,7 +123,16 @@ def _rival(name: str, found: dict[str, Any]) -> str:
     """Returns how good a rival is, and how long it took."""
     from bertlora.cli.metrics import NAMES
 
-    return f"{NAMES[name]} {100 * found['validation_accuracy']:.2f} % in {found['seconds']:.1f} s"
+    good = f"RMSE {found['validation_rmse']:.4g}" if "validation_rmse" in found else ""
+    good = good or f"{100 * found['validation_accuracy']:.2f} %"
+    return f"{NAMES[name]} {good} in {found['seconds']:.1f} s"
+
+
+def _validated(best: dict[str, Any]) -> str:
+    """Returns how good the kept adapter is on the validation rows; empty without these rows."""
+    if best.get("accuracy") is not None:
+        return f"accuracy {100 * best['accuracy']:.2f} %"
+    return f"RMSE {best['rmse']:.4g}" if best.get("rmse") is not None else ""
 
 
 def show_trained(found: dict[str, Any]) -> None:
@@ -132,13 +141,11 @@ def show_trained(found: dict[str, Any]) -> None:
 
     run, best, rows = found["run"], found["validation"], found.get("rows", {})
     print_samples(found["samples"])
-    evaluated = ""
-    if best["accuracy"] is not None:
-        evaluated = (
-            f"; validation accuracy {100 * best['accuracy']:.2f} % (epoch {best['epoch']:g}, chosen on these rows)"
-        )
+    evaluated, good = "", _validated(best)
+    if good:
+        evaluated = f"; validation {good} (epoch {best['epoch']:g}, chosen on these rows)"
     print(f"{run}: trained in {duration(found['train']['seconds'])}{evaluated}")
-    if best["accuracy"] is not None and found.get("rivals"):
+    if good and found.get("rivals"):
         print(f"On the same rows: {'; '.join(_rival(*rival) for rival in found['rivals'].items())}")
     if seeds := found.get("seeds"):
         print(f"{seeds['split']} split, seeds {', '.join(map(str, seeds['values']))}: {seeds['verdict']}")
@@ -208,5 +215,9 @@ def print_samples(samples: Sequence[dict[str, Any]]) -> None:
     from bertlora.cli.console import print_table
 
     if samples:
-        rows = [[s["text"], s["before"], s["after"], f"{s['confidence']:.3f}"] for s in samples]
+        rows = [[s["text"], *map(_shown, (s["before"], s["after"], s["confidence"]))] for s in samples]
         print_table(["sample text", "before", "after training", "confidence"], rows)
+
+
+def _shown(value: str | float | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:.3f}"

@@ -2,5 +2,6 @@
 
 Reading order: `probabilities` (softmax, and how well probabilities match outcomes), `intervals` (95 % intervals of
 accuracies), `calibration` (temperature scaling), `abstention` (thresholds), `label_sets` (conformal sets),
-`predictions` (what a run answers).
+`predictions` (what a run answers). For numbers: `agreement` (correlations and errors), `spread` (conformal
+intervals). `learned` chooses by the task.
 """

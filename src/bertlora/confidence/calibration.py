@@ -110,12 +110,12 @@ class Calibration:
         """
         if not any((run / name).exists() for name in FILES):
             return None
-        with _reading(run / FILE) as file:
+        with reading(run / FILE) as file:
             table = json.loads(file.read_text(encoding="utf-8"))
             temperature, rows = float(table["temperature"]), int(table["rows"])
             if not (math.isfinite(temperature) and temperature > 0):
                 raise ValueError(f"temperature {temperature}, expected a number above 0")
-        with _reading(run / ROWS_FILE) as file:
+        with reading(run / ROWS_FILE) as file:
             tensors = load_file(file)
             logits, y_true = tensors["logits"], tensors["labels"]
             kinds = logits.dtype == np.float32 and y_true.dtype == np.int64 and logits.ndim == 2
@@ -130,7 +130,7 @@ UNCALIBRATED = Calibration.without_rows(0)
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[Path]:
+def reading(file: Path) -> Iterator[Path]:
     """Inside, any fault of the file becomes a RunError that names it."""
     try:
         yield file

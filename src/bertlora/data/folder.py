@@ -18,10 +18,11 @@ from bertlora.data.source import SPLITS
 from bertlora.data.split_file import reading, row_places, split_path, stream
 from bertlora.data.table_source import TableSpec
 from bertlora.errors import DataError
+from bertlora.task import CLASSIFICATION, TASKS
 
 FORMAT_VERSION = 1
 MANIFEST = "dataset.json"
-LATER = ("label_rules",)  # keys that folders of older versions do not have
+LATER = ("label_rules", "task")  # keys that folders of older versions do not have
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Prepared:
 
     Attributes:
         folder: its path.
-        labels: the labels, in order.
+        task: what is predicted.
+        labels: the labels, in order; in a regression the name of the number.
         rows: number of rows of each split.
         fingerprint: SHA-256 over splits, texts, pairs, labels and label names, in order.
         columns: the source's columns: `text`, `text_pair` (or None), `label`, and `group`, `time` or `split` if named.
@@ -55,6 +57,7 @@ class Prepared:
     notes: list[str]
     checks: list[dict[str, Any]]
     label_rules: dict[str, Any] = field(default_factory=dict)
+    task: str = CLASSIFICATION
 
     @classmethod
     def load(cls, folder: Path) -> "Prepared":
@@ -102,7 +105,7 @@ class Prepared:
             texts, labels, rows = table["text"].to_pylist(), table["label"].to_numpy(), table["row"].to_numpy()
             groups = _numbered(table["group"].to_pylist()) if self.columns.get("group") else None
         self._check_rows(name, len(texts))
-        return Split(texts, pairs, labels.astype(np.int64), rows.astype(np.int64), groups=groups)
+        return Split(texts, pairs, labels.astype(self._target_type), rows.astype(np.int64), groups=groups)
 
     def require(self, name: str) -> None:
         """Raises DataError if there is no such split."""
@@ -118,15 +121,19 @@ class Prepared:
         for values in stream(self.path(name), column):
             yield from values
 
-    def label_ids(self, name: str) -> NDArray[np.int64]:
-        """Returns the labels of a split, (N,) int64, as indices in `labels`.
+    @property
+    def _target_type(self) -> str:
+        return TASKS[self.task].target_type
+
+    def targets(self, name: str) -> NDArray[Any]:
+        """Returns the targets of a split, (N,): int64 indices in `labels`, or float64 numbers.
 
         Raises:
             DataError: the split's file is damaged.
         """
-        ids = np.fromiter(self.stream(name, "label"), dtype=np.int64)
-        self._check_rows(name, len(ids))
-        return ids
+        found = np.fromiter(self.stream(name, "label"), dtype=self._target_type)
+        self._check_rows(name, len(found))
+        return found
 
     def _check_rows(self, name: str, found: int) -> None:
         if found != self.rows[name]:
@@ -149,8 +156,8 @@ class Prepared:
         return [found.get(row) or f"{source} row {row}" for row in rows]
 
     def summary(self) -> dict[str, Any]:
-        """Returns what `prepare --json` prints: `rows`, `labels`, `fingerprint`, `checks`, and `notes`."""
-        keys = ("rows", "labels", "fingerprint", "checks", "notes")
+        """Returns what `prepare --json` prints: `task`, `rows`, `labels`, `fingerprint`, `checks`, and `notes`."""
+        keys = ("task", "rows", "labels", "fingerprint", "checks", "notes")
         return {key: getattr(self, key) for key in keys}
 
     def write_manifest(self) -> None:

@@ -69,6 +69,7 @@ def prepare(
     split: str = Recipe.split,
     sample: int = Recipe.sample,
     seed: int = Recipe.seed,
+    task: str = Recipe.task,
     overwrite: bool = False,
     strict: bool = False,
     fix: bool = False,
@@ -84,8 +85,10 @@ def prepare(
         specs: what to read; see `open_sources`.
         out: the folder to make.
         split: shares of train/validation/test in percent.
-        sample: rows drawn at random, stratified by class, from the table or from each split; 0 = all.
+        sample: rows drawn at random, stratified by class, from the table or from each split; 0 = all. Numbers are
+            stratified by ten ranges.
         seed: seed of sample and split.
+        task: `classification`, `regression`, or `auto`; see `find_task`.
         overwrite: whether `out` may be replaced.
         strict: whether a check of severity `warning` is an error.
         fix: whether to remove exact duplicates and put similar texts into one split; see `fixed`.
@@ -107,14 +110,15 @@ def prepare(
     check_vacant(out, overwrite, source_paths(specs))
     named = NamedColumns.of(columns)
     rules = LabelRules.of(columns)
-    table, notes = scan_all(_open(specs, FileFormat.of(columns)), named, rules)
+    table, notes = scan_all(_open(specs, FileFormat.of(columns)), named, rules, task)
     placements = {name: found.placement for name, found in table.scans.items()}
     assigned = assign_splits(table.ids, placements, table.names, shares, sample, seed)
-    check_train(assigned.splits, table.ids, table.labels, table.first.source.name)
+    check_train(assigned.splits, table.ids, table.classes, table.first.source.name)
     with whole_folder(out, overwrite) as folder:
         kept, written, fixes = _write_fixed(folder, table, assigned, shares, seed, fix)
         data = Prepared(
             folder=folder,
+            task=table.task,
             labels=table.labels,
             rows=written.rows,
             fingerprint=written.fingerprint,
@@ -128,9 +132,10 @@ def prepare(
             label_rules=rules.to_json(),
         )
         drawn = draw_rows(data, kept)
-        found = [*find_checks(kept, table.labels), *shortcut_checks(drawn, table.labels)]
-        labelling = [*blank_check(table.scans), *label_checks(kept, table.labels)]
-        data.checks.extend(with_places(data, [*labelling, *found, *shift_checks(drawn, table.labels)]))
+        shortcuts = shortcut_checks(drawn, table.classes) if table.classes else []
+        labelling = [*blank_check(table.scans), *(label_checks(kept, table.classes) if table.classes else [])]
+        found = [*labelling, *find_checks(kept, table.classes), *shortcuts]
+        data.checks.extend(with_places(data, [*found, *shift_checks(drawn, table.strata)]))
         data.checks.extend(token_checks(data, reader) if reader else [])
         if strict:
             _check_strictly(data, fix)
@@ -202,7 +207,7 @@ def _write_fixed(
     kept, notes = fixed(kept, shares, seed, lambda split, rows: row_places(split_path(folder, split), rows))
     if notes:
         splits = kept.by_source(table.ids)
-        check_train(splits, table.ids, table.labels, table.first.source.name)
+        check_train(splits, table.ids, table.classes, table.first.source.name)
         written = _write(folder, table, splits)
     return kept, written, notes
 
@@ -230,7 +235,7 @@ def _write(
         split_path(folder, split).unlink(missing_ok=True)
     present = np.unique(np.concatenate(list(splits.values())))
     writers = {
-        part: SplitWriter(split_path(folder, SPLITS[part]), table.labels, table.pairs, table.groups)
+        part: SplitWriter(split_path(folder, SPLITS[part]), table.task, table.labels, table.pairs, table.groups)
         for part in present
         if part >= 0
     }
@@ -245,8 +250,8 @@ def _write(
                 examine(batch.texts[i], pair)
                 place = found.source.place(batch.positions[i])
                 group = group_name(batch.placing["group"][i]) if table.groups else None
-                label = int(table.ids[name][row + i])
-                writers[assigned[i]].add(batch.texts[i], pair, label, int(row + i), place, group)
+                target = table.targets[name][row + i].item()
+                writers[assigned[i]].add(batch.texts[i], pair, target, int(row + i), place, group)
             row += len(batch.texts)
         if row < len(splits[name]):
             raise _changed(found.source)

@@ -5,6 +5,7 @@ Letters: B texts, K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from bertlora.data.template import InputTemplate
 from bertlora.data.tokenizer import AnyTokenizer
 from bertlora.data.tokens import TokenTable, kept_tokens, token_chunks, tokenize
 from bertlora.errors import InputError
+from bertlora.task import TASKS
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,11 @@ class Examples:
 
     Attributes:
         inputs: the B texts, or pairs of texts.
-        labels: (B,) int64 in 0..K-1.
+        labels: (B,) the targets: int64 in 0..K-1, or float64 numbers in a regression.
     """
 
     inputs: Inputs
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,7 +99,7 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
         DataError: a file of the prepared folder is damaged.
     """
     if not data.rows.get(split):
-        return Examples(reader.read([]), np.zeros(0, dtype=np.int64))
+        return Examples(reader.read([]), np.zeros(0, TASKS[data.task].target_type))
     reader.check_pairs(data.has_pairs)
     folder = data.folder / "tokens" / reader.tokenizer.key
 
@@ -106,4 +108,4 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
         return kept_tokens(folder, name, lambda: token_chunks(reader.tokenizer, data.stream(split, column)))
 
     second = tokens("text_pair") if data.has_pairs else None
-    return Examples(Inputs(reader.template, tokens("text"), second), data.label_ids(split))
+    return Examples(Inputs(reader.template, tokens("text"), second), data.targets(split))

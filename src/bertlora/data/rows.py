@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,11 @@ from bertlora.data.named_columns import ColumnNames
 from bertlora.data.readers import PlainTextSource
 from bertlora.data.source import Source
 from bertlora.data.sources import AS_FOUND, is_table_file, open_sources
+from bertlora.data.targets import not_a_number, number_of
 from bertlora.data.text_batches import text_batches
 from bertlora.data.text_file import FileFormat, TextFile
 from bertlora.errors import DataError, suggestion
+from bertlora.task import CLASSIFICATION, REGRESSION, TASKS
 
 NO_RULES = LabelRules()
 
@@ -30,7 +32,7 @@ class Split:
     Attributes:
         texts: the texts.
         pairs: the second text of each row, or None for single texts.
-        labels: (N,) int64, index of each row's label in the list of labels.
+        labels: (N,) the targets: int64, index of each row's label in the list of labels; or float64 numbers.
         rows: (N,) int64, the row in the source, from 0.
         name: the split of its source; empty if the source is one table.
         groups: (N,) int64, the same number for rows of one group of `--group-column`, or None without it.
@@ -39,7 +41,7 @@ class Split:
 
     texts: list[str]
     pairs: list[str] | None
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     rows: NDArray[np.int64]
     name: str = ""
     groups: NDArray[np.int64] | None = None
@@ -53,6 +55,7 @@ def read_rows(
     specs: Sequence[str],
     labels: Sequence[str],
     *,
+    task: str = CLASSIFICATION,
     aliases: Sequence[str] = (),
     split: str = "test",
     rules: LabelRules = NO_RULES,
@@ -63,14 +66,15 @@ def read_rows(
     Args:
         specs: what to read; see `open_sources`.
         labels: the labels, in order.
+        task: what the targets are; in a regression any number is right.
         aliases: other names of the same labels, in the same order.
         split: the split to read, if the source has several.
         rules: what was done with the labels of the training data.
         columns: the columns, found by their names if not given, and how the files are written.
 
     Raises:
-        DataError: the source is broken, does not have the split, has a label that is not in `labels`, or more than 10 %
-            of its rows are blank.
+        DataError: the source is broken, does not have the split, has a label that is not in `labels` (in a regression
+            one that is not a number), or more than 10 % of its rows are blank.
         HubError: the hub cannot be reached.
     """
     sources = open_sources(specs, FileFormat.of(columns))
@@ -82,7 +86,7 @@ def read_rows(
     known, blank = KnownLabels(rules, list(index)), BlankRows(source)
     texts: list[str] = []
     pairs: list[str] = []
-    ids: list[int] = []
+    targets: list[float] = []
     rows: list[int] = []
     for batch in text_batches(source, found):
         first = blank.rows
@@ -91,9 +95,11 @@ def read_rows(
             name = DROPPED if batch.faults[i] else known.name(label)
             if name == DROPPED:
                 continue
-            if name not in index:
-                raise unknown_label(source.place(batch.positions[i]), label, labels)
-            ids.append(index[name])
+            target = number_of(label) if task == REGRESSION else index.get(name)
+            if target is None:
+                place = source.place(batch.positions[i])
+                raise not_a_number(place, label) if task == REGRESSION else unknown_label(place, label, labels)
+            targets.append(target)
             rows.append(first + i)
             texts.append(batch.texts[i])
             pairs += [batch.pairs[i]] if batch.pairs else []
@@ -104,7 +110,8 @@ def read_rows(
         raise DataError(f"{source.name}: has no row that is neither blank nor dropped")
     notes = [*source.notes, *blank.notes()]
     name = "" if "" in sources else split
-    return Split(texts, pairs if found.text_pair else None, np.array(ids, np.int64), np.array(rows), name, notes=notes)
+    typed = np.array(targets, TASKS[task].target_type)
+    return Split(texts, pairs if found.text_pair else None, typed, np.array(rows), name, notes=notes)
 
 
 def read_column(specs: Sequence[str], column: str, split: str = "test", form: FileFormat = AS_FOUND) -> list[str]:

@@ -1,4 +1,4 @@
-"""The first pass over the sources: their labels, at 4 bytes per row, and what columns say of the split of each row."""
+"""The first pass over the sources: their targets, at 4 bytes per row, and what columns say of each row's split."""
 
 from array import array
 from collections import Counter
@@ -17,8 +17,10 @@ from bertlora.data.placement import Placement, PlacementReader
 from bertlora.data.rows import no_rows
 from bertlora.data.source import Source
 from bertlora.data.splits import NO_ID, Ids
+from bertlora.data.targets import Bins, Numbers, check_numbers, find_task, not_a_number, number_of
 from bertlora.data.text_batches import text_batches
 from bertlora.errors import DataError
+from bertlora.task import CLASSIFICATION
 
 NO_LABEL = "-1"  # GLUE's test sets have this label in every row
 
@@ -75,14 +77,43 @@ class Scan:
         index = {label: i for i, label in enumerate(labels)}
         return np.array([*(index[label] for label in self.first_places), NO_ID], np.int32)[self.label_ids]
 
+    def values(self) -> Numbers:
+        """Returns (N,) the targets of a regression; NaN for a row that is left out.
+
+        Raises:
+            DataError: one is not a number; the message names the first row that has it.
+        """
+        numbers = [number_of(label) for label in self.first_places]
+        for (label, position), number in zip(self.first_places.items(), numbers, strict=True):
+            if number is None:
+                raise not_a_number(self.source.place(position), label)
+        return np.array([*numbers, np.nan], np.float64)[self.label_ids]
+
 
 @dataclass(frozen=True)
 class Scanned:
-    """The sources after the first pass, by split: their scans, labels, and each row's index in `labels`."""
+    """The sources after the first pass, by split.
+
+    Attributes:
+        scans: what was found in each.
+        task: what is predicted.
+        labels: the classes in order; the name of the number in a regression.
+        targets: (N,) of each source: index of each row's label in `labels`, or its number.
+        strata: names of the groups in whose proportions rows are drawn and split: the classes, or ranges of numbers.
+        ids: (N,) int32 of each source: index of each row's group in `strata`.
+    """
 
     scans: dict[str, Scan]
+    task: str
     labels: list[str]
+    targets: Mapping[str, NDArray[np.generic]]
+    strata: list[str]
     ids: Ids
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes; none in a regression."""
+        return self.labels if self.task == CLASSIFICATION else []
 
     @property
     def first(self) -> Scan:
@@ -105,35 +136,50 @@ class Scanned:
         return self.first.columns.group is not None
 
 
-def scan_all(sources: Mapping[str, Source], named: NamedColumns, rules: LabelRules) -> tuple[Scanned, list[str]]:
+def scan_all(
+    sources: Mapping[str, Source], named: NamedColumns, rules: LabelRules, task: str
+) -> tuple[Scanned, list[str]]:
     """Scans all sources. Returns them with notes on what was left out.
 
     Args:
         sources: by split; a table without splits has an empty name.
         named: the columns that the user named.
         rules: what the user does with labels.
+        task: what is predicted; `auto` finds it by the targets.
 
     Raises:
-        DataError: a source is broken, a column or a label is missing, or a split has other labels than train.
+        DataError: a source is broken, a column or a label is missing, a split has other labels than train, or a target
+            is not a number in a regression.
     """
-    scans, notes = _scan_each(sources, named)
+    scans, notes = _scan_each(sources, named, task)
     counts = sum((Counter(found.counts) for found in scans.values()), Counter[str]())
     names = rules.mapping(counts)
     dropped = sum(rows for label, rows in counts.items() if names[label] == DROPPED)
     notes += [f"{dropped:,} rows were left out, by --drop-label {', '.join(rules.drop)}"] if dropped else []
     scans = {name: found.renamed(names) for name, found in scans.items()}
     first = next(iter(scans.values()))
-    labels, unused = _labels(first, names)
-    ids = {name: found.ids(labels, first.source.name) for name, found in scans.items()}
-    return Scanned(scans, labels, ids), notes + unused
+    column = first.columns.label or ""
+    task = find_task(first.source, column, list(first.first_places), task)
+    if task == CLASSIFICATION:
+        labels, unused = _labels(first, names)
+        ids = {name: found.ids(labels, first.source.name) for name, found in scans.items()}
+        return Scanned(scans, task, labels, ids, labels, ids), notes + unused
+    values = {name: found.values() for name, found in scans.items()}
+    trained = next(iter(values.values()))
+    check_numbers(trained[~np.isnan(trained)], first.source.name)
+    bins = Bins(trained[~np.isnan(trained)])
+    strata = {
+        name: np.where(np.isnan(found), NO_ID, bins.ids(found)).astype(np.int32) for name, found in values.items()
+    }
+    return Scanned(scans, task, [column], values, bins.names, strata), notes
 
 
-def _scan_each(sources: Mapping[str, Source], named: NamedColumns) -> tuple[dict[str, Scan], list[str]]:
+def _scan_each(sources: Mapping[str, Source], named: NamedColumns, task: str) -> tuple[dict[str, Scan], list[str]]:
     """Scans every source. A test split without labels is left out, with a note."""
     scans: dict[str, Scan] = {}
     notes: list[str] = []
     for name, source, columns in columns_of_splits(sources, named, notes):
-        found = scan(source, columns)
+        found = scan(source, columns, task)
         if name == "test" and set(found.first_places) == {NO_LABEL} and NO_LABEL not in scans["train"].first_places:
             notes.append(unlabelled(source))
             continue
@@ -141,16 +187,16 @@ def _scan_each(sources: Mapping[str, Source], named: NamedColumns) -> tuple[dict
     return scans, notes
 
 
-def scan(source: Source, columns: Columns) -> Scan:
+def scan(source: Source, columns: Columns, task: str) -> Scan:
     """Reads a source once.
 
     Raises:
-        DataError: the source is broken, has no rows, more than 10 % blank ones, more than 10,000 labels, or a time or
-            split that cannot be read.
+        DataError: the source is broken, has no rows, or more than 10 % blank ones. Or it has more than 10,000 labels
+            that are not all numbers, or a time or split that cannot be read.
     """
     first_places: dict[str, int] = {}
     ids: dict[str, int] = {}
-    label_ids = array("i")
+    label_ids, words = array("i"), task == CLASSIFICATION
     placement, blank = PlacementReader(source, columns), BlankRows(source)
     for batch in text_batches(source, columns):
         blank.add(batch)
@@ -158,9 +204,10 @@ def scan(source: Source, columns: Columns) -> Scan:
             if not fault and label not in ids:
                 ids[label] = len(ids)
                 first_places[label] = position
+                words = words or number_of(label) is None
             label_ids.append(NO_ID if fault else ids[label])
         placement.add(batch.placing, batch.positions, batch.faults)
-        if len(ids) > MAX_CLASSES:
+        if len(ids) > MAX_CLASSES and words:
             raise DataError(
                 f"{source.name}: column '{columns.label}' has more than {MAX_CLASSES:,} different labels; "
                 "name the right column with --label-column"

@@ -1,6 +1,7 @@
 """The Parquet file of one split in a prepared folder: written, opened, and asked for the places of its rows."""
 
 import json
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertlora.errors import DataError
+from bertlora.task import CLASSIFICATION
 
 GROUP_ROWS = 4096
 GROUP_CHARACTERS = 16_000_000
@@ -18,22 +20,25 @@ class SplitWriter:
 
     Args:
         path: the file.
+        task: what the targets are.
         labels: the label names, stored in the file in the way of `datasets`, so that other tools show them.
         pairs: whether each row has a second text.
         groups: whether rows have a group.
     """
 
-    def __init__(self, path: Path, labels: list[str], pairs: bool, groups: bool = False) -> None:
+    def __init__(self, path: Path, task: str, labels: list[str], pairs: bool, groups: bool = False) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         texts = ["text", "text_pair"] if pairs else ["text"]
         self._groups = ["group"] if groups else []
         features: dict[str, object] = {name: {"dtype": "string", "_type": "Value"} for name in texts}
-        features["label"] = {"names": labels, "_type": "ClassLabel"}
+        classes = task == CLASSIFICATION
+        numbers = {"dtype": "float64", "_type": "Value"}
+        features["label"] = {"names": labels, "_type": "ClassLabel"} if classes else numbers
         features["row"] = {"dtype": "int64", "_type": "Value"}
         features |= {name: {"dtype": "string", "_type": "Value"} for name in ("place", *self._groups)}
-        columns = [*((name, pa.string()) for name in texts), ("label", pa.int32())]
+        columns = [*((name, pa.string()) for name in texts), ("label", pa.int32() if classes else pa.float64())]
         self._schema = pa.schema(
             [*columns, ("row", pa.int64()), ("place", pa.string()), *((name, pa.string()) for name in self._groups)],
             metadata={"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)},
@@ -44,16 +49,18 @@ class SplitWriter:
         self._hash = sha256()
         self.rows = 0
 
-    def add(self, text: str, pair: str | None, label: int, row: int, place: str, group: str | None = None) -> None:
-        """Adds a row: its texts, label id, row in the source from 0, where the source has it, and its group."""
+    def add(
+        self, text: str, pair: str | None, target: int | float, row: int, place: str, group: str | None = None
+    ) -> None:
+        """Adds a row: its texts, label id or number, row in the source from 0, its place there, and its group."""
         texts = [text] if pair is None else [text, pair]
         for value in texts:
             raw = value.encode()
             self._hash.update(len(raw).to_bytes(8) + raw)  # with lengths, ("ab", "c") and ("a", "bc") differ
             self._characters += len(value)
-        self._hash.update(label.to_bytes(8))
+        self._hash.update(target.to_bytes(8) if isinstance(target, int) else struct.pack(">d", target))
         groups = [group] * len(self._groups)
-        for column, item in zip(self._values, [*texts, label, row, place, *groups], strict=True):
+        for column, item in zip(self._values, [*texts, target, row, place, *groups], strict=True):
             column.append(item)
         self.rows += 1
         if len(self._values[0]) == GROUP_ROWS or self._characters > GROUP_CHARACTERS:

@@ -20,6 +20,11 @@ from bertlora.evaluation.mcnemar import SIGNIFICANCE, AccuracyGain, rows_needed
 from bertlora.evaluation.scores import ScoreGain, leading_metric, score_gains
 
 Name = TypeVar("Name", bound=Hashable)
+# LoRA's rivals, which are trained. They are compared together, the untrained base by itself.
+TRAINED = "probe", "tfidf"
+TOGETHER = TRAINED, ("base",)
+# What LoRA is compared with, in this order, and how sentences call it.
+RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF", "base": "the base model"}
 
 # Nobody labels more rows than this to settle one comparison.
 MOST_ROWS = 1_000_000
@@ -104,7 +109,7 @@ class Comparison:
     @property
     def rows_for_a_point(self) -> int | None:
         """About how many rows would detect a gain of 1 point of accuracy; None with fewer than 30 rows."""
-        return _rounded(rows_needed(self.accuracy.discordant)) if self.rows >= FEWEST_ROWS else None
+        return two_digits(rows_needed(self.accuracy.discordant)) if self.rows >= FEWEST_ROWS else None
 
     @property
     def rows_to_settle(self) -> int | None:
@@ -113,7 +118,7 @@ class Comparison:
         None if the difference is significant, if the gain is zero, or with fewer than 30 rows.
         """
         needed = self.difference.rows_needed(SIGNIFICANCE / self.tests)
-        return None if self.significant or self.rows < FEWEST_ROWS or needed is None else _rounded(needed)
+        return None if self.significant or self.rows < FEWEST_ROWS or needed is None else two_digits(needed)
 
     @property
     def test(self) -> str:
@@ -239,7 +244,7 @@ def holm(values: Sequence[float]) -> list[tuple[float, int]]:
     return [(float(corrected[rank]), int(counted[rank])) for rank in ranks]
 
 
-def _rounded(rows: float) -> int:
+def two_digits(rows: float) -> int:
     """Returns a number of rows with two significant digits."""
     return math.ceil(float(f"{rows:.1e}"))
 

@@ -14,7 +14,7 @@ from bertlora.errors import InputError
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Accuracies of S runs that differ only in their seed, all fractions in 0..1.
+    """Accuracies of S runs that differ only in their seed, all fractions in 0..1; or errors, which have a unit.
 
     Attributes:
         accuracies: one per run, in the given order; or values of another metric.
@@ -23,6 +23,7 @@ class SeedSummary:
         mean_ci95: 95 % confidence interval of the mean (Student's t), cut to 0..1; None for a single run. It covers the
             variation between seeds on the same rows. Other rows would change all runs together.
         metric: what the sentence calls the metric.
+        shares: whether the values are fractions, and not errors in a unit.
     """
 
     accuracies: tuple[float, ...]
@@ -30,33 +31,42 @@ class SeedSummary:
     deviation: float | None
     mean_ci95: tuple[float, float] | None
     metric: str = "accuracy"
+    shares: bool = True
 
     @property
     def sentence(self) -> str:
         """The summary in one sentence."""
         if self.deviation is None or self.mean_ci95 is None:
-            found = f"One seed: {self.metric} {100 * self.mean:.1f} %"
+            found = f"One seed: {self.metric} {self._text(self.mean)}"
             return f"{found}; train with two seeds or more to see how much it varies."
-        low, high = (100 * end for end in self.mean_ci95)
+        low, high, least, most = map(self._number, (*self.mean_ci95, min(self.accuracies), max(self.accuracies)))
+        deviation = f"{self._number(self.deviation)}{' points' if self.shares else ''}"
         return (
-            f"{len(self.accuracies)} seeds: mean {self.metric} {100 * self.mean:.1f} %, standard deviation "
-            f"{100 * self.deviation:.1f} points, 95 % CI of the mean {low:.1f} to {high:.1f} (across seeds, on the "
-            f"same rows); lowest {100 * min(self.accuracies):.1f}, highest {100 * max(self.accuracies):.1f}."
+            f"{len(self.accuracies)} seeds: mean {self.metric} {self._text(self.mean)}, standard deviation "
+            f"{deviation}, 95 % CI of the mean {low} to {high} (across seeds, on the same rows); lowest {least}, "
+            f"highest {most}."
         )
+
+    def _number(self, value: float) -> str:
+        return f"{100 * value:.1f}" if self.shares else f"{value:.4g}"
+
+    def _text(self, value: float) -> str:
+        return f"{self._number(value)}{' %' if self.shares else ''}"
 
     def figures(self) -> dict[str, Any]:
         """Returns the summary for JSON."""
         table = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        del table["metric"]
+        del table["metric"], table["shares"]
         return table | {"verdict": self.sentence}
 
 
-def summarise(accuracies: Sequence[float], metric: str = "accuracy") -> SeedSummary:
+def summarise(accuracies: Sequence[float], metric: str = "accuracy", shares: bool = True) -> SeedSummary:
     """Returns mean, standard deviation and interval of the accuracies of runs that differ only in their seed.
 
     Args:
         accuracies: one per run, each in 0..1, all on the same rows; or values of another metric.
         metric: what the sentence calls the metric.
+        shares: whether the values are fractions in 0..1; errors are not.
 
     Raises:
         InputError: there are no accuracies.
@@ -66,8 +76,8 @@ def summarise(accuracies: Sequence[float], metric: str = "accuracy") -> SeedSumm
         raise InputError("no accuracies to summarise; train with at least one seed")
     mean = float(values.mean())
     if len(values) == 1:
-        return SeedSummary((mean,), mean, None, None, metric)
+        return SeedSummary((mean,), mean, None, None, metric, shares)
     deviation = float(values.std(ddof=1))
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
-    interval = max(mean - half, 0.0), min(mean + half, 1.0)
-    return SeedSummary(tuple(values.tolist()), mean, deviation, interval, metric)
+    interval = max(mean - half, 0.0), min(mean + half, 1.0) if shares else mean + half
+    return SeedSummary(tuple(values.tolist()), mean, deviation, interval, metric, shares)

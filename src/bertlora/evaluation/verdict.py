@@ -1,4 +1,4 @@
-"""Base, linear probe, TF-IDF and LoRA on the same rows: the figures, and what they mean."""
+"""Base, linear probe, TF-IDF and LoRA on the same rows: the figures, and what they mean. For classes and numbers."""
 
 import math
 import re
@@ -12,19 +12,20 @@ import numpy.typing as npt
 
 from bertlora.confidence.calibration import UNCALIBRATED, Calibration
 from bertlora.confidence.probabilities import Array
+from bertlora.confidence.spread import Spread
 from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
-from bertlora.evaluation.comparison import Comparison, compare_all
+from bertlora.evaluation.comparison import RIVALS, TOGETHER, TRAINED, Comparison, compare_all
 from bertlora.evaluation.metrics import classification_metrics, headline
+from bertlora.evaluation.paired_errors import ErrorComparison
+from bertlora.evaluation.values import EvaluatedValues, value_figures
 from bertlora.run.loaded import Run
+from bertlora.task import CLASSIFICATION
 
 # The figures that a temperature changes. It changes no label.
 CALIBRATED = ("loss", "ece", "brier")
 # How the rows of an evaluation are named: `test split`, `more.csv, test split`, `test split of the data of runs/a`.
 PLACE = re.compile(r"(?:(?P<source>.*), )?(?P<split>train|validation|test) split(?: of the data of .*)?")
-# What LoRA is compared with, in this order. The first two are trained, so they are its rivals.
-RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF", "base": "the base model"}
-TRAINED = "probe", "tfidf"
 # A smaller share of the tokens that are not read explains no difference to TF-IDF, which reads whole texts.
 LITTLE_UNREAD = 0.01
 
@@ -56,6 +57,15 @@ class Evaluated:
         """Returns a classifier's logits (N, K) as used in prediction: LoRA's are calibrated."""
         return self.calibration.scaled(self.raw_logits[name]) if name == "lora" else self.raw_logits[name]
 
+    @property
+    def names(self) -> list[str]:
+        """The classifiers."""
+        return list(self.raw_logits)
+
+    def headline(self, opening: str) -> str:
+        """Returns how good LoRA is, in a sentence that begins with `opening`."""
+        return headline(opening, self.raw_logits["lora"], self.y_true, self.rows_name)
+
     def right(self, name: str) -> npt.NDArray[np.bool_]:
         """Returns which rows a classifier gets right, (N,)."""
         return np.asarray(self.raw_logits[name].argmax(axis=1) == self.y_true)
@@ -70,15 +80,18 @@ class Evaluated:
         """LoRA against each other classifier. Two trained rivals are compared together; see `compare_all`."""
         predicted = {name: logits.argmax(axis=1) for name, logits in self.raw_logits.items()}
         found: dict[str, Comparison] = {}
-        for together in (TRAINED, ("base",)):
+        for together in TOGETHER:
             pairs = {rival: (predicted[rival], predicted["lora"]) for rival in together if rival in predicted}
             found |= compare_all(self.y_true, pairs, len(self.labels))
         return found
 
 
+AnyEvaluated = Evaluated | EvaluatedValues
+
+
 def evaluate_rows(
     run: Run, examples: Examples, texts: Split | None = None, precision: str = "fp32", rows_name: str = "rows"
-) -> Evaluated:
+) -> AnyEvaluated:
     """Runs base, linear probe, TF-IDF and LoRA on labelled rows.
 
     Args:
@@ -90,11 +103,28 @@ def evaluate_rows(
     """
     base, features = run.adapted.base_features(examples.inputs, precision)
     whole = ([], None) if texts is None else (texts.texts, texts.pairs)
-    logits = {"base": base, **run.rivals.logits(features, *whole)}
-    logits["lora"] = run.adapted.logits(examples.inputs, precision=precision)
+    outputs = {"base": base, **run.rivals.logits(features, *whole)}
+    outputs["lora"] = run.adapted.logits(examples.inputs, precision=precision)
     unread = float(examples.inputs.unread.sum() / max(examples.inputs.whole.sum(), 1))
-    seconds = training_seconds(run)
-    return Evaluated(run.manifest.labels, examples.labels, logits, run.calibration, rows_name, seconds, unread)
+    return evaluated_of(run, examples.labels, outputs, rows_name, training_seconds(run), unread)
+
+
+def evaluated_of(run: Run, y_true: npt.NDArray[Any], outputs: Mapping[str, Array], *more: Any) -> AnyEvaluated:
+    """Returns the outputs of a run's models on rows, as the run's task has them.
+
+    Args:
+        run: the run.
+        y_true: (N,) the right classes or numbers.
+        outputs: (N, K) of each model by name, `lora` among them; K is 1 for numbers.
+        more: the attributes `rows_name`, `seconds` and `unread`.
+    """
+    labels, calibration = run.manifest.labels, run.calibration
+    if isinstance(calibration, Spread):
+        values = {name: found[:, 0] for name, found in outputs.items()}
+        if "base" in values:  # an untrained head says nothing about numbers
+            values["base"] = np.full(len(y_true), calibration.mean)
+        return EvaluatedValues(labels, y_true, values, calibration, *more)
+    return Evaluated(labels, y_true, dict(outputs), calibration, *more)
 
 
 def training_seconds(run: Run) -> dict[str, float]:
@@ -104,11 +134,11 @@ def training_seconds(run: Run) -> dict[str, float]:
     return rivals | ({"lora": measured["train"]["seconds"]} if measured else {})
 
 
-def figures(evaluated: Evaluated) -> dict[str, Any]:
-    """Returns what `evaluate --json` prints.
+def figures(evaluated: AnyEvaluated) -> dict[str, Any]:
+    """Returns what `evaluate --json` prints: of a regression see `value_figures`, of a classification:
 
     Returns:
-        - `n`: number of rows.
+        - `task`; `n`: number of rows.
         - `base`, `probe`, `tfidf`, `lora`: what `classification_metrics` returns, with `training_seconds` where it is
           known; None if the run has no such classifier. All but the base are calibrated.
         - `majority_share`: the accuracy of always naming the largest class.
@@ -120,6 +150,8 @@ def figures(evaluated: Evaluated) -> dict[str, Any]:
         - `mcnemar_p`: the p of the first comparison.
         - `verdict`: see `verdict`.
     """
+    if isinstance(evaluated, EvaluatedValues):
+        return value_figures(evaluated) | {"verdict": verdict(evaluated)}
     e = evaluated
     found: dict[str, Any] = {"base": None, "probe": None, "tfidf": None, "lora": None}
     found |= {name: e.figures(name) for name in e.raw_logits}
@@ -127,6 +159,7 @@ def figures(evaluated: Evaluated) -> dict[str, Any]:
     comparisons = {rival: found.figures((RIVALS[rival], "LoRA")) for rival, found in e.comparisons.items()}
     before, after = float(e.right("base").mean()), float(e.right("lora").mean())
     return {
+        "task": CLASSIFICATION,
         "n": len(e.y_true),
         **found,
         "majority_share": float(np.bincount(e.y_true).max() / len(e.y_true)),
@@ -140,26 +173,29 @@ def figures(evaluated: Evaluated) -> dict[str, Any]:
     }
 
 
-def verdict(evaluated: Evaluated) -> str:
+def verdict(evaluated: AnyEvaluated) -> str:
     """Returns the verdict, one thing a line.
 
     1. How good LoRA is; and first of all, which of its rivals are as good as it, or better.
     2. For each rival, whether LoRA beats it and by how much. Without rivals, LoRA is compared with the base model;
        without that too, this line is left out.
-    3. Only if a rival is not beaten: how many rows would settle the measured gap to the best one, and what to try.
+    3. Of a regression, how many intervals contain the truth.
+    4. Only if a rival is not beaten: how many rows would settle the measured gap to the best one, and what to try.
     """
     e = evaluated
+    rivals: Mapping[str, Comparison | ErrorComparison]
     rivals = {name: found for name, found in e.comparisons.items() if name in TRAINED} or e.comparisons
     unbeaten = [name for name, found in rivals.items() if not (found.significant and found.gain > 0)]
-    lines = [headline(_opening(unbeaten, rivals), e.raw_logits["lora"], e.y_true, e.rows_name)]
+    lines = [e.headline(_opening(unbeaten, rivals))]
     lines += [found.sentence((RIVALS[name], "LoRA")) for name, found in rivals.items()]
+    lines += [e.coverage_sentence] if isinstance(e, EvaluatedValues) else []
     if unbeaten:
         lines.append(min((rivals[name] for name in unbeaten), key=lambda found: found.gain).open_sentence)
         lines.append(_to_try(e, [name for name in unbeaten if name in TRAINED]))
     return "\n".join(line for line in lines if line)
 
 
-def _opening(unbeaten: list[str], rivals: Mapping[str, Comparison]) -> str:
+def _opening(unbeaten: list[str], rivals: Mapping[str, Comparison | ErrorComparison]) -> str:
     """Returns how the headline begins: `LoRA`, or what LoRA does not beat."""
     better = [RIVALS[name] for name in unbeaten if rivals[name].significant]
     if better:
@@ -168,7 +204,7 @@ def _opening(unbeaten: list[str], rivals: Mapping[str, Comparison]) -> str:
     return f"LoRA is not shown to be better than {names}: it" if unbeaten else "LoRA"
 
 
-def _to_try(e: Evaluated, unbeaten: list[str]) -> str:
+def _to_try(e: AnyEvaluated, unbeaten: list[str]) -> str:
     """Returns what to try if rivals are not beaten; empty if they are."""
     if not unbeaten:
         return ""

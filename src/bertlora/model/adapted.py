@@ -31,6 +31,7 @@ from bertlora.model.state import (
     without_pissa,
 )
 from bertlora.recipe import Recipe
+from bertlora.task import CLASSIFICATION, task_of_problem
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Adapted:
     Attributes:
         model: PEFT's model around transformers' sequence classifier.
         reader: turns texts into inputs.
-        labels: names in the order of the logits.
+        labels: names in the order of the logits; the name of the number in a regression.
         base: the base model's files.
         initial: the adapter as PiSSA drew it, needed to save it for the unchanged base; otherwise empty.
         changed: the base's own values of parameters that the adapter changes in place; see `state.py`.
@@ -61,6 +62,11 @@ class Adapted:
         """transformers' model type: `bert`, `distilbert`, ..."""
         return str(unwrapped(self.model).config.model_type)
 
+    @property
+    def task(self) -> str:
+        """What it predicts: `classification` or `regression`."""
+        return task_of_problem(unwrapped(self.model).config.problem_type).name
+
     @classmethod
     def fresh(cls, recipe: Recipe, labels: Sequence[str], pairs: bool | None = None) -> "Adapted":
         """Returns an untrained adapter on the recipe's base model. The recipe's seed draws head and adapter.
@@ -77,14 +83,17 @@ class Adapted:
         base = find_base(recipe.model)
         check_length(recipe.max_length, base)
         reader = Reader.of(base.text_tokenizer(), recipe.max_length, recipe.truncation, recipe.long_texts, pairs)
-        model = build_classifier(base, labels, recipe.encoder_dropout, recipe.seed, recipe.hidden_dropout)
+        dropouts = recipe.encoder_dropout, recipe.seed, recipe.hidden_dropout
+        model = build_classifier(base, labels, *dropouts, task=recipe.task)
         values = values_at_risk(model, recipe.bias, "pissa" if recipe.variant == "pissa" else True)
         adapted = add_adapter(recipe, base, model).to(default_device())
         initial = trained_state(adapted) if recipe.variant == "pissa" else {}
         return cls(adapted, reader, list(labels), base, initial, changed_values(adapted, values))
 
     @classmethod
-    def load(cls, folder: Path, base: Base, labels: Sequence[str], reader: Reader, seed: int) -> "Adapted":
+    def load(
+        cls, folder: Path, base: Base, labels: Sequence[str], reader: Reader, seed: int, task: str = CLASSIFICATION
+    ) -> "Adapted":
         """Returns the adapter saved in `folder` by bertlora or PEFT, on `base`.
 
         Args:
@@ -93,12 +102,13 @@ class Adapted:
             labels: names in the order of the logits.
             reader: turns texts into inputs.
             seed: draws the head with which the base answers.
+            task: what the adapter predicts.
 
         Raises:
             RunError: the folder is no LoRA adapter of a sequence classifier, or does not fit the base.
         """
         config = read_adapter_config(folder)
-        model = build_classifier(base, labels, 0.0, seed)
+        model = build_classifier(base, labels, 0.0, seed, task=task)
         values, whole = values_at_risk(model, config.bias, config.init_lora_weights), new_modules(model)
         use_own_linear(config)
         try:

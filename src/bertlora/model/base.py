@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from bertlora.data.tokenizer import AnyTokenizer, from_transformers, read_tokenizer
 from bertlora.errors import ModelError, RecipeError, first_line
 from bertlora.model.fetch import MINILM_ID, MINILM_SHA256, embedded_folder, fetch_model
+from bertlora.task import CLASSIFICATION, task_named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -116,7 +117,11 @@ class Base:
         return names
 
     def config(
-        self, labels: Sequence[str] | None = None, encoder_dropout: float | None = None, hidden_dropout: float = 0.0
+        self,
+        labels: Sequence[str] | None = None,
+        encoder_dropout: float | None = None,
+        hidden_dropout: float = 0.0,
+        task: str = CLASSIFICATION,
     ) -> Any:
         """Returns the transformers config, checked to be an encoder with a sequence-classification class.
 
@@ -124,6 +129,7 @@ class Base:
             labels: label names in order, for the head.
             encoder_dropout: value for every dropout of encoder and head; None keeps those of the checkpoint.
             hidden_dropout: value for every dropout except attention's; 0 means `encoder_dropout`.
+            task: what the head predicts; it gives the config its `problem_type`.
 
         Raises:
             ModelError: the config cannot be read, or the model is not an encoder that classifies.
@@ -148,7 +154,7 @@ class Base:
         if labels is not None:
             config.id2label = dict(enumerate(labels))
             config.label2id = {label: i for i, label in enumerate(labels)}
-            config.problem_type = "single_label_classification"
+            config.problem_type = task_named(task).problem_type
         if encoder_dropout is not None:
             for key, value in config.to_dict().items():
                 if "dropout" in key and isinstance(value, float | int | None) and not isinstance(value, bool):

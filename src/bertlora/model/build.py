@@ -26,6 +26,7 @@ from bertlora.model.draws import Draws
 from bertlora.model.engine import LoraLinear
 from bertlora.model.roles import encoder_linears, matching, target_modules
 from bertlora.recipe import Recipe
+from bertlora.task import CLASSIFICATION
 
 ADAPTER = "default"
 # Attribute of a classifier: the encoder's modules for which the checkpoint has no weights.
@@ -33,7 +34,12 @@ LACKING = "bertlora_lacking_modules"
 
 
 def build_classifier(
-    base: Base, labels: Sequence[str], encoder_dropout: float, seed: int, hidden_dropout: float = 0.0
+    base: Base,
+    labels: Sequence[str],
+    encoder_dropout: float,
+    seed: int,
+    hidden_dropout: float = 0.0,
+    task: str = CLASSIFICATION,
 ) -> Any:
     """Returns the base as a sequence classifier in fp32; its head is drawn from `seed`.
 
@@ -43,11 +49,12 @@ def build_classifier(
         encoder_dropout: see `Base.config`.
         seed: seed of the head.
         hidden_dropout: see `Base.config`.
+        task: see `Base.config`.
 
     Raises:
         ModelError: there are no safetensors weights, or they do not fit the config.
     """
-    config = base.config(labels, encoder_dropout, hidden_dropout)
+    config = base.config(labels, encoder_dropout, hidden_dropout, task)
     with Draws(seed).used():
         return _loaded(base, config)
 

@@ -1,4 +1,4 @@
-"""Why a text got its label: how many logits each word contributes, by integrated gradients."""
+"""Why a text got its label, or its number: how much each word contributes, by integrated gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from bertlora.errors import InputError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import evaluating
 from bertlora.model.integrated import Attributed, attributed, blank_id
+from bertlora.task import CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Word:
         text: `text[start:end]` of the whole text.
         start: its first character.
         end: the character after its last.
-        attribution: logits that it adds to the difference between label and rival. None if the model did not read it,
-            because the text was cut or the tokenizer drops such characters.
+        attribution: logits that it adds to the difference between label and rival; or what it adds to a number. None if
+            the model did not read it, because the text was cut or the tokenizer drops such characters.
     """
 
     text: str
@@ -35,14 +36,14 @@ class Word:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a text got its label.
+    """Why a text got its label, or its number.
 
     Attributes:
-        label: the predicted label.
-        rival: the label with the next highest logit.
+        label: the predicted label; in a regression the name of the number.
+        rival: the label with the next highest logit; empty in a regression.
         words: the text's words in order; between them is only white space.
         pair_words: those of the second text of a pair; None for a single text.
-        logit_difference: the label's logit minus the rival's.
+        logit_difference: the label's logit minus the rival's; in a regression the number.
         baseline_difference: the same for the baseline, a text of equally many blanks.
         gap: the sum of the attributions minus (logit_difference - baseline_difference).
     """
@@ -58,19 +59,23 @@ class Explanation:
     def to_json(self) -> dict[str, Any]:
         """Returns what `predict --explain` prints."""
         both = {"words": self.words} | ({} if self.pair_words is None else {"pair_words": self.pair_words})
-        return {
+        ends: dict[str, Any] = {
             "label": self.label,
             "rival": self.rival,
             "logit_difference": self.logit_difference,
             "baseline_difference": self.baseline_difference,
-            "gap": self.gap,
-        } | {key: [{"word": w.text, "attribution": w.attribution} for w in words] for key, words in both.items()}
+        }
+        if not self.rival:
+            ends = {"value": self.logit_difference, "baseline_value": self.baseline_difference}
+        return {**ends, "gap": self.gap} | {
+            key: [{"word": w.text, "attribution": w.attribution} for w in words] for key, words in both.items()
+        }
 
 
 def explain(
     adapted: Adapted, texts: Sequence[str], pairs: Sequence[str] | None = None, base: bool = False
 ) -> list[Explanation]:
-    """Returns why each text, or pair of texts, gets its label. `integrated.py` has the method.
+    """Returns why each text, or pair of texts, gets its label or number. `integrated.py` has the method.
 
     The gap is at most 1 % of the expected sum, or 0.01 logits if that is more, unless 1,024 steps do not reach it.
     Everything is computed in fp32.
@@ -86,7 +91,7 @@ def explain(
         ModelError: the tokenizer does not report the characters of a token.
     """
     inputs, tokenizer = adapted.reader.read(texts, pairs), adapted.reader.tokenizer
-    if len(adapted.labels) < 2:
+    if len(adapted.labels) < 2 and adapted.task == CLASSIFICATION:
         raise InputError("a classifier of one class has no second label to explain the first against")
     if len(texts):
         tokenizer.spans(texts[0])  # refuses a tokenizer without spans before anything is computed
@@ -103,7 +108,7 @@ def _explanation(adapted: Adapted, found: Attributed, text: str, pair: str | Non
     words, rest = _words(adapted.reader.tokenizer, text, found.tokens)
     return Explanation(
         label=adapted.labels[found.label],
-        rival=adapted.labels[found.rival],
+        rival="" if found.rival is None else adapted.labels[found.rival],
         words=words,
         pair_words=None if pair is None else _words(adapted.reader.tokenizer, pair, rest)[0],
         logit_difference=found.difference,

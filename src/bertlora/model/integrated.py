@@ -1,6 +1,7 @@
 """Integrated gradients: how much each token of a text changes the logits, compared with a text of blanks.
 
     F(x) = logit of the label - logit of its strongest rival        x (T, D) the word embeddings of the text's tokens
+           or the number, in a regression
     a_t  = (x_t - b_t) · ∫ ∂F/∂x_t (b + s (x - b)) ds, s from 0 to 1         b (T, D) the baseline, a text of blanks
     Σ a_t = F(x) - F(b)
 
@@ -26,6 +27,8 @@ from bertlora.model.engine import Execution, unwrapped
 
 # The sum of attributions may differ from the change of the logit difference by this fraction of it, or these logits.
 TOLERANCE_SHARE, TOLERANCE_LOGITS = 0.01, 0.01
+# The same for a number: a fraction of the number itself.
+LEAST_SHARE = 1e-4
 # Steps of the integral, doubled from the first number to the second until the tolerance holds. 32 are mostly enough.
 FIRST_STEPS, MOST_STEPS = 32, 1024
 # Tokens per batch of steps. It bounds the memory.
@@ -38,14 +41,14 @@ class Attributed:
 
     Attributes:
         label: the predicted class.
-        rival: the class with the next highest logit.
+        rival: the class with the next highest logit; None if the model has one output, a number.
         tokens: (N,) logits for each token of the text, then of the second text; NaN for tokens that were not read.
-        difference: the label's logit minus the rival's.
+        difference: the label's logit minus the rival's; or the number.
         baseline: the same for the baseline.
     """
 
     label: int
-    rival: int
+    rival: int | None
     tokens: Array
     difference: float
     baseline: float
@@ -76,11 +79,14 @@ def attributed(execution: Execution, inputs: Inputs, blank: int) -> Attributed:
     with torch.no_grad():
         scores = execution.logits(inputs, [0])[0].double().cpu().numpy()
     label = int(scores.argmax())
-    rival = int(np.where(np.arange(len(scores)) == label, -np.inf, scores).argmax())
+    others = np.where(np.arange(len(scores)) == label, -np.inf, scores)
+    rival = int(others.argmax()) if len(scores) > 1 else None
     windows, places = _apart(inputs), _apart(_numbered(inputs))
     paths = [_Path(execution, windows, p, blank, (label, rival)) for p in range(len(windows))]
     baseline, difference = (float(np.mean([path.ends[i] for path in paths])) for i in (0, 1))
-    tolerance = max(TOLERANCE_LOGITS, TOLERANCE_SHARE * abs(difference - baseline))
+    # A number has a unit, so no fixed tolerance fits it.
+    least = TOLERANCE_LOGITS if rival is not None else LEAST_SHARE * max(abs(difference), abs(baseline))
+    tolerance = max(least, TOLERANCE_SHARE * abs(difference - baseline))
     tokens = np.full(int(_token_counts(inputs).sum()), np.nan)
     for p, path in enumerate(paths):
         numbers, _ = places.window(p)
@@ -98,7 +104,9 @@ class _Path:
         ends: the logit difference at start and stop.
     """
 
-    def __init__(self, execution: Execution, windows: Inputs, p: int, blank: int, classes: tuple[int, int]) -> None:
+    def __init__(
+        self, execution: Execution, windows: Inputs, p: int, blank: int, classes: tuple[int, int | None]
+    ) -> None:
         self._execution, self._windows, self._p, self._classes = execution, windows, p, classes
         self._table = unwrapped(execution.model).get_input_embeddings()
         ids = torch.from_numpy(windows.window(p)[0]).long()
@@ -110,10 +118,11 @@ class _Path:
         self.start, self.stop, self.ends = both[:1], both[1:], (start, stop)
 
     def difference(self, embedded: Tensor) -> Tensor:
-        """Returns the logit difference with these embeddings in place of the text's, (S,) for (S, T, D)."""
+        """Returns the logit difference (or the number), (S,), with embeddings (S, T, D) in place of the text's."""
         with _embedded(self._table, embedded):
             scores = self._execution.logits(self._windows, [self._p] * len(embedded))
-        return scores[:, self._classes[0]] - scores[:, self._classes[1]]
+        label, rival = self._classes
+        return scores[:, label] if rival is None else scores[:, label] - scores[:, rival]
 
     def integral(self, tolerance: float) -> Array:
         """Returns the attribution of each token of the window, (T,)."""

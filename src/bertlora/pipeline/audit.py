@@ -15,6 +15,7 @@ from bertlora.files import check_vacant_file, write_whole
 from bertlora.pipeline.prepare import Source, as_specs, given_data, require_data
 from bertlora.pipeline.train import check_before_reading, resolved_recipe
 from bertlora.recipe import Recipe
+from bertlora.task import CLASSIFICATION
 from bertlora.training.events import Listener, Probing
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def audit(
     check_before_reading(chosen, data, columns or {}, keys)
     with tempfile.TemporaryDirectory() as folder:
         prepared = given_data(data, chosen, Path(folder) / "data", **(columns or {}))
+        if prepared.task != CLASSIFICATION:
+            raise InputError(f"audit: checks the labels of classes, and the task of these data is {prepared.task}")
         if split not in prepared.rows:
             where = " ".join(as_specs(data) or chosen.data)
             raise DataError(f"{where}: has no {split} split, only {', '.join(prepared.rows)}; name one of these")

@@ -11,7 +11,7 @@ from bertlora.pipeline.prepare import ColumnNames, Source, as_specs
 from bertlora.training.events import Listener
 
 if TYPE_CHECKING:
-    from bertlora.evaluation.verdict import Evaluated
+    from bertlora.evaluation.verdict import AnyEvaluated
     from bertlora.run.loaded import Run
 
 # What follows for the figures if the best run is chosen on these rows.
@@ -65,10 +65,8 @@ def compare(
         )
     rows = data, split, model, precision, on_progress
     if seeds == 1:
-        from bertlora.evaluation.side_by_side import side_by_side
-
         evaluated, where = _all_evaluated(runs, *rows, **columns)
-        result = side_by_side(evaluated)
+        result = _side_by_side(evaluated)
     else:
         from bertlora.pipeline.compare_seeds import folders_of_seeds
 
@@ -85,14 +83,37 @@ def choice_note(where: str) -> str:
     return NOTES.get(rows_of(where), "")
 
 
+def _side_by_side(evaluated: "Mapping[str, AnyEvaluated]") -> dict[str, Any]:
+    """Returns what `compare --json` prints for the task of the runs, given their outputs by folder.
+
+    Raises:
+        InputError: the runs have different tasks.
+    """
+    from bertlora.evaluation.side_by_side import side_by_side
+    from bertlora.evaluation.value_pairs import values_side_by_side
+    from bertlora.evaluation.values import EvaluatedValues
+    from bertlora.evaluation.verdict import Evaluated
+
+    values = {name: found for name, found in evaluated.items() if isinstance(found, EvaluatedValues)}
+    classes = {name: found for name, found in evaluated.items() if isinstance(found, Evaluated)}
+    if values and classes:
+        raise InputError(f"RUN: {next(iter(values))} predicts numbers, and {next(iter(classes))} classes")
+    return values_side_by_side(values) if values else side_by_side(classes)
+
+
 def _recipes(
-    folders: Mapping[str, Sequence[Path]], evaluated: "Mapping[str, Evaluated]", seeds: Sequence[int]
+    folders: Mapping[str, Sequence[Path]], evaluated: "Mapping[str, AnyEvaluated]", seeds: Sequence[int]
 ) -> dict[str, Any]:
     """Returns what `compare --seeds --json` prints, given the folders by run, and the logits by folder."""
     from bertlora.evaluation.recipes import compare_recipes
+    from bertlora.evaluation.values import EvaluatedValues
+    from bertlora.evaluation.verdict import Evaluated
 
-    right = {run: [evaluated[str(folder)].right("lora") for folder in group] for run, group in folders.items()}
-    return compare_recipes(next(iter(evaluated.values())).y_true, right, seeds)
+    if isinstance(next(iter(evaluated.values())), EvaluatedValues):
+        raise InputError("--seeds: recipes are compared by accuracy, and these runs predict numbers; leave it out")
+    found = {folder: one for folder, one in evaluated.items() if isinstance(one, Evaluated)}
+    right = {run: [found[str(folder)].right("lora") for folder in group] for run, group in folders.items()}
+    return compare_recipes(next(iter(found.values())).y_true, right, seeds)
 
 
 def _all_evaluated(
@@ -103,7 +124,7 @@ def _all_evaluated(
     precision: str,
     on_progress: Callable[[str], None],
     **columns: Unpack[ColumnNames],
-) -> "tuple[dict[str, Evaluated], str]":
+) -> "tuple[dict[str, AnyEvaluated], str]":
     """Returns the logits of runs that are being chosen, by folder, and what the rows are. It keeps no model."""
     evaluations = _each_evaluated(names, data, split, model, precision, on_progress, **columns)
     found = {name: (rows, where) for name, _, rows, where in evaluations}
@@ -124,7 +145,7 @@ def evaluated_runs(
     precision: str,
     on_progress: Callable[[str], None],
     **columns: Unpack[ColumnNames],
-) -> "tuple[dict[str, Run], dict[str, Evaluated], str]":
+) -> "tuple[dict[str, Run], dict[str, AnyEvaluated], str]":
     """Returns the runs, their logits on the same rows, both by folder, and what the rows are."""
     found = list(_each_evaluated(names, data, split, model, precision, on_progress, **columns))
     return {name: run for name, run, _, _ in found}, {name: rows for name, _, rows, _ in found}, found[0][3]
@@ -138,7 +159,7 @@ def _each_evaluated(
     precision: str,
     on_progress: Callable[[str], None],
     **columns: Unpack[ColumnNames],
-) -> "Iterator[tuple[str, Run, Evaluated, str]]":
+) -> "Iterator[tuple[str, Run, AnyEvaluated, str]]":
     """Yields folder, run, its logits on the same rows as the others', and what the rows are.
 
     The rows choose among the runs, so the default is the validation split.
@@ -152,7 +173,7 @@ def _each_evaluated(
         on_progress: as in `compare`.
         columns: the columns of a source.
     """
-    from bertlora.evaluation.verdict import Evaluated
+    from bertlora.evaluation.verdict import evaluated_of
     from bertlora.pipeline.rows import own_data, rows_for
     from bertlora.run.loaded import Run
 
@@ -170,7 +191,7 @@ def _each_evaluated(
             on_progress(f"note: {note}")
         on_progress(f"evaluating {len(rows.examples):,} rows by {name}")
         logits = run.adapted.logits(rows.examples.inputs, precision=precision)
-        yield name, run, Evaluated(run.manifest.labels, rows.examples.labels, {"lora": logits}, run.calibration), where
+        yield name, run, evaluated_of(run, rows.examples.labels, {"lora": logits}), where
 
 
 def _has_validation(data: Source) -> bool:

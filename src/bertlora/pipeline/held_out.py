@@ -16,6 +16,7 @@ def with_validation(
     y: Any,
     recipe: Recipe,
     asked: bool = False,
+    strata: npt.NDArray[Any] | None = None,
 ) -> tuple[Any, Any, tuple[Any, Any] | None]:
     """Holds out `validation_fraction` of the rows for validation.
 
@@ -27,6 +28,7 @@ def with_validation(
         y: (N,) labels.
         recipe: has the fraction and the seed.
         asked: the user gave the fraction.
+        strata: (N,) groups that take the place of the classes, where y holds numbers.
 
     Returns:
         The rows to train on, their labels, and the validation rows with theirs; None if nothing is held out.
@@ -37,8 +39,9 @@ def with_validation(
     texts, labels = np.atleast_1d(np.asarray(X, dtype=object)), np.asarray(y)
     if not recipe.validation_fraction or not texts.size or len(texts) != len(labels):
         return X, y, None  # what is wrong with the rows is found where they are read
-    held = _held_out(_same_texts(texts), labels, recipe.validation_fraction, recipe.seed)
-    rest = set(labels[~held].tolist()) == set(labels.tolist())
+    strata = labels if strata is None else strata
+    held = _held_out(_same_texts(texts), strata, recipe.validation_fraction, recipe.seed)
+    rest = set(strata[~held].tolist()) == set(strata.tolist())
     if asked and not (held.any() and rest):
         raise DataError(
             f"validation_fraction: {recipe.validation_fraction:g} of {len(labels)} rows leaves too few; give more "

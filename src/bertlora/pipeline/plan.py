@@ -11,6 +11,7 @@ from bertlora.data.reader import split_examples
 from bertlora.pipeline.prepare import Source, as_specs, given_data
 from bertlora.pipeline.train import check_before_reading, recipe_reader, resolved_recipe
 from bertlora.recipe import Recipe
+from bertlora.task import REGRESSION
 
 
 def plan(
@@ -37,8 +38,9 @@ def plan(
     from bertlora.model.plan import plan as plan_run  # torch
 
     if not data:
-        return plan_run(chosen, max(2, len(chosen.label_names)))
+        return plan_run(chosen, 1 if chosen.task == REGRESSION else max(2, len(chosen.label_names)))
     with tempfile.TemporaryDirectory() as folder:
         prepared = given_data(data, chosen, Path(folder) / "data", **(columns or {}))
+        chosen = chosen.for_task(prepared.task)
         examples = split_examples(recipe_reader(chosen), prepared, "train")
         return plan_run(chosen, len(prepared.labels), len(examples), float(np.mean(examples.inputs.lengths)))

@@ -12,11 +12,13 @@ from bertlora.data.source import Source
 from bertlora.data.table_file import Part, Write, column_types, table_file, text_rows
 from bertlora.data.text_file import FileFormat
 from bertlora.errors import InputError
+from bertlora.task import REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.run.loaded import Run
 
 ROWS = 1024  # predicted in one call
+ENDS = "low", "high"  # of the interval of a number
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,14 @@ def predicted_names(run: "Run", options: dict[str, Any], probabilities: bool) ->
         run: the run.
         options: those of `Run.predict`.
         probabilities: whether each label's probability gets a column.
+
+    Raises:
+        InputError: `probabilities` is given, and the run predicts numbers.
     """
+    if run.manifest.task == REGRESSION:
+        if probabilities:
+            raise InputError("probabilities: are of classes, and this run predicts a number; leave it out")
+        return ["predicted_value", *ENDS]
     names = ["predicted_label", "confidence"]
     names += ["abstained"] if options.get("abstain") else []
     names += ["predicted_labels"] if options.get("sets") is not None else []
@@ -114,7 +123,8 @@ def write_predictions(
         DataError: the file is broken, or a text is blank.
         OutputError: `out` cannot be written.
     """
-    check_names(rows, predicted_names(run, options, probabilities))
+    names = predicted_names(run, options, probabilities)
+    check_names(rows, names)
     target: AbstractContextManager[Write]
     if isinstance(out, Path):
         types = predicted_types(run, rows, options, probabilities) if format == "parquet" else None
@@ -125,7 +135,7 @@ def write_predictions(
     with target as write:
         for part in predicted_parts(run, rows, options, probabilities):
             write(part)
-            count += len(part["confidence"])
+            count += len(part[names[0]])
     return count
 
 
@@ -172,6 +182,8 @@ def answer_of(line: dict[str, Any], row: tuple[str, str | None]) -> dict[str, An
 
 def _value(line: dict[str, Any], name: str) -> object:
     """Returns the value of a column that predictions add, from a line of `Run.predict`."""
-    if name in ("predicted_label", "predicted_labels"):
+    if name in ENDS:
+        return None if line["interval"] is None else line["interval"][ENDS.index(name)]
+    if name.startswith("predicted_"):
         return line[name.removeprefix("predicted_")]
     return line[name] if name in line else line["probabilities"][name.removeprefix("probability of ")]

@@ -34,6 +34,7 @@ def prepare(
     split: str = Recipe.split,
     sample: int = Recipe.sample,
     seed: int = Recipe.seed,
+    task: str = Recipe.task,
     model: str | None = None,
     max_length: int | None = None,
     strict: bool = False,
@@ -50,6 +51,7 @@ def prepare(
         split: shares of train/validation/test in percent.
         sample: rows drawn at random, each class in its share; 0 takes all.
         seed: seed of sample and split.
+        task: what is predicted: `classification`, `regression`, or `auto`, which takes real numbers as regression.
         model: base model whose tokenizer checks the texts; None is minilm if it is installed, otherwise no such checks.
         max_length: tokens that the truncation check allows a text; None is 512, or the model's limit if that is lower.
         strict: treat a check's warning as an error; nothing is written then.
@@ -62,13 +64,14 @@ def prepare(
             `merge_label_case=True`, `drop_label=["N/A"]`.
 
     Returns:
-        `data`, `rows` {split: n}, `labels`, `fingerprint`, `checks`, `notes` and more; see the verb's JSON.
+        `data`, `task`, `rows` {split: n}, `labels`, `fingerprint`, `checks`, `notes` and more; see the verb's JSON.
 
     Raises:
         DataError: the data cannot be used; the message names the place.
         InputError: an option is out of its range, or excludes another.
         OutputError: `out` is not empty, or cannot be written.
     """
+    Recipe(task=task)  # checks it
     reader = _token_reader(model, max_length)
     data = prepare_data(
         as_specs(source),
@@ -76,6 +79,7 @@ def prepare(
         split=split,
         sample=sample,
         seed=seed,
+        task=task,
         overwrite=overwrite,
         strict=strict,
         fix=fix,
@@ -101,7 +105,7 @@ def given_data(source: Source, recipe: Recipe, folder: Path, **columns: Unpack[S
     if is_prepared(folder):
         return Prepared.load(folder)
     require_data(source, recipe)
-    options = {"sample": recipe.sample, "seed": recipe.seed, "overwrite": True, **columns}
+    options = {"sample": recipe.sample, "seed": recipe.seed, "task": recipe.task, "overwrite": True, **columns}
     held_out = split_with_validation(recipe)
     data = prepare_data(specs, folder, split=held_out, **options)  # type: ignore[arg-type]
     if held_out != recipe.split and data.rows.get("validation", 0) < FEWEST_VALIDATION_ROWS:

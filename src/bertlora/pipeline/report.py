@@ -17,7 +17,7 @@ from bertlora.run.folder import REPORT
 
 if TYPE_CHECKING:
     from bertlora.evaluation.report import Material
-    from bertlora.evaluation.verdict import Evaluated
+    from bertlora.evaluation.verdict import AnyEvaluated
     from bertlora.model.explain import Explanation
     from bertlora.pipeline.rows import Rows
     from bertlora.run.loaded import Run
@@ -129,13 +129,15 @@ def _compared(
     columns: ColumnNames,
 ) -> tuple[Path, dict[str, Any]]:
     from bertlora.evaluation.report import comparison_facts, render_comparison, short_names
+    from bertlora.evaluation.verdict import Evaluated
 
     found, evaluated, where = evaluated_runs(names, data, split, model, precision, on_progress, **columns)
     short = dict(zip(found, short_names(list(found)), strict=True))
     runs = {short[folder]: run for folder, run in found.items()}
-    facts = comparison_facts(
-        runs, {short[folder]: rows for folder, rows in evaluated.items()}, where, choice_note(where)
-    )
+    classes = {folder: rows for folder, rows in evaluated.items() if isinstance(rows, Evaluated)}
+    if len(classes) < len(evaluated):
+        raise InputError("report: a page on several runs is for classes; 'bertlora compare' compares regressions")
+    facts = comparison_facts(runs, {short[folder]: rows for folder, rows in classes.items()}, where, choice_note(where))
     path = next(iter(runs.values())).path / COMPARISON if out is None else Path(out)
     write_whole(path, render_comparison(facts))
     return path, facts
@@ -143,7 +145,7 @@ def _compared(
 
 def report_material(
     run: "Run",
-    evaluated: "Evaluated",
+    evaluated: "AnyEvaluated",
     rows: "Rows",
     slices: dict[str, Any],
     doubtful: list[dict[str, Any]] | None = None,
@@ -179,14 +181,16 @@ def report_material(
 
 
 def _explanations(
-    run: "Run", evaluated: "Evaluated", texts: Sequence[str], pairs: Sequence[str] | None, on_progress: Progress
+    run: "Run", evaluated: "AnyEvaluated", texts: Sequence[str], pairs: Sequence[str] | None, on_progress: Progress
 ) -> "dict[int, Explanation]":
     """Returns token attributions of the worst errors, by row; none if the model cannot be explained."""
-    from bertlora.evaluation.report import worst_errors
+    from bertlora.evaluation.report import largest_errors, worst_errors
+    from bertlora.evaluation.values import EvaluatedValues
     from bertlora.model.explain import explain
 
-    worst = worst_errors(evaluated)
-    on_progress(f"explaining the {len(worst)} most confident errors")
+    numbers = isinstance(evaluated, EvaluatedValues)
+    worst = largest_errors(evaluated) if isinstance(evaluated, EvaluatedValues) else worst_errors(evaluated)
+    on_progress(f"explaining the {len(worst)} {'largest' if numbers else 'most confident'} errors")
     seconds = None if pairs is None else [pairs[row] for row in worst]
     try:
         found = explain(run.adapted, [texts[row] for row in worst], seconds)

@@ -16,6 +16,7 @@ from bertlora.evaluation.cautions import Met
 from bertlora.pipeline.prepare import ColumnNames, Source, as_specs, refuse_preparing
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import hashes
+from bertlora.task import CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,17 @@ def rows_for(run: Run, data: Source = (), split: str = "", **columns: Unpack[Col
     if specs and not (len(specs) == 1 and is_prepared(specs[0])):
         return _of_source(run, specs, split or "test", columns)
     refuse_preparing(specs, **columns)
-    prepared = Prepared.load(Path(specs[0]) if specs else own_data(run))
+    prepared, manifest = Prepared.load(Path(specs[0]) if specs else own_data(run)), run.manifest
     split = split or ("validation" if "validation" in prepared.rows and "test" not in prepared.rows else "test")
     prepared.require(split)
+    if prepared.task != manifest.task:
+        raise DataError(
+            f"{prepared.folder}: holds {prepared.task}, and the run does {manifest.task}; name data of the same task"
+        )
     run.adapted.reader.check_pairs(prepared.has_pairs)
     examples = split_examples(run.adapted.reader, prepared, split)
-    examples = Examples(examples.inputs, _order(prepared.labels, run)[examples.labels])
+    if manifest.task == CLASSIFICATION:
+        examples = Examples(examples.inputs, _order(prepared.labels, run)[examples.labels])
     return Rows(examples, _where(specs, split), _met(run, (prepared, split)), (prepared, split))
 
 
@@ -88,7 +94,8 @@ def own_data(run: Run) -> Path:
 def _of_source(run: Run, specs: Sequence[str], split: str, columns: ColumnNames) -> Rows:
     manifest = run.manifest
     rules = LabelRules.from_json(Prepared.load(run.data_folder).label_rules if run.data_folder else {})
-    found = read_rows(specs, manifest.source_labels, aliases=manifest.labels, split=split, rules=rules, **columns)
+    names, task = manifest.labels, manifest.task
+    found = read_rows(specs, manifest.source_labels, task=task, aliases=names, split=split, rules=rules, **columns)
     examples = Examples(run.adapted.reader.read(found.texts, found.pairs), found.labels)
     return Rows(examples, _where(specs, found.name), _met(run, found), found)
 
@@ -99,7 +106,7 @@ def _texts(data: tuple[Prepared, str] | Split) -> Split:
 
 def _met(run: Run, data: tuple[Prepared, str] | Split) -> Met:
     texts = _texts(data)
-    return Met.of(hashes(texts.texts, texts.pairs), run.seen)
+    return Met.of(hashes(texts.texts, texts.pairs), run.seen, run.manifest.task)
 
 
 def _where(specs: Sequence[str], split: str) -> str:

@@ -10,7 +10,7 @@ from bertlora.errors import InputError
 from bertlora.pipeline.prepare import Source, as_specs
 
 if TYPE_CHECKING:
-    from bertlora.evaluation.verdict import Evaluated
+    from bertlora.evaluation.verdict import AnyEvaluated
     from bertlora.pipeline.rows import Rows
 
 
@@ -35,13 +35,13 @@ def check_slice_column(column: str | None, data: Source, split: str, form: FileF
 
 
 def figures_by_slice(
-    evaluated: "Evaluated",
+    evaluated: "AnyEvaluated",
     rows: "Rows",
     data: Source = (),
     column: str | None = None,
     form: FileFormat = AS_FOUND,
 ) -> dict[str, Any]:
-    """Returns LoRA's accuracy by slice, as `slice_figures` does.
+    """Returns LoRA's accuracy, or its error, by slice; see `slices_of`.
 
     Args:
         evaluated: the outputs of the classifiers on the rows.
@@ -50,11 +50,12 @@ def figures_by_slice(
         column: a column of this source, whose values are slices too.
         form: how its files are written, as far as the user says it.
     """
-    from bertlora.evaluation.slices import column_slices, slice_figures, text_slices
+    from bertlora.evaluation.slices import column_slices, text_slices
+    from bertlora.evaluation.value_slices import slices_of
 
     texts = rows.texts()
     slices = list(text_slices(texts.texts, texts.pairs, rows.examples.inputs.whole))
     if column is not None:
         values = read_column(as_specs(data), column, rows.split or "test", form)
         slices += column_slices(column, [values[row] for row in texts.rows.tolist()])
-    return slice_figures(evaluated.right("lora"), slices)
+    return slices_of(evaluated, slices)

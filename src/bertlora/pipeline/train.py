@@ -80,6 +80,7 @@ def train(
         if not resume:
             check_fraction(chosen, keys, prepared.folder != place / "data", rows)
             check_choosing(chosen, keys, rows, "prepare the data with some, such as split 70/15/15, or leave it out")
+        chosen = chosen.for_task(prepared.task)
         if main:
             on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen, prepared.notes))
         chosen = chosen.replace(data=absolute_specs(as_specs(data) or chosen.data))

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.agreement import agreement_figures
+from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array
+from bertlora.confidence.spread import Spread
 from bertlora.data.prepared import Prepared
 from bertlora.data.reader import split_examples
 from bertlora.errors import InputError, RecipeError
@@ -28,6 +30,7 @@ from bertlora.rivals.probe import MAX_ROWS
 from bertlora.run.folder import save_run, seed_folders, write_history
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST, Seen
+from bertlora.task import CLASSIFICATION
 from bertlora.training.accelerator import check_tracker, tracking
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Listener, Probing
@@ -60,6 +63,7 @@ def train_run(
         BertloraError: bad data, recipe or base, before anything is written; or training that cannot succeed.
     """
     check_tracker(recipe)
+    recipe = recipe.for_task(data.task)
     labels = shown_labels(recipe, data.labels)
     adapted = Adapted.fresh(recipe, labels, data.has_pairs)
     train, validation = (split_examples(adapted.reader, data, split) for split in ("train", "validation"))
@@ -82,7 +86,7 @@ def train_run(
                 if main:
                     write_history(out, training.progress.history)
     metrics = {"run": str(name or out), "rows": dict(data.rows), **training_metrics(training)}
-    calibration = Calibration.fit(training.best_logits, validation.labels)
+    calibration = training.learned()
     metrics["samples"] = samples.after_training(adapted, calibration)
     if main:
         metrics["rivals"] = rivals.figures(validation.labels)
@@ -117,11 +121,16 @@ class Samples:
         logits = adapted.logits(adapted.reader.read(texts), base=True) if texts else np.empty((0, 0))
         return cls(texts, logits)
 
-    def after_training(self, adapted: Adapted, calibration: Calibration) -> list[dict[str, Any]]:
-        """Returns `text`, `before`, `after` and `confidence` for each text."""
+    def after_training(self, adapted: Adapted, calibration: Learned) -> list[dict[str, Any]]:
+        """Returns `text`, `before`, `after` and `confidence` for each text; numbers have no confidence."""
         if not self.texts:
             return []
-        after = calibration.probabilities(adapted.logits(adapted.reader.read(self.texts)))
+        after = adapted.logits(adapted.reader.read(self.texts))
+        if isinstance(calibration, Spread):
+            return [
+                {"text": text, "before": calibration.mean, "after": value, "confidence": None}
+                for text, value in zip(self.texts, after[:, 0].tolist(), strict=True)
+            ]
         return [
             {
                 "text": text,
@@ -129,7 +138,7 @@ class Samples:
                 "after": adapted.labels[int(a.argmax())],
                 "confidence": float(a.max()),
             }
-            for text, b, a in zip(self.texts, self.before, after, strict=True)
+            for text, b, a in zip(self.texts, self.before, calibration.probabilities(after), strict=True)
         ]
 
 
@@ -137,10 +146,15 @@ def _advice(
     training: Training,
     adapted: Adapted,
     metrics: dict[str, Any],
-    calibration: Calibration,
+    calibration: Learned,
     rivals: Rivals,
 ) -> list[dict[str, str]]:
     """Returns what to do next."""
+    outputs = training.best_logits
+    if isinstance(calibration, Spread):
+        outputs = calibration.values[:, None].astype(np.float64)
+    else:
+        outputs = calibration.scaled(outputs)
     return advise(
         Evidence(
             training.recipe,
@@ -149,7 +163,7 @@ def _advice(
             training.trace,
             training.train,
             training.validation.labels,
-            calibration.scaled(training.best_logits),
+            outputs,
             rivals.curve,
             longest_input(adapted.base),
             rivals.on_validation,
@@ -203,16 +217,21 @@ def train_seeds(
     metrics = trained.get(recipe.seed, kept)
     # The evaluation exchanges nothing with the other processes, so they need not wait for it.
     if count > 1 and PartialState(cpu=not torch.cuda.is_available()).is_main_process:
-        accuracies = [_accuracy(Run.load(folder), data, split) for folder in folders.values()]
-        metrics["seeds"] = {"values": list(folders), "split": split, **summarise(accuracies).figures()}
+        found = [_leading_figure(Run.load(folder), data, split) for folder in folders.values()]
+        shares = data.task == CLASSIFICATION
+        summary = summarise(found, "accuracy" if shares else "RMSE", shares)
+        metrics["seeds"] = {"values": list(folders), "split": split, **summary.figures()}
         write_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
-def _accuracy(run: Run, data: Prepared, split: str) -> float:
-    """Returns a run's accuracy on a split, in the default precision of `evaluate`."""
+def _leading_figure(run: Run, data: Prepared, split: str) -> float:
+    """Returns a run's accuracy, or its RMSE, on a split, in the default precision of `evaluate`."""
     rows = split_examples(run.adapted.reader, data, split)
-    return float(np.mean(run.adapted.logits(rows.inputs).argmax(axis=1) == rows.labels))
+    outputs = run.adapted.logits(rows.inputs)
+    if data.task == CLASSIFICATION:
+        return float(np.mean(outputs.argmax(axis=1) == rows.labels))
+    return float(np.sqrt(np.mean((outputs[:, 0] - rows.labels) ** 2)))
 
 
 def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
@@ -245,8 +264,13 @@ def training_metrics(training: Training) -> dict[str, Any]:
     """Returns the figures of a finished training; `validation` is the evaluation of the kept adapter."""
     history = training.progress.history
     best = max((e for e in history if e["best"]), key=lambda e: e["step"])
-    validation = {"accuracy": best["accuracy"], "loss": best["validation_loss"], "epoch": best["epoch"]}
-    if len(y_true := training.validation.labels):
+    measured = {key: best[key] for key in training.objective.figures if key != "macro_f1"}
+    validation = {**measured, "loss": best["validation_loss"], "epoch": best["epoch"]}
+    y_true = training.validation.labels
+    if isinstance(calibration := training.learned(), Spread):
+        if calibration.rows:
+            validation |= agreement_figures(calibration.values.astype(np.float64), y_true)
+    elif len(y_true):
         classes = [str(k) for k in range(training.best_logits.shape[1])]
         figures = classification_metrics(training.best_logits, y_true, classes)
         validation |= {key: figures[key] for key in ("accuracy_ci95", "macro_f1", "matthews", "roc_auc")}

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from bertlora.confidence.probabilities import Array, Labels
+from bertlora.confidence.agreement import Agreement
+from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.rivals.probe import CurvePoint, Probe, aim_head, fit_probe, frozen_views, learning_curve
@@ -83,23 +85,22 @@ class Rivals:
         found = {} if self.probe is None else {"probe": self.probe.logits(features)}
         return found | ({} if self.tfidf is None or not len(texts) else {"tfidf": self.tfidf.logits(texts, pairs)})
 
-    def figures(self, y_true: Labels) -> dict[str, Any]:
+    def figures(self, y_true: npt.NDArray[Any]) -> dict[str, Any]:
         """Returns, by name, how each was fitted, for JSON.
 
         Args:
-            y_true: (V,) labels of the validation rows.
+            y_true: (V,) classes, or numbers, of the validation rows.
 
         Returns:
-            `seconds`, `strength` (C), `reads` (what it reads), `validation_accuracy` (None without validation rows).
+            `seconds`, `strength` (C, or alpha of ridge regression), `reads` (what it reads), and `validation_accuracy`
+            or `validation_rmse` (None without validation rows).
         """
         found: dict[str, Any] = {}
         for name, rival in (("probe", self.probe), ("tfidf", self.tfidf)):
             if rival is not None:
                 seconds, strength = round(self.seconds[name], 2), rival.regression.strength
                 found[name] = {"seconds": seconds, "strength": strength, "reads": rival.reads}
-                logits = self.on_validation.get(name)
-                right = None if logits is None else float(np.mean(logits.argmax(axis=1) == y_true))
-                found[name]["validation_accuracy"] = right
+                found[name] |= _on_validation(self.on_validation.get(name), y_true)
         return found
 
     def save(self, run: Path) -> None:
@@ -116,3 +117,10 @@ class Rivals:
             RunError: a file is damaged.
         """
         return cls(Probe.load(run), Tfidf.load(run))
+
+
+def _on_validation(outputs: Array | None, y_true: npt.NDArray[Any]) -> dict[str, float | None]:
+    """Returns how good a rival's outputs (V, K) are."""
+    if y_true.dtype.kind == "f":
+        return {"validation_rmse": None if outputs is None else Agreement(outputs[:, 0], y_true).figures["rmse"]}
+    return {"validation_accuracy": None if outputs is None else float(np.mean(outputs.argmax(axis=1) == y_true))}

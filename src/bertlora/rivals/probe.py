@@ -1,4 +1,4 @@
-"""The linear probe: softmax regression on the frozen encoder's features, without any adapter. LoRA must beat it.
+"""The linear probe: softmax or ridge regression on the frozen encoder's features, with no adapter. LoRA must beat it.
 
 It also shows whether more rows would help, by its learning curve, and gives the head its start.
 
@@ -15,12 +15,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from bertlora.confidence.probabilities import Array, Labels
+from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.errors import RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
-from bertlora.rivals.regression import Regression, fit_fixed, fit_regression
+from bertlora.rivals.regression import Regression, fit_fixed
+from bertlora.rivals.ridge import fit_linear, fit_ridge_fixed, head_alpha
 
 FILE = "probe.safetensors"
 # More rows hardly improve a linear probe of some hundred features, and each costs a pass through the encoder.
@@ -39,12 +40,12 @@ class FrozenView:
 
     Attributes:
         features: (N, 2 D) of the encoder, as `Execution.features` returns them; or (N, H) at the head.
-        labels: (N,).
-        classes: K.
+        labels: (N,) classes, or float64 numbers.
+        classes: K; 1 for numbers.
     """
 
     features: Array
-    labels: Labels
+    labels: npt.NDArray[Any]
     classes: int
 
 
@@ -66,7 +67,7 @@ class Probe:
         return "mean over tokens" if self.only_mean else "first token and mean over tokens"
 
     def logits(self, features: Array) -> Array:
-        """Returns calibrated logits (B, K) for features (B, 2 D)."""
+        """Returns calibrated logits (B, K), or numbers (B, 1), for features (B, 2 D)."""
         return self.regression.logits(mean_direction(features) if self.only_mean else features)
 
     def save(self, run: Path) -> None:
@@ -117,7 +118,7 @@ def frozen_views(
 
 
 def fit_probe(frozen: FrozenView, seed: int) -> Probe | None:
-    """Fits the linear probe: of two kinds of features the one with the lower cross-validated log loss.
+    """Fits the linear probe: of two kinds of features the one with the lower cross-validated loss.
 
     The features are first token and mean over tokens, standardised; or only the direction of the mean over tokens. The
     mean is of what enters the last layer: it tells sentiment better than the last layer's mean, which pre-training
@@ -130,7 +131,7 @@ def fit_probe(frozen: FrozenView, seed: int) -> Probe | None:
     for only_mean in (False, True):
         features = mean_direction(frozen.features) if only_mean else frozen.features
         scaled, centre, spread = standardised(features)
-        fitted = fit_regression(scaled, frozen.labels, frozen.classes, STRENGTHS, seed)
+        fitted = fit_linear(scaled, frozen.labels, frozen.classes, STRENGTHS, seed)
         if fitted is not None:
             found.append(Probe(_folded(fitted, centre, spread), only_mean))
     return min(found, key=lambda probe: probe.regression.loss, default=None)
@@ -179,12 +180,14 @@ def learning_curve(frozen: FrozenView, probe: Probe | None, seed: int) -> list[C
     """Returns the balanced accuracy of linear probes that learn from a quarter, half and all of three folds.
 
     Each of the four folds is held out once, in the same order at each point. All use the features and the strength of
-    `probe`. The curve is empty without a linear probe, or if a class has fewer rows than there are folds. A point is
-    left out if the rows of a fold have a single class.
+    `probe`. The curve is empty for numbers, without a linear probe, or if a class has fewer rows than there are folds.
+    A point is left out if the rows of a fold have a single class.
     """
     from sklearn.metrics import recall_score
     from sklearn.model_selection import StratifiedKFold
 
+    if frozen.labels.dtype.kind == "f":
+        return []
     counts = np.bincount(frozen.labels, minlength=frozen.classes)
     if probe is None or counts[counts > 0].min() < CURVE_FOLDS:
         return []
@@ -220,13 +223,18 @@ def aim_head(model: Any, at_head: FrozenView) -> None:
     if len(np.unique(at_head.labels)) < 2:
         return
     scaled, _, spread = standardised(at_head.features)
-    turn_head(model, fit_fixed(scaled, at_head.labels, at_head.classes, HEAD_STRENGTH).weight / spread)
+    if at_head.labels.dtype.kind == "f":
+        fitted = fit_ridge_fixed(scaled, at_head.labels, head_alpha(scaled))
+    else:
+        fitted = fit_fixed(scaled, at_head.labels, at_head.classes, HEAD_STRENGTH)
+    turn_head(model, fitted.weight / spread)
 
 
 def turn_head(model: Any, weight: npt.NDArray[np.float64]) -> None:
     """Turns the head's last linear layer, (K, H), to the direction of `weight`; 0 changes nothing."""
     layer = last_linear(model, "modules_to_save")
-    direction = torch.from_numpy(weight - weight.mean(axis=0))
+    # Only differences between classes count. A number has one output, and no other to differ from.
+    direction = torch.from_numpy(weight - weight.mean(axis=0) if len(weight) > 1 else weight)
     if direction.norm() > 0:
         with torch.no_grad():
             layer.weight.copy_(direction * (float(layer.weight.norm()) / float(direction.norm())))

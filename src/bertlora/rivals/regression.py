@@ -24,7 +24,7 @@ NEVER = -1e9
 
 @dataclass(frozen=True)
 class Regression:
-    """A fitted softmax regression.
+    """A fitted softmax regression; or ridge regression, with one output and alpha as its strength.
 
     Attributes:
         weight: (K, F) float64.

@@ -1,4 +1,4 @@
-"""TF-IDF with softmax regression: the classifier that needs no encoder, and is fitted in seconds. LoRA must beat it.
+"""TF-IDF with softmax or ridge regression: no encoder, and fitted in seconds. LoRA must beat it.
 
 It reads whole texts, also what the encoder's maximum length cuts off.
 
@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.words import words_of
 from bertlora.errors import RunError
-from bertlora.rivals.regression import Regression, fit_regression
+from bertlora.rivals.regression import Regression
+from bertlora.rivals.ridge import fit_linear
 
 FILE = "tfidf.safetensors"
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 6))
@@ -101,8 +102,8 @@ def fit_tfidf(
     Args:
         texts: (N,) the training texts, whole.
         pairs: (N,) the second texts, or None.
-        y_true: (N,) class of each row, 0..K-1.
-        classes: K.
+        y_true: (N,) class of each row, 0..K-1; or float64 numbers.
+        classes: K; 1 for numbers.
         seed: the same seed gives the same model.
 
     Returns:
@@ -146,7 +147,7 @@ def _fit(texts: list[str], y_true: Labels, classes: int, characters: bool, seed:
         features = vectoriser.fit_transform(texts)
     except ValueError:  # no term occurs often enough
         return None
-    regression = fit_regression(features, y_true, classes, STRENGTHS, seed)
+    regression = fit_linear(features, y_true, classes, STRENGTHS, seed)
     if regression is None:
         return None
     return Tfidf(vectoriser.get_feature_names_out().tolist(), vectoriser.idf_, regression, characters)

@@ -6,15 +6,28 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.learned import Learned
+from bertlora.confidence.spread import COVERAGE, Spread
 from bertlora.recipe import Recipe
 from bertlora.run.manifest import Manifest
+from bertlora.task import CLASSIFICATION, REGRESSION
 
+# The hub has one task for classes and numbers.
 TASK = "text-classification"
-# The hub's names of metrics → names in metrics["validation"].
-METRICS = {"accuracy": "accuracy", "f1": "macro_f1", "matthews_correlation": "matthews", "roc_auc": "roc_auc"}
-RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF with logistic regression"}
+# Task → the hub's names of metrics → names in metrics["validation"]. The first is the leading one, which rivals have.
+METRICS = {
+    CLASSIFICATION: {
+        "accuracy": "accuracy",
+        "f1": "macro_f1",
+        "matthews_correlation": "matthews",
+        "roc_auc": "roc_auc",
+    },
+    REGRESSION: {"rmse": "rmse", "mae": "mae", "pearsonr": "pearson", "spearmanr": "spearman", "r_squared": "r2"},
+}
+RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF with a linear model"}
 NAMES = {"accuracy": "accuracy", "f1": "macro F1", "matthews_correlation": "Matthews correlation", "roc_auc": "ROC AUC"}
+NAMES |= {"rmse": "RMSE", "mae": "MAE", "pearsonr": "Pearson correlation", "spearmanr": "Spearman correlation"}
+NAMES |= {"r_squared": "R²"}
 
 
 def model_card(
@@ -22,7 +35,7 @@ def model_card(
     base_id: str,
     recipe: Recipe,
     metrics: dict[str, Any],
-    calibration: Calibration,
+    calibration: Learned,
 ) -> str:
     """Returns the adapter's README: what it is, its base, what was measured, and how to load it.
 
@@ -41,7 +54,7 @@ def model_card(
         tags=["lora", TASK, "bertlora"],
         datasets=[name for name, kind in data if name == kind] or None,
         model_name=f"{base_id.rpartition('/')[2]}-lora",
-        eval_results=list(_results(metrics, data)) or None,
+        eval_results=list(_results(manifest.task, metrics, data)) or None,
     )
     return f"---\n{block.to_yaml()}\n---\n\n{_text(manifest, base_id, recipe, metrics, calibration)}"
 
@@ -57,10 +70,10 @@ def _data_names(sources: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _results(metrics: dict[str, Any], data: Sequence[tuple[str, str]]) -> Iterator[EvalResult]:
+def _results(task: str, metrics: dict[str, Any], data: Sequence[tuple[str, str]]) -> Iterator[EvalResult]:
     """Yields the model-index: figures on the validation rows, if they were measured and the data has a name."""
     validation = metrics.get("validation") or {}
-    for kind, key in METRICS.items():
+    for kind, key in METRICS[task].items():
         if data and validation.get(key) is not None:
             yield EvalResult(
                 task_type=TASK,
@@ -73,22 +86,26 @@ def _results(metrics: dict[str, Any], data: Sequence[tuple[str, str]]) -> Iterat
             )
 
 
-def _text(manifest: Manifest, base_id: str, recipe: Recipe, metrics: dict[str, Any], calibration: Calibration) -> str:
+def _text(manifest: Manifest, base_id: str, recipe: Recipe, metrics: dict[str, Any], calibration: Learned) -> str:
     """Returns the text below the metadata."""
-    return f"""# A LoRA adapter for text classification
+    labels, head = ", ".join(manifest.labels), f"num_labels={len(manifest.labels)}"
+    kind, output = "classification", f"labels, in the order of the logits: {labels}"
+    if manifest.task == REGRESSION:
+        kind, output, head = "regression", f"output: the number '{labels}'", f'{head}, problem_type="regression"'
+    return f"""# A LoRA adapter for text {kind}
 
 Trained with bertlora {manifest.versions["bertlora"]} on the base model {base_id}, whose weights have the SHA-256
 {manifest.base["sha256"]}.
 
 ## What it does
 
-- labels, in the order of the logits: {", ".join(manifest.labels)}
+- {output}
 - input: {_reading(manifest)}
 - LoRA: rank {recipe.rank}, alpha {recipe.alpha:g}, variant {recipe.variant}, on {", ".join(recipe.targets)}
 
 ## What was measured
 
-{_measured(metrics, calibration)}
+{_measured(manifest.task, metrics, calibration)}
 
 ## How to load it
 
@@ -96,7 +113,7 @@ Trained with bertlora {manifest.versions["bertlora"]} on the base model {base_id
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-base = AutoModelForSequenceClassification.from_pretrained("{base_id}", num_labels={len(manifest.labels)})
+base = AutoModelForSequenceClassification.from_pretrained("{base_id}", {head})
 model = PeftModel.from_pretrained(base, "THIS FOLDER").eval()
 tokenizer = AutoTokenizer.from_pretrained("THIS FOLDER")
 ```
@@ -113,18 +130,22 @@ def _reading(manifest: Manifest) -> str:
     return f"{kind}; texts with more than {manifest.max_length} tokens are {way}"
 
 
-def _measured(metrics: dict[str, Any], calibration: Calibration) -> str:
+def _measured(task: str, metrics: dict[str, Any], calibration: Learned) -> str:
     """Returns the figures as a table, and how they were measured."""
     train, validation = metrics["train"], metrics.get("validation") or {}
+    leading, *_ = METRICS[task].values()
     trained = f"Training read {train['examples']:,} examples, over all epochs, in {train['seconds']:.0f} s."
-    if validation.get("accuracy") is None or not calibration.rows:
-        return f"{trained} There were no validation texts, so its accuracy is not known."
+    if validation.get(leading) is None or not calibration.rows:
+        return f"{trained} There were no validation texts, so its {NAMES[leading]} is not known."
     rows = [
-        f"| {NAMES[kind]} | {validation[key]:.4f} |" for kind, key in METRICS.items() if validation.get(key) is not None
+        f"| {NAMES[kind]} | {validation[key]:.4f} |"
+        for kind, key in METRICS[task].items()
+        if validation.get(key) is not None
     ]
-    low, high = validation["accuracy_ci95"]
+    low, high = validation[f"{leading}_ci95"]
     rivals = "".join(
-        f"| accuracy of {RIVALS[name]}, fitted in {found['seconds']:.1f} s | {found['validation_accuracy']:.4f} |\n"
+        f"| {NAMES[leading]} of {RIVALS[name]}, fitted in {found['seconds']:.1f} s "
+        f"| {found[f'validation_{leading}']:.4f} |\n"
         for name, found in metrics.get("rivals", {}).items()
     )
     return f"""{trained} On {calibration.rows:,} validation texts, on which the best epoch was also chosen:
@@ -133,6 +154,20 @@ def _measured(metrics: dict[str, Any], calibration: Calibration) -> str:
 |---|---:|
 {chr(10).join(rows)}
 {rivals}
-The 95 % interval of the accuracy is {low:.4f} to {high:.4f}. Divide the logits by {calibration.temperature:.3f} to
-calibrate the probabilities. On these texts, on which it was fitted, the expected calibration error falls from
-{calibration.ece_before:.4f} to {calibration.ece_after:.4f}."""
+The 95 % interval of the {NAMES[leading]} is {low:.4f} to {high:.4f}. {_calibrated(calibration)}"""
+
+
+def _calibrated(calibration: Learned) -> str:
+    """Returns how sure the answers are, and by which number they are calibrated."""
+    if isinstance(calibration, Spread):
+        half = calibration.half_width(COVERAGE)
+        if half is None:
+            return "There are too few of these texts for intervals."
+        return (
+            f"{COVERAGE:.0%} of new numbers are expected within {half:.4g} of the answer (split conformal intervals)."
+        )
+    return (
+        f"Divide the logits by {calibration.temperature:.3f} to\ncalibrate the probabilities. On these texts, on which "
+        f"it was fitted, the expected calibration error falls from\n{calibration.ece_before:.4f} to "
+        f"{calibration.ece_after:.4f}."
+    )

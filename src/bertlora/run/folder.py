@@ -8,7 +8,8 @@ RUN/
   probe.safetensors    the linear probe on the frozen encoder
   tfidf.safetensors    the TF-IDF model
   seen.safetensors     hashes of the texts that it was trained and validated on
-  calibration.json  validation.safetensors    the temperature, and the validation logits on which it was fitted
+  calibration.json  validation.safetensors    the temperature, and the validation logits on which it was fitted; in a
+                  regression the widths of intervals, and the validation rows that gave them
   report.html
   run.json        written last. A folder without it holds a run that did not finish.
 """
@@ -27,7 +28,7 @@ from bertlora.run.manifest import MANIFEST, SEEN, Manifest, Seen, versions
 from bertlora.run.unfinished import beside, is_begun
 
 if TYPE_CHECKING:
-    from bertlora.confidence.calibration import Calibration
+    from bertlora.confidence.learned import Learned
     from bertlora.model.adapted import Adapted
     from bertlora.rivals.fitted import Rivals
 
@@ -98,7 +99,7 @@ def save_run(
     source_labels: list[str] | None = None,
     label_kind: str = "U",
     data: dict[str, str] | None = None,
-    calibration: "Calibration",
+    calibration: "Learned",
     rivals: "Rivals | None" = None,
     seen: Seen | None = None,
 ) -> Manifest:
@@ -112,7 +113,7 @@ def save_run(
         source_labels: the labels as the data has them, if they are shown under other names.
         label_kind: numpy's kind of the labels that were given to `fit`.
         data: fingerprint and folder of the data.
-        calibration: the temperature, and the validation rows on which it was fitted.
+        calibration: what the validation rows taught: the temperature of classes, or the spread of numbers.
         rivals: fitted on the same training rows, if they are known.
         seen: hashes of the training and validation texts, if they are known.
 
@@ -132,6 +133,7 @@ def save_run(
         if calibration.rows:
             calibration.save(path)
     template = adapted.reader.template
+    mean, scale = _scaling(calibration)
     manifest = Manifest(
         labels=adapted.labels,
         source_labels=source_labels or adapted.labels,
@@ -145,6 +147,9 @@ def save_run(
         data=data or {},
         versions=versions(),
         label_kind=label_kind,
+        task=adapted.task,
+        target_mean=mean,
+        target_scale=scale,
     )
     # The adapter may be copied without its run, so its folder has labels, length and the base's hash too.
     alone = replace(manifest, data={key: value for key, value in manifest.data.items() if key != "folder"})
@@ -158,6 +163,13 @@ def save_run(
     write_whole(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_whole(path / MANIFEST, manifest.to_json())
     return manifest
+
+
+def _scaling(calibration: "Learned") -> tuple[float, float]:
+    """Returns mean and scale of the targets of a regression; 0 and 1 for classes."""
+    from bertlora.confidence.spread import Spread
+
+    return (calibration.mean, calibration.scale) if isinstance(calibration, Spread) else (0.0, 1.0)
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertlora.confidence.calibration import Calibration
-from bertlora.confidence.predictions import Predictions
+from bertlora.confidence.learned import Answers, Learned, answers_of
 from bertlora.confidence.probabilities import Array
+from bertlora.confidence.spread import Spread
 from bertlora.data.prepared import Prepared, is_prepared, iter_texts
 from bertlora.data.reader import Reader
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokenizer import from_transformers
-from bertlora.errors import ModelError, RunError
+from bertlora.errors import InputError, RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.adapter_files import adapter_classes, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
 from bertlora.recipe import Recipe
 from bertlora.run.manifest import MANIFEST, Manifest, Seen, read_manifest
+from bertlora.run.parts import its_base, its_calibration
+from bertlora.task import CLASSIFICATION, REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.rivals.fitted import Rivals
@@ -38,7 +40,7 @@ class Run:
         path: its folder.
         manifest: labels, input template, base and versions.
         adapted: the model with its adapter.
-        calibration: the temperature, and the validation rows on which it was fitted.
+        calibration: what the validation rows taught: the temperature of classes, or the spread of numbers.
 
     Example:
         >>> run = Run.load("runs/a")  # doctest: +SKIP
@@ -48,7 +50,7 @@ class Run:
     path: Path
     manifest: Manifest
     adapted: Adapted
-    calibration: Calibration
+    calibration: Learned
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> "Run":
@@ -67,16 +69,12 @@ class Run:
         if not (path / MANIFEST).is_file() and is_adapter(path):
             return cls._of_peft(path, model)
         manifest = read_manifest(path)
-        base = _its_base(path, manifest, model)
+        base = its_base(path, manifest, model)
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
         template = manifest.max_length, manifest.truncation, manifest.long_texts
         reader = Reader.of(Base(base.id, adapter).text_tokenizer(), *template, pairs=manifest.pairs)
-        adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed)
-        calibration = Calibration.load(path) or Calibration.without_rows(len(manifest.labels), manifest.temperature)
-        same = calibration.temperature == manifest.temperature
-        if not same or calibration.logits.shape[1] != len(manifest.labels):
-            raise RunError(f"{path}: its calibration belongs to another training; the run is damaged")
-        return cls(path, manifest, adapted, calibration)
+        adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed, manifest.task)
+        return cls(path, manifest, adapted, its_calibration(path, manifest))
 
     @classmethod
     def _of_peft(cls, path: Path, model: str) -> "Run":
@@ -92,10 +90,14 @@ class Run:
         folder = path if own else base.folder
         tokenizer = Base(base.id, folder).tokenizer()
         longest = min(int(tokenizer.model_max_length), longest_input(base))
-        manifest = Manifest(labels, labels, longest, tokenizer.truncation_side, False, base.identity(), Recipe.seed)
+        # As transformers has it: a head with one output predicts a number.
+        task = REGRESSION if classes == 1 else CLASSIFICATION
+        manifest = Manifest(
+            labels, labels, longest, tokenizer.truncation_side, False, base.identity(), Recipe.seed, task=task
+        )
         reader = Reader.of(from_transformers(tokenizer, folder), longest, tokenizer.truncation_side)
-        adapted = Adapted.load(path, base, labels, reader, manifest.seed)
-        return cls(path, manifest, adapted, Calibration.without_rows(classes))
+        adapted = Adapted.load(path, base, labels, reader, manifest.seed, task)
+        return cls(path, manifest, adapted, its_calibration(path, manifest))
 
     @property
     def data_folder(self) -> Path | None:
@@ -133,10 +135,10 @@ class Run:
 
     def predictions(
         self, *, raw: bool = False, abstain: str = "", sets: float | None = None, per_class: bool = False
-    ) -> Predictions:
-        """Returns how logits become predictions; see `predict`. Its `notes` say what a threshold or set is based on."""
-        labels = self.manifest.labels
-        return Predictions.of(labels, self.calibration, raw=raw, abstain=abstain, sets=sets, per_class=per_class)
+    ) -> Answers:
+        """Returns how outputs become predictions; see `predict`. `notes` say what a threshold or set is based on."""
+        options = {"raw": raw, "abstain": abstain, "sets": sets, "per_class": per_class}
+        return answers_of(self.calibration, self.manifest.labels, **options)
 
     def predict(
         self,
@@ -150,7 +152,7 @@ class Run:
         per_class: bool = False,
         precision: str = "fp32",
     ) -> list[dict[str, Any]]:
-        """Labels texts.
+        """Labels texts, or gives each a number.
 
         Args:
             texts: the texts.
@@ -158,25 +160,28 @@ class Run:
             base: use the base with its untrained head.
             raw: do not use the temperature.
             abstain: `accuracy=A` or `coverage=C`: give no label below the confidence that keeps this share, 0..1.
-            sets: also give the labels that may be right, so that this share of sets, 0..1, contains the right one.
+            sets: also give the labels that may be right, so that this share of sets, 0..1, contains the right one. In a
+                regression the share of intervals that contain the true number; None is 0.9.
             per_class: this share holds for the texts of each class. A class with too few validation rows is in every
                 set. Needs `sets`.
             precision: `fp32`, `bf16` or `auto`.
 
         Returns:
             One object per text, in order: `text` (and `text_pair`), `label`, `confidence`, `probabilities` {label: p}.
-            With `abstain` also `abstained`, with `sets` also `labels`.
+            With `abstain` also `abstained`, with `sets` also `labels`. In a regression: `text`, `value`, and `interval`
+            ([low, high], or None with too few validation rows).
 
         Raises:
-            InputError: a text is not a string, an option is out of its range, or pairs are missing.
+            InputError: a text is not a string, an option is out of its range or does not fit the task, or pairs are
+                missing.
         """
+        if base and isinstance(self.calibration, Spread):
+            return self._means(texts, pairs)
         answers = self.predictions(raw=raw or base, abstain=abstain, sets=sets, per_class=per_class)
         inputs = self.adapted.reader.read(texts, pairs)
         if not len(inputs):
             return []
-        found = answers(self.adapted.logits(inputs, base, precision))
-        seconds = [{}] * len(texts) if pairs is None else [{"text_pair": pair} for pair in pairs]
-        return [{"text": text} | pair | one for text, pair, one in zip(texts, seconds, found, strict=True)]
+        return _lines(texts, pairs, answers(self.adapted.logits(inputs, base, precision)))
 
     def predict_proba(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, precision: str = "fp32"
@@ -184,12 +189,36 @@ class Run:
         """Returns calibrated probabilities, (B, K) float64, columns in the order of `manifest.labels`.
 
         Raises:
-            InputError: a text is not a string, or pairs are missing.
+            InputError: a text is not a string, pairs are missing, or the run predicts numbers.
         """
+        if isinstance(self.calibration, Spread):
+            raise InputError(f"{self.path}: predicts numbers, which have no probabilities; use predict")
+        return self.calibration.probabilities(self._outputs(texts, pairs, precision))
+
+    def predict_values(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, precision: str = "fp32"
+    ) -> Array:
+        """Returns the numbers of a regression, (B,) float64, in the unit of the training targets.
+
+        Raises:
+            InputError: a text is not a string, pairs are missing, or the run predicts classes.
+        """
+        if not isinstance(self.calibration, Spread):
+            raise InputError(f"{self.path}: predicts classes, not numbers; use predict_proba")
+        return self._outputs(texts, pairs, precision)[:, 0]
+
+    def _outputs(self, texts: Sequence[str], pairs: Sequence[str] | None, precision: str) -> Array:
+        """Returns the outputs of the model, (B, K)."""
         inputs = self.adapted.reader.read(texts, pairs)
         if not len(inputs):
             return np.zeros((0, len(self.manifest.labels)))
-        return self.calibration.probabilities(self.adapted.logits(inputs, precision=precision))
+        return self.adapted.logits(inputs, precision=precision)
+
+    def _means(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, Any]]:
+        """Returns the answers of the base to a regression: the mean of the training targets for every text."""
+        self.adapted.reader.read(texts, pairs)  # checks them
+        mean: dict[str, Any] = {"value": self.manifest.target_mean, "interval": None}
+        return _lines(texts, pairs, [mean] * len(texts))
 
     def export(self, to: Path | str, format: str = "merged", overwrite: bool = False) -> dict[str, Any]:
         """Writes the run in another format: `merged` (a plain transformers model) or `adapter` (PEFT's folder).
@@ -219,17 +248,9 @@ class Run:
         return [(text, text if self.manifest.pairs else None) for text in texts]
 
 
-def _its_base(path: Path, manifest: Manifest, model: str) -> Base:
-    """Returns the base of a run, checked by the hash of its weights."""
-    try:
-        base = find_base(model) if model else find_base(manifest.base["id"], manifest.base["revision"])
-    except ModelError as error:
-        if model:
-            raise
-        raise RunError(f"{path}: its base is missing ({error}); name it by --model") from error
-    if base.sha256() != manifest.base["sha256"]:
-        raise RunError(
-            f"{path}: was trained on {manifest.base['id']} with SHA-256 {manifest.base['sha256'][:12]}..., but "
-            f"{base.folder} has {base.sha256()[:12] or 'no weights'}...; name the right base by --model"
-        )
-    return base
+def _lines(
+    texts: Sequence[str], pairs: Sequence[str] | None, answers: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns each answer below its text."""
+    seconds = [{}] * len(texts) if pairs is None else [{"text_pair": pair} for pair in pairs]
+    return [{"text": text} | pair | one for text, pair, one in zip(texts, seconds, answers, strict=True)]

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 
 from bertlora.data.words import text_hash
 from bertlora.errors import RunError
+from bertlora.task import CLASSIFICATION, TASKS
 
 FORMAT_VERSION = 1
 MANIFEST, SEEN = "run.json", "seen.safetensors"
@@ -33,7 +34,7 @@ class Manifest:
     """run.json: all that must be restored on load.
 
     Attributes:
-        labels: names in the order of the logits.
+        labels: names in the order of the logits; the name of the number in a regression.
         source_labels: the same labels as the data has them.
         max_length: longest input in tokens.
         truncation: `right`, `left` or `head-tail`.
@@ -45,6 +46,9 @@ class Manifest:
         data: fingerprint and folder of the prepared data.
         versions: of the libraries in training.
         label_kind: numpy's kind of the labels given to `LoraClassifier.fit`; U for text.
+        task: what it predicts.
+        target_mean: mean of the training targets of a regression. Without validation rows, only this file has it.
+        target_scale: their standard deviation.
     """
 
     labels: list[str]
@@ -59,6 +63,9 @@ class Manifest:
     label_kind: str = "U"
     long_texts: str = "truncate"
     temperature: float = 1.0
+    task: str = CLASSIFICATION
+    target_mean: float = 0.0
+    target_scale: float = 1.0
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -95,12 +102,14 @@ def read_manifest(path: Path) -> Manifest:
 def _checked(manifest: Manifest) -> Manifest:
     """Returns the manifest, or raises ValueError if a value has the wrong type or range."""
     m = manifest
-    lists = all(isinstance(names, list) and len(names) > 1 for names in (m.labels, m.source_labels))
+    fewest = 2 if m.task == CLASSIFICATION else 1
+    lists = all(isinstance(names, list) and len(names) >= fewest for names in (m.labels, m.source_labels))
     based = isinstance(m.base, dict) and {"id", "revision", "sha256"} <= m.base.keys()
     numbers = isinstance(m.max_length, int) and isinstance(m.seed, int)
     reads = m.truncation in ("right", "left", "head-tail") and m.long_texts in ("truncate", "windows")
     numbers = numbers and isinstance(m.temperature, int | float) and 0 < m.temperature < math.inf
-    if not (lists and based and numbers and reads):
+    numbers = numbers and all(isinstance(x, int | float) and math.isfinite(x) for x in (m.target_mean, m.target_scale))
+    if not (lists and based and numbers and reads and m.task in TASKS):
         raise ValueError("a value has the wrong type or range")
     return manifest
 
@@ -116,7 +125,7 @@ class Seen:
 
     Attributes:
         train: sorted hashes of the texts that it was trained on.
-        validation: of the texts on which its epoch and its temperature were chosen.
+        validation: of the texts on which its epoch and its calibration were chosen.
     """
 
     train: Hashes

@@ -6,10 +6,10 @@ torch and Accelerate are imported inside functions: the check of a recipe's trac
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from bertlora.confidence.agreement import FIGURES
 from bertlora.errors import RecipeError
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.training.events import Evaluation
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CURVES = ("train_loss", "validation_loss", "accuracy", "learning_rate", "examples_per_s")
+CURVES = ("train_loss", "validation_loss", "accuracy", *FIGURES, "learning_rate", "examples_per_s")
 
 
 def new_accelerator() -> "Accelerator":
@@ -82,7 +82,7 @@ def tracking(recipe: Recipe, folder: Path) -> Iterator[Callable[[Evaluation], No
     )
     try:
         yield lambda e: accelerator.log(
-            {k: v for k, v in asdict(e).items() if k in CURVES and v is not None}, step=e.step
+            {k: v for k, v in e.line().items() if k in CURVES and v is not None}, step=e.step
         )
     finally:
         accelerator.end_training()

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bertlora.confidence.probabilities import Array, Labels, row_losses
 from bertlora.errors import RunError
 from bertlora.files import whole_folder
 
@@ -60,25 +59,25 @@ class Trace:
 
     Attributes:
         step_losses: T training losses, one per optimiser step, in nats.
-        row_losses: E arrays (V,): the loss of each validation text at each evaluation, in nats.
-        predicted: E arrays (V,): the class that each evaluation predicts for each validation text.
+        row_losses: E arrays (V,): the loss of each validation text at each evaluation, in nats for classes.
+        predicted: E arrays (V,): the class, or the number, that each evaluation predicts for each validation text.
     """
 
     step_losses: list[float] = field(default_factory=list)
     row_losses: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    predicted: list[Labels] = field(default_factory=list)
+    predicted: list[npt.NDArray[Any]] = field(default_factory=list)
 
-    def add(self, logits: Array, y_true: Labels) -> None:
-        """Adds an evaluation: logits (V, K) of the validation texts, and their labels (V,)."""
-        self.row_losses.append(row_losses(logits, y_true))
-        self.predicted.append(logits.argmax(axis=1))
+    def add(self, row_losses: npt.NDArray[np.float64], predicted: npt.NDArray[Any]) -> None:
+        """Adds an evaluation: loss (V,) and prediction (V,) of each validation text."""
+        self.row_losses.append(row_losses)
+        self.predicted.append(predicted)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the measurements as tensors, to save them."""
         return {
             "step_losses": torch.tensor(self.step_losses, dtype=torch.float64),
             "row_losses": torch.from_numpy(np.array(self.row_losses, dtype=np.float64)),
-            "predicted": torch.from_numpy(np.array(self.predicted, dtype=np.int64)),
+            "predicted": torch.from_numpy(np.array(self.predicted)),
         }
 
     @classmethod

@@ -43,19 +43,36 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation, a line of history.jsonl. Fractions in 0..1, losses in nats; None without validation texts."""
+    """One evaluation, a line of history.jsonl.
+
+    Attributes:
+        train_loss: in nats for classes; for numbers the loss of standardised targets.
+        validation_loss: likewise; None without validation texts, as every figure.
+        figures: the metrics by name: `accuracy` and `macro_f1` in 0..1, or those of `confidence.agreement`.
+    """
 
     epoch: float
     step: int
     train_loss: float
     validation_loss: float | None
-    accuracy: float | None
-    macro_f1: float | None
+    figures: dict[str, float | None]
     learning_rate: float
     examples_per_s: float
     seconds: float
     best: bool
     warning: str = ""
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of classes, in 0..1."""
+        return self.figures.get("accuracy")
+
+    def line(self) -> dict[str, Any]:
+        """Returns the evaluation as one flat table."""
+        table: dict[str, Any] = {}
+        for key, value in vars(self).items():
+            table |= value if key == "figures" else {key: value}
+        return table
 
 
 Event = Checked | Probing | Step | Evaluation

@@ -3,15 +3,14 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score
 from torch import Tensor
 
+from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.errors import HealthError
@@ -24,8 +23,9 @@ from bertlora.recipe import Recipe
 from bertlora.training.accelerator import agreed, new_accelerator, share_trained
 from bertlora.training.checkpoints import Checkpoint, Progress, Trace, load_checkpoint, save_checkpoint
 from bertlora.training.events import Evaluation, Step
-from bertlora.training.health import CollapseWatch, check_moved
-from bertlora.training.optimiser import Average, Loss, build_optimiser, descend, for_classes, rate_factor, step_rows
+from bertlora.training.health import check_moved
+from bertlora.training.objective import Measured, objective_of
+from bertlora.training.optimiser import Average, build_optimiser, descend, rate_factor, step_rows
 
 OUT_OF_MEMORY = "memory ran out with a single text; lower max_length, or use a smaller model"
 
@@ -44,7 +44,8 @@ class Training:
 
     Attributes:
         best: the trained tensors of the best evaluation so far, averaged if the recipe says so.
-        best_logits: (V, K) the logits of that evaluation for the V validation texts.
+        best_logits: (V, K) the logits of that evaluation for the V validation texts; see `learned`.
+        objective: what is minimised and measured.
         trace: the loss of each step, and what each evaluation predicts.
     """
 
@@ -58,15 +59,14 @@ class Training:
         resume: bool = False,
         identity: str = "",
     ) -> None:
-        self.recipe = recipe = for_classes(recipe, train.labels)
         self.train, self.validation, self.checkpoints = train, validation, checkpoints
         self.accelerator = new_accelerator()
+        self.objective = objective_of(adapted, recipe, train.labels, self.accelerator.device)
+        self.recipe = recipe = self.objective.recipe
         # Each process may measure another speed; the main process's choice counts.
         self.precision = agreed(choose_precision(recipe.precision, adapted.architecture))
         self.lengths = train.inputs.lengths
         self.adapted, self.plain = adapted, adapted.model
-        self.watch = CollapseWatch(adapted.labels, recipe.class_weights == "balanced")
-        self.loss = Loss(recipe, train.labels, len(adapted.labels), self.accelerator.device)
         self.optimiser = build_optimiser(self.plain, recipe)
         self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
         self.steps_per_epoch = recipe.steps_per_epoch(len(train))
@@ -109,6 +109,7 @@ class Training:
                         evaluation = self._evaluate()
                     yield evaluation
         load_trained_state(self.plain, self.best)
+        self.objective.finish(self.plain)
         self.plain.eval()
 
     def _keep_prefixes(self) -> None:
@@ -118,6 +119,10 @@ class Training:
             self.execution.keep_prefix(self.train.inputs, ROW_TOKENS, self.checkpoints)
             self.execution.keep_prefix(self.validation.inputs, ROW_TOKENS, self.checkpoints)
         self.progress.seconds += time.perf_counter() - began
+
+    def learned(self) -> Learned:
+        """Returns what follows from the kept adapter's outputs for the validation texts: temperature or spread."""
+        return self.objective.learned(self.best_logits, self.validation.labels)
 
     def summary(self) -> dict[str, Any]:
         """Returns the figures of the training loop, without evaluation."""
@@ -160,7 +165,7 @@ class Training:
     def _gradients(self, rows: list[int]) -> float:
         """Adds up the gradients of the mean loss over `rows` and returns that loss."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        whole = self.loss.weight(self.train.labels[rows])
+        whole = self.objective.weight(self.train.labels[rows])
         mine = rows[rank::world]
         # Texts of similar length form a batch: less padding, and the same mean over the step.
         groups = self.execution.batches(self.lengths[mine], self.progress.micro_batch, ROW_TOKENS)
@@ -177,9 +182,9 @@ class Training:
         return float(self.accelerator.reduce(total, "sum"))
 
     def _summed_loss(self, rows: list[int]) -> Tensor:
-        """Returns the summed cross-entropy of `rows`, each weighted by its class."""
+        """Returns the summed loss of `rows`."""
         scores = self.execution.logits(self.train.inputs, rows, self.model)
-        return self.loss.sum(scores, self.train.labels[rows])
+        return self.objective.sum(scores, self.train.labels[rows])
 
     def _evaluation_due(self) -> bool:
         every, p = self.recipe.evaluate_every_steps, self.progress
@@ -192,21 +197,15 @@ class Training:
         rate = self.recipe.learning_rate * rate_factor(self.recipe, p.step - 1, self.steps)
         if rate:  # it is 0 in the first step of a warm-up
             check_moved(self.start, state, p.step)
-        scores, warning = self.best_logits, ""
-        measured: dict[str, float | None] = dict.fromkeys(("validation_loss", "accuracy", "macro_f1"))
+        scores, warning, found = self.best_logits, "", None
         if len(self.validation):
             given = self.validation.labels
             with self.average.shown():
                 scores = self.execution.predict(self.validation.inputs, self.recipe.evaluation_batch_size)
-            self.trace.add(scores, given)
-            predicted = self.trace.predicted[-1]
-            measured = {
-                "validation_loss": float(np.mean(self.trace.row_losses[-1])),
-                "accuracy": float(np.mean(predicted == given)),
-                "macro_f1": float(f1_score(given, predicted, average="macro", zero_division=0)),
-            }
-            warning = self.watch.check(predicted, given, p.step)
-        gained = self._gained(**measured)
+            found = self.objective.measured(scores, given)
+            self.trace.add(found.row_losses, found.predicted)
+            warning = self.objective.warning(found, given, p.step)
+        gained = self._gained(found)
         p.stale = 0 if gained else p.stale + 1
         if gained:
             self.best, self.best_logits = averaged, scores
@@ -215,14 +214,15 @@ class Training:
             epoch=round(p.step / self.steps_per_epoch, 4),
             step=p.step,
             train_loss=float(np.mean(self.trace.step_losses[evaluated:])),
-            **measured,
+            validation_loss=None if found is None else found.loss,
+            figures=dict.fromkeys(self.objective.figures) if found is None else found.figures,
             learning_rate=rate,
             examples_per_s=round(p.examples / p.seconds, 2),
             seconds=round(p.seconds, 3),
             best=gained,
             warning=warning,
         )
-        p.history.append(asdict(done))
+        p.history.append(done.line())
         if self.checkpoints is not None and self.accelerator.is_main_process:
             scored = torch.from_numpy(self.best_logits)
             kept = Checkpoint(p, state, averaged, self.best, scored, self.trace)
@@ -230,18 +230,13 @@ class Training:
         self.model.train()
         return done
 
-    def _gained(self, validation_loss: float | None, accuracy: float | None, macro_f1: float | None) -> bool:
+    def _gained(self, found: Measured | None) -> bool:
         """Returns whether this evaluation is the best so far by `best_metric`. At a tie the loss decides."""
-        if validation_loss is None or accuracy is None or macro_f1 is None:
+        if found is None:
             return True
-        score = {
-            "loss": [-validation_loss],
-            "accuracy": [accuracy, -validation_loss],
-            "macro_f1": [macro_f1, -validation_loss],
-        }[self.recipe.best_metric]
-        gained = self.progress.best is None or score > self.progress.best
+        gained = self.progress.best is None or found.score > self.progress.best
         if gained:
-            self.progress.best = score
+            self.progress.best = found.score
         return gained
 
     def _patience_spent(self) -> bool:
@@ -257,4 +252,4 @@ class Training:
             self.precision = self.progress.precision
             load_trained_state(self.plain, trained)
             self.average.resume(found.average, self.progress.step)
-            self.watch.resume([evaluation["warning"] for evaluation in self.progress.history])
+            self.objective.resume([evaluation["warning"] for evaluation in self.progress.history])

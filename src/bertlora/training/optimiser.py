@@ -22,13 +22,14 @@ Rows = npt.NDArray[np.int64]
 
 
 def for_classes(recipe: Recipe, labels: Labels) -> Recipe:
-    """Returns the recipe with `class_weights` and `best_metric` resolved for the labels (N,) of the training split.
+    """Returns the recipe with loss, class weights and best metric resolved for the labels (N,) of the training split.
 
     If the smallest class has less than a quarter of the rows of the largest, `auto` is `balanced` and `macro_f1`.
     Accuracy says little there: naming the largest class for every text is almost always right.
     """
     weights, metric = ("balanced", "macro_f1") if imbalanced(labels) else ("none", "accuracy")
     return recipe.replace(
+        loss="cross-entropy",
         class_weights=weights if recipe.class_weights == "auto" else recipe.class_weights,
         best_metric=metric if recipe.best_metric == "auto" else recipe.best_metric,
     )

@@ -24,7 +24,7 @@ MAIN_LANGUAGE_SHARE = 0.8
 
 
 def find_checks(kept: KeptRows, labels: Sequence[str]) -> list[Check]:
-    """Returns the checks that found something.
+    """Returns the checks that found something. `labels` are the classes; there are none in a regression.
 
     Returns:
         Objects with `name`, `severity` (`note`, `warning` or `error`), `count`, `rows` (0-based in the source, the
@@ -33,7 +33,7 @@ def find_checks(kept: KeptRows, labels: Sequence[str]) -> list[Check]:
     return [
         *_same_texts(kept),
         *_leakage(kept),
-        *_classes(kept, labels),
+        *(_classes(kept, labels) if labels else ()),
         *_lengths(kept),
         *_characters(kept),
         *_language(kept),

@@ -7,6 +7,7 @@ Reading order:
 
 - `course`: the measurements, and rules on the course of training.
 - `data`: rules on texts and labels, and the advice of all rules.
+- `numbers`: rules for regressions.
 """
 
 from bertlora.evaluation.advice.course import Evidence

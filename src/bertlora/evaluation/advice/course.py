@@ -45,8 +45,8 @@ class Evidence:
         history: the E evaluations, as in history.jsonl.
         trace: the loss of each step, and what each evaluation predicts.
         train: the training texts and their labels.
-        y_true: (V,) labels of the validation texts; V is 0 if there are none.
-        logits: (V, K) of the validation texts, from the saved adapter, with its temperature.
+        y_true: (V,) labels, or numbers, of the validation texts; V is 0 if there are none.
+        logits: (V, K) of the validation texts, from the saved adapter, with its temperature; (V, 1) numbers.
         curve: of the linear probe; see `learning_curve`.
         longest: the longest input in tokens that the base model reads.
         rivals: logits (V, K) of the validation texts, from the linear probe and from TF-IDF, by name.

@@ -4,6 +4,7 @@ from bertlora.evaluation.report.comparing import comparison_facts, render_compar
 from bertlora.evaluation.report.facts import Material, facts_of
 from bertlora.evaluation.report.mistakes import worst_errors
 from bertlora.evaluation.report.page import render
+from bertlora.evaluation.report.values import largest_errors
 from bertlora.evaluation.report.writing import report_training, write_report
 from bertlora.evaluation.side_by_side import short_names
 
@@ -11,6 +12,7 @@ __all__ = [
     "Material",
     "comparison_facts",
     "facts_of",
+    "largest_errors",
     "render",
     "render_comparison",
     "report_training",

@@ -3,7 +3,7 @@
 Series differ in colour, dashes and markers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,30 +152,48 @@ def precision_recall(
 
 
 def intervals(
-    name: str, title: str, description: str, rows: Sequence[tuple[str, float, float, float]], strong: int
+    name: str,
+    title: str,
+    description: str,
+    rows: Sequence[tuple[str, float, float, float]],
+    strong: int,
+    ticks: Sequence[float] = (),
+    form: Callable[[float], str] = percent,
+    value: Callable[[float], str] = lambda share: f"{100 * share:.1f} %",
 ) -> Markup:
-    """Returns a dot with an interval for each row (label, value, low, high), in 0..1; row `strong` stands out."""
+    """Returns a dot with an interval for each row (label, value, low, high); row `strong` stands out.
+
+    Args:
+        name: see `picture`.
+        title: see `picture`.
+        description: see `picture`.
+        rows: the rows; without `ticks` in 0..1.
+        strong: the row that stands out.
+        ticks: of the axis.
+        form: the format of a tick.
+        value: the format of a value.
+    """
     row = 44.0
-    values = [value for _, *parts in rows for value in parts]
-    ticks = share_ticks(min(values), max(values))
+    values = [number for _, *parts in rows for number in parts]
+    ticks = ticks or share_ticks(min(values), max(values))
     bottom = row * len(rows) + 6
     inner = 10.0, WIDTH - 18.0
 
-    def across(value: float) -> float:
-        return inner[0] + share_of(value, (ticks[0], ticks[-1])) * (inner[1] - inner[0])
+    def across(number: float) -> float:
+        return inner[0] + share_of(number, (ticks[0], ticks[-1])) * (inner[1] - inner[0])
 
     shapes = [tag("line", x1=across(t), x2=across(t), y1=6.0, y2=bottom, class_="grid") for t in ticks]
-    shapes += [tag("text", percent(t), x=across(t), y=bottom + 17, text_anchor="middle") for t in ticks]
-    for i, (label, value, low, high) in enumerate(rows):
+    shapes += [tag("text", form(t), x=across(t), y=bottom + 17, text_anchor="middle") for t in ticks]
+    for i, (label, middle, low, high) in enumerate(rows):
         y = row * i + 34.0
         style = 0 if i == strong else 1
         short = label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
-        said = f"{short}, {100 * value:.1f} %"
+        said = f"{short}, {value(middle)}"
         # The text starts at the interval, unless it would leave the picture on the right.
         start = across(low) if across(low) + LETTER * len(said) < inner[1] else inner[1] - LETTER * len(said)
         shapes.append(tag("text", said, x=max(start, 2.0), y=y - 12, class_="strong" if style == 0 else "label"))
         shapes.append(tag("line", x1=across(low), x2=across(high), y1=y, y2=y, class_=f"interval s{style}"))
         for end in (low, high):
             shapes.append(tag("line", x1=across(end), x2=across(end), y1=y - 4, y2=y + 4, class_=f"interval s{style}"))
-        shapes.append(tag("circle", cx=across(value), cy=y, r=5.2, class_=f"dot full s{style}"))
+        shapes.append(tag("circle", cx=across(middle), cy=y, r=5.2, class_=f"dot full s{style}"))
     return picture(name, title, description, shapes, bottom + 26)

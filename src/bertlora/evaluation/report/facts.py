@@ -14,13 +14,17 @@ import numpy.typing as npt
 
 from bertlora.data.inputs import Inputs
 from bertlora.evaluation.cautions import Met
+from bertlora.evaluation.comparison import RIVALS
 from bertlora.evaluation.report.calibration import calibration_facts, risk_facts
 from bertlora.evaluation.report.lengths import length_facts
 from bertlora.evaluation.report.mistakes import error_facts
 from bertlora.evaluation.report.recall import recall_facts
 from bertlora.evaluation.report.run_facts import check_facts, data_name, origin_facts, recipe_facts, training_facts
-from bertlora.evaluation.verdict import RIVALS, Evaluated, verdict
+from bertlora.evaluation.report.values import value_error_facts, value_facts
+from bertlora.evaluation.values import EvaluatedValues
+from bertlora.evaluation.verdict import AnyEvaluated, Evaluated, verdict
 from bertlora.run.loaded import Run
+from bertlora.task import REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.model.explain import Explanation
@@ -50,7 +54,7 @@ class Material:
         advice: sentences (`text`), each with the measured `figure` behind it.
     """
 
-    evaluated: Evaluated | None = None
+    evaluated: AnyEvaluated | None = None
     where: str = ""
     met: Met | None = None
     texts: Sequence[str] | None = None
@@ -70,8 +74,13 @@ def facts_of(run: Run, material: Material) -> Table:
     evaluated = None if m.evaluated is None or not len(m.evaluated.y_true) else m.evaluated
     return {
         "name": run.path.resolve().name,
-        "task": {"labels": list(run.manifest.labels), "pairs": run.manifest.pairs, "data": data_name(run)},
-        **(_nothing_evaluated() if evaluated is None else _evaluated_facts(evaluated, run, m)),
+        "task": {
+            "kind": run.manifest.task,
+            "labels": list(run.manifest.labels),
+            "pairs": run.manifest.pairs,
+            "data": data_name(run),
+        },
+        **_evaluated_facts(evaluated, run, m),
         "slices": m.slices,
         "advice": None if m.advice is None else list(m.advice),
         "training": training_facts(run.metrics()),
@@ -83,18 +92,28 @@ def facts_of(run: Run, material: Material) -> Table:
     }
 
 
-def _nothing_evaluated() -> Table:
-    return dict.fromkeys(("verdict", "precision_recall", "calibration", "risk_coverage", "errors"))
-
-
-def _evaluated_facts(evaluated: Evaluated, run: Run, m: Material) -> Table:
-    return {
-        "verdict": verdict_facts(evaluated, m.where, m.met),
-        "precision_recall": recall_facts(evaluated),
-        "calibration": calibration_facts(evaluated, run.calibration.rows > 0, "" if m.met is None else m.met.split),
-        "risk_coverage": risk_facts(evaluated),
-        "errors": None if m.texts is None else error_facts(evaluated, m.texts, m.pairs, m.explanations, m.rows),
-    }
+def _evaluated_facts(evaluated: AnyEvaluated | None, run: Run, m: Material) -> Table:
+    """Returns what the outputs on the rows say; None for each part without rows."""
+    met, caution = ("", "") if m.met is None else (m.met.split, m.met.caution)
+    if run.manifest.task == REGRESSION:
+        parts: Table = dict.fromkeys(("verdict", "predictions", "coverage", "errors"))
+    else:
+        parts = dict.fromkeys(("verdict", "precision_recall", "calibration", "risk_coverage", "errors"))
+    match evaluated:
+        case EvaluatedValues():
+            parts |= value_facts(evaluated, m.where, caution)
+            if m.texts is not None:
+                parts["errors"] = value_error_facts(evaluated, m.texts, m.pairs, m.explanations, m.rows)
+        case Evaluated():
+            parts |= {
+                "verdict": verdict_facts(evaluated, m.where, m.met),
+                "precision_recall": recall_facts(evaluated),
+                "calibration": calibration_facts(evaluated, run.calibration.rows > 0, met),
+                "risk_coverage": risk_facts(evaluated),
+            }
+            if m.texts is not None:
+                parts["errors"] = error_facts(evaluated, m.texts, m.pairs, m.explanations, m.rows)
+    return parts
 
 
 def verdict_facts(evaluated: Evaluated, where: str, met: Met | None) -> Table:

@@ -1,6 +1,7 @@
 """From facts to a page: one HTML file without external resources."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -10,7 +11,15 @@ from markupsafe import Markup
 
 from bertlora.evaluation.report import tables
 from bertlora.evaluation.report.calibration import calibration_sentences
-from bertlora.evaluation.report.pictures import pictures_of
+from bertlora.evaluation.report.pictures import pictures_of, shared_pictures
+from bertlora.evaluation.report.values import (
+    VALUE_NOTES,
+    VALUE_SECTIONS,
+    value_headline,
+    value_pictures,
+    value_view,
+)
+from bertlora.task import REGRESSION
 
 Table = dict[str, Any]
 
@@ -58,8 +67,13 @@ def render(facts: Table) -> str:
     Args:
         facts: as `facts_of` gives them.
     """
+    title = f"{facts['name']}: report"
+    if facts["task"]["kind"] == REGRESSION:
+        pictures = shared_pictures(facts) | value_pictures(facts)
+        view = shared_view(facts) | value_view(facts) | {"headline": value_headline(facts["task"], facts["verdict"])}
+        return fill("values.html", title, VALUE_SECTIONS, VALUE_NOTES, facts=view, pictures=pictures)
     parts = {"facts": view_of(facts), "pictures": pictures_of(facts)}
-    return fill("report.html", f"{facts['name']}: report", SECTIONS, NOTES, **parts)
+    return fill("report.html", title, SECTIONS, NOTES, **parts)
 
 
 def fill(template: str, title: str, sections: dict[str, str], notes: dict[str, str], **parts: Table) -> str:
@@ -71,32 +85,38 @@ def fill(template: str, title: str, sections: dict[str, str], notes: dict[str, s
 
 
 def view_of(facts: Table) -> Table:
-    """Returns the facts as the template needs them: sentences and tables of strings."""
-    verdict = facts["verdict"]
+    """Returns the facts of a classification as the template needs them: sentences and tables of strings."""
+    verdict, calibration = facts["verdict"], facts["calibration"]
     lora = verdict and verdict["classifiers"][-1]
+    return shared_view(facts) | {
+        "headline": tables.headline(facts),
+        "verdict": _made(tables.verdict_view, verdict),
+        "confusion": _made(tables.confusion_view, lora),
+        "classes": _made(tables.class_view, lora),
+        "slices": _made(tables.slice_view, facts["slices"]),
+        "calibration": calibration and {"sentences": calibration_sentences(calibration)},
+        "doubtful": tables.doubtful_view(facts["doubtful"]),
+    }
 
-    def made(make: Any, part: Any) -> Any:
-        return None if part is None else make(part)
 
-    calibration = facts["calibration"]
+def shared_view(facts: Table) -> Table:
+    """Returns the facts that every task has as the template needs them."""
     return {
         "name": facts["name"],
-        "headline": tables.headline(facts),
         "written": facts["origin"]["written"],
-        "verdict": made(tables.verdict_view, verdict),
         "advice": facts["advice"],
         "training": facts["training"],
-        "confusion": made(tables.confusion_view, lora),
-        "classes": made(tables.class_view, lora),
-        "slices": made(tables.slice_view, facts["slices"]),
-        "calibration": calibration and {"sentences": calibration_sentences(calibration)},
-        "lengths": made(tables.length_view, facts["lengths"]),
+        "lengths": _made(tables.length_view, facts["lengths"]),
         "errors": facts["errors"],
-        "doubtful": tables.doubtful_view(facts["doubtful"]),
-        "checks": made(tables.check_view, facts["checks"]),
-        "recipe": made(tables.recipe_view, facts["recipe"]),
+        "checks": _made(tables.check_view, facts["checks"]),
+        "recipe": _made(tables.recipe_view, facts["recipe"]),
         "origin": tables.origin_view(facts["origin"]),
     }
+
+
+def _made(make: Callable[[Any], Any], part: Any) -> Any:
+    """Returns a part as `make` shows it; None without facts."""
+    return None if part is None else make(part)
 
 
 @cache

@@ -1,8 +1,9 @@
 """From facts to charts, each with the table of its numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bertlora.confidence.agreement import FIGURE_NAMES
 from bertlora.evaluation.report.calibration import reliability_picture, risk_picture
 from bertlora.evaluation.report.charts import Picture, histogram, intervals, line_chart
 from bertlora.evaluation.report.plot import Axis, Series, legend, percent, plain, round_ticks, share_ticks
@@ -15,16 +16,28 @@ ACCURACY_COLUMNS = ("accuracy", "95 % CI", "macro F1", "log loss", "ECE", "ECE b
 
 
 def pictures_of(facts: Table) -> dict[str, Picture | None]:
-    """Returns the charts of a report by name, None if there are no facts for a chart."""
+    """Returns the charts of a classification by name, None if there are no facts for a chart."""
     makers = {
         "accuracy": (accuracy_picture, facts["verdict"]),
-        "losses": (losses_picture, facts["training"]),
-        "progress": (progress_picture, facts["training"]),
         "reliability": (reliability_picture, facts["calibration"]),
         "risk": (risk_picture, facts["risk_coverage"]),
         "recall": (recall_picture, facts["precision_recall"]),
-        "lengths": (lengths_picture, facts["lengths"]),
     }
+    return shared_pictures(facts) | _made(makers)
+
+
+def shared_pictures(facts: Table) -> dict[str, Picture | None]:
+    """Returns the charts that every task has."""
+    return _made(
+        {
+            "losses": (losses_picture, facts["training"]),
+            "progress": (progress_picture, facts["training"]),
+            "lengths": (lengths_picture, facts["lengths"]),
+        }
+    )
+
+
+def _made(makers: Mapping[str, tuple[Callable[[Table], Picture | None], Table | None]]) -> dict[str, Picture | None]:
     return {name: None if part is None else make(part) for name, (make, part) in makers.items()}
 
 
@@ -62,7 +75,8 @@ def losses_picture(part: Table) -> Picture:
     series = [Series("validation loss", _points_of(lines, "validation_loss"), 0)] if part["validated"] else []
     series.append(Series("training loss", _points_of(lines, "train_loss"), len(series)))
     values = [y for one in series for _, y in one.points]
-    y = Axis("loss (nats)", round_ticks(0, max(values)), plain)
+    unit = "nats" if part["metric"] == "accuracy" else "standardised targets"
+    y = Axis(f"loss ({unit})", round_ticks(0, max(values)), plain)
     columns = ["epoch", *(one.name for one in reversed(series))]
     keys = ["train_loss", "validation_loss"][: len(series)]
     rows = [[_epoch(line, part), *(_number(line[key]) for key in keys)] for line in lines]
@@ -71,18 +85,24 @@ def losses_picture(part: Table) -> Picture:
 
 
 def progress_picture(part: Table) -> Picture | None:
-    """Returns validation accuracy at each evaluation, None without validation rows."""
+    """Returns validation accuracy, or RMSE, at each evaluation, None without validation rows."""
     if not part["validated"]:
         return None
-    points = _points_of(part["epochs"], "accuracy")
+    metric = part["metric"]
+    points = _points_of(part["epochs"], metric)
     values = [y for _, y in points]
-    y = Axis("accuracy", share_ticks(min(values), max(values)), percent)
-    rows = [[_epoch(line, part), f"{100 * line['accuracy']:.2f} %"] for line in part["epochs"]]
-    first, last, top = (in_percent(value) for value in (values[0], values[-1], max(values)))
-    said = f"validation accuracy from {first} to {last}, at best {top}"
-    title = "Validation accuracy at each evaluation"
-    series = [Series("accuracy", points)]
-    return curves_picture("progress", title, said, series, y, ["epoch", "accuracy"], rows, part["best_epoch"])
+    if metric == "accuracy":
+        name, best, shown = "accuracy", max(values), in_percent
+        y = Axis(name, share_ticks(min(values), max(values)), percent)
+        cells = [f"{100 * value:.2f} %" for value in values]
+    else:
+        name, best, shown = FIGURE_NAMES[metric], min(values), "{:.4g}".format
+        y = Axis(name, round_ticks(min(values), max(values)), plain)
+        cells = [shown(value) for value in values]
+    rows = [[_epoch(line, part), cell] for line, cell in zip(part["epochs"], cells, strict=True)]
+    said = f"validation {name} from {shown(values[0])} to {shown(values[-1])}, at best {shown(best)}"
+    title = f"Validation {name} at each evaluation"
+    return curves_picture("progress", title, said, [Series(name, points)], y, ["epoch", name], rows, part["best_epoch"])
 
 
 def lengths_picture(part: Table) -> Picture:

@@ -22,9 +22,15 @@ def training_facts(metrics: Table) -> Table | None:
     if not metrics.get("epochs"):
         return None
     kept = metrics.get("validation") or {}
-    validated = any(line.get("accuracy") is not None for line in metrics["epochs"])
-    best = kept.get("epoch") if validated else None
-    return {"epochs": metrics["epochs"], "best_epoch": best, "validated": validated, "train": metrics.get("train", {})}
+    metric = "accuracy" if "accuracy" in metrics["epochs"][0] else "rmse"
+    validated = any(line.get(metric) is not None for line in metrics["epochs"])
+    return {
+        "epochs": metrics["epochs"],
+        "metric": metric,
+        "best_epoch": kept.get("epoch") if validated else None,
+        "validated": validated,
+        "train": metrics.get("train", {}),
+    }
 
 
 def check_facts(run: Run) -> Table | None:

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
+from bertlora.confidence.spread import Spread
 from bertlora.data.inputs import Inputs
 from bertlora.data.prepared import Prepared
 from bertlora.data.reader import split_examples
 from bertlora.evaluation.cautions import Met
 from bertlora.evaluation.report.facts import Material, facts_of
 from bertlora.evaluation.report.page import render
-from bertlora.evaluation.slices import slice_figures, text_slices
-from bertlora.evaluation.verdict import Evaluated
+from bertlora.evaluation.slices import text_slices
+from bertlora.evaluation.value_slices import slices_of
+from bertlora.evaluation.verdict import evaluated_of
 from bertlora.files import write_whole
 from bertlora.run.folder import REPORT
 from bertlora.run.loaded import Run
@@ -32,7 +34,7 @@ def report_training(run: Run, data: Prepared, train: Inputs) -> Path:
     """Writes a report from the measurements of training, without another pass of the model.
 
     Args:
-        run: the run, just saved; its calibration holds the logits of the validation rows.
+        run: the run, just saved; its calibration holds the outputs for the validation rows.
         data: the data that it was trained on.
         train: the training texts.
 
@@ -43,19 +45,19 @@ def report_training(run: Run, data: Prepared, train: Inputs) -> Path:
     if run.calibration.rows:
         rows = data.split("validation")
         saved = run.calibration
-        logits = {"lora": saved.logits.astype(np.float64)}
-        evaluated = Evaluated(run.manifest.labels, saved.y_true, logits, saved, "validation rows")
+        outputs = saved.values[:, None] if isinstance(saved, Spread) else saved.logits
+        evaluated = evaluated_of(run, saved.y_true, {"lora": outputs.astype(np.float64)}, "validation rows")
         lengths = split_examples(run.adapted.reader, data, "validation").inputs.whole
         material = Material(
             evaluated=evaluated,
             where="validation split",
-            met=Met(len(rows), 0, len(rows)),
+            met=Met(len(rows), 0, len(rows), run.manifest.task),
             texts=rows.texts,
             pairs=rows.pairs,
             rows=rows.rows,
             inputs=material.inputs,
             lengths_where=material.lengths_where,
-            slices=slice_figures(evaluated.right("lora"), list(text_slices(rows.texts, rows.pairs, lengths))),
+            slices=slices_of(evaluated, list(text_slices(rows.texts, rows.pairs, lengths))),
             advice=material.advice,
         )
     return write_report(run, material)

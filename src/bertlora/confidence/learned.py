@@ -1,0 +1,38 @@
+"""What a run has learned from its validation rows, and how outputs become predictions by it: one kind for each task."""
+
+from pathlib import Path
+from typing import Any
+
+from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.predictions import Predictions
+from bertlora.confidence.spread import Spread, Values
+from bertlora.task import REGRESSION
+
+# Classes have a temperature, numbers have a spread.
+Learned = Calibration | Spread
+Answers = Predictions | Values
+
+
+def answers_of(learned: Learned, labels: list[str], **options: Any) -> Answers:
+    """Returns how the outputs of a model become predictions.
+
+    Args:
+        learned: of the run.
+        labels: names of the classes, or of the number.
+        options: `raw`, `abstain`, `sets` and `per_class`; see `Predictions.of` and `Spread.predictions`.
+
+    Raises:
+        InputError: an option does not fit the task, or is out of its range.
+    """
+    if isinstance(learned, Spread):
+        return learned.predictions(labels, **options)
+    return Predictions.of(labels, learned, **options)
+
+
+def load_learned(run: Path, task: str) -> Learned | None:
+    """Returns what a run folder holds, or None if it has no validation rows.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    return Spread.load(run) if task == REGRESSION else Calibration.load(run)

@@ -1,0 +1,224 @@
+"""What a training minimises, and how it measures validation rows: one objective for each task.
+
+The loop knows only `Objective`. A new task is one more class here.
+
+Letters: B rows of a batch, V validation rows, K outputs of the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor
+from torch.nn.functional import huber_loss, mse_loss
+
+from bertlora.confidence.agreement import FIGURES, Agreement
+from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.learned import Learned
+from bertlora.confidence.probabilities import Array, row_losses
+from bertlora.confidence.spread import Spread
+from bertlora.errors import DataError
+from bertlora.model.adapted import Adapted
+from bertlora.model.engine import last_linear
+from bertlora.recipe import Recipe
+from bertlora.task import AUTO, REGRESSION
+from bertlora.training.health import CollapseWatch
+from bertlora.training.optimiser import Loss, for_classes
+
+Targets = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation of V validation rows.
+
+    Attributes:
+        row_losses: (V,) the loss of each row.
+        predicted: (V,) the class, or the number, that each row gets.
+        figures: the metrics by name, those of `Objective.figures`.
+        score: what chooses the best evaluation, higher is better; at a tie the next number decides.
+    """
+
+    row_losses: Array
+    predicted: Targets
+    figures: dict[str, float | None]
+    score: list[float]
+
+    @property
+    def loss(self) -> float:
+        """The mean of the losses."""
+        return float(np.mean(self.row_losses))
+
+
+class Objective(Protocol):
+    """What a training minimises and measures.
+
+    Attributes:
+        recipe: with the loss and the best metric of the task in place of `auto`.
+    """
+
+    recipe: Recipe
+
+    @property
+    def figures(self) -> Sequence[str]:
+        """Names of the metrics of an evaluation."""
+        ...
+
+    def sum(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Returns the summed loss of outputs (B, K) for targets (B,)."""
+        ...
+
+    def weight(self, targets: Targets) -> float:
+        """Returns the number by which the sum over these targets, (B,), is divided to give a mean."""
+        ...
+
+    def measured(self, logits: Array, targets: Targets) -> Measured:
+        """Returns the metrics of outputs (V, K) for targets (V,)."""
+        ...
+
+    def warning(self, found: Measured, targets: Targets, step: int) -> str:
+        """Returns what is odd about an evaluation, or an empty string. Raises HealthError if training cannot go on."""
+        ...
+
+    def resume(self, warnings: list[str]) -> None:
+        """Continues after evaluations with these warnings, oldest first."""
+        ...
+
+    def finish(self, model: Any) -> None:
+        """Changes the trained model so that it answers in the unit of the targets."""
+        ...
+
+    def learned(self, logits: Array, targets: Targets) -> Learned:
+        """Returns what follows from the kept outputs (V, K) for targets (V,); V may be 0."""
+        ...
+
+
+class ClassObjective:
+    """Cross-entropy of classes, weighted as the recipe says."""
+
+    figures = ("accuracy", "macro_f1")
+
+    def __init__(self, adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> None:
+        self.recipe = for_classes(recipe, targets)
+        self.loss = Loss(self.recipe, targets, len(adapted.labels), device)
+        self._watch = CollapseWatch(adapted.labels, self.recipe.class_weights == "balanced")
+        self.sum, self.weight, self.resume = self.loss.sum, self.loss.weight, self._watch.resume
+
+    def measured(self, logits: Array, targets: Targets) -> Measured:
+        """Returns accuracy and macro F1, and the log loss of each row in nats."""
+        losses, predicted = row_losses(logits, targets), logits.argmax(axis=1)
+        found: dict[str, float | None] = {
+            "accuracy": float(np.mean(predicted == targets)),
+            "macro_f1": float(f1_score(targets, predicted, average="macro", zero_division=0)),
+        }
+        return Measured(losses, predicted, found, _score(self.recipe.best_metric, found, float(np.mean(losses))))
+
+    def warning(self, found: Measured, targets: Targets, step: int) -> str:
+        """Returns a warning if one class is predicted for every row; see `CollapseWatch`."""
+        return self._watch.check(found.predicted, targets, step)
+
+    def finish(self, model: Any) -> None:
+        """Changes nothing: logits have no unit."""
+
+    def learned(self, logits: Array, targets: Targets) -> Calibration:
+        """Returns the temperature that fits the logits."""
+        return Calibration.fit(logits, targets)
+
+
+class NumberObjective:
+    """Squared error of numbers, or Huber's loss (Huber 1964, "Robust estimation of a location parameter").
+
+    The model learns standardised targets: mean 0 and standard deviation 1 in the training rows. So one learning rate
+    fits every unit. `finish` puts mean and scale into the head, which then answers in the unit of the targets.
+    """
+
+    figures = FIGURES
+
+    def __init__(self, adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> None:
+        self.recipe = recipe.replace(
+            loss="mse" if recipe.loss == AUTO else recipe.loss,
+            best_metric="rmse" if recipe.best_metric == AUTO else recipe.best_metric,
+            class_weights="none",
+        )
+        self._device, self._huber = device, self.recipe.loss == "huber"
+        self._mean, self._scale = (float(x) for x in (targets.mean(), targets.std()))
+        if not self._scale > 0:
+            raise DataError(f"every target of the training rows is {self._mean:g}, expected numbers that differ")
+
+    def sum(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Returns the summed loss of outputs (B, 1), which are standardised, for targets (B,)."""
+        return self._losses(logits.float(), targets).sum()
+
+    def weight(self, targets: Targets) -> float:
+        """Returns the number of rows."""
+        return float(len(targets))
+
+    def measured(self, logits: Array, targets: Targets) -> Measured:
+        """Returns correlations and errors, in the unit of the targets; the losses are of standardised targets."""
+        losses = self._losses(torch.from_numpy(logits), targets).numpy()
+        predicted = self._in_unit(logits)[:, 0]
+        found = dict(Agreement(predicted, targets).figures)
+        return Measured(losses, predicted, found, _score(self.recipe.best_metric, found, float(np.mean(losses))))
+
+    def warning(self, found: Measured, targets: Targets, step: int) -> str:
+        """Returns a warning if every row gets the same number."""
+        if np.ptp(found.predicted) > 1e-6 * self._scale:
+            return ""
+        return f"{found.predicted[0]:.4g} is predicted for every validation text"
+
+    def resume(self, warnings: list[str]) -> None:
+        """Does nothing: no warning depends on earlier ones."""
+
+    def finish(self, model: Any) -> None:
+        """Puts mean and scale into the last linear layer of the head."""
+        layer = last_linear(model, "modules_to_save")
+        with torch.no_grad():
+            layer.weight.mul_(self._scale)
+            layer.bias.mul_(self._scale).add_(self._mean)
+
+    def learned(self, logits: Array, targets: Targets) -> Spread:
+        """Returns mean and scale of the targets, and the validation rows in their unit."""
+        return Spread.of(self._mean, self._scale, self._in_unit(logits), targets)
+
+    def _losses(self, logits: Tensor, targets: Targets) -> Tensor:
+        given = torch.from_numpy((targets - self._mean) / self._scale).to(logits)
+        loss = huber_loss if self._huber else mse_loss
+        return loss(logits[:, 0], given, reduction="none")
+
+    def _in_unit(self, logits: Array) -> Array:
+        return np.asarray(logits * self._scale + self._mean)
+
+
+# Less of these figures is better.
+ERRORS = ("mae", "rmse")
+
+
+def _score(metric: str, figures: dict[str, float | None], loss: float) -> list[float]:
+    """Returns the score of an evaluation by a metric; a figure that is not defined is the worst."""
+    if metric == "loss":
+        return [-loss]
+    value = figures[metric]
+    return [-np.inf if value is None else -value if metric in ERRORS else value, -loss]
+
+
+def objective_of(adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> Objective:
+    """Returns the objective of the task for which a model was made.
+
+    Args:
+        adapted: the model.
+        recipe: the recipe.
+        targets: those of all training rows.
+        device: the device of the model's outputs.
+
+    Raises:
+        RecipeError: an option does not fit the task.
+        DataError: all targets of a regression are equal.
+    """
+    recipe = recipe.for_task(adapted.task)
+    if adapted.task == REGRESSION:
+        return NumberObjective(adapted, recipe, targets, device)
+    return ClassObjective(adapted, recipe, targets, device)
