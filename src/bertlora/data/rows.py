@@ -73,8 +73,8 @@ def read_rows(
         columns: the columns, found by their names if not given, and how the files are written.
 
     Raises:
-        DataError: the source is broken, does not have the split, has a label that is not in `labels` (in a regression
-            one that is not a number), or more than 10 % of its rows are blank.
+        DataError: the source is broken, does not have the split, or more than 10 % of its rows are blank. Or a label is
+            not in `labels`, or is not a number in a regression.
         HubError: the hub cannot be reached.
     """
     sources = open_sources(specs, FileFormat.of(columns))
@@ -95,7 +95,7 @@ def read_rows(
             name = DROPPED if batch.faults[i] else known.name(label)
             if name == DROPPED:
                 continue
-            target = number_of(label) if task == REGRESSION else index.get(name)
+            target = number_of(name) if task == REGRESSION else index.get(name)
             if target is None:
                 place = source.place(batch.positions[i])
                 raise not_a_number(place, label) if task == REGRESSION else unknown_label(place, label, labels)
