@@ -2,8 +2,8 @@
 
 Reading order:
 
-- `regression`: softmax regression, as strong as cross-validation says, with calibrated logits.
-- `ridge`: ridge regression, for numbers.
+- `regression`: linear models, as strong as cross-validation says: softmax regression with calibrated logits for
+  classes, ridge regression for numbers.
 - `probe`: the linear probe, its learning curve, and the head's start.
 - `tfidf`: TF-IDF.
 - `fitted`: both rivals of a run.

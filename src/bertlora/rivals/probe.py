@@ -20,8 +20,7 @@ from bertlora.data.reader import Examples
 from bertlora.errors import RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
-from bertlora.rivals.regression import Regression, fit_fixed
-from bertlora.rivals.ridge import fit_linear, fit_ridge_fixed, head_alpha
+from bertlora.rivals.regression import Regression, fit_fixed, fit_linear, fit_ridge_fixed, head_alpha
 
 FILE = "probe.safetensors"
 # More rows hardly improve a linear probe of some hundred features, and each costs a pass through the encoder.

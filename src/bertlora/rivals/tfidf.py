@@ -19,8 +19,7 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.words import words_of
 from bertlora.errors import RunError
-from bertlora.rivals.regression import Regression
-from bertlora.rivals.ridge import fit_linear
+from bertlora.rivals.regression import Regression, fit_linear
 
 FILE = "tfidf.safetensors"
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 6))
