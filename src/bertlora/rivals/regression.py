@@ -1,6 +1,7 @@
 """Linear models with their strength chosen by cross-validation: softmax regression, calibrated, and ridge regression.
 
-Both rivals are fitted by them: softmax regression to classes, ridge regression to numbers. A rival that is regularised badly, or that is not calibrated, would flatter LoRA.
+Both rivals are fitted by them: softmax regression to classes, ridge regression to numbers. A rival that is regularised
+badly, or that is not calibrated, would flatter LoRA.
 
 Letters: N rows, F features, K classes.
 """
