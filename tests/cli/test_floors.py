@@ -21,7 +21,13 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     y_true = np.repeat([0, 1], 50)
     logits = np.eye(2)[np.where(np.arange(100) % 5 == 0, 1 - y_true, y_true)]
-    found = {"n": 100, "lora": classification_metrics(logits, y_true, ["a", "b"]), "where": "test split", "caution": ""}
+    found = {
+        "n": 100,
+        "lora": classification_metrics(logits, y_true, ["a", "b"]),
+        "where": "test split",
+        "caution": "",
+        "notes": [],
+    }
     monkeypatch.setattr(bertlora.pipeline.evaluate, "evaluate", lambda run, **_: found)
     return found
 

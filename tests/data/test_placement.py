@@ -100,7 +100,7 @@ def test_too_few_groups_or_times_are_an_error(tmp_path: Path) -> None:
     source = table(tmp_path / "r.csv", ["a", "a", "b", "b"] * 5)
     assert error_of(tmp_path, source, group_column="by") == (
         "r.csv: no row is left for test, because the rows of one group stay together and there are 2 groups; "
-        "give other shares by --split"
+        "give other shares by split"
     )
     assert prepare([source], tmp_path / "two", group_column="by", split="50/50/0").rows == {
         "train": 10,
@@ -224,7 +224,7 @@ def test_a_split_that_cannot_be_read(tmp_path: Path, values: list[str], message:
 def test_options_that_exclude_each_other(tmp_path: Path, capsys: Capsys) -> None:
     source = table(tmp_path / "r.csv", ["train", "train", "test", "test"] * 5)
     both = {"group_column": "by", "time_column": "by"}
-    message = "--group-column and --time-column: each decides the splits in another way; name one of them"
+    message = "group_column and time_column: each decides the splits in another way; name one of them"
     assert error_of(tmp_path, source, **both) == message
     with pytest.raises(InputError, match=message):
         check_sources([source], **both)

@@ -250,7 +250,7 @@ def test_blank_texts_and_labels(tmp_path: Path) -> None:
     assert check["places"] == ["a.csv line 3", "a.csv line 40", "a.csv line 41"]
     whole = np.concatenate([data.split(name).rows for name in data.rows])
     assert sorted(whole) == [0, *range(2, 38)], "a row keeps its number in the source"
-    assert "--strict forbids blank (3)" in error_of(tmp_path, source, strict=True)
+    assert "strict=True forbids blank (3)" in error_of(tmp_path, source, strict=True)
     pq.write_table(pa.table({"text": ["a", None], "label": [0, 1]}), tmp_path / "c.parquet")
     assert error_of(tmp_path, str(tmp_path / "c.parquet")).startswith(
         "c.parquet: 1 of 2 rows are blank, more than 10% (c.parquet row 1: 'text' is blank); remove them or fill"

@@ -194,7 +194,7 @@ def test_another_base_is_refused(run: Path, tiny: Tiny, tmp_path: Path) -> None:
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     said = refused(run, model=str(other))
     assert "was trained on" in said
-    assert "name the right base by --model" in said
+    assert "name the right base by model" in said
 
 
 def test_a_base_without_weights_is_refused(run: Path, tiny: Tiny, tmp_path: Path) -> None:
