@@ -182,7 +182,7 @@ UNANSWERED = table(
 )
 BETWEEN = {"first": TEXT, "second": TEXT}
 COMPARED = {"n": COUNT, "metric": TEXT, "ranking": listed(TEXT), "where": TEXT, "note": TEXT}
-EXPLANATION = table({"label": TEXT, "words": listed(table({"word": TEXT, "attribution": NUMBER}))})
+EXPLANATION = table({"label": TEXT, "words": listed(table({"word": TEXT, "attribution": maybe(NUMBER)}))})
 PREDICTED = table(
     {
         "text": TEXT,

@@ -84,8 +84,8 @@ SOURCES = {
     ),
     "numbers as labels": Case(
         "prepare r.csv --out o",
-        "the labels may be a quantity and not classes: put them into a few ranges first",
-        table("text,label\n" + "".join(f"film {i},{i / 7:.3f}\n" for i in range(40))),
+        "holds 40 different whole numbers, 0 to 39, which may be classes or amounts; give --task",
+        table("text,label\n" + "".join(f"film {i},{i}\n" for i in range(40))),
     ),
     "wrong column": Case("prepare r.csv --out o --text-column txt", "--text-column 'txt' is not one of its columns"),
     "missing label column": Case(

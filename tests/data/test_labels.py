@@ -58,7 +58,8 @@ def test_the_most_frequent_name_wins_and_is_remembered(tmp_path: Path) -> None:
 def test_doubtful_labels_are_named(tmp_path: Path) -> None:
     def checks(labels: list[str]) -> dict[str, tuple[int, list[int], str]]:
         names = ("label_variants", "missing_labels", "small_classes", "numeric_labels", "id_labels")
-        found = [check for check in prepared(tmp_path, labels).checks if check["name"] in names]
+        made = prepared(tmp_path, labels, task="classification")
+        found = [check for check in made.checks if check["name"] in names]
         assert {check["severity"] for check in found} <= {"warning"}
         return {check["name"]: (check["count"], check["rows"], check["advice"]) for check in found}
 

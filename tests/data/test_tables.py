@@ -51,7 +51,7 @@ def test_tables_by_split(tmp_path: Path) -> None:
         bertlora.prepare({"train": frame, "test": ["a"]}, tmp_path / "other")
     with pytest.raises(InputError, match="the source is of type int, expected a path"):
         bertlora.prepare(3, tmp_path / "other")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="--encoding: a table in memory has its own encoding; leave it out"):
+    with pytest.raises(InputError, match="encoding: a table in memory has its own encoding; leave it out"):
         bertlora.prepare(frame, tmp_path / "other", encoding="utf-8")
 
 

@@ -266,7 +266,7 @@ folder = Path(sys.argv[1])
 try:
     check_sources([str(folder / "r.csv")], text_column="nope")
 except DataError as error:
-    assert "--text-column 'nope' is not one of its columns" in str(error)
+    assert "text_column 'nope' is not one of its columns" in str(error)
 assert not {*heavy, "sklearn", "scipy", "pyarrow", "pandas", "tokenizers"} & set(sys.modules), "a wrong column"
 base = find_base("minilm")
 base.check_weights()

@@ -76,7 +76,7 @@ def test_from_csv_to_run(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:
     best = max(history, key=lambda line: (line["accuracy"], -line["validation_loss"]))
     assert metrics["validation"]["accuracy"] == best["accuracy"]
     assert metrics["validation"]["loss"] == best["validation_loss"]
-    resolved = brisk_recipe(tiny, epochs=8).replace(class_weights="none", best_metric="accuracy")
+    resolved = brisk_recipe(tiny, epochs=8).replace(**RESOLVED)
     assert Recipe.named(str(out / "recipe.toml")) == resolved
     manifest = read_manifest(out)
     assert manifest.labels == data.labels == ["negative", "positive"]
@@ -180,6 +180,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tiny: Tiny, data: Prepar
         check_run_folder(out, resume=True, overwrite=False)
 
 
+RESOLVED = {"task": "classification", "loss": "cross-entropy", "class_weights": "none", "best_metric": "accuracy"}
 LONGER = {"schedule": "constant", "warmup_fraction": 0.0, "average_weights": 0.0}
 
 
@@ -196,7 +197,7 @@ def test_more_epochs_continue_a_run_whose_steps_do_not_depend_on_them(
     with pytest.raises(KeyboardInterrupt):
         train_run(data, recipe, tmp_path / "run", on_event=stop)
     longer = resumed_recipe(tmp_path / "run", (), None, {"epochs": 3})
-    assert longer == recipe.replace(epochs=3, class_weights="none", best_metric="accuracy")
+    assert longer == recipe.replace(epochs=3, **RESOLVED)
     found = train_run(data, longer, tmp_path / "run", resume=True)
     whole = train_run(data, recipe.replace(epochs=3), tmp_path / "whole")
     assert same_weights(tmp_path / "run", tmp_path / "whole")
@@ -267,8 +268,9 @@ def test_tensorboard_gets_the_curves(tiny: Tiny, data: Prepared, tmp_path: Path)
         events = EventAccumulator(str(folder)).Reload()
         for tag in events.Tags()["scalars"]:
             found[tag] = [(e.step, e.value) for e in events.Scalars(tag)]
-    assert set(accelerator.CURVES) <= set(found)
-    for curve in ("train_loss", "validation_loss", "accuracy", "learning_rate"):
+    figures = ("train_loss", "validation_loss", "accuracy", "learning_rate")
+    assert {*figures, "examples_per_s"} <= set(found) <= set(accelerator.CURVES)
+    for curve in figures:
         assert [step for step, _ in found[curve]] == [line["step"] for line in metrics["epochs"]]
         assert [v for _, v in found[curve]] == pytest.approx([line[curve] for line in metrics["epochs"]], rel=1e-5)
 
