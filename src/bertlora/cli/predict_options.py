@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bertlora.data.table_file import format_of
 from bertlora.errors import InputError
 from bertlora.files import check_vacant_file
 
@@ -25,6 +24,8 @@ def chosen_form(
     """
     if id_column and not file:
         raise InputError("--id-column: names a column of a file; give --file too")
+    from bertlora.data.table_file import format_of
+
     named = format_of(Path(out)) if out else ""
     table = bool(file) and bool(id_column or (named and not format))
     if probabilities and not table:
