@@ -8,6 +8,7 @@ tokenizer and weights of the run's base model. Any program that predicts must do
 Markdown tables: the programs, and the time that each room takes to import.
 """
 
+import compileall
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 
+import bertlora
 from bertlora.run.loaded import Run
 
 RIVAL, HELP, PREDICT = "torch, transformers and the weights", "bertlora --help", "bertlora predict RUN TEXT"
@@ -35,6 +37,8 @@ def main() -> None:
     parser = contest_parser(__doc__)
     parser.add_argument("run", help="a run folder")
     a = parser.parse_args()
+    # As pip does when it installs: Python may have been told to write no bytecode.
+    compileall.compile_dir(Path(bertlora.__file__).parent, quiet=1)
     own = [sys.executable, "-m", "bertlora"]
     file = Path(tempfile.mkdtemp()) / "reviews.csv"
     file.write_text("text,label\n" + "a joy,good\na mess,bad\n" * 50)
