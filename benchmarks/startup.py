@@ -37,7 +37,7 @@ def main() -> None:
     parser = contest_parser(__doc__)
     parser.add_argument("run", help="a run folder")
     a = parser.parse_args()
-    # As pip does when it installs: Python may have been told to write no bytecode.
+    # As pip does when it installs: an environment variable may forbid Python to write bytecode.
     compileall.compile_dir(Path(bertlora.__file__).parent, quiet=1)
     own = [sys.executable, "-m", "bertlora"]
     file = Path(tempfile.mkdtemp()) / "reviews.csv"
