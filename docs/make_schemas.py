@@ -192,6 +192,8 @@ PREDICTED = table(
     },
     {"text_pair": TEXT, "abstained": FLAG, "labels": said(listed(TEXT), "--sets"), "explanation": EXPLANATION},
 )
+VALUE = {"text": TEXT, "value": NUMBER, "interval": said(maybe(interval(NUMBER)), "null with too few validation rows")}
+NO_VALUE = {"text": TEXT, "value": NOTHING, "interval": NOTHING, "error": TEXT}
 ENVIRONMENT = dict.fromkeys(("python", "bertlora", "torch", "transformers", "peft", "device", "precision"), TEXT)
 
 SCHEMAS: dict[str, Schema] = {
@@ -266,6 +268,8 @@ SCHEMAS: dict[str, Schema] = {
         "anyOf": [
             PREDICTED,
             said(UNANSWERED, "a blank text of a file"),
+            said(table(VALUE, {"text_pair": TEXT, "explanation": {"type": "object"}}), "a regression"),
+            said(table(NO_VALUE, {"text_pair": TEXT, "explanation": NOTHING}), "a regression, a blank text of a file"),
             said(table({"out": TEXT, "texts": COUNT}), "with --out"),
         ]
     },

@@ -69,6 +69,7 @@ def test_floors_that_are_none(capsys: Capsys, floor: str, expected: str) -> None
     assert f"--fail-under: {expected}" in found.err
 
 
+@pytest.mark.parametrize("regression", [False, True])
 @pytest.mark.parametrize(
     ("first", "gain", "significant", "status"),
     [
@@ -88,8 +89,10 @@ def test_a_run_that_is_worse(
     gain: float,
     significant: bool,
     status: int,
+    regression: bool,
 ) -> None:
-    pair = {"first": "a", "second": "b", "significant": significant, "tested": {"gain_points": gain}, "verdict": "So."}
+    figure = {"gain": gain} if regression else {"tested": {"gain_points": gain}}
+    pair = {"first": "a", "second": "b", "significant": significant, **figure, "verdict": "So."}
     monkeypatch.setattr(bertlora.pipeline.compare, "compare", lambda runs, **_: {"pairs": [pair]})
     others = [run for run in ("a", "b") if run != first]
     found = answer(capsys, "compare", first, *others, "--fail-if-worse", "--json")

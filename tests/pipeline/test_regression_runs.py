@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, pipeline
 
 import bertlora
+from bertlora.cli.answers import ValueTable
 from bertlora.confidence.spread import Spread
 from bertlora.errors import DataError, InputError
 from bertlora.model.base import quiet
@@ -147,6 +148,22 @@ def test_predictions_are_a_value_and_an_interval(run: Run, table: Path) -> None:
         run.predict_proba(texts, seconds)
 
 
+def test_blank_rows_of_a_file_have_no_value(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "r.csv"
+    file.write_text("sentence1,sentence2\na man,the dog\n,the dog\na man,the cook\n")
+    command = ("predict", run.path, "--file", file)
+    lines = good(capsys, *command, "--json").lines
+    assert [line.get("error") for line in lines] == [None, "the text is blank", None]
+    assert lines[1] == {"text": "", "text_pair": "the dog", "value": None, "interval": None} | {
+        "error": lines[1]["error"]
+    }
+    assert good(capsys, *command, "--format", "csv").out.splitlines()[2] == ",the dog,,,"
+    good(capsys, *command, "--out", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().splitlines()[2] == ",the dog,,,"
+    shown = ValueTable(80)(lines).splitlines()
+    assert shown[2].strip() == "(the text is blank)"
+
+
 def test_attributions_of_words_add_up_to_the_change_of_the_number(run: Run, table: Path) -> None:
     texts, seconds, _ = rows_of(table, 2)
     values = run.predict_values(texts, seconds)
@@ -194,6 +211,11 @@ def test_runs_are_compared_by_a_paired_bootstrap(
     best = min(found["runs"], key=lambda name: found["runs"][name]["rmse"])
     assert found["ranking"][0] == best
     assert "paired bootstrap" in good(capsys, "compare", run.path, tmp_path / "b").out
+    (pair,) = found["pairs"]
+    worse = pair["significant"] and found["ranking"][0] != str(run.path)
+    assert answer(capsys, "compare", run.path, tmp_path / "b", "--fail-if-worse").status == (1 if worse else 0)
+    worse = pair["significant"] and not worse
+    assert answer(capsys, "compare", tmp_path / "b", run.path, "--fail-if-worse").status == (1 if worse else 0)
     with pytest.raises(InputError, match="compares regressions"):
         bertlora.report([run.path, tmp_path / "b"])
 

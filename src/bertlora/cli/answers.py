@@ -98,7 +98,7 @@ class ValueTable:
 
     def __call__(self, lines: Sequence[dict[str, Any]]) -> str:
         """Returns rows; the first call also returns the header."""
-        rows = [[f"{line['value']:.4g}", interval_text(line), _one_text(line)] for line in lines]
+        rows = [[number_text(line), interval_text(line), _one_text(line)] for line in lines]
         header = [] if self._begun else [["value", "interval", "text"]]
         self._begun = True
         return "".join(
@@ -113,10 +113,15 @@ def interval_text(line: dict[str, Any]) -> str:
     return " to ".join(f"{end:.4g}" for end in line["interval"] or ())
 
 
+def number_text(line: dict[str, Any]) -> str:
+    """Returns the number of a prediction; empty for a blank text."""
+    return "" if line["value"] is None else f"{line['value']:.4g}"
+
+
 def value_text(line: dict[str, Any]) -> str:
     """Returns the number of a prediction and its interval."""
     ends = interval_text(line)
-    return f"{line['value']:.4g}" + (f"  ({ends})" if ends else "")
+    return number_text(line) + (f"  ({ends})" if ends else "")
 
 
 def _one_text(line: dict[str, Any]) -> str:

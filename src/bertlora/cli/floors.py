@@ -13,12 +13,10 @@ METRICS = (
     "accuracy",
     "balanced_accuracy",
     "macro_f1",
-    "micro_f1",
     "weighted_f1",
     "matthews",
     "roc_auc",
     "average_precision",
-    "subset_accuracy",
     "pearson",
     "spearman",
     "r2",
@@ -84,6 +82,7 @@ def _figure(figures: Mapping[str, Any], name: str) -> float | None:
 
 
 def _loss(pair: Mapping[str, Any], run: str) -> float:
-    """Returns by how many points a run is worse than the other run of a pair; 0 if it is not one of the two."""
+    """Returns by how much a run is worse than the other run of a pair; 0 if it is not one of the two."""
     sign = (pair["first"] == run) - (pair["second"] == run)
-    return float(sign * pair["tested"]["gain_points"])
+    # Classes are compared in points, numbers by their RMSE. In both a gain is the second run's.
+    return float(sign * (pair["tested"]["gain_points"] if "tested" in pair else pair["gain"]))

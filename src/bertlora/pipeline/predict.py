@@ -176,7 +176,9 @@ def answer_of(line: dict[str, Any], row: tuple[str, str | None]) -> dict[str, An
     if "" not in row:
         return line
     texts = {key: value for key, value in line.items() if key in ("text", "text_pair")}
-    nothing = dict.fromkeys(line) | {"probabilities": dict.fromkeys(line["probabilities"])}
+    nothing: dict[str, Any] = dict.fromkeys(line)
+    if "probabilities" in line:
+        nothing["probabilities"] = dict.fromkeys(line["probabilities"])
     return nothing | texts | {"error": "the text is blank"}
 
 
