@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from bertlora.confidence.calibration import reading
 from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
-from bertlora.errors import RunError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
 from bertlora.rivals.regression import Regression, fit_fixed, fit_linear, fit_ridge_fixed, head_alpha
@@ -90,14 +89,12 @@ class Probe:
         file = run / FILE
         if not file.is_file():
             return None
-        try:
+        with reading(file):
             found = load_file(file)
             # Runs of earlier versions have only weight and bias.
             strength, loss = found["strength"].tolist() if "strength" in found else (HEAD_STRENGTH, float("nan"))
             only_mean = bool(found["only_mean"][0]) if "only_mean" in found else False
             return cls(Regression(found["weight"], found["bias"], strength, loss), only_mean)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
 
 
 def frozen_views(

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from bertlora.confidence.calibration import reading
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.words import words_of
-from bertlora.errors import RunError
 from bertlora.rivals.regression import Regression, fit_linear
 
 FILE = "tfidf.safetensors"
@@ -80,14 +79,12 @@ class Tfidf:
         file = run / FILE
         if not file.is_file():
             return None
-        try:
+        with reading(file):
             found = load_file(file)
             terms = found["terms"].tobytes().decode().split("\n")
             strength, loss = found["strength"].tolist()
             regression = Regression(found["weight"].astype(np.float64), found["bias"], strength, loss)
             return cls(terms, found["idf"], regression, bool(found["characters"][0]))
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
 
 
 def fit_tfidf(

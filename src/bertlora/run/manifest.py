@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from bertlora.confidence.calibration import reading
 from bertlora.data.words import text_hash
 from bertlora.errors import RunError
 from bertlora.task import CLASSIFICATION, TASKS
@@ -150,11 +150,9 @@ class Seen:
         file = run / SEEN
         if not file.is_file():
             return None
-        try:
+        with reading(file):
             found = load_file(file)
             return cls(found["train"], found["validation"])
-        except (OSError, SafetensorError, KeyError) as error:
-            raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
 
 
 def hashes(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Hashes:
