@@ -133,16 +133,8 @@ class Comparison:
         """
         corrected = f"; p and interval are corrected for {self.pairs} comparisons" if self.pairs > 1 else ""
         test, unit = f"({self.test}{corrected})", self.difference.unit
-        if self.significant:
-            verb, sign = ("beats", 1) if self.gain > 0 else ("is worse than", -1)
-            low, high = sorted((sign * self.low, sign * self.high))
-            return (
-                f"{names[1]} {verb} {names[0]} by {abs(self.gain):.1f} {unit}, 95 % CI {low:.1f} to {high:.1f} {test}."
-            )
-        return (
-            f"{names[1]} and {names[0]} do not differ significantly: {self.gain:+z.1f} {unit}, 95 % CI "
-            f"{self.low:+z.1f} to {self.high:+z.1f} {test}{self._borderline}."
-        )
+        shown = test if self.significant else f"{test}{self._borderline}"
+        return gain_sentence(names, self.gain, self.interval, unit, shown, self.significant)
 
     @property
     def _borderline(self) -> str:
@@ -153,17 +145,8 @@ class Comparison:
     @property
     def open_sentence(self) -> str:
         """How many rows would settle the measured gap; empty if the difference is significant."""
-        if self.significant:
-            return ""
-        if self.rows < FEWEST_ROWS:
-            return f"{self.rows} rows are too few to say how many would settle it."
-        if (needed := self.rows_to_settle) is None:
-            return "The measured gap is zero: more rows would only make the interval narrower."
         gap = f"{abs(self.gain):.1f}" if abs(self.gain) >= 0.05 else f"{abs(self.gain):.1g}"
-        gap += f" {self.difference.unit}"
-        if needed > MOST_ROWS:
-            return f"A gap of {gap} is too small to settle: it would take more than {MOST_ROWS:,} rows."
-        return f"If the true gap is {gap}, about {needed:,} rows would show it."
+        return "" if self.significant else settling(f"{gap} {self.difference.unit}", self.rows, self.rows_to_settle)
 
     def figures(self, names: tuple[str, str]) -> dict[str, Any]:
         """Returns the comparison for JSON.
@@ -228,6 +211,47 @@ def compare_all(y_true: Labels, pairs: Mapping[Name, tuple[Labels, Labels]], cla
         name: Comparison(gain, accuracy, score, len(pairs), p, tests)
         for name, gain, accuracy, score, (p, tests) in zip(pairs, gains, accuracies, scores, corrections, strict=True)
     }
+
+
+def gain_sentence(
+    names: tuple[str, str], gain: float, interval: tuple[float, float], unit: str, test: str, significant: bool
+) -> str:
+    """Returns which of two is better and by how much, or that the difference is not significant.
+
+    Args:
+        names: of the first and of the second.
+        gain: of the second over the first.
+        interval: of the gain.
+        unit: such as `points`.
+        test: the test, in brackets.
+        significant: whether it rejects that they are equal.
+    """
+    low, high = interval
+    if not significant:
+        return (
+            f"{names[1]} and {names[0]} do not differ significantly: {gain:+z.1f} {unit}, 95 % CI {low:+z.1f} to "
+            f"{high:+z.1f} {test}."
+        )
+    verb, sign = ("beats", 1) if gain > 0 else ("is worse than", -1)
+    low, high = sorted((sign * low, sign * high))
+    return f"{names[1]} {verb} {names[0]} by {abs(gain):.1f} {unit}, 95 % CI {low:.1f} to {high:.1f} {test}."
+
+
+def settling(gap: str, rows: int, needed: int | None) -> str:
+    """Returns how many rows would settle a gap that is not significant.
+
+    Args:
+        gap: the measured gap with its unit.
+        rows: the number of rows on which it was measured.
+        needed: the number that would show it; None if the gap is zero.
+    """
+    if rows < FEWEST_ROWS:
+        return f"{rows} rows are too few to say how many would settle it."
+    if needed is None:
+        return "The measured gap is zero: more rows would only make the interval narrower."
+    if needed > MOST_ROWS:
+        return f"A gap of {gap} is too small to settle: it would take more than {MOST_ROWS:,} rows."
+    return f"If the true gap is {gap}, about {needed:,} rows would show it."
 
 
 def holm(values: Sequence[float]) -> list[tuple[float, int]]:

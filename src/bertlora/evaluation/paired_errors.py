@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from bertlora.confidence.agreement import LEVEL, percentiles, resamples
 from bertlora.confidence.probabilities import Array
-from bertlora.evaluation.comparison import FEWEST_ROWS, MOST_ROWS, Name, holm, two_digits
+from bertlora.evaluation.comparison import FEWEST_ROWS, Name, holm, settling, two_digits
 from bertlora.evaluation.mcnemar import POWER, SIGNIFICANCE
 
 RESAMPLES = 5_000
@@ -97,16 +97,8 @@ class ErrorComparison:
     @property
     def open_sentence(self) -> str:
         """How many rows would settle the measured gap; empty if the difference is significant."""
-        if self.significant:
-            return ""
-        if self.rows < FEWEST_ROWS:
-            return f"{self.rows} rows are too few to say how many would settle it."
-        if (needed := self.rows_to_settle) is None:
-            return "The measured gap is zero: more rows would only make the interval narrower."
         gap = f"{abs(self.gain):.2g} of RMSE"
-        if needed > MOST_ROWS:
-            return f"A gap of {gap} is too small to settle: it would take more than {MOST_ROWS:,} rows."
-        return f"If the true gap is {gap}, about {needed:,} rows would show it."
+        return "" if self.significant else settling(gap, self.rows, self.rows_to_settle)
 
     def figures(self, names: tuple[str, str]) -> dict[str, Any]:
         """Returns the comparison for JSON.

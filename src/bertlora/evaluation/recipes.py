@@ -16,7 +16,7 @@ from scipy.stats import t
 from bertlora.confidence.intervals import LEVEL, Right
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.labels import imbalanced
-from bertlora.evaluation.comparison import holm
+from bertlora.evaluation.comparison import gain_sentence, holm
 from bertlora.evaluation.mcnemar import SIGNIFICANCE
 from bertlora.evaluation.scores import METRIC_NAMES
 from bertlora.evaluation.seeds import summarise
@@ -152,18 +152,10 @@ def _pair_figures(
 
 def _sentence(names: tuple[str, str], tested: Mapping[str, Any], seeds: int) -> str:
     """Returns which recipe is better and by how much, or that the difference is not significant."""
-    gain, (low, high), p = tested["gain_points"], tested["gain_points_ci95"], tested["p"]
+    gain, interval, p = tested["gain_points"], tested["gain_points_ci95"], tested["p"]
     unit = "points" if tested["metric"] == "accuracy" else f"points of {METRIC_NAMES[tested['metric']]}"
     corrected = f"; p and interval are corrected for {tested['pairs']} comparisons" if tested["pairs"] > 1 else ""
-    test = f"(t test over {seeds} seeds and the rows, p = {p:.2g}{corrected})."
-    if p < SIGNIFICANCE:
-        verb, sign = ("beats", 1) if gain > 0 else ("is worse than", -1)
-        low, high = sorted((sign * low, sign * high))
-        said = f"{names[1]} {verb} {names[0]} by {abs(gain):.1f} {unit}, 95 % CI {low:.1f} to {high:.1f} {test}"
-    else:
-        said = (
-            f"{names[1]} and {names[0]} do not differ significantly: {gain:+z.1f} {unit}, 95 % CI {low:+z.1f} to "
-            f"{high:+z.1f} {test}"
-        )
+    test = f"(t test over {seeds} seeds and the rows, p = {p:.2g}{corrected})"
+    said = gain_sentence(names, gain, interval, unit, test, p < SIGNIFICANCE)
     few = f" {seeds} seeds measure the chance between seeds roughly, so the interval is wide; more seeds narrow it."
     return said + (few if seeds < FEW_SEEDS else "")
