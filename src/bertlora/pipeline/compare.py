@@ -1,6 +1,6 @@
 """The verb compare: several runs on the same rows, every pair with a paired test."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -65,13 +65,13 @@ def compare(
         )
     rows = data, split, model, precision, on_progress
     if seeds == 1:
-        evaluated, where = _all_evaluated(runs, *rows, **columns)
+        evaluated, where = _outputs(evaluated_runs(runs, *rows, **columns))
         result = _side_by_side(evaluated)
     else:
         from bertlora.pipeline.compare_seeds import folders_of_seeds
 
         values, folders = folders_of_seeds(runs, seeds, train_missing, on_progress, on_event)
-        evaluated, where = _all_evaluated(list(chain(*folders.values())), *rows, **columns)
+        evaluated, where = _outputs(evaluated_runs(list(chain(*folders.values())), *rows, **columns))
         result = _recipes(folders, evaluated, values)
     return result | {"where": where, "note": choice_note(where)}
 
@@ -116,17 +116,8 @@ def _recipes(
     return compare_recipes(next(iter(found.values())).y_true, right, seeds)
 
 
-def _all_evaluated(
-    names: Sequence[str | Path],
-    data: Source,
-    split: str,
-    model: str,
-    precision: str,
-    on_progress: Callable[[str], None],
-    **columns: Unpack[ColumnNames],
-) -> "tuple[dict[str, AnyEvaluated], str]":
-    """Returns the logits of runs that are being chosen, by folder, and what the rows are. It keeps no model."""
-    evaluations = _each_evaluated(names, data, split, model, precision, on_progress, **columns)
+def _outputs(evaluations: "Iterable[tuple[str, Run, AnyEvaluated, str]]") -> "tuple[dict[str, AnyEvaluated], str]":
+    """Returns the outputs of runs by folder, and what the rows are. It keeps no model."""
     found = {name: (rows, where) for name, _, rows, where in evaluations}
     return {name: rows for name, (rows, _) in found.items()}, next(iter(found.values()))[1]
 
@@ -138,20 +129,6 @@ def check_different(runs: Sequence[str | Path]) -> None:
 
 
 def evaluated_runs(
-    names: Sequence[str | Path],
-    data: Source,
-    split: str,
-    model: str,
-    precision: str,
-    on_progress: Callable[[str], None],
-    **columns: Unpack[ColumnNames],
-) -> "tuple[dict[str, Run], dict[str, AnyEvaluated], str]":
-    """Returns the runs, their logits on the same rows, both by folder, and what the rows are."""
-    found = list(_each_evaluated(names, data, split, model, precision, on_progress, **columns))
-    return {name: run for name, run, _, _ in found}, {name: rows for name, _, rows, _ in found}, found[0][3]
-
-
-def _each_evaluated(
     names: Sequence[str | Path],
     data: Source,
     split: str,

@@ -131,13 +131,14 @@ def _compared(
     from bertlora.evaluation.report import comparison_facts, render_comparison, short_names
     from bertlora.evaluation.verdict import Evaluated
 
-    found, evaluated, where = evaluated_runs(names, data, split, model, precision, on_progress, **columns)
-    short = dict(zip(found, short_names(list(found)), strict=True))
-    runs = {short[folder]: run for folder, run in found.items()}
-    classes = {folder: rows for folder, rows in evaluated.items() if isinstance(rows, Evaluated)}
-    if len(classes) < len(evaluated):
+    found = list(evaluated_runs(names, data, split, model, precision, on_progress, **columns))
+    short = short_names([folder for folder, *_ in found])
+    runs = {name: run for name, (_, run, _, _) in zip(short, found, strict=True)}
+    classes = {name: rows for name, (_, _, rows, _) in zip(short, found, strict=True) if isinstance(rows, Evaluated)}
+    if len(classes) < len(found):
         raise InputError("report: a page on several runs is for classes; 'bertlora compare' compares regressions")
-    facts = comparison_facts(runs, {short[folder]: rows for folder, rows in classes.items()}, where, choice_note(where))
+    where = found[0][3]
+    facts = comparison_facts(runs, classes, where, choice_note(where))
     path = next(iter(runs.values())).path / COMPARISON if out is None else Path(out)
     write_whole(path, render_comparison(facts))
     return path, facts
