@@ -39,7 +39,7 @@ def text_chunks(
     if sum(map(bool, (texts, pairs, file))) > 1:
         raise InputError("predict takes texts or --file, not both, and neither with --pair; leave one out")
     if file:
-        from bertlora.data.prepared import iter_texts
+        from bertlora.data.rows import iter_texts
 
         return iter_texts(file, split=split, notes=notes, **columns)
     given = [*((text, None) for text in texts), *pairs]

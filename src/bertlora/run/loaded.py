@@ -13,7 +13,7 @@ import numpy as np
 from bertlora.confidence.learned import Answers, Learned, answers_of
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
-from bertlora.data.prepared import Prepared, is_prepared, iter_texts
+from bertlora.data.folder import Prepared, is_prepared
 from bertlora.data.reader import Reader
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokenizer import from_transformers
@@ -243,6 +243,8 @@ class Run:
             rows = data.split(list(data.rows)[-1])
             pairs: list[str | None] = list(rows.pairs) if rows.pairs else [None] * len(rows)
             return list(zip(rows.texts, pairs, strict=True))[:PARITY_TEXTS]
+        from bertlora.data.rows import iter_texts  # only exports need it
+
         path = embedded_specs()[-1].partition("=")[2]
         texts = [text for batch in iter_texts(path) for text, _ in batch][:PARITY_TEXTS]
         return [(text, text if self.manifest.pairs else None) for text in texts]
