@@ -10,7 +10,7 @@ Letters: N rows, S slices.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -109,16 +109,56 @@ def slice_figures(right: Right, slices: Sequence[Slice]) -> dict[str, Any]:
         slices, lowest p first. Each has `kind`, `name`, `n`, `accuracy`, `accuracy_ci95` (exact, not corrected),
         `rest_accuracy`, `p`, `p_holm` and `worse`.
     """
-    kept = [one for one in slices if min(one.rows.sum(), len(right) - one.rows.sum()) >= FEWEST]
+    kept = large_enough(slices, len(right))
     members = np.array([one.rows for one in kept], dtype=bool).reshape(len(kept), len(right))
-    p_values = worse_than_rest(~right, members)
+    found = ranked(kept, worse_than_rest(~right, members).tolist(), lambda rows: _figures(right, rows))
+    return summary(found, "is significantly worse", "are significantly worse", "Fisher's exact test", _against)
+
+
+def large_enough(slices: Sequence[Slice], rows: int) -> list[Slice]:
+    """Returns the slices that have at least 20 of the N rows, and leave at least 20 others."""
+    return [one for one in slices if min(one.rows.sum(), rows - one.rows.sum()) >= FEWEST]
+
+
+def ranked(
+    slices: Sequence[Slice], p_values: Sequence[float], figures: Callable[[Rows], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns the slices with their figures, `p`, `p_holm` and `worse`, lowest p first.
+
+    Args:
+        slices: the S slices.
+        p_values: S, of a one-sided test of each slice against the rest.
+        figures: what is said of the rows of a slice.
+    """
     found = [
-        {"kind": one.kind, "name": one.name, **_figures(right, one.rows), "p": p, "p_holm": corrected}
-        for one, p, (corrected, _) in zip(kept, p_values.tolist(), holm(p_values.tolist()), strict=True)
+        {"kind": one.kind, "name": one.name, **figures(one.rows), "p": p, "p_holm": corrected}
+        for one, p, (corrected, _) in zip(slices, p_values, holm(p_values), strict=True)
     ]
-    found = [one | {"worse": one["p_holm"] < SIGNIFICANCE} for one in sorted(found, key=lambda one: one["p"])]
+    return [one | {"worse": one["p_holm"] < SIGNIFICANCE} for one in sorted(found, key=lambda one: one["p"])]
+
+
+def summary(
+    found: list[dict[str, Any]], one_is: str, several_are: str, test: str, against: Callable[[dict[str, Any]], str]
+) -> dict[str, Any]:
+    """Returns `looked_at`, `worse`, `verdict` and `found`; see `slice_figures`.
+
+    Args:
+        found: as `ranked` returns it.
+        one_is: what is claimed of one slice against the rest.
+        several_are: the same of several.
+        test: its name.
+        against: the figure of a slice and of the rest, in words.
+    """
     worse = [one for one in found if one["worse"]]
-    return {"looked_at": len(found), "worse": len(worse), "verdict": _verdict(len(found), worse), "found": found}
+    if found:
+        start = f"Of {len(found)} {'slices' if len(found) > 1 else 'slice'} looked at, {len(worse) or 'none'}"
+        claim = f"{several_are if len(worse) > 1 else one_is} than the rest"
+        corrected = f"({test}, corrected for their number by Holm's method)"
+        named = "; ".join(f"{one['name']}, {against(one)}" for one in worse[:NAMED])
+        verdict = f"{start} {claim} {corrected}{': ' if worse else ''}{named}."
+    else:
+        verdict = f"No slice has {FEWEST} rows or more, so none was looked at."
+    return {"looked_at": len(found), "worse": len(worse), "verdict": verdict, "found": found}
 
 
 def worse_than_rest(wrong: Rows, members: Rows) -> npt.NDArray[np.float64]:
@@ -158,18 +198,8 @@ def _figures(right: Right, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _verdict(looked_at: int, worse: Sequence[dict[str, Any]]) -> str:
-    """Returns how many slices are worse, and the first of them, in a sentence."""
-    if not looked_at:
-        return f"No slice has {FEWEST} rows or more, so none was looked at."
-    start = f"Of {looked_at} {'slices' if looked_at > 1 else 'slice'} looked at, {len(worse) or 'none'}"
-    named = "; ".join(
-        f"{one['name']}, {100 * one['accuracy']:.1f} % against {100 * one['rest_accuracy']:.1f} %"
-        for one in worse[:NAMED]
-    )
-    test = "(Fisher's exact test, corrected for their number by Holm's method)"
-    verb = "are" if len(worse) > 1 else "is"
-    return f"{start} {verb} significantly worse than the rest {test}{': ' if worse else ''}{named}."
+def _against(one: dict[str, Any]) -> str:
+    return f"{100 * one['accuracy']:.1f} % against {100 * one['rest_accuracy']:.1f} %"
 
 
 def _words(text: str) -> set[str]:

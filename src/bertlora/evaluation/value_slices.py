@@ -12,9 +12,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from bertlora.confidence.probabilities import Array
-from bertlora.evaluation.comparison import holm
-from bertlora.evaluation.mcnemar import SIGNIFICANCE
-from bertlora.evaluation.slices import FEWEST, NAMED, Slice, slice_figures
+from bertlora.evaluation.slices import Rows, Slice, large_enough, ranked, slice_figures, summary
 from bertlora.evaluation.values import EvaluatedValues
 from bertlora.evaluation.verdict import AnyEvaluated
 
@@ -42,25 +40,18 @@ def error_slices(errors: Array, slices: Sequence[Slice]) -> dict[str, Any]:
         `looked_at`, `worse` and `verdict` as `slice_figures`; and `found`, the slices, lowest p first. Each has `kind`,
         `name`, `n`, `mae`, `rest_mae`, `p`, `p_holm` and `worse`.
     """
-    kept = [one for one in slices if min(one.rows.sum(), len(errors) - one.rows.sum()) >= FEWEST]
-    ranks = rankdata(errors)
-    p_values = [_larger_than_rest(ranks, one.rows) for one in kept]
-    found: list[dict[str, Any]] = [
-        {
-            "kind": one.kind,
-            "name": one.name,
-            "n": int(one.rows.sum()),
-            "mae": float(errors[one.rows].mean()),
-            "rest_mae": float(errors[~one.rows].mean()),
-            "p": p,
-            "p_holm": corrected,
-            "worse": corrected < SIGNIFICANCE,
-        }
-        for one, p, (corrected, _) in zip(kept, p_values, holm(p_values), strict=True)
-    ]
-    found.sort(key=lambda one: one["p"])
-    worse = [one for one in found if one["worse"]]
-    return {"looked_at": len(found), "worse": len(worse), "verdict": _verdict(len(found), worse), "found": found}
+    kept, ranks = large_enough(slices, len(errors)), rankdata(errors)
+    found = ranked(kept, [_larger_than_rest(ranks, one.rows) for one in kept], lambda rows: _figures(errors, rows))
+    claims = "has significantly larger errors", "have significantly larger errors"
+    return summary(found, *claims, "rank-sum test", _against)
+
+
+def _figures(errors: Array, rows: Rows) -> dict[str, Any]:
+    return {"n": int(rows.sum()), "mae": float(errors[rows].mean()), "rest_mae": float(errors[~rows].mean())}
+
+
+def _against(one: dict[str, Any]) -> str:
+    return f"MAE {one['mae']:.3g} against {one['rest_mae']:.3g}"
 
 
 def error_slice_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -85,14 +76,3 @@ def _larger_than_rest(ranks: Array, rows: Any) -> float:
     # If errors have nothing to do with the slice, its ranks are drawn at random, without replacement.
     error = float(ranks.std(ddof=1)) * (1 / n + 1 / others) ** 0.5
     return float(norm.sf(gap / error)) if error else 1.0
-
-
-def _verdict(looked_at: int, worse: Sequence[dict[str, Any]]) -> str:
-    """Returns how many slices are worse, and the first of them, in a sentence."""
-    if not looked_at:
-        return f"No slice has {FEWEST} rows or more, so none was looked at."
-    start = f"Of {looked_at} {'slices' if looked_at > 1 else 'slice'} looked at, {len(worse) or 'none'}"
-    named = "; ".join(f"{one['name']}, MAE {one['mae']:.3g} against {one['rest_mae']:.3g}" for one in worse[:NAMED])
-    test = "(rank-sum test, corrected for their number by Holm's method)"
-    verb = "have" if len(worse) > 1 else "has"
-    return f"{start} {verb} significantly larger errors than the rest {test}{': ' if worse else ''}{named}."
