@@ -164,7 +164,7 @@ def evaluated_runs(
         where = where or (f"{split} split of the data of {name}" if own else rows.where)
         if rows.met.caution and rows.met.split != "validation":
             on_progress(f"caution, {name}: {rows.met.caution}")
-        for note in rows.notes:
+        for note in rows.texts.notes:
             on_progress(f"note: {note}")
         on_progress(f"evaluating {len(rows.examples):,} rows by {name}")
         logits = run.adapted.logits(rows.examples.inputs, precision=precision)

@@ -50,7 +50,7 @@ def demo(
 
     run = Run.load(out)
     rows = rows_for(run)
-    evaluated = evaluate_rows(run, rows.examples, rows.texts(), rows_name="test reviews")
+    evaluated = evaluate_rows(run, rows.examples, rows.texts, rows_name="test reviews")
     slices = figures_by_slice(evaluated, rows)
     report = write_report(run, report_material(run, evaluated, rows, slices, on_progress=on_progress))
     adapter = (run.path / "adapter" / "adapter_model.safetensors").stat().st_size

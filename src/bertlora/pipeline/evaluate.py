@@ -51,7 +51,7 @@ def evaluate(
 
     run = run if isinstance(run, Run) else Run.load(run, model)
     rows = rows_for(run, data, split, **columns)
-    evaluated = evaluate_rows(run, rows.examples, rows.texts(), precision, rows_of(rows.where))
+    evaluated = evaluate_rows(run, rows.examples, rows.texts, precision, rows_of(rows.where))
     slices = figures_by_slice(evaluated, rows, data, slice_column, form)
-    found = {"slices": slices, "where": rows.where, "caution": rows.met.caution, "notes": list(rows.notes)}
+    found = {"slices": slices, "where": rows.where, "caution": rows.met.caution, "notes": list(rows.texts.notes)}
     return figures(evaluated) | found

@@ -108,8 +108,8 @@ def _one_run(
     if rows.met.caution:
         on_progress(f"caution, {run.path}: {rows.met.caution}")
     on_progress(f"evaluating {len(rows.examples):,} rows ({rows.where})")
-    evaluated = evaluate_rows(run, rows.examples, rows.texts(), precision, rows_of(rows.where))
-    for note in rows.notes:
+    evaluated = evaluate_rows(run, rows.examples, rows.texts, precision, rows_of(rows.where))
+    for note in rows.texts.notes:
         on_progress(f"note: {note}")
     slices = figures_by_slice(evaluated, rows, data, slice_column, FileFormat.of(columns))
     facts = facts_of(run, report_material(run, evaluated, rows, slices, doubtful, on_progress))
@@ -164,7 +164,7 @@ def report_material(
     """
     from bertlora.evaluation.report import Material
 
-    texts = rows.texts()
+    texts = rows.texts
     return Material(
         evaluated=evaluated,
         where=rows.where,

@@ -27,27 +27,15 @@ class Rows:
         examples: inputs, and labels in the run's order.
         where: what the rows are, for people: `test split`.
         met: how many of them the run knows.
-        data: the prepared folder and split that they come from, or the rows of a source.
+        texts: the same rows as texts, and what was left out of a raw source.
+        split: the split that they are; empty for a single table.
     """
 
     examples: Examples
     where: str
     met: Met
-    data: tuple[Prepared, str] | Split
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What was left out of a raw source, and how its file was read."""
-        return self.data.notes if isinstance(self.data, Split) else ()
-
-    @property
-    def split(self) -> str:
-        """The split that the rows are; empty for a single table."""
-        return self.data.name if isinstance(self.data, Split) else self.data[1]
-
-    def texts(self) -> Split:
-        """Returns the rows as texts."""
-        return _texts(self.data)
+    texts: Split
+    split: str
 
 
 def rows_for(run: Run, data: Source = (), split: str = "", **columns: Unpack[ColumnNames]) -> Rows:
@@ -77,7 +65,7 @@ def rows_for(run: Run, data: Source = (), split: str = "", **columns: Unpack[Col
     examples = split_examples(run.adapted.reader, prepared, split)
     if manifest.task == CLASSIFICATION:
         examples = Examples(examples.inputs, _order(prepared.labels, run)[examples.labels])
-    return Rows(examples, _where(specs, split), _met(run, (prepared, split)), (prepared, split))
+    return _rows(run, examples, specs, prepared.split(split), split)
 
 
 def own_data(run: Run) -> Path:
@@ -97,20 +85,13 @@ def _of_source(run: Run, specs: Sequence[str], split: str, columns: ColumnNames)
     names, task = manifest.labels, manifest.task
     found = read_rows(specs, manifest.source_labels, task=task, aliases=names, split=split, rules=rules, **columns)
     examples = Examples(run.adapted.reader.read(found.texts, found.pairs), found.labels)
-    return Rows(examples, _where(specs, found.name), _met(run, found), found)
+    return _rows(run, examples, specs, found, found.name)
 
 
-def _texts(data: tuple[Prepared, str] | Split) -> Split:
-    return data if isinstance(data, Split) else data[0].split(data[1])
-
-
-def _met(run: Run, data: tuple[Prepared, str] | Split) -> Met:
-    texts = _texts(data)
-    return Met.of(hashes(texts.texts, texts.pairs), run.seen, run.manifest.task)
-
-
-def _where(specs: Sequence[str], split: str) -> str:
-    return ", ".join([*([" ".join(specs)] if specs else []), *([f"{split} split"] if split else [])])
+def _rows(run: Run, examples: Examples, specs: Sequence[str], texts: Split, split: str) -> Rows:
+    where = ", ".join([*([" ".join(specs)] if specs else []), *([f"{split} split"] if split else [])])
+    met = Met.of(hashes(texts.texts, texts.pairs), run.seen, run.manifest.task)
+    return Rows(examples, where, met, texts, split)
 
 
 def _order(labels: Sequence[str], run: Run) -> npt.NDArray[np.int64]:

@@ -53,7 +53,7 @@ def figures_by_slice(
     from bertlora.evaluation.slices import column_slices, text_slices
     from bertlora.evaluation.value_slices import slices_of
 
-    texts = rows.texts()
+    texts = rows.texts
     slices = list(text_slices(texts.texts, texts.pairs, rows.examples.inputs.whole))
     if column is not None:
         values = read_column(as_specs(data), column, rows.split or "test", form)
