@@ -3,6 +3,7 @@
 torch and Accelerate are imported inside functions: the check of a recipe's tracker must not wait for them.
 """
 
+import atexit
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,20 @@ def new_accelerator() -> "Accelerator":
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=before)
     accelerator.native_amp = False
     accelerator.gradient_accumulation_steps = 1
+    atexit.register(_end_processes)
     return accelerator
+
+
+def _end_processes() -> None:
+    """Ends the process group of several processes on a CPU.
+
+    Its threads outlive the interpreter otherwise, and the process may abort after its work is done. A group on GPUs is
+    left as it is: there the end waits for the other processes, which may have failed.
+    """
+    import torch.distributed as group
+
+    if group.is_available() and group.is_initialized() and group.get_backend() == group.Backend.GLOO:
+        group.destroy_process_group()
 
 
 def agreed(value: T) -> T:
