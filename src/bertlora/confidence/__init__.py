@@ -3,5 +3,6 @@
 Reading order: `probabilities` (softmax, and how well probabilities match outcomes), `intervals` (95 % intervals of
 accuracies), `calibration` (temperature scaling), `abstention` (thresholds), `label_sets` (conformal sets),
 `predictions` (what a run answers). For numbers: `agreement` (correlations and errors), `spread` (conformal
-intervals). `learned` chooses by the task.
+intervals). For several labels per text: `label_agreement` (F1, subset accuracy, average precision), `thresholds`.
+`learned` chooses by the task.
 """

@@ -6,7 +6,7 @@ weights, how often each row was drawn.
 Letters: N rows, R resamples.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -24,35 +24,55 @@ CHUNK = 2_000_000
 ROUNDING = 1e-12
 
 
-class Agreement:
-    """The agreement of predictions (N,) with true numbers (N,).
+class Resampled:
+    """Figures of N rows, each computed for weighted rows; from them, point values and bootstrap intervals."""
 
-    Raises:
-        InputError: there are no rows.
-    """
-
-    def __init__(self, predicted: Array, y_true: Array) -> None:
-        if not len(y_true):
+    def __init__(self, rows: int) -> None:
+        if not rows:
             raise InputError("no rows to evaluate; give at least one")
-        # Sums of squares lose digits if the numbers are far from 0. No figure depends on where 0 is.
-        self._predicted, self._true = predicted - y_true.mean(), y_true - y_true.mean()
-        self.errors = predicted - y_true
+        self._rows = rows
 
     @cached_property
     def figures(self) -> dict[str, float | None]:
-        """The figures by name, see `FIGURES`; None if one is not defined, as a correlation with equal numbers."""
-        found = self.of(np.ones((1, len(self._true))))
+        """The figures by name; None if one is not defined, as a correlation with equal numbers."""
+        found = self.of(np.ones((1, self._rows)))
         return {name: float(value[0]) if np.isfinite(value[0]) else None for name, value in found.items()}
 
     def intervals(self, level: float = LEVEL, seed: int = 0) -> dict[str, list[float] | None]:
         """Returns the percentile bootstrap interval of each figure over rows; None if the figure is not defined."""
-        drawn = [self.of(times) for times in resamples(len(self._true), seed)]
+        drawn = [self.of(times) for times in resamples(self._rows, seed)]
         both: dict[str, list[float] | None] = {}
         for name, value in self.figures.items():
             draws = np.concatenate([part[name] for part in drawn])
             draws = draws[np.isfinite(draws)]
             both[name] = None if value is None or not len(draws) else list(percentiles(draws, level))
         return both
+
+    def with_intervals(self) -> dict[str, float | list[float] | None]:
+        """Returns each figure, and its 95 % interval under `NAME_ci95`."""
+        ends = self.intervals()
+        both: dict[str, float | list[float] | None] = {}
+        for name, value in self.figures.items():
+            both |= {name: value, f"{name}_ci95": ends[name]}
+        return both
+
+    def of(self, times: Array) -> dict[str, Array]:
+        """Returns each figure (R,), NaN if it is not defined, for rows that occur `times` (R, N)."""
+        raise NotImplementedError
+
+
+class Agreement(Resampled):
+    """The agreement of predictions (N,) with true numbers (N,): `FIGURES`.
+
+    Raises:
+        InputError: there are no rows.
+    """
+
+    def __init__(self, predicted: Array, y_true: Array) -> None:
+        super().__init__(len(y_true))
+        # Sums of squares lose digits if the numbers are far from 0. No figure depends on where 0 is.
+        self._predicted, self._true = predicted - y_true.mean(), y_true - y_true.mean()
+        self.errors = predicted - y_true
 
     def of(self, times: Array) -> dict[str, Array]:
         """Returns each figure (R,), NaN if it is not defined, for rows that occur `times` (R, N)."""
@@ -118,9 +138,4 @@ def _variance(times: Array, values: Array) -> Array:
 
 def agreement_figures(predicted: Array, y_true: Array) -> dict[str, float | list[float] | None]:
     """Returns each figure, and its 95 % interval under `NAME_ci95`."""
-    found = Agreement(predicted, y_true)
-    ends: Mapping[str, list[float] | None] = found.intervals()
-    both: dict[str, float | list[float] | None] = {}
-    for name in FIGURES:
-        both |= {name: found.figures[name], f"{name}_ci95": ends[name]}
-    return both
+    return Agreement(predicted, y_true).with_intervals()

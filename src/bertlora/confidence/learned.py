@@ -6,11 +6,14 @@ from typing import Any
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.predictions import Predictions
 from bertlora.confidence.spread import Spread, Values
+from bertlora.confidence.thresholds import LabelPredictions, Thresholds
 from bertlora.task import REGRESSION
 
-# Classes have a temperature, numbers have a spread.
-Learned = Calibration | Spread
-Answers = Predictions | Values
+# Classes have a temperature, numbers have a spread, several labels have a temperature and a threshold each.
+Learned = Calibration | Spread | Thresholds
+Answers = Predictions | Values | LabelPredictions
+# Task → its kind; other tasks have a Calibration.
+KINDS: dict[str, type[Spread] | type[Thresholds]] = {REGRESSION: Spread, "multilabel": Thresholds}
 
 
 def answers_of(learned: Learned, labels: list[str], **options: Any) -> Answers:
@@ -18,15 +21,16 @@ def answers_of(learned: Learned, labels: list[str], **options: Any) -> Answers:
 
     Args:
         learned: of the run.
-        labels: names of the classes, or of the number.
-        options: `raw`, `abstain`, `sets` and `per_class`; see `Predictions.of` and `Spread.predictions`.
+        labels: names of the classes, of the number, or of the labels.
+        options: `raw`, `abstain`, `sets` and `per_class`; see `Predictions.of`, `Spread.predictions` and
+            `Thresholds.predictions`.
 
     Raises:
         InputError: an option does not fit the task, or is out of its range.
     """
-    if isinstance(learned, Spread):
-        return learned.predictions(labels, **options)
-    return Predictions.of(labels, learned, **options)
+    if isinstance(learned, Calibration):
+        return Predictions.of(labels, learned, **options)
+    return learned.predictions(labels, **options)
 
 
 def load_learned(run: Path, task: str) -> Learned | None:
@@ -35,4 +39,4 @@ def load_learned(run: Path, task: str) -> Learned | None:
     Raises:
         RunError: a file is damaged.
     """
-    return Spread.load(run) if task == REGRESSION else Calibration.load(run)
+    return KINDS.get(task, Calibration).load(run)
