@@ -11,6 +11,7 @@ from bertlora.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertlora.classifier import LoraClassifier
+    from bertlora.multilabel import LoraMultilabelClassifier
     from bertlora.pipeline.audit import audit
     from bertlora.pipeline.compare import compare
     from bertlora.pipeline.evaluate import evaluate
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BertloraError",
     "LoraClassifier",
+    "LoraMultilabelClassifier",
     "LoraRegressor",
     "Recipe",
     "Run",
@@ -41,6 +43,7 @@ __all__ = [
 
 _VERBS = ("audit", "compare", "evaluate", "plan", "prepare", "report", "train")
 _HOMES = {"LoraClassifier": "bertlora.classifier", "LoraRegressor": "bertlora.regressor"}
+_HOMES |= {"LoraMultilabelClassifier": "bertlora.multilabel"}
 _HOMES |= {"Run": "bertlora.run.loaded"}
 _HOMES |= {verb: f"bertlora.pipeline.{verb}" for verb in _VERBS}
 

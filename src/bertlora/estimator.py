@@ -19,7 +19,8 @@ from bertlora.errors import DataError, OutputError, RunError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
 from bertlora.pipeline.held_out import check_choosing, with_validation
-from bertlora.pipeline.training_run import fitted_rivals, training_metrics
+from bertlora.pipeline.training_figures import training_metrics
+from bertlora.pipeline.training_run import fitted_rivals
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.rivals.fitted import Rivals
 from bertlora.run.folder import save_run
@@ -89,7 +90,7 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
         """Trains a model with these outputs, and returns what the validation rows taught."""
         self.adapted_ = Adapted.fresh(self.recipe_, labels, pairs=texts_of(X)[1] is not None)
         train = self._examples(X, targets, "y")
-        none = Examples(self.adapted_.reader.read([]), np.zeros(0, targets.dtype))
+        none = Examples(self.adapted_.reader.read([]), targets[:0])
         held_out = none if validation is None else self._examples(*validation, "validation")
         training = Training(self.adapted_, self.recipe_, train, held_out, identity="memory")
         self.recipe_ = training.recipe

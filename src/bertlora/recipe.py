@@ -47,7 +47,8 @@ class Recipe:
     task: str = option(
         AUTO,
         "data",
-        "what is predicted: a class, or a number; auto takes real numbers as regression, other labels as classes",
+        "what is predicted: a class, any number of labels, or a number; auto takes lists of labels as multilabel, real "
+        "numbers as regression, other labels as classes",
         choices=(AUTO, *TASKS),
     )
     data: tuple[str, ...] = option((), "data", "data source if none is given, as for `prepare`")
@@ -143,8 +144,9 @@ class Recipe:
     loss: str = option(
         AUTO,
         "optimiser",
-        "loss; auto is cross-entropy for classes, mse for numbers; huber is less moved by outliers",
-        choices=(AUTO, "cross-entropy", "mse", "huber"),
+        "loss; auto is cross-entropy for classes, binary-cross-entropy for several labels, mse for numbers; huber is "
+        "less moved by outliers",
+        choices=(AUTO, "cross-entropy", "binary-cross-entropy", "mse", "huber"),
     )
     class_weights: str = option(
         "auto",
@@ -158,8 +160,21 @@ class Recipe:
     best_metric: str = option(
         "auto",
         "evaluation",
-        "metric that chooses the best adapter; auto is accuracy, macro_f1 for imbalanced classes, rmse for numbers",
-        choices=("auto", "accuracy", "macro_f1", "rmse", "mae", "pearson", "spearman", "loss"),
+        "metric that chooses the best adapter; auto is accuracy, macro_f1 for imbalanced classes, average_precision "
+        "for several labels, rmse for numbers",
+        choices=(
+            "auto",
+            "accuracy",
+            "macro_f1",
+            "micro_f1",
+            "subset_accuracy",
+            "average_precision",
+            "rmse",
+            "mae",
+            "pearson",
+            "spearman",
+            "loss",
+        ),
     )
     early_stopping_patience: int = option(
         0, "evaluation", "stop after this many evaluations without improvement; 0 = never", low=0

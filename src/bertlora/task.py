@@ -1,12 +1,14 @@
 """The tasks: what the target of a row is, and which options fit it.
 
+A target is one class, any number of labels, or a number.
+
 A room whose work depends on the task has one implementation for each, and chooses by the name here, or by the type of
 what was learned. `docs/tasks.md` lists them.
 """
 
 from dataclasses import dataclass, field
 
-CLASSIFICATION, REGRESSION = "classification", "regression"
+CLASSIFICATION, MULTILABEL, REGRESSION = "classification", "multilabel", "regression"
 AUTO = "auto"
 
 
@@ -33,6 +35,16 @@ TASKS = {
         "single_label_classification",
         "int64",
         {"loss": (AUTO, "cross-entropy"), "best_metric": (AUTO, "accuracy", "macro_f1", "loss")},
+    ),
+    MULTILABEL: Task(
+        MULTILABEL,
+        "multi_label_classification",
+        "bool",
+        {
+            "loss": (AUTO, "binary-cross-entropy"),
+            "best_metric": (AUTO, "average_precision", "macro_f1", "micro_f1", "subset_accuracy", "loss"),
+            "class_weights": (AUTO, "none"),
+        },
     ),
     REGRESSION: Task(
         REGRESSION,

@@ -255,9 +255,9 @@ def test_blank_texts_and_labels(tmp_path: Path) -> None:
     assert error_of(tmp_path, str(tmp_path / "c.parquet")).startswith(
         "c.parquet: 1 of 2 rows are blank, more than 10% (c.parquet row 1: 'text' is blank); remove them or fill"
     )
-    (tmp_path / "d.jsonl").write_text('{"text": "a", "label": ["x", "y"]}\n')
+    (tmp_path / "d.jsonl").write_text('{"text": "a", "label": [{"x": 1}]}\n')
     assert error_of(tmp_path, str(tmp_path / "d.jsonl")).startswith(
-        "d.jsonl line 1: the label is ['x', 'y'], expected one"
+        "d.jsonl line 1: the label is {'x': 1}, expected a string"
     )
 
 

@@ -236,7 +236,7 @@ def test_of_several_processes_only_the_main_one_evaluates_seeds(
     monkeypatch.setattr(training_run, "train_run", lambda data, recipe, out, **_: {"run": str(out)})
     monkeypatch.setattr(training_run, "PartialState", lambda **_: SimpleNamespace(is_main_process=main))
     monkeypatch.setattr(training_run.Run, "load", loads.append)
-    monkeypatch.setattr(training_run, "_leading_figure", lambda *_: 0.75)
+    monkeypatch.setattr(training_run, "leading_figure", lambda *_: ("accuracy", 0.75))
     data = SimpleNamespace(rows={"test": 4}, task="classification")
     assert training_run.train_seeds(data, Recipe(), tmp_path, 1) == {"run": str(tmp_path)}  # type: ignore[arg-type]
     assert loads == []

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from bertlora.cli.answers import value_text
 from bertlora.cli.console import visible
+from bertlora.task import MULTILABEL
 
 if TYPE_CHECKING:
     from bertlora.model.explain import Explanation, Word
@@ -71,8 +72,9 @@ def _styled(word: "Word", largest: float) -> Text:
 def _legend(explanation: "Explanation", unread: bool) -> Text:
     by_words = explanation.logit_difference - explanation.baseline_difference
     if not explanation.rival:
+        what = f"the logit of {visible(explanation.label)}" if explanation.task == MULTILABEL else "the number"
         return Text.assemble(
-            ("+raises the number", f"bold {FOR}"),
+            (f"+raises {what}", f"bold {FOR}"),
             "  ",
             ("-lowers it", f"bold {AGAINST}"),
             ("  bolder means more", "dim"),

@@ -94,7 +94,11 @@ TEXT_COLUMNS = (
 )
 COLUMNS = (
     *TEXT_COLUMNS,
-    Option("--label-column", "the column of the label; default: found by its name", metavar="NAME"),
+    Option(
+        "--label-column",
+        "the column of the label, or A,B,C: columns of 0 and 1, one for each label; default: found by its name",
+        metavar="NAME",
+    ),
 )
 GROUP_COLUMN = Option(
     "--group-column",
@@ -114,6 +118,7 @@ LABEL_RULES = (
     Repeated("--rename", "give a label another name, which may be another label's", metavar="OLD=NEW"),
     flag("--merge-label-case", "make labels one that differ only in case or spaces"),
     Repeated("--drop-label", "leave out the rows of a label, such as N/A", metavar="NAME"),
+    Option("--label-delimiter", "what separates several labels in a cell; default: detected", metavar="X"),
 )
 MODEL = Option("--model", "where the base model is, if it has moved", type=PATH, metavar="MODEL", default="")
 PRECISION = Option("--precision", "arithmetic", type=OneOf(("fp32", "bf16", "auto")), default="fp32")

@@ -19,7 +19,7 @@ from bertlora.cli.options import (
 )
 from bertlora.cli.verb import Argument, verb
 from bertlora.recipe import Recipe
-from bertlora.task import AUTO, CLASSIFICATION, TASKS
+from bertlora.task import AUTO, CLASSIFICATION, MULTILABEL, TASKS
 
 ROWS_SHOWN = 3
 
@@ -58,7 +58,8 @@ def show_prepared(found: dict[str, Any]) -> None:
 
     print_table(["split", "rows"], list(found["rows"].items()))
     names = ", ".join(found["labels"])
-    targets = f"labels: {names}" if found["task"] == CLASSIFICATION else f"{found['task']}, of the column '{names}'"
+    kinds = {CLASSIFICATION: f"labels: {names}", MULTILABEL: f"any number of the labels: {names}"}
+    targets = kinds.get(found["task"], f"{found['task']}, of the column '{names}'")
     print(f"{targets}\nfingerprint: {found['fingerprint']}")
     print_checks(found["checks"])
     for note in found["notes"]:

@@ -130,6 +130,7 @@ def data_and_keys(
         "rename": options.pop("rename") or None,
         "merge_label_case": options.pop("merge_label_case") or None,
         "drop_label": options.pop("drop_label") or None,
+        "label_delimiter": options.pop("label_delimiter") or None,
     }
     keys = {key: value for key, value in options.items() if value is not None}
     data = keys.pop("data", ())

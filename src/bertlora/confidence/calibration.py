@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,12 @@ class Calibration:
     def scaled(self, logits: Array) -> Array:
         """Returns logits (B, K) divided by the temperature."""
         return logits / self.temperature
+
+    outputs = scaled
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what run.json has of it: enough to predict without the validation rows."""
+        return {"temperature": self.temperature}
 
     def probabilities(self, logits: Array) -> Array:
         """Returns calibrated probabilities (B, K) for logits (B, K). The most probable class stays the same."""

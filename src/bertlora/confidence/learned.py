@@ -7,13 +7,13 @@ from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.predictions import Predictions
 from bertlora.confidence.spread import Spread, Values
 from bertlora.confidence.thresholds import LabelPredictions, Thresholds
-from bertlora.task import REGRESSION
+from bertlora.task import MULTILABEL, REGRESSION
 
 # Classes have a temperature, numbers have a spread, several labels have a temperature and a threshold each.
 Learned = Calibration | Spread | Thresholds
 Answers = Predictions | Values | LabelPredictions
 # Task → its kind; other tasks have a Calibration.
-KINDS: dict[str, type[Spread] | type[Thresholds]] = {REGRESSION: Spread, "multilabel": Thresholds}
+KINDS: dict[str, type[Spread] | type[Thresholds]] = {REGRESSION: Spread, MULTILABEL: Thresholds}
 
 
 def answers_of(learned: Learned, labels: list[str], **options: Any) -> Answers:

@@ -57,10 +57,13 @@ class Spread:
         """N, the number of validation rows."""
         return len(self.y_true)
 
-    @property
-    def temperature(self) -> float:
-        """1: only probabilities have a temperature."""
-        return 1.0
+    def outputs(self, logits: Array) -> Array:
+        """Returns the validation rows' numbers, (N, 1), in the unit of the targets; the logits are standardised."""
+        return self.values[:, None].astype(np.float64)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what run.json has of it: enough to predict without the validation rows."""
+        return {"target_mean": self.mean, "target_scale": self.scale}
 
     @property
     def errors(self) -> Array:

@@ -4,6 +4,7 @@ Letters: N or V rows, B rows, K labels, R resamples, C cuts.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,24 +57,28 @@ class Thresholds:
         return cls(temperatures, choose_thresholds(sigmoid(exact / temperatures), y_true), kept, y_true)
 
     @classmethod
-    def without_rows(cls, labels: int) -> "Thresholds":
-        """Returns the thresholds of an adapter without validation rows: 0.5 for each of K labels."""
+    def without_rows(
+        cls, labels: int, temperatures: Sequence[float] = (), thresholds: Sequence[float] = ()
+    ) -> "Thresholds":
+        """Returns temperatures and thresholds of K labels without validation rows: 1 and 0.5 if none are given."""
         none = np.zeros((0, labels))
-        return cls(np.ones(labels), np.full(labels, DEFAULT), none.astype(np.float32), none.astype(np.bool_))
+        warm, cuts = np.array(temperatures or np.ones(labels)), np.array(thresholds or np.full(labels, DEFAULT))
+        return cls(warm, cuts, none.astype(np.float32), none.astype(np.bool_))
 
     @property
     def rows(self) -> int:
         """V, the number of validation rows."""
         return len(self.y_true)
 
-    @property
-    def temperature(self) -> float:
-        """1: each label has its own temperature."""
-        return 1.0
-
     def scaled(self, logits: Array) -> Array:
         """Returns logits (B, K) divided by the temperatures."""
         return np.asarray(logits / self.temperatures)
+
+    outputs = scaled
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what run.json has of it: enough to predict without the validation rows."""
+        return {"temperatures": self.temperatures.tolist(), "thresholds": self.thresholds.tolist()}
 
     def probabilities(self, logits: Array) -> Array:
         """Returns calibrated probabilities (B, K) of each label for logits (B, K). A row's sum need not be 1."""

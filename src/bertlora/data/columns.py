@@ -56,7 +56,8 @@ ROW_NAMES = frozenset(["", "id", "idx", "index", "row", "row_id", "guid", "uid",
 class Columns:
     """Names of the columns of the text, the second text (None without pairs) and the label (None if not needed).
 
-    Also of the group, time or split of the rows, if the user named one.
+    Also of the group, time or split of the rows, if the user named one. `marks` are the columns of 0 and 1 if there is
+    one for each label; `label` then lists them.
     """
 
     text: str
@@ -65,10 +66,19 @@ class Columns:
     group: str | None = None
     time: str | None = None
     split: str | None = None
+    marks: tuple[str, ...] = ()
 
     def texts(self) -> list[str]:
         """Returns the columns of text: one, or two for pairs."""
         return [self.text] if self.text_pair is None else [self.text, self.text_pair]
+
+    def labels(self) -> list[str]:
+        """Returns the columns of the label: one, or several of 0 and 1; none if no label is needed."""
+        return list(self.marks) or ([self.label] if self.label else [])
+
+    def every(self) -> list[str]:
+        """Returns all columns that are read."""
+        return [*self.texts(), *self.labels(), *self.placing().values()]
 
     def placing(self) -> dict[str, str]:
         """Returns the column of group, time or split, by its part, if the user named one."""
@@ -93,16 +103,18 @@ def find_columns(
         source: the table.
         text: the text's column; found by its name if None.
         text_pair: the second text's column; if None, it is looked for only if `text` is None too.
-        label: the label's column; found by its name if None.
+        label: the label's column; found by its name if None. Or several with commas between: columns of 0 and 1.
         need_label: whether a source without a label is an error.
         others: columns of the group, time or split that the user named, by part.
 
     Raises:
         DataError: a named column does not exist, no column has a known name, or several have.
     """
-    named = dict(zip(FLAGS, (text, text_pair, label), strict=False)) | dict(others)
-    given = [column for column in named.values() if column]
-    for part, column in named.items():
+    marks = _marks(source, label)
+    named = [("text", text), ("text pair", text_pair), *(("label", column) for column in marks or [label])]
+    named += others.items()
+    given = [column for _, column in named if column]
+    for part, column in named:
         if column:
             _check_named(source, part, column, given)
     free = [column for column in source.columns if column not in given and _plain(column) not in ROW_NAMES]
@@ -122,7 +134,7 @@ def find_columns(
         raise _not_found(source, "text")
     if need_label and not label:
         raise _not_found(source, "label")
-    return Columns(text, text_pair or None, label or None, **others)
+    return Columns(text, text_pair or None, label or None, **others, marks=marks)
 
 
 def columns_of_splits(
@@ -142,7 +154,7 @@ def columns_of_splits(
     columns: Columns | None = None
     for name, source in sources.items():
         found = columns
-        if columns is None or not {*columns.texts(), columns.label, *columns.placing().values()} <= set(source.columns):
+        if columns is None or not set(columns.every()) <= set(source.columns):
             # The columns of splits may have different names, as in GLUE's CoLA.
             if name == "test" and not _has_label(source, named):
                 notes.append(unlabelled(source))
@@ -158,6 +170,14 @@ def columns_of_splits(
 def unlabelled(source: Source) -> str:
     """Returns the note on a test split without labels."""
     return f"{source.name}: has no labels, so there is no test split"
+
+
+def _marks(source: Source, label: str | None) -> tuple[str, ...]:
+    """Returns the columns that `label` lists, if it is no column itself and one of them is."""
+    if not label or label in source.columns:
+        return ()
+    parts = tuple(part.strip() for part in label.split(","))
+    return parts if len(parts) > 1 and any(part in source.columns for part in parts) else ()
 
 
 def _find_text(source: Source, free: Sequence[str], text_pair: str | None) -> tuple[str | None, str | None]:
@@ -218,7 +238,7 @@ def _plain(column: str) -> str:
 
 def _has_label(source: Source, named: NamedColumns) -> bool:
     if named.label:
-        return named.label in source.columns
+        return named.label in source.columns or bool(_marks(source, named.label))
     return find_columns(source, named.text, named.text_pair, need_label=False).label is not None
 
 

@@ -4,7 +4,7 @@ dataset.json is written last: a folder that has it is complete.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.label_sets import marks_of
 from bertlora.data.rows import Split
 from bertlora.data.source import SPLITS
 from bertlora.data.split_file import reading, row_places, split_path, stream
 from bertlora.data.table_source import TableSpec
 from bertlora.errors import DataError
-from bertlora.task import CLASSIFICATION, TASKS
+from bertlora.task import CLASSIFICATION, MULTILABEL, TASKS
 
 FORMAT_VERSION = 1
 MANIFEST = "dataset.json"
@@ -102,10 +103,10 @@ class Prepared:
         with reading(self.path(name)) as file:
             table = file.read()
             pairs = table["text_pair"].to_pylist() if self.has_pairs else None
-            texts, labels, rows = table["text"].to_pylist(), table["label"].to_numpy(), table["row"].to_numpy()
+            texts, labels, rows = table["text"].to_pylist(), table["label"].to_pylist(), table["row"].to_numpy()
             groups = _numbered(table["group"].to_pylist()) if self.columns.get("group") else None
         self._check_rows(name, len(texts))
-        return Split(texts, pairs, labels.astype(self._target_type), rows.astype(np.int64), groups=groups)
+        return Split(texts, pairs, self._typed(labels), rows.astype(np.int64), groups=groups)
 
     def require(self, name: str) -> None:
         """Raises DataError if there is no such split."""
@@ -121,19 +122,28 @@ class Prepared:
         for values in stream(self.path(name), column):
             yield from values
 
-    @property
-    def _target_type(self) -> str:
-        return TASKS[self.task].target_type
-
     def targets(self, name: str) -> NDArray[Any]:
-        """Returns the targets of a split, (N,): int64 indices in `labels`, or float64 numbers.
+        """Returns the targets of a split.
+
+        Returns:
+            (N,) int64 indices in `labels`, (N, K) bool which labels each row has, or (N,) float64 numbers.
 
         Raises:
             DataError: the split's file is damaged.
         """
-        found = np.fromiter(self.stream(name, "label"), dtype=self._target_type)
+        found = self._typed(self.stream(name, "label"))
         self._check_rows(name, len(found))
         return found
+
+    def no_targets(self) -> NDArray[Any]:
+        """Returns the targets of no row."""
+        return self._typed([])
+
+    def _typed(self, targets: Iterable[Any]) -> NDArray[Any]:
+        if self.task == MULTILABEL:
+            rows = list(targets)
+            return marks_of(rows, len(rows), len(self.labels))
+        return np.fromiter(targets, dtype=TASKS[self.task].target_type)
 
     def _check_rows(self, name: str, found: int) -> None:
         if found != self.rows[name]:

@@ -1,6 +1,6 @@
 """Data sets of the Hugging Face hub, through `datasets`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bertlora.data.source import BATCH_ROWS, Batch, Source, class_name
@@ -16,6 +16,12 @@ ANSWER_S = 10.0
 OFFLINE_ADVICE = "offline, download its files elsewhere and give them as train=FILE validation=FILE test=FILE"
 
 
+def named_classes(features: Mapping[str, Any], columns: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the names of the classes of each column that has some; a column of lists names those of its items."""
+    items: dict[str, Any] = {c: getattr(features.get(c), "feature", features.get(c)) for c in columns}
+    return {column: list(item.names) for column, item in items.items() if hasattr(item, "int2str")}
+
+
 class HubSource:
     """One split of a hub data set, memory-mapped by `datasets`. Positions are rows, counted from 0."""
 
@@ -23,7 +29,7 @@ class HubSource:
         self.name = name
         self.columns: list[str] = list(dataset.column_names)
         features = dataset.features or {}
-        self.class_names = {c: list(features[c].names) for c in self.columns if hasattr(features.get(c), "int2str")}
+        self.class_names = named_classes(features, self.columns)
         self.notes: list[str] = []
         self._dataset = dataset
 

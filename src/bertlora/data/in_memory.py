@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertlora.data.label_sets import marks_of
 from bertlora.errors import DataError
 
 # Missing values of pandas, which is no dependency: they are known by the names of their types.
@@ -34,6 +35,36 @@ def labels_of(y: Any, name: str = "y") -> npt.NDArray[Any]:
         listed = ", ".join(f"{kind} (row {row})" for kind, row in sorted(first.items(), key=lambda item: item[1]))
         raise DataError(f"{name}: got labels of types {listed}, expected one type")
     return np.asarray(values)
+
+
+def label_sets_of(y: Any, name: str = "y") -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Returns the K labels, (K,), and which of them each row has, (N, K).
+
+    Args:
+        y: (N, K) 0 and 1, an array or a table of pandas; or N lists of labels.
+        name: of the parameter, for messages.
+
+    Raises:
+        DataError: it has another form, or a label is missing.
+    """
+    if hasattr(y, "toarray"):  # a sparse matrix
+        y = y.toarray()
+    if getattr(y, "ndim", 1) == 2:
+        names = np.asarray(getattr(y, "columns", np.arange(np.shape(y)[1])))
+        return names, _zeros_and_ones(np.asarray(y), name)
+    rows = [list(row) for row in _collections(y, name)]
+    labels = np.unique(labels_of([label for row in rows for label in row], name)) if any(rows) else np.array([])
+    return labels, _marks(rows, labels, name)
+
+
+def marks_in(y: Any, classes: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
+    """Returns which of the labels (K,) each row has, (N, K); y as for `label_sets_of`."""
+    labels, marks = label_sets_of(y, name)
+    if getattr(y, "ndim", 1) == 2:
+        if marks.shape[1] != len(classes):
+            raise DataError(f"{name}: got {marks.shape[1]} columns, expected one for each of {len(classes)} labels")
+        return marks
+    return _marks([labels[row].tolist() for row in marks], classes, name)
 
 
 def texts_of(X: Any, name: str = "X") -> tuple[list[str], list[str] | None]:  # noqa: N803
@@ -74,6 +105,33 @@ def _values(y: Any, name: str, expected: str) -> list[Any]:
     if values.ndim != 1:
         raise DataError(f"{name}: got shape {values.shape}, expected {expected}")
     return list(values.tolist())
+
+
+def _collections(y: Any, name: str) -> list[Any]:
+    """Returns rows that each hold some labels."""
+    rows = list(y)
+    for row, value in enumerate(rows):
+        if not isinstance(value, list | tuple | set | frozenset | np.ndarray):
+            raise DataError(
+                f"{name}: row {row} is {str(value)[:40]!r}, expected a list of labels; or give (N, K) 0 and 1"
+            )
+    return rows
+
+
+def _zeros_and_ones(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
+    odd = np.argwhere((values != 0) & (values != 1))
+    if len(odd):
+        row, column = odd[0]
+        raise DataError(f"{name}: row {row}, column {column} is {values[row, column]}, expected 0 or 1")
+    return np.asarray(values == 1)
+
+
+def _marks(rows: list[list[Any]], labels: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
+    place = {label: i for i, label in enumerate(labels.tolist())}
+    for row in rows:
+        if unknown := [label for label in row if label not in place]:
+            raise DataError(f"{name}: label {unknown[0]!r} is not among the labels of y")
+    return marks_of([[place[label] for label in row] for row in rows], len(rows), len(labels))
 
 
 def _kind(value: object) -> str:

@@ -23,12 +23,14 @@ class LabelRules:
     Attributes:
         rename: old name → new name.
         merge_case: whether labels that differ only in case or white space are one.
-        drop: labels, by their old or new name, whose rows are left out.
+        drop: labels, by their old or new name, whose rows are left out. Of a set of labels, only the label is.
+        delimiter: what separates the labels of a row in one cell; empty if nothing does, or if it is not known yet.
     """
 
     rename: dict[str, str] = field(default_factory=dict)
     merge_case: bool = False
     drop: tuple[str, ...] = ()
+    delimiter: str = ""
 
     @classmethod
     def of(cls, options: SourceColumns) -> "LabelRules":
@@ -44,7 +46,7 @@ class LabelRules:
                 raise InputError(f"--rename: got '{pair}', expected OLD=NEW, such as spm=spam")
             rename[old.strip()] = new.strip()
         drop = tuple(label.strip() for label in _listed(options.get("drop_label")))
-        return cls(rename, bool(options.get("merge_label_case")), drop)
+        return cls(rename, bool(options.get("merge_label_case")), drop, options.get("label_delimiter") or "")
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "LabelRules":
@@ -53,7 +55,10 @@ class LabelRules:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the rules as an object; empty if there are none."""
-        return asdict(self) | {"drop": list(self.drop)} if self != LabelRules() else {}
+        if self == LabelRules():
+            return {}
+        found = asdict(self) | {"drop": list(self.drop)}
+        return found if self.delimiter else {key: value for key, value in found.items() if key != "delimiter"}
 
     def mapping(self, counts: Mapping[str, int]) -> dict[str, str]:
         """Returns the new name of each label; DROPPED for one whose rows are left out.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.label_sets import joined
 from bertlora.errors import DataError, suggestion
 
 # With more classes than this, the column holds texts or numbers and not labels.
@@ -24,10 +25,11 @@ IMBALANCE_RATIO = 4
 def normalise_label(value: object) -> str | None:
     """Returns a label as a string, or None if it is blank (None, NaN, white space).
 
-    Booleans become `true` and `false`, whole floats lose their `.0`, strings their outer white space.
+    Booleans become `true` and `false`, whole floats lose their `.0`, strings their outer white space. A list becomes a
+    set of labels; see `label_sets`.
 
     Raises:
-        DataError: the value is a list or a table, not one label.
+        DataError: the value is a table, not a label.
     """
     if value is None or (isinstance(value, float) and value != value):
         return None
@@ -35,8 +37,10 @@ def normalise_label(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, (list, tuple, dict, set, bytes)):
-        raise DataError(f"the label is {str(value)[:40]}, expected one string or number in each row")
+    if isinstance(value, list | tuple | set):
+        return joined(filter(None, map(normalise_label, value)))
+    if isinstance(value, dict | bytes):
+        raise DataError(f"the label is {str(value)[:40]}, expected a string, a number or a list in each row")
     return str(value).strip() or None
 
 

@@ -19,8 +19,9 @@ FLAGS = {
 class ColumnNames(TypedDict, total=False):
     """The columns of a source, and how its files are written. What is not named is found.
 
-    `text_column`, `text_pair_column`, `label_column`: found by their names if not given. `encoding`: a codec of Python,
-    such as `cp1252`. `delimiter`: of a CSV or TSV file, one character or `tab`.
+    `text_column`, `text_pair_column`, `label_column`: found by their names if not given. `label_column` may also list
+    columns of 0 and 1, one for each label, with commas between. `encoding`: a codec of Python, such as `cp1252`.
+    `delimiter`: of a CSV or TSV file, one character or `tab`.
     """
 
     text_column: str | None
@@ -37,7 +38,7 @@ class SourceColumns(ColumnNames, total=False):
     oldest rows go to train, the latest to test; dates or numbers. `split_column`: the split of each row.
 
     What is done with labels: `rename`: `old=new` pairs. `merge_label_case`: labels that differ only in case or spaces
-    are one. `drop_label`: labels whose rows are left out.
+    are one. `drop_label`: labels whose rows are left out. `label_delimiter`: what separates several labels in a cell.
     """
 
     group_column: str | None
@@ -46,6 +47,7 @@ class SourceColumns(ColumnNames, total=False):
     rename: Sequence[str] | None
     merge_label_case: bool | None
     drop_label: Sequence[str] | None
+    label_delimiter: str | None
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,12 @@ from bertlora.data.checks import (
 from bertlora.data.columns import columns_of_splits
 from bertlora.data.folder import Prepared, data_fingerprint, is_prepared
 from bertlora.data.label_rules import LabelRules
+from bertlora.data.labels import quoted
 from bertlora.data.named_columns import NamedColumns, SourceColumns
 from bertlora.data.placement import group_name
 from bertlora.data.reader import Reader
 from bertlora.data.rows import Split, iter_texts, read_rows
-from bertlora.data.scan import Scanned, scan_all
+from bertlora.data.scanned import Scanned, scan_all
 from bertlora.data.source import SPLITS, Source
 from bertlora.data.sources import open_sources
 from bertlora.data.split_file import SplitWriter, row_places, split_path
@@ -51,6 +52,7 @@ from bertlora.data.text_file import FileFormat
 from bertlora.errors import DataError
 from bertlora.files import check_vacant, whole_folder
 from bertlora.recipe import Recipe, split_shares
+from bertlora.task import MULTILABEL
 
 __all__ = ["Prepared", "Split", "check_sources", "is_prepared", "iter_texts", "prepare", "read_rows", "source_paths"]
 
@@ -88,7 +90,7 @@ def prepare(
         sample: rows drawn at random, stratified by class, from the table or from each split; 0 = all. Numbers are
             stratified by ten ranges.
         seed: seed of sample and split.
-        task: `classification`, `regression`, or `auto`; see `find_task`.
+        task: `classification`, `multilabel`, `regression`, or `auto`; see `find_task`.
         overwrite: whether `out` may be replaced.
         strict: whether a check of severity `warning` is an error.
         fix: whether to remove exact duplicates and put similar texts into one split; see `fixed`.
@@ -113,7 +115,7 @@ def prepare(
     table, notes = scan_all(_open(specs, FileFormat.of(columns)), named, rules, task)
     placements = {name: found.placement for name, found in table.scans.items()}
     assigned = assign_splits(table.ids, placements, table.names, shares, sample, seed)
-    check_train(assigned.splits, table.ids, table.classes, table.first.source.name)
+    _check_train(table, assigned.splits)
     with whole_folder(out, overwrite) as folder:
         kept, written, fixes = _write_fixed(folder, table, assigned, shares, seed, fix)
         data = Prepared(
@@ -129,7 +131,7 @@ def prepare(
             seed=seed,
             notes=[*notes, *(note for found in table.scans.values() for note in found.source.notes), *fixes],
             checks=[],
-            label_rules=rules.to_json(),
+            label_rules=table.rules.to_json(),
         )
         drawn = draw_rows(data, kept)
         shortcuts = shortcut_checks(drawn, table.classes) if table.classes else []
@@ -207,7 +209,7 @@ def _write_fixed(
     kept, notes = fixed(kept, shares, seed, lambda split, rows: row_places(split_path(folder, split), rows))
     if notes:
         splits = kept.by_source(table.ids)
-        check_train(splits, table.ids, table.classes, table.first.source.name)
+        _check_train(table, splits)
         written = _write(folder, table, splits)
     return kept, written, notes
 
@@ -246,18 +248,33 @@ def _write(
             if len(assigned) < len(batch.texts):
                 raise _changed(found.source)
             for i in np.flatnonzero(assigned != LEFT_OUT):
-                pair = batch.pairs[i] if batch.pairs else None
+                pair, at = batch.pairs[i] if batch.pairs else None, int(row + i)
                 examine(batch.texts[i], pair)
                 place = found.source.place(batch.positions[i])
                 group = group_name(batch.placing["group"][i]) if table.groups else None
-                target = table.targets[name][row + i].item()
-                writers[assigned[i]].add(batch.texts[i], pair, target, int(row + i), place, group)
+                writers[assigned[i]].add(batch.texts[i], pair, table.target(name, at), at, place, group)
             row += len(batch.texts)
         if row < len(splits[name]):
             raise _changed(found.source)
     digests = {SPLITS[part]: writer.close() for part, writer in writers.items()}
     rows = {SPLITS[part]: writer.rows for part, writer in writers.items()}
     return _Written(rows, data_fingerprint(digests, table.labels))
+
+
+def _check_train(table: Scanned, splits: Splits) -> None:
+    """Raises DataError if a class, or a label, has no row in train."""
+    name = table.first.source.name
+    check_train(splits, table.ids, table.classes, name)
+    if table.task == MULTILABEL:
+        split, marks = next(iter(table.targets)), next(iter(table.targets.values()))
+        missing = [
+            label for label, used in zip(table.labels, marks[splits[split] == 0].any(axis=0), strict=True) if not used
+        ]
+        if missing:
+            raise DataError(
+                f"{name}: no row to train on has the label {quoted(missing)}; give more rows, or leave out the label "
+                "by --drop-label"
+            )
 
 
 def _changed(source: Source) -> DataError:

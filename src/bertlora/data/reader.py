@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from bertlora.data.folder import Prepared
@@ -16,7 +15,6 @@ from bertlora.data.template import InputTemplate
 from bertlora.data.tokenizer import AnyTokenizer
 from bertlora.data.tokens import TokenTable, kept_tokens, token_chunks, tokenize
 from bertlora.errors import InputError
-from bertlora.task import TASKS
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Examples:
 
     Attributes:
         inputs: the B texts, or pairs of texts.
-        labels: (B,) the targets: int64 in 0..K-1, or float64 numbers in a regression.
+        labels: the targets: (B,) int64 in 0..K-1, (B, K) bool which labels a text has, or (B,) float64 numbers.
     """
 
     inputs: Inputs
@@ -99,7 +97,7 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
         DataError: a file of the prepared folder is damaged.
     """
     if not data.rows.get(split):
-        return Examples(reader.read([]), np.zeros(0, TASKS[data.task].target_type))
+        return Examples(reader.read([]), data.no_targets())
     reader.check_pairs(data.has_pairs)
     folder = data.folder / "tokens" / reader.tokenizer.key
 

@@ -148,6 +148,8 @@ def _class_names(metadata: dict[bytes, bytes], columns: Sequence[str]) -> dict[s
     """Returns the class names that `datasets` keeps in a Parquet schema: {"info": {"features": {column: ...}}}."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {c: list(features[c]["names"]) for c in columns if features[c].get("_type") == "ClassLabel"}
+        # A column of lists names the feature of its items.
+        items = {c: features[c].get("feature", features[c]) for c in columns}
+        return {c: list(item["names"]) for c, item in items.items() if item.get("_type") == "ClassLabel"}
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}  # no such metadata, or in another form: the numbers are the labels

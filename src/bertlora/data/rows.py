@@ -10,19 +10,16 @@ from numpy.typing import NDArray
 
 from bertlora.data.blank import BlankRows
 from bertlora.data.columns import Columns, find_columns
-from bertlora.data.label_rules import DROPPED, KnownLabels, LabelRules
-from bertlora.data.labels import unknown_label
+from bertlora.data.label_rules import LabelRules
 from bertlora.data.named_columns import ColumnNames
 from bertlora.data.readers import PlainTextSource
+from bertlora.data.row_targets import NO_RULES, row_target
 from bertlora.data.source import Source
 from bertlora.data.sources import AS_FOUND, is_table_file, open_sources
-from bertlora.data.targets import not_a_number, number_of
 from bertlora.data.text_batches import text_batches
 from bertlora.data.text_file import FileFormat, TextFile
 from bertlora.errors import DataError, suggestion
-from bertlora.task import CLASSIFICATION, REGRESSION, TASKS
-
-NO_RULES = LabelRules()
+from bertlora.task import CLASSIFICATION, MULTILABEL, TASKS
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,8 @@ class Split:
     Attributes:
         texts: the texts.
         pairs: the second text of each row, or None for single texts.
-        labels: (N,) the targets: int64, index of each row's label in the list of labels; or float64 numbers.
+        labels: the targets: (N,) int64, index of each row's label in the list of labels; (N, K) bool, which labels it
+            has; or (N,) float64 numbers.
         rows: (N,) int64, the row in the source, from 0.
         name: the split of its source; empty if the source is one table.
         groups: (N,) int64, the same number for rows of one group of `--group-column`, or None without it.
@@ -82,23 +80,18 @@ def read_rows(
     found = find_columns(
         source, columns.get("text_column"), columns.get("text_pair_column"), columns.get("label_column")
     )
-    index = {name: i for names in (aliases, labels) for i, name in enumerate(names)}
-    known, blank = KnownLabels(rules, list(index)), BlankRows(source)
+    target_of, blank = row_target(task, labels, aliases, rules), BlankRows(source)
     texts: list[str] = []
     pairs: list[str] = []
-    targets: list[float] = []
+    targets: list[Any] = []
     rows: list[int] = []
-    for batch in text_batches(source, found):
+    for batch in text_batches(source, found, sets=task == MULTILABEL):
         first = blank.rows
         blank.add(batch)
         for i, label in enumerate(batch.labels or []):
-            name = DROPPED if batch.faults[i] else known.name(label)
-            if name == DROPPED:
-                continue
-            target = number_of(name) if task == REGRESSION else index.get(name)
+            target = None if batch.faults[i] else target_of(label, source.place(batch.positions[i]))
             if target is None:
-                place = source.place(batch.positions[i])
-                raise not_a_number(place, label) if task == REGRESSION else unknown_label(place, label, labels)
+                continue
             targets.append(target)
             rows.append(first + i)
             texts.append(batch.texts[i])

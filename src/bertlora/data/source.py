@@ -67,5 +67,10 @@ def in_batches(rows: Iterable[tuple[int, Sequence[object]]], columns: Sequence[s
 
 
 def class_name(value: object, names: Sequence[str]) -> object:
-    """Returns the name of a class number; other values (None, GLUE's -1 for "no label") stay as they are."""
+    """Returns the name of a class number; other values (None, GLUE's -1 for "no label") stay as they are.
+
+    Of a list, each item is named.
+    """
+    if isinstance(value, list):
+        return [class_name(one, names) for one in value]
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value

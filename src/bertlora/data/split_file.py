@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bertlora.errors import DataError
-from bertlora.task import CLASSIFICATION
+from bertlora.task import MULTILABEL, REGRESSION
 
+# The index of a class, the indices of the labels of a row, or a number.
+Target = int | list[int] | float
 GROUP_ROWS = 4096
 GROUP_CHARACTERS = 16_000_000
 
@@ -33,12 +35,10 @@ class SplitWriter:
         texts = ["text", "text_pair"] if pairs else ["text"]
         self._groups = ["group"] if groups else []
         features: dict[str, object] = {name: {"dtype": "string", "_type": "Value"} for name in texts}
-        classes = task == CLASSIFICATION
-        numbers = {"dtype": "float64", "_type": "Value"}
-        features["label"] = {"names": labels, "_type": "ClassLabel"} if classes else numbers
+        features["label"], label_type = _label_field(task, labels)
         features["row"] = {"dtype": "int64", "_type": "Value"}
         features |= {name: {"dtype": "string", "_type": "Value"} for name in ("place", *self._groups)}
-        columns = [*((name, pa.string()) for name in texts), ("label", pa.int32() if classes else pa.float64())]
+        columns = [*((name, pa.string()) for name in texts), ("label", label_type)]
         self._schema = pa.schema(
             [*columns, ("row", pa.int64()), ("place", pa.string()), *((name, pa.string()) for name in self._groups)],
             metadata={"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)},
@@ -49,16 +49,14 @@ class SplitWriter:
         self._hash = sha256()
         self.rows = 0
 
-    def add(
-        self, text: str, pair: str | None, target: int | float, row: int, place: str, group: str | None = None
-    ) -> None:
-        """Adds a row: its texts, label id or number, row in the source from 0, its place there, and its group."""
+    def add(self, text: str, pair: str | None, target: Target, row: int, place: str, group: str | None = None) -> None:
+        """Adds a row: its texts, its target, its row in the source from 0, its place there, and its group."""
         texts = [text] if pair is None else [text, pair]
         for value in texts:
             raw = value.encode()
             self._hash.update(len(raw).to_bytes(8) + raw)  # with lengths, ("ab", "c") and ("a", "bc") differ
             self._characters += len(value)
-        self._hash.update(target.to_bytes(8) if isinstance(target, int) else struct.pack(">d", target))
+        self._hash.update(_bytes(target))
         groups = [group] * len(self._groups)
         for column, item in zip(self._values, [*texts, target, row, place, *groups], strict=True):
             column.append(item)
@@ -80,6 +78,25 @@ class SplitWriter:
             self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._values = [[] for _ in self._schema]
         self._characters = 0
+
+
+def _label_field(task: str, labels: list[str]) -> tuple[dict[str, object], Any]:
+    """Returns how `datasets` describes the column of the targets, and its Arrow type."""
+    import pyarrow as pa
+
+    classes: dict[str, object] = {"names": labels, "_type": "ClassLabel"}
+    if task == REGRESSION:
+        return {"dtype": "float64", "_type": "Value"}, pa.float64()
+    if task == MULTILABEL:
+        return {"feature": classes, "_type": "Sequence"}, pa.list_(pa.int32())
+    return classes, pa.int32()
+
+
+def _bytes(target: Target) -> bytes:
+    """Returns a target as bytes, to be hashed."""
+    if isinstance(target, list):
+        return b"".join(one.to_bytes(8) for one in [len(target), *target])
+    return target.to_bytes(8) if isinstance(target, int) else struct.pack(">d", target)
 
 
 def split_path(folder: Path, split: str) -> Path:

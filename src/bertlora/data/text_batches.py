@@ -1,9 +1,10 @@
 """Rows of a source in batches, as texts and labels. A row with a blank text or label says so, and is not used."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bertlora.data.columns import Columns
+from bertlora.data.label_sets import NO_LABELS, set_of_columns
 from bertlora.data.labels import normalise_label
 from bertlora.data.source import Source
 from bertlora.errors import DataError
@@ -24,17 +25,23 @@ class TextBatch(NamedTuple):
     faults: list[str]
 
 
-def text_batches(source: Source, columns: Columns, with_labels: bool = True) -> Iterator[TextBatch]:
+def text_batches(source: Source, columns: Columns, with_labels: bool = True, sets: bool = False) -> Iterator[TextBatch]:
     """Yields the rows of a source in order, blank ones included.
+
+    Args:
+        source: the source.
+        columns: its columns.
+        with_labels: whether labels are wanted.
+        sets: whether a row may have any number of labels. An empty cell is then a row without labels.
 
     Raises:
         DataError: a text or label has the wrong type, or the source is broken.
     """
     label = columns.label if with_labels else None
-    placing = columns.placing()
-    for values, positions in source.batches([*columns.texts(), *([label] if label else []), *placing.values()]):
+    placing, wanted = columns.placing(), columns.labels() if with_labels else []
+    for values, positions in source.batches([*columns.texts(), *wanted, *placing.values()]):
         found = {name: _texts(source, name, values[name], positions) for name in columns.texts()}
-        labels = _labels(source, label, values[label], positions) if label else None
+        labels = _labels(source, columns, values, positions, sets) if wanted else None
         checked = found | ({label: labels} if label and labels is not None else {})
         yield TextBatch(
             found[columns.text],
@@ -65,11 +72,15 @@ def _texts(source: Source, column: str, values: Sequence[object], positions: Seq
     return texts
 
 
-def _labels(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
+def _labels(
+    source: Source, columns: Columns, values: Mapping[str, Sequence[object]], positions: Sequence[int], sets: bool
+) -> list[str]:
     labels = []
-    for value, position in zip(values, positions, strict=True):
+    for row, position in zip(zip(*(values[name] for name in columns.labels()), strict=True), positions, strict=True):
+        empty = NO_LABELS if sets and row[0] is not None and row[0] == row[0] else ""  # None and NaN are missing
         try:
-            labels.append(normalise_label(value) or "")
+            label = set_of_columns(columns.marks, row) if columns.marks else normalise_label(row[0]) or empty
+            labels.append(label)
         except DataError as error:
             raise DataError(f"{source.place(position)}: {error}") from error
     return labels

@@ -64,7 +64,7 @@ class Adapted:
 
     @property
     def task(self) -> str:
-        """What it predicts: `classification` or `regression`."""
+        """What it predicts: `classification`, `multilabel` or `regression`."""
         return task_of_problem(unwrapped(self.model).config.problem_type).name
 
     @classmethod

@@ -13,7 +13,7 @@ from bertlora.errors import InputError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import evaluating
 from bertlora.model.integrated import Attributed, attributed, blank_id
-from bertlora.task import CLASSIFICATION
+from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Word:
         text: `text[start:end]` of the whole text.
         start: its first character.
         end: the character after its last.
-        attribution: logits that it adds to the difference between label and rival; or what it adds to a number. None if
-            the model did not read it, because the text was cut or the tokenizer drops such characters.
+        attribution: logits that it adds to the difference between label and rival, or to the label; or what it adds to
+            a number. None if the model did not read it, because the text was cut or the tokenizer drops such
+            characters.
     """
 
     text: str
@@ -39,13 +40,14 @@ class Explanation:
     """Why a text got its label, or its number.
 
     Attributes:
-        label: the predicted label; in a regression the name of the number.
-        rival: the label with the next highest logit; empty in a regression.
+        label: the predicted label, or the most probable of several; in a regression the name of the number.
+        rival: the label with the next highest logit; empty unless labels exclude each other.
         words: the text's words in order; between them is only white space.
         pair_words: those of the second text of a pair; None for a single text.
-        logit_difference: the label's logit minus the rival's; in a regression the number.
+        logit_difference: the label's logit minus the rival's; without a rival its logit, or the number.
         baseline_difference: the same for the baseline, a text of equally many blanks.
         gap: the sum of the attributions minus (logit_difference - baseline_difference).
+        task: what the model predicts.
     """
 
     label: str
@@ -55,6 +57,7 @@ class Explanation:
     logit_difference: float
     baseline_difference: float
     gap: float
+    task: str = CLASSIFICATION
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `predict --explain` prints."""
@@ -65,7 +68,9 @@ class Explanation:
             "logit_difference": self.logit_difference,
             "baseline_difference": self.baseline_difference,
         }
-        if not self.rival:
+        if self.task == MULTILABEL:
+            ends = {"label": self.label, "logit": self.logit_difference, "baseline_logit": self.baseline_difference}
+        elif self.task == REGRESSION:
             ends = {"value": self.logit_difference, "baseline_value": self.baseline_difference}
         return {**ends, "gap": self.gap} | {
             key: [{"word": w.text, "attribution": w.attribution} for w in words] for key, words in both.items()
@@ -76,6 +81,8 @@ def explain(
     adapted: Adapted, texts: Sequence[str], pairs: Sequence[str] | None = None, base: bool = False
 ) -> list[Explanation]:
     """Returns why each text, or pair of texts, gets its label or number. `integrated.py` has the method.
+
+    Of several labels, the most probable one is explained.
 
     The gap is at most 1 % of the expected sum, or 0.01 logits if that is more, unless 1,024 steps do not reach it.
     Everything is computed in fp32.
@@ -99,7 +106,7 @@ def explain(
     # Already one text runs enough tokens for merged weights to pay.
     with adapted.execution(base=base) as execution, evaluating(adapted.model):
         for i, text in enumerate(texts):
-            result = attributed(execution, inputs.take([i]), blank_id(tokenizer))
+            result = attributed(execution, inputs.take([i]), blank_id(tokenizer), adapted.task)
             found.append(_explanation(adapted, result, text, None if pairs is None else pairs[i]))
     return found
 
@@ -114,6 +121,7 @@ def _explanation(adapted: Adapted, found: Attributed, text: str, pair: str | Non
         logit_difference=found.difference,
         baseline_difference=found.baseline,
         gap=found.gap,
+        task=adapted.task,
     )
 
 

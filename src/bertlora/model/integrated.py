@@ -1,7 +1,7 @@
 """Integrated gradients: how much each token of a text changes the logits, compared with a text of blanks.
 
     F(x) = logit of the label - logit of its strongest rival        x (T, D) the word embeddings of the text's tokens
-           or the number, in a regression
+           or the logit of the label, if a text may have several; or the number, in a regression
     a_t  = (x_t - b_t) · ∫ ∂F/∂x_t (b + s (x - b)) ds, s from 0 to 1         b (T, D) the baseline, a text of blanks
     Σ a_t = F(x) - F(b)
 
@@ -24,6 +24,7 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.tokenizer import AnyTokenizer
 from bertlora.data.tokens import TokenTable
 from bertlora.model.engine import Execution, unwrapped
+from bertlora.task import CLASSIFICATION, REGRESSION
 
 # The sum of attributions may differ from the change of the logit difference by this fraction of it, or these logits.
 TOLERANCE_SHARE, TOLERANCE_LOGITS = 0.01, 0.01
@@ -40,8 +41,8 @@ class Attributed:
     """A text's label, and the contribution of its tokens.
 
     Attributes:
-        label: the predicted class.
-        rival: the class with the next highest logit; None if the model has one output, a number.
+        label: the predicted class, or the most probable of several labels.
+        rival: the class with the next highest logit; None if labels do not exclude each other, and for a number.
         tokens: (N,) logits for each token of the text, then of the second text; NaN for tokens that were not read.
         difference: the label's logit minus the rival's; or the number.
         baseline: the same for the baseline.
@@ -68,24 +69,25 @@ def blank_id(tokenizer: AnyTokenizer) -> int:
     return tokenizer.pad_id if tokenizer.mask_id is None else tokenizer.mask_id
 
 
-def attributed(execution: Execution, inputs: Inputs, blank: int) -> Attributed:
+def attributed(execution: Execution, inputs: Inputs, blank: int, task: str = CLASSIFICATION) -> Attributed:
     """Returns label and attributions of one text. Attributions of its windows are averaged, as logits are.
 
     Args:
         execution: the model, ready to run.
         inputs: one text.
         blank: the token id of the baseline.
+        task: what the model predicts.
     """
     with torch.no_grad():
         scores = execution.logits(inputs, [0])[0].double().cpu().numpy()
     label = int(scores.argmax())
     others = np.where(np.arange(len(scores)) == label, -np.inf, scores)
-    rival = int(others.argmax()) if len(scores) > 1 else None
+    rival = int(others.argmax()) if task == CLASSIFICATION else None
     windows, places = _apart(inputs), _apart(_numbered(inputs))
     paths = [_Path(execution, windows, p, blank, (label, rival)) for p in range(len(windows))]
     baseline, difference = (float(np.mean([path.ends[i] for path in paths])) for i in (0, 1))
     # A number has a unit, so no fixed tolerance fits it.
-    least = TOLERANCE_LOGITS if rival is not None else LEAST_SHARE * max(abs(difference), abs(baseline))
+    least = LEAST_SHARE * max(abs(difference), abs(baseline)) if task == REGRESSION else TOLERANCE_LOGITS
     tolerance = max(least, TOLERANCE_SHARE * abs(difference - baseline))
     tokens = np.full(int(_token_counts(inputs).sum()), np.nan)
     for p, path in enumerate(paths):

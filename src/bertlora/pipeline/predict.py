@@ -12,7 +12,7 @@ from bertlora.data.source import Source
 from bertlora.data.table_file import Part, Write, column_types, table_file, text_rows
 from bertlora.data.text_file import FileFormat
 from bertlora.errors import InputError
-from bertlora.task import REGRESSION
+from bertlora.task import MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.run.loaded import Run
@@ -82,9 +82,10 @@ def predicted_names(run: "Run", options: dict[str, Any], probabilities: bool) ->
         if probabilities:
             raise InputError("probabilities: are of classes, and this run predicts a number; leave it out")
         return ["predicted_value", *ENDS]
-    names = ["predicted_label", "confidence"]
+    several = run.manifest.task == MULTILABEL
+    names = [] if several else ["predicted_label", "confidence"]
     names += ["abstained"] if options.get("abstain") else []
-    names += ["predicted_labels"] if options.get("sets") is not None else []
+    names += ["predicted_labels"] if several or options.get("sets") is not None else []
     return names + [f"probability of {label}" for label in run.manifest.labels if probabilities]
 
 

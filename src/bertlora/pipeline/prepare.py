@@ -51,17 +51,18 @@ def prepare(
         split: shares of train/validation/test in percent.
         sample: rows drawn at random, each class in its share; 0 takes all.
         seed: seed of sample and split.
-        task: what is predicted: `classification`, `regression`, or `auto`, which takes real numbers as regression.
+        task: what is predicted: `classification`, `multilabel`, `regression`, or `auto`, which finds it by the labels.
         model: base model whose tokenizer checks the texts; None is minilm if it is installed, otherwise no such checks.
         max_length: tokens that the truncation check allows a text; None is 512, or the model's limit if that is lower.
         strict: treat a check's warning as an error; nothing is written then.
         fix: drop exact duplicates and split without leakage.
         overwrite: replace what `out` holds.
-        columns: `text_column`, `text_pair_column` and `label_column`; found by their names if not given. One of
-            these may decide the splits: `group_column` (rows with the same value stay in one split), `time_column` (the
-            oldest rows go to train, the latest to test), `split_column` (the split of each row). `encoding` and
-            `delimiter` of the files; detected if not given. What is done with labels: `rename=["old=new"]`,
-            `merge_label_case=True`, `drop_label=["N/A"]`.
+        columns: `text_column`, `text_pair_column` and `label_column`; found by their names if not given.
+            `label_column="a,b"` names columns of 0 and 1, one for each label. One of these may decide the splits:
+            `group_column` (rows with the same value stay in one split), `time_column` (the oldest rows go to train, the
+            latest to test), `split_column` (the split of each row). `encoding` and `delimiter` of the files; detected
+            if not given. What is done with labels: `rename=["old=new"]`, `merge_label_case=True`, `drop_label=["N/A"]`,
+            `label_delimiter="|"`.
 
     Returns:
         `data`, `task`, `rows` {split: n}, `labels`, `fingerprint`, `checks`, `notes` and more; see the verb's JSON.

@@ -16,7 +16,7 @@ from bertlora.evaluation.cautions import Met
 from bertlora.pipeline.prepare import ColumnNames, Source, as_specs, refuse_preparing
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import hashes
-from bertlora.task import CLASSIFICATION
+from bertlora.task import CLASSIFICATION, MULTILABEL
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def rows_for(run: Run, data: Source = (), split: str = "", **columns: Unpack[Col
     examples = split_examples(run.adapted.reader, prepared, split)
     if manifest.task == CLASSIFICATION:
         examples = Examples(examples.inputs, _order(prepared.labels, run)[examples.labels])
+    elif manifest.task == MULTILABEL:
+        examples = Examples(examples.inputs, _columns(examples.labels, _order(prepared.labels, run), run))
     return _rows(run, examples, specs, prepared.split(split), split)
 
 
@@ -92,6 +94,13 @@ def _rows(run: Run, examples: Examples, specs: Sequence[str], texts: Split, spli
     where = ", ".join([*([" ".join(specs)] if specs else []), *([f"{split} split"] if split else [])])
     met = Met.of(hashes(texts.texts, texts.pairs), run.seen, run.manifest.task)
     return Rows(examples, where, met, texts, split)
+
+
+def _columns(marks: npt.NDArray[np.bool_], order: npt.NDArray[np.int64], run: Run) -> npt.NDArray[np.bool_]:
+    """Returns which of the run's labels each row has, (N, K), from those of the data."""
+    found = np.zeros((len(marks), len(run.manifest.labels)), bool)
+    found[:, order] = marks
+    return found
 
 
 def _order(labels: Sequence[str], run: Run) -> npt.NDArray[np.int64]:

@@ -2,35 +2,30 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 
-from bertlora.confidence.agreement import agreement_figures
 from bertlora.confidence.learned import Learned
-from bertlora.confidence.probabilities import Array
-from bertlora.confidence.spread import Spread
 from bertlora.data.prepared import Prepared
 from bertlora.data.reader import split_examples
 from bertlora.errors import InputError, RecipeError
 from bertlora.evaluation.advice import Evidence, advise
-from bertlora.evaluation.metrics import classification_metrics
 from bertlora.evaluation.report import report_training
 from bertlora.evaluation.seeds import summarise
 from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import longest_input
+from bertlora.pipeline.training_figures import Samples, leading_figure, training_metrics
 from bertlora.recipe import Recipe
 from bertlora.rivals.fitted import Rivals, Texts
 from bertlora.rivals.probe import MAX_ROWS
 from bertlora.run.folder import save_run, seed_folders, write_history
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST, Seen
-from bertlora.task import CLASSIFICATION
+from bertlora.task import REGRESSION
 from bertlora.training.accelerator import check_tracker, tracking
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Listener, Probing
@@ -108,40 +103,6 @@ def train_run(
     return metrics
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Texts that are predicted before and after training."""
-
-    texts: Sequence[str]
-    before: Array
-
-    @classmethod
-    def of(cls, adapted: Adapted, texts: Sequence[str]) -> "Samples":
-        """Predicts the texts with the base and its untrained head."""
-        logits = adapted.logits(adapted.reader.read(texts), base=True) if texts else np.empty((0, 0))
-        return cls(texts, logits)
-
-    def after_training(self, adapted: Adapted, calibration: Learned) -> list[dict[str, Any]]:
-        """Returns `text`, `before`, `after` and `confidence` for each text; numbers have no confidence."""
-        if not self.texts:
-            return []
-        after = adapted.logits(adapted.reader.read(self.texts))
-        if isinstance(calibration, Spread):
-            return [
-                {"text": text, "before": calibration.mean, "after": value, "confidence": None}
-                for text, value in zip(self.texts, after[:, 0].tolist(), strict=True)
-            ]
-        return [
-            {
-                "text": text,
-                "before": adapted.labels[int(b.argmax())],
-                "after": adapted.labels[int(a.argmax())],
-                "confidence": float(a.max()),
-            }
-            for text, b, a in zip(self.texts, self.before, calibration.probabilities(after), strict=True)
-        ]
-
-
 def _advice(
     training: Training,
     adapted: Adapted,
@@ -150,11 +111,6 @@ def _advice(
     rivals: Rivals,
 ) -> list[dict[str, str]]:
     """Returns what to do next."""
-    outputs = training.best_logits
-    if isinstance(calibration, Spread):
-        outputs = calibration.values[:, None].astype(np.float64)
-    else:
-        outputs = calibration.scaled(outputs)
     return advise(
         Evidence(
             training.recipe,
@@ -163,7 +119,7 @@ def _advice(
             training.trace,
             training.train,
             training.validation.labels,
-            outputs,
+            calibration.outputs(training.best_logits),
             rivals.curve,
             longest_input(adapted.base),
             rivals.on_validation,
@@ -217,21 +173,12 @@ def train_seeds(
     metrics = trained.get(recipe.seed, kept)
     # The evaluation exchanges nothing with the other processes, so they need not wait for it.
     if count > 1 and PartialState(cpu=not torch.cuda.is_available()).is_main_process:
-        found = [_leading_figure(Run.load(folder), data, split) for folder in folders.values()]
-        shares = data.task == CLASSIFICATION
-        summary = summarise(found, "accuracy" if shares else "RMSE", shares)
+        runs = [Run.load(folder) for folder in folders.values()]
+        found = [leading_figure(run, split_examples(run.adapted.reader, data, split)) for run in runs]
+        summary = summarise([value for _, value in found], found[0][0], data.task != REGRESSION)
         metrics["seeds"] = {"values": list(folders), "split": split, **summary.figures()}
         write_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
-
-
-def _leading_figure(run: Run, data: Prepared, split: str) -> float:
-    """Returns a run's accuracy, or its RMSE, on a split, in the default precision of `evaluate`."""
-    rows = split_examples(run.adapted.reader, data, split)
-    outputs = run.adapted.logits(rows.inputs)
-    if data.task == CLASSIFICATION:
-        return float(np.mean(outputs.argmax(axis=1) == rows.labels))
-    return float(np.sqrt(np.mean((outputs[:, 0] - rows.labels) ** 2)))
 
 
 def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
@@ -258,23 +205,6 @@ def fitted_rivals(adapted: Adapted, training: Training, train: Texts, validation
     aim = start and recipe.head_start == "probe"
     rows = (training.train, train), (training.validation, validation)
     return Rivals.fit(adapted, *rows, recipe.seed, training.precision, aim)
-
-
-def training_metrics(training: Training) -> dict[str, Any]:
-    """Returns the figures of a finished training; `validation` is the evaluation of the kept adapter."""
-    history = training.progress.history
-    best = max((e for e in history if e["best"]), key=lambda e: e["step"])
-    measured = {key: best[key] for key in training.objective.figures if key != "macro_f1"}
-    validation = {**measured, "loss": best["validation_loss"], "epoch": best["epoch"]}
-    y_true = training.validation.labels
-    if isinstance(calibration := training.learned(), Spread):
-        if calibration.rows:
-            validation |= agreement_figures(calibration.values.astype(np.float64), y_true)
-    elif len(y_true):
-        classes = [str(k) for k in range(training.best_logits.shape[1])]
-        figures = classification_metrics(training.best_logits, y_true, classes)
-        validation |= {key: figures[key] for key in ("accuracy_ci95", "macro_f1", "matthews", "roc_auc")}
-    return {"train": training.summary(), "validation": validation, "epochs": history}
 
 
 def _texts(data: Prepared, split: str) -> Texts:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from bertlora.confidence.agreement import Agreement
+from bertlora.confidence.label_agreement import LabelAgreement
 from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
@@ -85,29 +87,42 @@ class Rivals:
         found = {} if self.probe is None else {"probe": self.probe.logits(features)}
         return found | ({} if self.tfidf is None or not len(texts) else {"tfidf": self.tfidf.logits(texts, pairs)})
 
+    @property
+    def thresholds(self) -> dict[str, Array]:
+        """By name, the probabilities (K,) from which on a text has a label; empty unless a text may have several."""
+        regressions = {name: rival.regression for name, rival in self._by_name.items()}
+        return {name: found.thresholds for name, found in regressions.items() if found.thresholds is not None}
+
+    @property
+    def _by_name(self) -> dict[str, Probe | Tfidf]:
+        rivals: dict[str, Probe | Tfidf | None] = {"probe": self.probe, "tfidf": self.tfidf}
+        return {name: rival for name, rival in rivals.items() if rival is not None}
+
     def figures(self, y_true: npt.NDArray[Any]) -> dict[str, Any]:
         """Returns, by name, how each was fitted, for JSON.
 
         Args:
-            y_true: (V,) classes, or numbers, of the validation rows.
+            y_true: the targets of the V validation rows.
 
         Returns:
-            `seconds`, `strength` (C, or alpha of ridge regression), `reads` (what it reads), and `validation_accuracy`
-            or `validation_rmse` (None without validation rows).
+            `seconds`, `strength` (C, or alpha of ridge regression), `reads` (what it reads), and `validation_accuracy`,
+            `validation_macro_f1` or `validation_rmse` (None without validation rows).
         """
         found: dict[str, Any] = {}
-        for name, rival in (("probe", self.probe), ("tfidf", self.tfidf)):
-            if rival is not None:
-                seconds, strength = round(self.seconds[name], 2), rival.regression.strength
-                found[name] = {"seconds": seconds, "strength": strength, "reads": rival.reads}
-                found[name] |= _on_validation(self.on_validation.get(name), y_true)
+        for name, rival in self._by_name.items():
+            fitted = rival.regression
+            found[name] = {
+                "seconds": round(self.seconds[name], 2),
+                "strength": fitted.strength,
+                "reads": rival.reads,
+                **_on_validation(self.on_validation.get(name), y_true, fitted.thresholds),
+            }
         return found
 
     def save(self, run: Path) -> None:
         """Writes the files of both to a run folder."""
-        for rival in (self.probe, self.tfidf):
-            if rival is not None:
-                rival.save(run)
+        for rival in self._by_name.values():
+            rival.save(run)
 
     @classmethod
     def load(cls, run: Path) -> "Rivals":
@@ -119,8 +134,16 @@ class Rivals:
         return cls(Probe.load(run), Tfidf.load(run))
 
 
-def _on_validation(outputs: Array | None, y_true: npt.NDArray[Any]) -> dict[str, float | None]:
+def _on_validation(
+    outputs: Array | None, y_true: npt.NDArray[Any], thresholds: Array | None
+) -> dict[str, float | None]:
     """Returns how good a rival's outputs (V, K) are."""
+    if thresholds is not None:
+        if outputs is None:
+            return {"validation_macro_f1": None}
+        probabilities = expit(outputs)
+        found = LabelAgreement(probabilities >= thresholds, probabilities, y_true).figures
+        return {"validation_macro_f1": found["macro_f1"]}
     if y_true.dtype.kind == "f":
         return {"validation_rmse": None if outputs is None else Agreement(outputs[:, 0], y_true).figures["rmse"]}
     return {"validation_accuracy": None if outputs is None else float(np.mean(outputs.argmax(axis=1) == y_true))}

@@ -5,7 +5,7 @@ It also shows whether more rows would help, by its learning curve, and gives the
 Letters: N training rows, D the encoder's width, H inputs of the head's last linear layer, K classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,14 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
-from bertlora.rivals.regression import Regression, fit_fixed, fit_linear, fit_ridge_fixed, head_alpha
+from bertlora.rivals.regression import (
+    Regression,
+    fit_fixed,
+    fit_labels_fixed,
+    fit_linear,
+    fit_ridge_fixed,
+    head_alpha,
+)
 
 FILE = "probe.safetensors"
 # More rows hardly improve a linear probe of some hundred features, and each costs a pass through the encoder.
@@ -38,7 +45,7 @@ class FrozenView:
 
     Attributes:
         features: (N, 2 D) of the encoder, as `Execution.features` returns them; or (N, H) at the head.
-        labels: (N,) classes, or float64 numbers.
+        labels: (N,) classes, (N, K) which labels, or (N,) float64 numbers.
         classes: K; 1 for numbers.
     """
 
@@ -70,14 +77,7 @@ class Probe:
 
     def save(self, run: Path) -> None:
         """Writes RUN/probe.safetensors."""
-        fitted = self.regression
-        tensors = {
-            "weight": fitted.weight,
-            "bias": fitted.bias,
-            "strength": np.array([fitted.strength, fitted.loss]),
-            "only_mean": np.array([self.only_mean]),
-        }
-        (run / FILE).write_bytes(save(tensors))
+        (run / FILE).write_bytes(save(self.regression.tensors() | {"only_mean": np.array([self.only_mean])}))
 
     @classmethod
     def load(cls, run: Path) -> "Probe | None":
@@ -91,10 +91,8 @@ class Probe:
             return None
         with reading(file):
             found = load_file(file)
-            # Runs of earlier versions have only weight and bias.
-            strength, loss = found["strength"].tolist() if "strength" in found else (HEAD_STRENGTH, float("nan"))
-            only_mean = bool(found["only_mean"][0]) if "only_mean" in found else False
-            return cls(Regression(found["weight"], found["bias"], strength, loss), only_mean)
+            # Runs of earlier versions do not have the mean.
+            return cls(Regression.of(found), bool(found.get("only_mean", np.zeros(1))[0]))
 
 
 def frozen_views(
@@ -150,7 +148,7 @@ def standardised(features: Array) -> tuple[Array, Array, Array]:
 def _folded(fitted: Regression, centre: Array, spread: Array) -> Regression:
     """Returns the regression for features that are not standardised."""
     weight = fitted.weight / spread
-    return Regression(weight, fitted.bias - weight @ centre, fitted.strength, fitted.loss)
+    return replace(fitted, weight=weight, bias=fitted.bias - weight @ centre)
 
 
 @dataclass(frozen=True)
@@ -176,13 +174,13 @@ def learning_curve(frozen: FrozenView, probe: Probe | None, seed: int) -> list[C
     """Returns the balanced accuracy of linear probes that learn from a quarter, half and all of three folds.
 
     Each of the four folds is held out once, in the same order at each point. All use the features and the strength of
-    `probe`. The curve is empty for numbers, without a linear probe, or if a class has fewer rows than there are folds.
-    A point is left out if the rows of a fold have a single class.
+    `probe`. The curve is for classes. It is empty without a linear probe, or if a class has fewer rows than folds. A
+    point is left out if the rows of a fold have a single class.
     """
     from sklearn.metrics import recall_score
     from sklearn.model_selection import StratifiedKFold
 
-    if frozen.labels.dtype.kind == "f":
+    if frozen.labels.dtype.kind != "i":
         return []
     counts = np.bincount(frozen.labels, minlength=frozen.classes)
     if probe is None or counts[counts > 0].min() < CURVE_FOLDS:
@@ -220,17 +218,18 @@ def aim_head(model: Any, at_head: FrozenView) -> None:
         return
     scaled, _, spread = standardised(at_head.features)
     if at_head.labels.dtype.kind == "f":
-        fitted = fit_ridge_fixed(scaled, at_head.labels, head_alpha(scaled))
+        weight = fit_ridge_fixed(scaled, at_head.labels, head_alpha(scaled)).weight
+    elif at_head.labels.ndim == 2:
+        weight = fit_labels_fixed(scaled, at_head.labels, HEAD_STRENGTH)
     else:
-        fitted = fit_fixed(scaled, at_head.labels, at_head.classes, HEAD_STRENGTH)
-    turn_head(model, fitted.weight / spread)
+        weight = fit_fixed(scaled, at_head.labels, at_head.classes, HEAD_STRENGTH).weight
+    turn_head(model, weight / spread)
 
 
 def turn_head(model: Any, weight: npt.NDArray[np.float64]) -> None:
     """Turns the head's last linear layer, (K, H), to the direction of `weight`; 0 changes nothing."""
     layer = last_linear(model, "modules_to_save")
-    # Only differences between classes count. A number has one output, and no other to differ from.
-    direction = torch.from_numpy(weight - weight.mean(axis=0) if len(weight) > 1 else weight)
+    direction = torch.from_numpy(weight)
     if direction.norm() > 0:
         with torch.no_grad():
             layer.weight.copy_(direction * (float(layer.weight.norm()) / float(direction.norm())))

@@ -1,24 +1,29 @@
 """Linear models with their strength chosen by cross-validation: softmax regression, calibrated, and ridge regression.
 
-Both rivals are fitted by them: softmax regression to classes, ridge regression to numbers. A rival that is regularised
-badly, or that is not calibrated, would flatter LoRA.
+Both rivals are fitted by them: softmax regression to classes, one for each of several labels, and ridge regression to
+numbers. A rival that is regularised badly, or that is not calibrated, would flatter LoRA.
 
 Letters: N rows, F features, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.probabilities import Array, Labels, cross_entropy
+from bertlora.confidence.thresholds import choose_thresholds
+from bertlora.data.label_sets import Marks
 
 FOLDS = 5
 MAX_ITERATIONS = 1000
+# Of a linear probe in a run of an earlier version.
+OLD_STRENGTH = 0.1
 # The logit of a class that has no training row.
 NEVER = -1e9
 # Of ridge regression: alpha is one of these multiples of the mean squared length of a column, the strongest first.
@@ -34,14 +39,28 @@ class Regression:
     Attributes:
         weight: (K, F) float64.
         bias: (K,) float64.
-        strength: scikit-learn's C; the smaller, the stronger the regularisation.
+        strength: scikit-learn's C; the smaller, the stronger the regularisation. Of several labels the median.
         loss: mean log loss, in nats, of the rows that a fold held out, calibrated; NaN without cross-validation.
+        thresholds: (K,) the probability, 0..1, from which on a text has a label; None if it has one class.
     """
 
     weight: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64]
     strength: float
     loss: float
+    thresholds: Array | None = None
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> "Regression":
+        """Returns the regression that `tensors` gave."""
+        # Runs of earlier versions have only weight and bias.
+        strength, loss = tensors.get("strength", np.array([OLD_STRENGTH, np.nan])).tolist()
+        return cls(tensors["weight"].astype(np.float64), tensors["bias"], strength, loss, tensors.get("thresholds"))
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Returns it as tensors, to save them."""
+        found = {"weight": self.weight, "bias": self.bias, "strength": np.array([self.strength, self.loss])}
+        return found if self.thresholds is None else found | {"thresholds": self.thresholds}
 
     def logits(self, features: Any) -> Array:
         """Returns calibrated logits (B, K) for features (B, F), dense or sparse."""
@@ -53,13 +72,15 @@ def fit_linear(features: Any, targets: Any, classes: int, strengths: Sequence[fl
 
     Args:
         features: (N, F), dense or sparse.
-        targets: (N,) classes or numbers.
-        classes: number of classes.
+        targets: (N,) classes or numbers, or (N, K) which labels a row has.
+        classes: K.
         strengths: of softmax regression; see `fit_regression`. Those of ridge regression follow from the features.
         seed: the same seed gives the same folds.
     """
     if targets.dtype.kind == "f":
         return fit_ridge(features, targets, seed)
+    if targets.ndim == 2:
+        return fit_labels(features, targets, strengths, seed)
     return fit_regression(features, targets, classes, strengths, seed)
 
 
@@ -78,17 +99,67 @@ def fit_regression(
         strengths: values of C, ascending.
         seed: the same seed gives the same folds.
     """
-    if len(np.unique(y_true)) < 2:
+    return None if len(np.unique(y_true)) < 2 else _cross_validated(features, y_true, classes, strengths, seed)[0]
+
+
+def fit_labels(features: Any, y_true: Marks, strengths: Sequence[float], seed: int) -> Regression | None:
+    """Fits a regression for each label, as `fit_regression` does for two classes: has a row the label or not?
+
+    The rows that the folds held out also choose the thresholds. A label that no row has, or every row, has its share of
+    the rows as its probability. Returns None if there is no other label.
+
+    Args:
+        features: (N, F), dense or sparse.
+        y_true: (N, K) which labels each row has.
+        strengths: values of C, ascending.
+        seed: the same seed gives the same folds.
+    """
+    rows, labels = y_true.shape
+    weight, bias = np.zeros((labels, features.shape[1])), np.zeros(labels)
+    held_out = np.full((rows, labels), np.nan)
+    found = []
+    for k in range(labels):
+        has = y_true[:, k].astype(np.int64)
+        if len(np.unique(has)) < 2:
+            bias[k] = np.log((has.sum() + 1) / (rows - has.sum() + 1))
+            continue
+        fitted, logits = _cross_validated(features, has, 2, strengths, seed)
+        weight[k], bias[k] = fitted.weight[1] - fitted.weight[0], fitted.bias[1] - fitted.bias[0]
+        held_out[:, k] = logits[:, 1] - logits[:, 0]
+        found.append(fitted)
+    if not found:
         return None
+    known = np.isfinite(held_out).all(axis=1)
+    thresholds = choose_thresholds(expit(held_out[known]), y_true[known])
+    strength = float(np.median([one.strength for one in found]))
+    return Regression(weight, bias, strength, float(np.nanmean([one.loss for one in found])), thresholds)
+
+
+def fit_labels_fixed(features: Array, y_true: Marks, strength: float) -> npt.NDArray[np.float64]:
+    """Returns the weights (K, F) of a regression for each label with a given C; 0 for a label of no or every row."""
+    weight = np.zeros((y_true.shape[1], features.shape[1]))
+    for k in np.flatnonzero(y_true.any(axis=0) & ~y_true.all(axis=0)):
+        fitted = fit_fixed(features, y_true[:, k].astype(np.int64), 2, strength)
+        weight[k] = fitted.weight[1] - fitted.weight[0]
+    return weight
+
+
+def _cross_validated(
+    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int
+) -> tuple[Regression, Array]:
+    """Returns the regression, and the calibrated logits (N, K) of the held-out rows; NaN for rows without any."""
     strength, temperature, loss = strengths[len(strengths) // 2], 1.0, float("nan")
+    held_out = np.full((len(y_true), classes), np.nan)
     for c, logits, known in _out_of_fold(features, y_true, classes, strengths, seed):
         calibration = Calibration.fit(logits[known], y_true[known])
-        found = cross_entropy(calibration.scaled(logits[known]), y_true[known])
+        scaled = calibration.scaled(logits[known])
+        found = cross_entropy(scaled, y_true[known])
         if found >= loss:
             break
         strength, temperature, loss = c, calibration.temperature, found
+        held_out[known] = scaled
     fitted = fit_fixed(features, y_true, classes, strength)
-    return Regression(fitted.weight / temperature, fitted.bias / temperature, strength, loss)
+    return Regression(fitted.weight / temperature, fitted.bias / temperature, strength, loss), held_out
 
 
 def fit_fixed(features: Any, y_true: Labels, classes: int, strength: float) -> Regression:

@@ -62,12 +62,10 @@ class Tfidf:
         tensors: dict[str, npt.NDArray[Any]] = {
             "terms": np.frombuffer("\n".join(self.terms).encode(), np.uint8),
             "idf": self.idf,
-            "weight": self.regression.weight.astype(np.float32),
-            "bias": self.regression.bias,
-            "strength": np.array([self.regression.strength, self.regression.loss]),
             "characters": np.array([self.characters]),
         }
-        (run / FILE).write_bytes(save(tensors))
+        fitted = self.regression.tensors()
+        (run / FILE).write_bytes(save(tensors | fitted | {"weight": fitted["weight"].astype(np.float32)}))
 
     @classmethod
     def load(cls, run: Path) -> "Tfidf | None":
@@ -82,9 +80,7 @@ class Tfidf:
         with reading(file):
             found = load_file(file)
             terms = found["terms"].tobytes().decode().split("\n")
-            strength, loss = found["strength"].tolist()
-            regression = Regression(found["weight"].astype(np.float64), found["bias"], strength, loss)
-            return cls(terms, found["idf"], regression, bool(found["characters"][0]))
+            return cls(terms, found["idf"], Regression.of(found), bool(found["characters"][0]))
 
 
 def fit_tfidf(
@@ -98,7 +94,7 @@ def fit_tfidf(
     Args:
         texts: (N,) the training texts, whole.
         pairs: (N,) the second texts, or None.
-        y_true: (N,) class of each row, 0..K-1; or float64 numbers.
+        y_true: (N,) class of each row, 0..K-1; (N, K) which labels it has; or (N,) float64 numbers.
         classes: K; 1 for numbers.
         seed: the same seed gives the same model.
 

@@ -39,6 +39,7 @@ OPTIONAL = (
     "tfidf.safetensors",
     SEEN,
     "calibration.json",
+    "thresholds.json",
     "validation.safetensors",
     REPORT,
 )
@@ -113,7 +114,7 @@ def save_run(
         source_labels: the labels as the data has them, if they are shown under other names.
         label_kind: numpy's kind of the labels that were given to `fit`.
         data: fingerprint and folder of the data.
-        calibration: what the validation rows taught: the temperature of classes, or the spread of numbers.
+        calibration: what the validation rows taught.
         rivals: fitted on the same training rows, if they are known.
         seen: hashes of the training and validation texts, if they are known.
 
@@ -133,14 +134,12 @@ def save_run(
         if calibration.rows:
             calibration.save(path)
     template = adapted.reader.template
-    mean, scale = _scaling(calibration)
     manifest = Manifest(
         labels=adapted.labels,
         source_labels=source_labels or adapted.labels,
         max_length=template.max_length,
         truncation=template.truncation,
         long_texts=template.long_texts,
-        temperature=calibration.temperature,
         pairs=bool(adapted.reader.pairs),
         base=adapted.base.identity(),
         seed=recipe.seed,
@@ -148,8 +147,7 @@ def save_run(
         versions=versions(),
         label_kind=label_kind,
         task=adapted.task,
-        target_mean=mean,
-        target_scale=scale,
+        **calibration.facts(),
     )
     # The adapter may be copied without its run, so its folder has labels, length and the base's hash too.
     alone = replace(manifest, data={key: value for key, value in manifest.data.items() if key != "folder"})
@@ -163,13 +161,6 @@ def save_run(
     write_whole(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_whole(path / MANIFEST, manifest.to_json())
     return manifest
-
-
-def _scaling(calibration: "Learned") -> tuple[float, float]:
-    """Returns mean and scale of the targets of a regression; 0 and 1 for classes."""
-    from bertlora.confidence.spread import Spread
-
-    return (calibration.mean, calibration.scale) if isinstance(calibration, Spread) else (0.0, 1.0)
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:

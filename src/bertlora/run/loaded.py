@@ -40,7 +40,8 @@ class Run:
         path: its folder.
         manifest: labels, input template, base and versions.
         adapted: the model with its adapter.
-        calibration: what the validation rows taught: the temperature of classes, or the spread of numbers.
+        calibration: what the validation rows taught: the temperature of classes, the thresholds of several labels, or
+            the spread of numbers.
 
     Example:
         >>> run = Run.load("runs/a")  # doctest: +SKIP
@@ -168,8 +169,9 @@ class Run:
 
         Returns:
             One object per text, in order: `text` (and `text_pair`), `label`, `confidence`, `probabilities` {label: p}.
-            With `abstain` also `abstained`, with `sets` also `labels`. In a regression: `text`, `value`, and `interval`
-            ([low, high], or None with too few validation rows).
+            With `abstain` also `abstained`, with `sets` also `labels`. If a text may have several labels: `text`,
+            `labels` and `probabilities`. In a regression: `text`, `value`, and `interval` ([low, high], or None with
+            too few validation rows).
 
         Raises:
             InputError: a text is not a string, an option is out of its range or does not fit the task, or pairs are

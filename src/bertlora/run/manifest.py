@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.calibration import reading
 from bertlora.data.words import text_hash
 from bertlora.errors import RunError
-from bertlora.task import CLASSIFICATION, TASKS
+from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
 
 FORMAT_VERSION = 1
 MANIFEST, SEEN = "run.json", "seen.safetensors"
@@ -49,6 +49,8 @@ class Manifest:
         task: what it predicts.
         target_mean: mean of the training targets of a regression. Without validation rows, only this file has it.
         target_scale: their standard deviation.
+        temperatures: (K,) of a run whose texts may have several labels; `Thresholds` uses them. Else empty.
+        thresholds: (K,) the probability from which on a text has a label. Else empty.
     """
 
     labels: list[str]
@@ -66,6 +68,8 @@ class Manifest:
     task: str = CLASSIFICATION
     target_mean: float = 0.0
     target_scale: float = 1.0
+    temperatures: list[float] = field(default_factory=list)
+    thresholds: list[float] = field(default_factory=list)
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -102,13 +106,16 @@ def read_manifest(path: Path) -> Manifest:
 def _checked(manifest: Manifest) -> Manifest:
     """Returns the manifest, or raises ValueError if a value has the wrong type or range."""
     m = manifest
-    fewest = 2 if m.task == CLASSIFICATION else 1
+    fewest = 1 if m.task == REGRESSION else 2
     lists = all(isinstance(names, list) and len(names) >= fewest for names in (m.labels, m.source_labels))
     based = isinstance(m.base, dict) and {"id", "revision", "sha256"} <= m.base.keys()
     numbers = isinstance(m.max_length, int) and isinstance(m.seed, int)
     reads = m.truncation in ("right", "left", "head-tail") and m.long_texts in ("truncate", "windows")
     numbers = numbers and isinstance(m.temperature, int | float) and 0 < m.temperature < math.inf
     numbers = numbers and all(isinstance(x, int | float) and math.isfinite(x) for x in (m.target_mean, m.target_scale))
+    chosen = m.temperatures, m.thresholds
+    if m.task == MULTILABEL:
+        numbers = numbers and all(len(each) == len(m.labels) and all(0 < x < math.inf for x in each) for each in chosen)
     if not (lists and based and numbers and reads and m.task in TASKS):
         raise ValueError("a value has the wrong type or range")
     return manifest

@@ -1,14 +1,16 @@
 """The parts of a run that are checked when it is loaded: its base, and what its validation rows taught."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.learned import Learned, load_learned
 from bertlora.confidence.spread import Spread
+from bertlora.confidence.thresholds import Thresholds
 from bertlora.errors import ModelError, RunError
 from bertlora.model.base import Base, find_base
 from bertlora.run.manifest import Manifest
-from bertlora.task import REGRESSION
+from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
 def its_calibration(path: Path, manifest: Manifest) -> Learned:
@@ -17,19 +19,19 @@ def its_calibration(path: Path, manifest: Manifest) -> Learned:
     Raises:
         RunError: a file is damaged, or does not fit run.json.
     """
-    m = manifest
-    found = load_learned(path, m.task)
+    found = load_learned(path, manifest.task)
     if found is None:
-        if m.task == REGRESSION:
-            return Spread.without_rows(m.target_mean, m.target_scale)
-        return Calibration.without_rows(len(m.labels), m.temperature)
-    if isinstance(found, Spread):
-        same = (found.mean, found.scale) == (m.target_mean, m.target_scale)
-    else:
-        same = found.temperature == m.temperature and found.logits.shape[1] == len(m.labels)
-    if not same:
+        return WITHOUT_ROWS[manifest.task](manifest)
+    if any(getattr(manifest, key) != value for key, value in found.facts().items()):
         raise RunError(f"{path}: its calibration belongs to another training; the run is damaged")
     return found
+
+
+WITHOUT_ROWS: dict[str, Callable[[Manifest], Learned]] = {
+    CLASSIFICATION: lambda m: Calibration.without_rows(len(m.labels), m.temperature),
+    MULTILABEL: lambda m: Thresholds.without_rows(len(m.labels), m.temperatures, m.thresholds),
+    REGRESSION: lambda m: Spread.without_rows(m.target_mean, m.target_scale),
+}
 
 
 def its_base(path: Path, manifest: Manifest, model: str) -> Base:

@@ -60,7 +60,8 @@ class Trace:
     Attributes:
         step_losses: T training losses, one per optimiser step, in nats.
         row_losses: E arrays (V,): the loss of each validation text at each evaluation, in nats for classes.
-        predicted: E arrays (V,): the class, or the number, that each evaluation predicts for each validation text.
+        predicted: E arrays: what each evaluation predicts for each validation text, (V,) the class or the number, or
+            (V, K) which labels.
     """
 
     step_losses: list[float] = field(default_factory=list)

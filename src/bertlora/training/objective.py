@@ -5,27 +5,31 @@ The loop knows only `Objective`. A new task is one more class here.
 Letters: B rows of a batch, V validation rows, K outputs of the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 from sklearn.metrics import f1_score
 from torch import Tensor
-from torch.nn.functional import huber_loss, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, mse_loss
 
 from bertlora.confidence.agreement import FIGURES, Agreement
 from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.label_agreement import FIGURES as LABEL_FIGURES
+from bertlora.confidence.label_agreement import LabelAgreement
 from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array, row_losses
 from bertlora.confidence.spread import Spread
+from bertlora.confidence.thresholds import Thresholds
 from bertlora.errors import DataError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
 from bertlora.recipe import Recipe
-from bertlora.task import AUTO, REGRESSION
+from bertlora.task import AUTO, CLASSIFICATION, MULTILABEL, REGRESSION
 from bertlora.training.health import CollapseWatch
 from bertlora.training.optimiser import Loss, for_classes
 
@@ -38,7 +42,7 @@ class Measured:
 
     Attributes:
         row_losses: (V,) the loss of each row.
-        predicted: (V,) the class, or the number, that each row gets.
+        predicted: what each row gets: (V,) the class, (V, K) which labels, or (V,) the number.
         figures: the metrics by name, those of `Objective.figures`.
         score: what chooses the best evaluation, higher is better; at a tie the next number decides.
     """
@@ -69,15 +73,15 @@ class Objective(Protocol):
         ...
 
     def sum(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Returns the summed loss of outputs (B, K) for targets (B,)."""
+        """Returns the summed loss of outputs (B, K) for the targets of B rows."""
         ...
 
     def weight(self, targets: Targets) -> float:
-        """Returns the number by which the sum over these targets, (B,), is divided to give a mean."""
+        """Returns the number by which the sum over the targets of B rows is divided to give a mean."""
         ...
 
     def measured(self, logits: Array, targets: Targets) -> Measured:
-        """Returns the metrics of outputs (V, K) for targets (V,)."""
+        """Returns the metrics of outputs (V, K) for the targets of V rows."""
         ...
 
     def warning(self, found: Measured, targets: Targets, step: int) -> str:
@@ -93,7 +97,7 @@ class Objective(Protocol):
         ...
 
     def learned(self, logits: Array, targets: Targets) -> Learned:
-        """Returns what follows from the kept outputs (V, K) for targets (V,); V may be 0."""
+        """Returns what follows from the kept outputs (V, K) for the targets of V rows; V may be 0."""
         ...
 
 
@@ -127,6 +131,52 @@ class ClassObjective:
     def learned(self, logits: Array, targets: Targets) -> Calibration:
         """Returns the temperature that fits the logits."""
         return Calibration.fit(logits, targets)
+
+
+class LabelsObjective:
+    """Binary cross-entropy of each label, as transformers has it: the mean over labels and rows."""
+
+    figures = LABEL_FIGURES
+
+    def __init__(self, adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> None:
+        self.recipe = recipe.replace(
+            loss="binary-cross-entropy",
+            best_metric="average_precision" if recipe.best_metric == AUTO else recipe.best_metric,
+            class_weights="none",
+        )
+        self._device = device
+
+    def sum(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Returns the summed loss of logits (B, K) for targets (B, K)."""
+        return self._losses(logits.float(), targets).sum()
+
+    def weight(self, targets: Targets) -> float:
+        """Returns the number of rows times the number of labels."""
+        return float(targets.size)
+
+    def measured(self, logits: Array, targets: Targets) -> Measured:
+        """Returns the agreement of labels above 50 % with the right ones, and the log loss of each row in nats."""
+        losses = self._losses(torch.from_numpy(logits), targets).numpy().mean(axis=1)
+        predicted = logits > 0
+        found = dict(LabelAgreement(predicted, expit(logits), targets).figures)
+        return Measured(losses, predicted, found, _score(self.recipe.best_metric, found, float(np.mean(losses))))
+
+    def warning(self, found: Measured, targets: Targets, step: int) -> str:
+        """Returns nothing: early on, no label of a rare kind is above 50 %, and thresholds are chosen at the end."""
+        return ""
+
+    def resume(self, warnings: list[str]) -> None:
+        """Does nothing: there are no warnings."""
+
+    def finish(self, model: Any) -> None:
+        """Changes nothing: logits have no unit."""
+
+    def learned(self, logits: Array, targets: Targets) -> Thresholds:
+        """Returns the temperature and the threshold of each label."""
+        return Thresholds.fit(logits, targets)
+
+    def _losses(self, logits: Tensor, targets: Targets) -> Tensor:
+        return binary_cross_entropy_with_logits(logits, torch.from_numpy(targets).to(logits), reduction="none")
 
 
 class NumberObjective:
@@ -218,7 +268,11 @@ def objective_of(adapted: Adapted, recipe: Recipe, targets: Targets, device: tor
         RecipeError: an option does not fit the task.
         DataError: all targets of a regression are equal.
     """
-    recipe = recipe.for_task(adapted.task)
-    if adapted.task == REGRESSION:
-        return NumberObjective(adapted, recipe, targets, device)
-    return ClassObjective(adapted, recipe, targets, device)
+    return OBJECTIVES[adapted.task](adapted, recipe.for_task(adapted.task), targets, device)
+
+
+OBJECTIVES: dict[str, Callable[[Adapted, Recipe, Targets, torch.device], Objective]] = {
+    CLASSIFICATION: ClassObjective,
+    MULTILABEL: LabelsObjective,
+    REGRESSION: NumberObjective,
+}

@@ -1,0 +1,113 @@
+"""LoraMultilabelClassifier: a scikit-learn classifier for texts that may have several labels, in memory."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from bertlora.classifier import typed_labels
+from bertlora.confidence.thresholds import Thresholds
+from bertlora.data.in_memory import label_sets_of, marks_in, texts_of
+from bertlora.data.label_sets import rarest
+from bertlora.errors import DataError
+from bertlora.estimator import LoraEstimator
+from bertlora.pipeline.training_run import shown_labels
+from bertlora.task import MULTILABEL
+
+
+class LoraMultilabelClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[misc]  # scikit-learn is not typed
+    """A scikit-learn classifier of texts that may have any number of labels. `score` is subset accuracy.
+
+    Parameters are `recipe`, a recipe's name or TOML file, and every recipe key (see `bertlora recipes default`). A key
+    that is None is taken from the recipe.
+
+    Attributes:
+        classes_: (K,) the labels in the order of the columns of `predict` and `predict_proba`: the names of the columns
+            of y, or the labels in its lists; 0..K-1 if columns have no names.
+        adapted_: the trained model.
+        recipe_: the recipe with all keys resolved.
+        history_: the evaluations.
+        rivals_: linear probe and TF-IDF, with a regression for each label, fitted on the same texts.
+        thresholds_: temperature and threshold of each label, chosen on the validation rows.
+
+    Example:
+        >>> classifier = LoraMultilabelClassifier(rank=8)  # doctest: +SKIP
+        >>> classifier.fit(texts, [["drama"], [], ["drama", "war"]])  # doctest: +SKIP
+        >>> classifier.predict(["A joy from start to finish."])  # doctest: +SKIP
+    """
+
+    _task = MULTILABEL
+    thresholds_: Thresholds
+
+    def __sklearn_tags__(self) -> Any:
+        """scikit-learn's tags: several labels for a text."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None, verbose: int = 0) -> Self:  # noqa: N803
+        """Trains on texts and their labels.
+
+        Args:
+            X: (N,) texts, or (N, 2) pairs of texts: a list, an array or a pandas column.
+            y: (N, K) 0 and 1, an array or a table of pandas; or N lists of labels.
+            validation: texts and labels on which the best adapter and the thresholds are chosen. None holds out
+                `validation_fraction` of the rows, 0.1 if that is 30 rows or more. Without any the last adapter is kept.
+            verbose: 1 shows the progress: a bar on a terminal or in a notebook, otherwise a line for each evaluation.
+
+        Raises:
+            DataError: no texts, fewer than two labels, or a label that no training row has.
+            RecipeError: a parameter is out of its range, or needs validation rows, and there are none.
+        """
+        given = self._resolved()
+        texts_of(X)  # a message about a row must count all of them, so before any is held out
+        self.classes_, marks = label_sets_of(y)
+        if len(self.classes_) < 2:
+            raise DataError(f"y: got {len(self.classes_)} label, expected at least 2; LoraClassifier takes one")
+        strata = rarest(marks, marks.sum(axis=0))
+        X, marks, validation = self._with_validation(X, marks, validation, given, strata)  # noqa: N806
+        if unused := [str(c) for c, used in zip(self.classes_, marks.any(axis=0), strict=True) if not used]:
+            raise DataError(f"y: no training row has the label {unused[0]}; leave it out")
+        held_out = None if validation is None else (validation[0], marks_in(validation[1], self.classes_, "validation"))
+        labels = shown_labels(self.recipe_, [str(c) for c in self.classes_])
+        learned = self._fitted(X, marks, held_out, labels, verbose)
+        assert isinstance(learned, Thresholds)
+        self.thresholds_ = learned
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[np.int64]:  # noqa: N803
+        """Returns which labels each text gets, (N, K) of 0 and 1: those whose probability reaches their threshold."""
+        return self.thresholds_.chosen(self._outputs(X)).astype(np.int64)
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
+        """Returns the calibrated probability of each label, (N, K) float64. The sum of a row need not be 1."""
+        return self.thresholds_.probabilities(self._outputs(X))
+
+    def save(self, path: str | Path) -> None:
+        """Writes a run folder, which `load`, the command line and PEFT (its `adapter/`) read.
+
+        A run in that folder is replaced, with all other files of the folder, once the new one is whole.
+
+        Raises:
+            OutputError: `path` holds something other than a run, or the base; it cannot be written; or PEFT trained
+                this adapter.
+        """
+        check_is_fitted(self, "adapted_")
+        names = [str(c) for c in self.classes_]
+        self._save(path, self.thresholds_, label_kind=self.classes_.dtype.kind, source_labels=names)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LoraMultilabelClassifier":
+        """Returns the classifier of a run folder.
+
+        Raises:
+            RunError: the run is unfinished, of a newer format, was trained on another base, or does another task.
+        """
+        self, run = cls._loaded(path)
+        assert isinstance(run.calibration, Thresholds)
+        self.thresholds_ = run.calibration
+        self.classes_ = typed_labels(run.manifest.source_labels, run.manifest.label_kind)
+        return self
