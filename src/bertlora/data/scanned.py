@@ -161,8 +161,8 @@ def _sets(scans: Scans, rules: LabelRules, names: Mapping[str, str]) -> tuple[Sc
     labels, notes = _labels(first, [*first.columns.marks, *counts] if first.columns.marks else list(counts), names)
     if len(labels) < 2:
         raise DataError(
-            f"{first.source.name}: got {len(labels)} label in all ({', '.join(labels)}), expected two or more; check the "
-            "label column and --label-delimiter"
+            f"{first.source.name}: got {len(labels)} label in all ({', '.join(labels)}), expected two or more; check "
+            "the label column and --label-delimiter"
         )
     marks = {name: found.marks(labels, first.source.name) for name, found in scans.items()}
     rows = np.array([counts[label] for label in labels])
