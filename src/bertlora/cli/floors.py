@@ -17,6 +17,8 @@ METRICS = (
     "matthews",
     "roc_auc",
     "average_precision",
+    "micro_f1",
+    "subset_accuracy",
     "pearson",
     "spearman",
     "r2",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bertlora.task import REGRESSION
+from bertlora.task import MULTILABEL, REGRESSION
 
 NAMES = {"base": "base", "probe": "linear probe", "tfidf": "TF-IDF", "lora": "LoRA"}
 METRICS = {
@@ -25,6 +25,9 @@ def print_evaluation(result: dict[str, Any]) -> None:
     print(f"\n{result['n']:,} rows ({result['where']})\n")
     if result["task"] == REGRESSION:
         _print_values(result)
+        return
+    if result["task"] == MULTILABEL:
+        _print_labels(result)
         return
     print_classifiers({name: result[key] for key, name in NAMES.items() if result[key]})
     _print_classes(result["lora"])
@@ -67,6 +70,24 @@ def print_models(models: Mapping[str, dict[str, Any]]) -> None:
     print_table(["", "RMSE", "95 % CI", *(FIGURE_NAMES[key] for key in others), "training"], rows)
 
 
+def _print_labels(result: dict[str, Any]) -> None:
+    """Prints the models of several labels, LoRA's figures of each label, and its subset accuracy by slice."""
+    from bertlora.cli.console import print_table
+    from bertlora.evaluation.label_tables import LABEL_COLUMNS, label_rows
+
+    print_label_models({name: result[key] for key, name in NAMES.items() if result[key]})
+    print_table(["LoRA, label", *LABEL_COLUMNS[1:]], label_rows(result["lora"]["per_label"]))
+    _print_slices(result["slices"])
+
+
+def print_label_models(models: Mapping[str, dict[str, Any]]) -> None:
+    """Prints a table with a row for each model of several labels: macro F1 with its interval, and other figures."""
+    from bertlora.cli.console import print_table
+    from bertlora.evaluation.label_tables import MODEL_COLUMNS, model_row
+
+    print_table(["", *MODEL_COLUMNS], [model_row(name, figures) for name, figures in models.items()])
+
+
 def print_comparison(result: dict[str, Any]) -> None:
     """Prints the runs by rank, every pair with its test, and what choosing the best costs."""
     print(f"Ranking on {result['n']:,} rows ({result['where']}):\n")
@@ -74,6 +95,8 @@ def print_comparison(result: dict[str, Any]) -> None:
         _print_recipes(result)
     elif result.get("task") == REGRESSION:
         _print_value_runs(result)
+    elif result.get("task") == MULTILABEL:
+        _print_label_runs(result)
     else:
         _print_runs(result)
     print("\n".join(filter(None, [(result.get("choice") or {}).get("sentence"), result["note"]])))
@@ -97,6 +120,17 @@ def _print_value_runs(result: dict[str, Any]) -> None:
     print("Every pair of runs:\n")
     print_table(VALUE_PAIR_COLUMNS, value_pair_rows(result["ranking"], result["pairs"]))
     print(VALUE_PAIR_NOTE)
+
+
+def _print_label_runs(result: dict[str, Any]) -> None:
+    from bertlora.cli.console import print_table
+    from bertlora.evaluation.label_pairs import LABEL_PAIR_NOTE
+    from bertlora.evaluation.side_by_side import PAIR_COLUMNS, pair_rows
+
+    print_label_models({run: result["runs"][run] for run in result["ranking"]})
+    print("Every pair of runs:\n")
+    print_table(PAIR_COLUMNS, pair_rows(result["ranking"], result["pairs"]))
+    print(LABEL_PAIR_NOTE)
 
 
 def _print_recipes(result: dict[str, Any]) -> None:

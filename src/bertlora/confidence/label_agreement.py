@@ -42,14 +42,18 @@ class LabelAgreement(Resampled):
     def of(self, times: Array) -> dict[str, Array]:
         """Returns each figure (R,), NaN if it is not defined, for rows that occur `times` (R, N)."""
         hits, named, having = self._counts(times)
-        there = having > 0
-        with np.errstate(invalid="ignore"):
-            return {
-                "macro_f1": _mean(_ratio(2 * hits, named + having), there),
-                "micro_f1": _ratio(2 * hits.sum(axis=1), (named + having).sum(axis=1)),
-                "subset_accuracy": times @ self._right / times.sum(axis=1),
-                "average_precision": _mean(self._precisions(times), there),
-            }
+        columns = zip(self._probabilities.T, self._true.T, strict=True)
+        precisions = [average_precision(times, p, y) for p, y in columns]
+        return {
+            "macro_f1": self.macro_f1(times),
+            "micro_f1": _ratio(2 * hits.sum(axis=1), (named + having).sum(axis=1)),
+            "subset_accuracy": times @ self._right / times.sum(axis=1),
+            "average_precision": _mean(np.stack(precisions, axis=1)),
+        }
+
+    def macro_f1(self, times: Array) -> Array:
+        """Returns the macro F1 (R,), NaN if no row has a label, for rows that occur `times` (R, N)."""
+        return _mean(self.f1(times))
 
     def f1(self, times: Array) -> Array:
         """Returns the F1 (R, K) of each label, NaN if no row has it, for rows that occur `times` (R, N)."""
@@ -59,11 +63,6 @@ class LabelAgreement(Resampled):
     def _counts(self, times: Array) -> tuple[Array, Array, Array]:
         """Returns, by label (R, K): rows that rightly get it, rows that get it, rows that have it."""
         return times @ self._hits, times @ self._named, times @ self._having
-
-    def _precisions(self, times: Array) -> Array:
-        """Returns the average precision (R, K) of each label, NaN if no row has it."""
-        columns = zip(self._probabilities.T, self._true.T, strict=True)
-        return np.stack([average_precision(times, p, y) for p, y in columns], axis=1)
 
 
 def average_precision(times: Array, probabilities: Array, y_true: Chosen) -> Array:
@@ -84,6 +83,7 @@ def _ratio(above: Array, below: Array, otherwise: float = np.nan) -> Array:
     return np.asarray(np.divide(above, below, out=np.full(below.shape, otherwise), where=below > 0))
 
 
-def _mean(values: Array, there: Chosen) -> Array:
-    """Returns the mean (R,) of the values (R, K) that are there; NaN if none is."""
+def _mean(values: Array) -> Array:
+    """Returns the mean (R,) of the values (R, K) that are not NaN; NaN if all are."""
+    there = ~np.isnan(values)
     return _ratio(np.where(there, values, 0.0).sum(axis=1), there.sum(axis=1).astype(np.float64))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
+Events = npt.NDArray[np.bool_]
 
 BINS = 15
 RESAMPLES = 1000
@@ -55,6 +56,9 @@ def brier_score(probabilities: Array, labels: Labels) -> float:
 class Bin:
     """The rows whose confidence is in low..high: their mean confidence, and their accuracy.
 
+    Of events such as a label of several, `confidence` is the mean probability, and `accuracy` the share of rows with
+    the event.
+
     Attributes:
         low: lower edge of the bin, in 0..1.
         high: upper edge.
@@ -75,14 +79,25 @@ class Bin:
 
 
 def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> list[Bin]:
-    """Returns the reliability curve: the bins that have rows, by rising confidence.
+    """Returns the reliability curve of the predicted classes; see `event_reliability`.
+
+    Args:
+        probabilities: (N, K).
+        labels: (N,) the right classes.
+        bins: number of bins of equal width in 0..1.
+    """
+    return event_reliability(*_predicted(probabilities, labels), bins)
+
+
+def event_reliability(confidence: Array, happened: Events, bins: int = BINS) -> list[Bin]:
+    """Returns the reliability curve of events: the bins that have rows, by rising confidence.
 
     The range of perfect probabilities is the consistency bar of Bröcker and Smith 2007, "Increasing the reliability of
     reliability diagrams". Here it is computed from the binomial distribution.
 
     Args:
-        probabilities: (N, K).
-        labels: (N,) the right classes.
+        confidence: (N,) probability of an event, such as that the predicted class is right.
+        happened: (N,) whether it happened.
         bins: number of bins of equal width in 0..1.
     """
     # Not at the top: scipy takes a second to import, and predictions do not need it.
@@ -91,11 +106,11 @@ def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> list[
     from bertlora.confidence.intervals import exact_interval
 
     curve = []
-    found = _binned(probabilities, labels, bins)
-    for place, count, hits, confidence in zip(*(part.tolist() for part in found), strict=True):
-        low, high = (float(binom.ppf(share, count, confidence)) / count for share in (0.025, 0.975))
+    found = _binned(confidence, happened, bins)
+    for place, count, hits, mean in zip(*(part.tolist() for part in found), strict=True):
+        low, high = (float(binom.ppf(share, count, mean)) / count for share in (0.025, 0.975))
         interval, edges = exact_interval(hits, count), (place / bins, (place + 1) / bins)
-        curve.append(Bin(*edges, count, confidence, hits / count, interval, (max(low, 0.0), high)))
+        curve.append(Bin(*edges, count, mean, hits / count, interval, (max(low, 0.0), high)))
     return curve
 
 
@@ -105,7 +120,7 @@ def calibration_error(probabilities: Array, labels: Labels, bins: int = BINS) ->
     Guo et al. 2017, "On Calibration of Modern Neural Networks", with bins of equal width. Even perfect probabilities
     have an error above 0, because it cannot be negative; the fewer the rows, the larger it is. See `CalibrationError`.
     """
-    return _binned(probabilities, labels, bins).error
+    return _binned(*_predicted(probabilities, labels), bins).error
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,19 @@ class CalibrationError:
 
     @classmethod
     def of(cls, probabilities: Array, labels: Labels, bins: int = BINS, seed: int = 0) -> "CalibrationError":
-        """Measures the error, and resamples what chance gives.
+        """Measures the error of the predicted classes; see `of_events`.
+
+        Args:
+            probabilities: (N, K), N at least 1.
+            labels: (N,) the right classes.
+            bins: number of bins of equal width in 0..1.
+            seed: seed of the resampling.
+        """
+        return cls.of_events(*_predicted(probabilities, labels), bins, seed)
+
+    @classmethod
+    def of_events(cls, confidence: Array, happened: Events, bins: int = BINS, seed: int = 0) -> "CalibrationError":
+        """Measures the error of events, and resamples what chance gives.
 
         The floor is the consistency resampling of Bröcker and Smith 2007, "Increasing the reliability of reliability
         diagrams": labels are drawn from the probabilities themselves.
@@ -138,12 +165,12 @@ class CalibrationError:
         gives 97.5 % bounds of both sums. So the coverage is 95 % or more.
 
         Args:
-            probabilities: (N, K), N at least 1.
-            labels: (N,) the right classes.
+            confidence: (N,) probability of an event, N at least 1.
+            happened: (N,) whether it happened.
             bins: number of bins of equal width in 0..1.
             seed: seed of the resampling.
         """
-        found, rng = _binned(probabilities, labels, bins), np.random.default_rng(seed)
+        found, rng = _binned(confidence, happened, bins), np.random.default_rng(seed)
         perfect = _perfect_errors(found, rng)
         low, high = (float(end) for end in np.percentile(perfect, RANGE95))
         return cls(found.error, _interval(found, rng), float(perfect.mean()), (low, high))
@@ -172,8 +199,8 @@ class _Binned(NamedTuple):
     Attributes:
         place: number of the bin, from 0.
         counts: its rows.
-        hits: how many of these are right.
-        confidence: mean probability of the predicted class.
+        hits: in how many of these the event happened, such as that the predicted class is right.
+        confidence: mean probability of the event.
     """
 
     place: Counts
@@ -192,14 +219,17 @@ class _Binned(NamedTuple):
         return float(np.abs(self.gaps).sum())
 
 
-def _binned(probabilities: Array, labels: Labels, bins: int) -> _Binned:
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+def _predicted(probabilities: Array, labels: Labels) -> tuple[Array, Events]:
+    """Returns the confidence (N,) of the most probable class, and whether it is right."""
+    return np.asarray(probabilities.max(axis=1)), np.asarray(probabilities.argmax(axis=1) == labels)
+
+
+def _binned(confidence: Array, happened: Events, bins: int) -> _Binned:
     place, bin_of = np.unique(np.minimum((confidence * bins).astype(int), bins - 1), return_inverse=True)
     counts = np.bincount(bin_of)
     # A sum of probabilities may pass 1 by a rounding error.
     mean = np.minimum(np.bincount(bin_of, confidence) / counts, 1.0)
-    return _Binned(place, counts, np.bincount(bin_of, right).astype(np.int64), mean)
+    return _Binned(place, counts, np.bincount(bin_of, happened).astype(np.int64), mean)
 
 
 def _perfect_errors(found: _Binned, rng: np.random.Generator) -> npt.NDArray[np.float64]:

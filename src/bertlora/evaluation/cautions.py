@@ -5,13 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from bertlora.run.manifest import Hashes, Seen
-from bertlora.task import CLASSIFICATION, REGRESSION
+from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 UNKNOWN = "It is not known which texts the run was trained on; check that these rows are not among them."
 TRAIN = "The run was trained on these rows, so the figures do not apply to new texts."
 VALIDATION = "The {chosen} were chosen on these rows, so the figures are slightly too good."
 # What the validation rows choose.
-CHOSEN = {CLASSIFICATION: "epoch and the temperature", REGRESSION: "epoch and the intervals"}
+CHOSEN = {
+    CLASSIFICATION: "epoch and the temperature",
+    REGRESSION: "epoch and the intervals",
+    MULTILABEL: "epoch, the temperatures and the thresholds",
+}
 
 
 @dataclass(frozen=True)

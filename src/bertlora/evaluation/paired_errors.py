@@ -143,7 +143,7 @@ def compare_errors(
         for name, (first, second) in errors.items():
             draws[name].append(np.sqrt(times @ first**2 / len(y_true)) - np.sqrt(times @ second**2 / len(y_true)))
     drawn = {name: np.concatenate(parts) for name, parts in draws.items()}
-    corrections = holm([_two_sided(found) for found in drawn.values()])
+    corrections = holm([two_sided(found) for found in drawn.values()])
     return {
         name: ErrorComparison(
             len(y_true),
@@ -158,8 +158,8 @@ def compare_errors(
     }
 
 
-def _two_sided(draws: Array) -> float:
-    """Returns the two-sided bootstrap p of no difference: twice the smaller share of draws on one side of zero."""
+def two_sided(draws: Array) -> float:
+    """Returns the two-sided bootstrap p of no difference: twice the smaller share of draws (R,) on one side of zero."""
     below, above = int(np.sum(draws <= 0)), int(np.sum(draws >= 0))
     return min(1.0, 2 * (1 + min(below, above)) / (1 + len(draws)))
 

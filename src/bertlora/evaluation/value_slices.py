@@ -20,7 +20,10 @@ VALUE_SLICE_COLUMNS = ["slice", "rows", "MAE", "the rest", "p, corrected", "wors
 
 
 def slices_of(evaluated: AnyEvaluated, slices: Sequence[Slice]) -> dict[str, Any]:
-    """Returns LoRA's accuracy, or its error, by slice; see `slice_figures` and `error_slices`."""
+    """Returns LoRA's accuracy, or its error, by slice; see `slice_figures` and `error_slices`.
+
+    A row with several labels is right if all its labels are.
+    """
     if isinstance(evaluated, EvaluatedValues):
         return error_slices(np.abs(evaluated.values["lora"] - evaluated.y_true), slices)
     return slice_figures(evaluated.right("lora"), slices)

@@ -1,4 +1,4 @@
-"""Base, linear probe, TF-IDF and LoRA on the same rows: the figures, and what they mean. For classes and numbers."""
+"""Base, linear probe, TF-IDF and LoRA on the same rows: the figures, and what they mean. For every task."""
 
 import math
 import re
@@ -13,10 +13,12 @@ import numpy.typing as npt
 from bertlora.confidence.calibration import UNCALIBRATED, Calibration
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
+from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
 from bertlora.evaluation.comparison import RIVALS, TOGETHER, TRAINED, Comparison, compare_all
 from bertlora.evaluation.metrics import classification_metrics, headline
+from bertlora.evaluation.multilabel import EvaluatedLabels, label_figures
 from bertlora.evaluation.paired_errors import ErrorComparison
 from bertlora.evaluation.values import EvaluatedValues, value_figures
 from bertlora.run.loaded import Run
@@ -86,7 +88,7 @@ class Evaluated:
         return found
 
 
-AnyEvaluated = Evaluated | EvaluatedValues
+AnyEvaluated = Evaluated | EvaluatedValues | EvaluatedLabels
 
 
 def evaluate_rows(
@@ -114,7 +116,7 @@ def evaluated_of(run: Run, y_true: npt.NDArray[Any], outputs: Mapping[str, Array
 
     Args:
         run: the run.
-        y_true: (N,) the right classes or numbers.
+        y_true: (N,) the right classes or numbers; (N, K) the right labels of texts with several.
         outputs: (N, K) of each model by name, `lora` among them; K is 1 for numbers.
         more: the attributes `rows_name`, `seconds` and `unread`.
     """
@@ -124,6 +126,8 @@ def evaluated_of(run: Run, y_true: npt.NDArray[Any], outputs: Mapping[str, Array
         if "base" in values:  # an untrained head says nothing about numbers
             values["base"] = np.full(len(y_true), calibration.mean)
         return EvaluatedValues(labels, y_true, values, calibration, *more)
+    if isinstance(calibration, Thresholds):
+        return EvaluatedLabels(labels, y_true, dict(outputs), calibration, run.rivals.thresholds, *more)
     return Evaluated(labels, y_true, dict(outputs), calibration, *more)
 
 
@@ -135,7 +139,9 @@ def training_seconds(run: Run) -> dict[str, float]:
 
 
 def figures(evaluated: AnyEvaluated) -> dict[str, Any]:
-    """Returns what `evaluate --json` prints: of a regression see `value_figures`, of a classification:
+    """Returns what `evaluate --json` prints: see `value_figures` of a regression, `label_figures` of several labels.
+
+    Of a classification:
 
     Returns:
         - `task`; `n`: number of rows.
@@ -152,6 +158,8 @@ def figures(evaluated: AnyEvaluated) -> dict[str, Any]:
     """
     if isinstance(evaluated, EvaluatedValues):
         return value_figures(evaluated) | {"verdict": verdict(evaluated)}
+    if isinstance(evaluated, EvaluatedLabels):
+        return label_figures(evaluated) | {"verdict": verdict(evaluated)}
     e = evaluated
     found: dict[str, Any] = {"base": None, "probe": None, "tfidf": None, "lora": None}
     found |= {name: e.figures(name) for name in e.raw_logits}

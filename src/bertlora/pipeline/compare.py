@@ -21,6 +21,8 @@ NOTES = {
     "test rows": "After a choice on the test split, no rows are left for a figure of the chosen run that holds for new "
     "texts: choose on the validation split (--split validation).",
 }
+# What runs predict, by task, in sentences.
+PREDICTED = "numbers", "classes", "several labels"
 
 
 def compare(
@@ -89,16 +91,23 @@ def _side_by_side(evaluated: "Mapping[str, AnyEvaluated]") -> dict[str, Any]:
     Raises:
         InputError: the runs have different tasks.
     """
+    from bertlora.evaluation.label_pairs import labels_side_by_side
+    from bertlora.evaluation.multilabel import EvaluatedLabels
     from bertlora.evaluation.side_by_side import side_by_side
     from bertlora.evaluation.value_pairs import values_side_by_side
     from bertlora.evaluation.values import EvaluatedValues
     from bertlora.evaluation.verdict import Evaluated
 
     values = {name: found for name, found in evaluated.items() if isinstance(found, EvaluatedValues)}
+    several = {name: found for name, found in evaluated.items() if isinstance(found, EvaluatedLabels)}
     classes = {name: found for name, found in evaluated.items() if isinstance(found, Evaluated)}
-    if values and classes:
-        raise InputError(f"RUN: {next(iter(values))} predicts numbers, and {next(iter(classes))} classes")
-    return values_side_by_side(values) if values else side_by_side(classes)
+    kinds = [
+        (next(iter(found)), what) for found, what in zip((values, classes, several), PREDICTED, strict=True) if found
+    ]
+    if len(kinds) > 1:
+        (one, its), (other, others), *_ = kinds
+        raise InputError(f"RUN: {one} predicts {its}, and {other} {others}")
+    return values_side_by_side(values) if values else labels_side_by_side(several) if several else side_by_side(classes)
 
 
 def _recipes(
@@ -109,9 +118,11 @@ def _recipes(
     from bertlora.evaluation.values import EvaluatedValues
     from bertlora.evaluation.verdict import Evaluated
 
-    if isinstance(next(iter(evaluated.values())), EvaluatedValues):
-        raise InputError("--seeds: recipes are compared by accuracy, and these runs predict numbers; leave it out")
     found = {folder: one for folder, one in evaluated.items() if isinstance(one, Evaluated)}
+    if len(found) < len(evaluated):
+        numbers = isinstance(next(iter(evaluated.values())), EvaluatedValues)
+        what = PREDICTED[0] if numbers else PREDICTED[2]
+        raise InputError(f"--seeds: recipes are compared by accuracy, and these runs predict {what}; leave it out")
     right = {run: [found[str(folder)].right("lora") for folder in group] for run, group in folders.items()}
     return compare_recipes(next(iter(found.values())).y_true, right, seeds)
 

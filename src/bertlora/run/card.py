@@ -6,13 +6,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from bertlora.confidence.label_agreement import FIGURE_NAMES
 from bertlora.confidence.learned import Learned
 from bertlora.confidence.spread import COVERAGE, Spread
+from bertlora.confidence.thresholds import Thresholds
 from bertlora.recipe import Recipe
 from bertlora.run.manifest import Manifest
-from bertlora.task import CLASSIFICATION, REGRESSION
+from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
 
-# The hub has one task for classes and numbers.
+# The hub has one task for classes, labels and numbers.
 TASK = "text-classification"
 # Task → the hub's names of metrics → names in metrics["validation"]. The first is the leading one, which rivals have.
 METRICS = {
@@ -23,11 +25,19 @@ METRICS = {
         "roc_auc": "roc_auc",
     },
     REGRESSION: {"rmse": "rmse", "mae": "mae", "pearsonr": "pearson", "spearmanr": "spearman", "r_squared": "r2"},
+    MULTILABEL: {
+        "f1": "macro_f1",
+        "f1_micro": "micro_f1",
+        "subset_accuracy": "subset_accuracy",
+        "average_precision": "average_precision",
+    },
 }
 RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF with a linear model"}
 NAMES = {"accuracy": "accuracy", "f1": "macro F1", "matthews_correlation": "Matthews correlation", "roc_auc": "ROC AUC"}
 NAMES |= {"rmse": "RMSE", "mae": "MAE", "pearsonr": "Pearson correlation", "spearmanr": "Spearman correlation"}
-NAMES |= {"r_squared": "R²"}
+NAMES |= {"r_squared": "R²", "f1_micro": "micro F1"} | {
+    name: FIGURE_NAMES[name] for name in ("subset_accuracy", "average_precision")
+}
 
 
 def model_card(
@@ -91,7 +101,11 @@ def _text(manifest: Manifest, base_id: str, recipe: Recipe, metrics: dict[str, A
     labels, head = ", ".join(manifest.labels), f"num_labels={len(manifest.labels)}"
     kind, output = "classification", f"labels, in the order of the logits: {labels}"
     if manifest.task == REGRESSION:
-        kind, output, head = "regression", f"output: the number '{labels}'", f'{head}, problem_type="regression"'
+        kind, output = "regression", f"output: the number '{labels}'"
+    elif manifest.task == MULTILABEL:
+        output = f"labels, in the order of the logits; a text may have several, or none: {labels}"
+    if manifest.task != CLASSIFICATION:
+        head += f', problem_type="{TASKS[manifest.task].problem_type}"'
     return f"""# A LoRA adapter for text {kind}
 
 Trained with bertlora {manifest.versions["bertlora"]} on the base model {base_id}, whose weights have the SHA-256
@@ -133,10 +147,10 @@ def _reading(manifest: Manifest) -> str:
 def _measured(task: str, metrics: dict[str, Any], calibration: Learned) -> str:
     """Returns the figures as a table, and how they were measured."""
     train, validation = metrics["train"], metrics.get("validation") or {}
-    leading, *_ = METRICS[task].values()
+    (first, leading), *_ = METRICS[task].items()
     trained = f"Training read {train['examples']:,} examples, over all epochs, in {train['seconds']:.0f} s."
     if validation.get(leading) is None or not calibration.rows:
-        return f"{trained} There were no validation texts, so its {NAMES[leading]} is not known."
+        return f"{trained} There were no validation texts, so its {NAMES[first]} is not known."
     rows = [
         f"| {NAMES[kind]} | {validation[key]:.4f} |"
         for kind, key in METRICS[task].items()
@@ -144,7 +158,7 @@ def _measured(task: str, metrics: dict[str, Any], calibration: Learned) -> str:
     ]
     low, high = validation[f"{leading}_ci95"]
     rivals = "".join(
-        f"| {NAMES[leading]} of {RIVALS[name]}, fitted in {found['seconds']:.1f} s "
+        f"| {NAMES[first]} of {RIVALS[name]}, fitted in {found['seconds']:.1f} s "
         f"| {found[f'validation_{leading}']:.4f} |\n"
         for name, found in metrics.get("rivals", {}).items()
     )
@@ -154,7 +168,7 @@ def _measured(task: str, metrics: dict[str, Any], calibration: Learned) -> str:
 |---|---:|
 {chr(10).join(rows)}
 {rivals}
-The 95 % interval of the {NAMES[leading]} is {low:.4f} to {high:.4f}. {_calibrated(calibration)}"""
+The 95 % interval of the {NAMES[first]} is {low:.4f} to {high:.4f}. {_calibrated(calibration)}"""
 
 
 def _calibrated(calibration: Learned) -> str:
@@ -165,6 +179,12 @@ def _calibrated(calibration: Learned) -> str:
             return "There are too few of these texts for intervals."
         return (
             f"{COVERAGE:.0%} of new numbers are expected within {half:.4g} of the answer (split conformal intervals)."
+        )
+    if isinstance(calibration, Thresholds):
+        return (
+            "A text gets the labels whose\nprobability is at least their threshold. Temperatures and thresholds, one of "
+            "each for a label, are in\ncalibration.json of the run, and were chosen on these texts: the probability is "
+            "sigmoid(logit / temperature)."
         )
     return (
         f"Divide the logits by {calibration.temperature:.3f} to\ncalibrate the probabilities. On these texts, on which "

@@ -7,7 +7,7 @@ Reading order:
 
 - `course`: the measurements, and rules on the course of training.
 - `data`: rules on texts and labels, and the advice of all rules.
-- `numbers`: rules for regressions.
+- `rivals`: a rival that is as good, for regressions and several labels.
 """
 
 from bertlora.evaluation.advice.course import Evidence

@@ -45,11 +45,12 @@ class Evidence:
         history: the E evaluations, as in history.jsonl.
         trace: the loss of each step, and what each evaluation predicts.
         train: the training texts and their labels.
-        y_true: (V,) labels, or numbers, of the validation texts; V is 0 if there are none.
-        logits: (V, K) of the validation texts, from the saved adapter, with its temperature; (V, 1) numbers.
+        y_true: (V,) labels, or numbers, of the validation texts; (V, K) of several labels. V is 0 without such texts.
+        logits: (V, K) of the validation texts, from the saved adapter, with its temperatures; (V, 1) numbers.
         curve: of the linear probe; see `learning_curve`.
         longest: the longest input in tokens that the base model reads.
         rivals: logits (V, K) of the validation texts, from the linear probe and from TF-IDF, by name.
+        thresholds: (K,) of several labels, by the model's name, `lora` included; 0.5 of one that is not there.
     """
 
     recipe: Recipe
@@ -62,6 +63,7 @@ class Evidence:
     curve: Sequence[CurvePoint]
     longest: int
     rivals: Mapping[str, Array] = field(default_factory=dict)
+    thresholds: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:

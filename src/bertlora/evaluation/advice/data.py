@@ -13,10 +13,10 @@ from scipy.stats import fisher_exact, poisson, t
 from bertlora.confidence.probabilities import softmax
 from bertlora.data.labels import IMBALANCE_RATIO
 from bertlora.evaluation.advice.course import Evidence, Piece, fit, head
-from bertlora.evaluation.advice.numbers import simpler_numbers
+from bertlora.evaluation.advice.rivals import simpler_labels, simpler_numbers
 from bertlora.evaluation.comparison import FEWEST_ROWS
 from bertlora.evaluation.mcnemar import SIGNIFICANCE, AccuracyGain
-from bertlora.task import REGRESSION
+from bertlora.task import MULTILABEL, REGRESSION
 
 RECALL_GAP = 0.2
 RIVAL_NAMES = {"probe": "A linear probe on the frozen encoder", "tfidf": "TF-IDF with logistic regression"}
@@ -157,10 +157,11 @@ def more_data(e: Evidence) -> Iterator[Piece]:
 
 
 RULES = (fit, head, simpler, skew, truncation, labels, more_data)
-NUMBER_RULES = (simpler_numbers, truncation)
+# Rules on the course of training and on single labels are for classes.
+OF_TASK = {REGRESSION: (simpler_numbers, truncation), MULTILABEL: (simpler_labels, truncation)}
 
 
 def advise(found: Evidence) -> list[dict[str, str]]:
     """Returns objects with `topic`, `text` (what to do) and `figure` (what was measured)."""
-    rules = NUMBER_RULES if found.recipe.task == REGRESSION else RULES
+    rules = OF_TASK.get(found.recipe.task, RULES)
     return [{"topic": topic, "text": text, "figure": figure} for rule in rules for topic, text, figure in rule(found)]
