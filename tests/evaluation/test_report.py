@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import answer, contents, good
+from html_page import Page
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_training import BAD, GOOD, small_recipe
@@ -29,7 +29,7 @@ from bertlora.data.template import InputTemplate
 from bertlora.data.tokens import TokenTable
 from bertlora.errors import ModelError, OutputError
 from bertlora.evaluation.cautions import Met
-from bertlora.evaluation.report import Material, facts_of, render, report_training, worst_errors, write_report
+from bertlora.evaluation.report import Material, facts_of, render, report_training, worst_rows, write_report
 from bertlora.evaluation.report.calibration import calibration_facts, calibration_sentences
 from bertlora.evaluation.report.lengths import length_facts
 from bertlora.evaluation.report.mistakes import error_facts, passage, shown_texts
@@ -50,47 +50,6 @@ Table = dict[str, Any]
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)> \u202e\" '&amp; {{ 7 * 7 }}"
 LABELS = ["<b>bad</b>", "good & fine"]
-VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
-
-
-class Page(HTMLParser):
-    """A page parsed strictly: every element must be closed by its own tag, in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[tuple[str, str]] = []  # (innermost element, text)
-        self.quoted = ""  # the text in blockquotes
-        self.parents: list[tuple[str, ...]] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.parents.append(tuple(self.open))
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-        assert len(attrs) == len({key for key, _ in attrs}), f"{tag} has an attribute twice"
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.quoted += data if "blockquote" in self.open else ""
-        if data.strip():
-            self.words.append((self.open[-1] if self.open else "", data))
-
-    def of(self, *tags: str) -> list[dict[str, str]]:
-        """Attributes of the elements of these names, in order."""
-        return [attributes for tag, attributes in self.elements if tag in tags]
-
-    @property
-    def text(self) -> str:
-        """All visible text."""
-        return " ".join(" ".join(data.split()) for tag, data in self.words if tag not in ("style", "title", "desc"))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +68,7 @@ def trained(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactor
     run = Run.load(folder / "a<i>run")
     examples = split_examples(run.adapted.reader, data, "test")
     evaluated, texts = evaluate_rows(run, examples, data.split("test"), rows_name="test rows"), data.split("test").texts
-    worst = worst_errors(evaluated)
+    worst = worst_rows(evaluated)
     # Slices of more rows than a run on tiny texts has; one of them has a hostile name.
     sources = np.array([HOSTILE, "web", "mail"] * 40)
     sliced = slice_figures(sources != HOSTILE, list(column_slices("source", sources.tolist())))

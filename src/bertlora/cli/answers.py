@@ -11,6 +11,8 @@ from bertlora.data.table_file import text_rows
 Form = Callable[[Sequence[dict[str, Any]]], str]
 NO_LABEL = "(no label)"
 GAP = 2  # blanks between columns
+SEPARATOR = "|"  # of several labels in a cell
+LABELS_SHARE = 0.4  # of the width of a terminal, for several labels
 VALUE_WIDTH, INTERVAL_WIDTH = 10, 22
 
 
@@ -22,7 +24,8 @@ def json_lines(lines: Sequence[dict[str, Any]]) -> str:
 class CsvRows:
     """One row for each text, below a header: text, label, confidence, and the probability of each label.
 
-    In a regression: text, value, and the ends of the interval, low and high.
+    In a regression: text, value, and the ends of the interval, low and high. Of several labels: text, the labels with
+    `|` between them, and the probability of each label.
     """
 
     def __init__(self) -> None:
@@ -44,6 +47,8 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
     if "interval" in line:
         low, high = line["interval"] or ("", "")
         return cells | {"low": low, "high": high}
+    if "label" not in line:
+        cells["labels"] = SEPARATOR.join(line["labels"] or ())
     return cells | {f"probability of {label}": value for label, value in line["probabilities"].items()}
 
 
@@ -106,6 +111,35 @@ class ValueTable:
             f"{shortened(visible(text), self._text_width)}\n"
             for value, ends, text in [*header, *rows]
         )
+
+
+class LabelsTable:
+    """A table of labels with their probabilities, and text, for a terminal. Chunks share columns and one header."""
+
+    def __init__(self, width: int) -> None:
+        """Makes a table for a terminal of this width, in characters."""
+        self._labels_width = max(int(LABELS_SHARE * width), len(NO_LABEL))
+        self._text_width = max(width - self._labels_width - GAP, 10)
+        self._begun = False
+
+    def __call__(self, lines: Sequence[dict[str, Any]]) -> str:
+        """Returns rows; the first call also returns the header."""
+        rows = [[labels_text(line), _one_text(line)] for line in lines]
+        header = [] if self._begun else [["labels", "text"]]
+        self._begun = True
+        widths = self._labels_width, self._text_width
+        cells = [
+            [shortened(visible(cell), width) for cell, width in zip(row, widths, strict=True)]
+            for row in [*header, *rows]
+        ]
+        return "".join(f"{labels:<{self._labels_width}}{'':{GAP}}{text}\n" for labels, text in cells)
+
+
+def labels_text(line: dict[str, Any]) -> str:
+    """Returns the labels of a prediction with their probabilities: `food 0.91, price 0.55`."""
+    if line["labels"] is None:
+        return ""
+    return ", ".join(f"{label} {line['probabilities'][label]:.2f}" for label in line["labels"]) or NO_LABEL
 
 
 def interval_text(line: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from bertlora.cli.predict_options import check_options, chosen_form
 from bertlora.cli.texts import Chunks, text_chunks
 from bertlora.cli.verb import Argument, verb
 from bertlora.errors import InputError
-from bertlora.task import REGRESSION
+from bertlora.task import MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.cli.answers import Form
@@ -203,12 +203,13 @@ def _columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[s
 
 
 def _form(run: "Run", format: str, terminal: bool) -> "Form":
-    from bertlora.cli.answers import CsvRows, PredictionTable, ValueTable, json_lines
+    from bertlora.cli.answers import CsvRows, LabelsTable, PredictionTable, ValueTable, json_lines
 
-    if terminal and run.manifest.task == REGRESSION:
-        return ValueTable(shutil.get_terminal_size().columns)
     if terminal:
-        return PredictionTable(run.manifest.labels, shutil.get_terminal_size().columns)
+        width = shutil.get_terminal_size().columns
+        tables = {REGRESSION: ValueTable, MULTILABEL: LabelsTable}
+        table = tables.get(run.manifest.task)
+        return PredictionTable(run.manifest.labels, width) if table is None else table(width)
     return CsvRows() if format == "csv" else json_lines
 
 

@@ -185,13 +185,11 @@ def _explanations(
     run: "Run", evaluated: "AnyEvaluated", texts: Sequence[str], pairs: Sequence[str] | None, on_progress: Progress
 ) -> "dict[int, Explanation]":
     """Returns token attributions of the worst errors, by row; none if the model cannot be explained."""
-    from bertlora.evaluation.report import largest_errors, worst_errors
-    from bertlora.evaluation.values import EvaluatedValues
+    from bertlora.evaluation.report import worst_rows
     from bertlora.model.explain import explain
 
-    numbers = isinstance(evaluated, EvaluatedValues)
-    worst = largest_errors(evaluated) if isinstance(evaluated, EvaluatedValues) else worst_errors(evaluated)
-    on_progress(f"explaining the {len(worst)} {'largest' if numbers else 'most confident'} errors")
+    worst = worst_rows(evaluated)
+    on_progress(f"explaining the {len(worst)} worst errors")
     seconds = None if pairs is None else [pairs[row] for row in worst]
     try:
         found = explain(run.adapted, [texts[row] for row in worst], seconds)

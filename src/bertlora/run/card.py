@@ -182,9 +182,9 @@ def _calibrated(calibration: Learned) -> str:
         )
     if isinstance(calibration, Thresholds):
         return (
-            "A text gets the labels whose\nprobability is at least their threshold. Temperatures and thresholds, one of "
-            "each for a label, are in\ncalibration.json of the run, and were chosen on these texts: the probability is "
-            "sigmoid(logit / temperature)."
+            "A text gets the labels whose\nprobability, sigmoid(logit / temperature), is at least their threshold. "
+            "Each label has its own temperature and\nthreshold. They were chosen on these texts, and are in "
+            "calibration.json of the run."
         )
     return (
         f"Divide the logits by {calibration.temperature:.3f} to\ncalibrate the probabilities. On these texts, on which "

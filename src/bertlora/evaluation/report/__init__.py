@@ -1,10 +1,8 @@
 """The report of a run, and the comparison of several runs: one HTML file each, without external resources."""
 
 from bertlora.evaluation.report.comparing import comparison_facts, render_comparison
-from bertlora.evaluation.report.facts import Material, facts_of
-from bertlora.evaluation.report.mistakes import worst_errors
+from bertlora.evaluation.report.facts import Material, facts_of, worst_rows
 from bertlora.evaluation.report.page import render
-from bertlora.evaluation.report.values import largest_errors
 from bertlora.evaluation.report.writing import report_training, write_report
 from bertlora.evaluation.side_by_side import short_names
 
@@ -12,11 +10,10 @@ __all__ = [
     "Material",
     "comparison_facts",
     "facts_of",
-    "largest_errors",
     "render",
     "render_comparison",
     "report_training",
     "short_names",
-    "worst_errors",
+    "worst_rows",
     "write_report",
 ]

@@ -1,5 +1,6 @@
 """Calibration in the report: reliability and what chance gives, risk and coverage. Facts, sentences and pictures."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertlora.confidence.abstention import risk_coverage
-from bertlora.confidence.probabilities import Array, CalibrationError, reliability, softmax
+from bertlora.confidence.probabilities import Array, Bin, CalibrationError, reliability, softmax
 from bertlora.evaluation.report import charts
 from bertlora.evaluation.report.charts import TALL, Picture, line_chart
 from bertlora.evaluation.report.plot import Axis, Series, legend, patch, percent, round_ticks
@@ -18,6 +19,7 @@ Table = dict[str, Any]
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 CURVE_POINTS = 200
+PERFECT = patch("band"), "perfect probabilities, 95 % range"
 
 
 def calibration_facts(evaluated: Evaluated, fitted: bool, met: str) -> Table:
@@ -34,12 +36,15 @@ def calibration_facts(evaluated: Evaluated, fitted: bool, met: str) -> Table:
 
 
 def _reliability(probabilities: Array, y_true: npt.NDArray[np.int64]) -> Table:
-    bins = [
-        asdict(one) | {key: list(getattr(one, key)) for key in ("accuracy_ci95", "perfect_range95")}
-        for one in reliability(probabilities, y_true)
-    ]
     error = CalibrationError.of(probabilities, y_true)
-    return error.figures() | {"above_chance": error.above_chance, "bins": bins}
+    found = {"above_chance": error.above_chance, "bins": bin_facts(reliability(probabilities, y_true))}
+    return error.figures() | found
+
+
+def bin_facts(bins: Sequence[Bin]) -> list[Table]:
+    """Returns a reliability curve as plain data."""
+    keys = "accuracy_ci95", "perfect_range95"
+    return [asdict(one) | {key: list(getattr(one, key)) for key in keys} for one in bins]
 
 
 def risk_facts(evaluated: Evaluated) -> Table:
@@ -93,16 +98,41 @@ def reliability_picture(part: Table) -> Picture:
     """Returns LoRA's accuracy at each confidence, with and without temperature scaling."""
     raw, scaled = part["before"], part["after"]
     title = "Reliability"
-    series = [Series("without temperature", _reliable(raw), 0 if scaled is None else 1)]
+    series = [Series("without temperature", _reliable(raw["bins"]), 0 if scaled is None else 1)]
     said = f"Calibration error {_error(raw)} without temperature scaling"
     if scaled is not None:
-        series.insert(0, Series(f"with temperature {part['temperature']:.2f}", _reliable(scaled), 0))
+        series.insert(0, Series(f"with temperature {part['temperature']:.2f}", _reliable(scaled["bins"]), 0))
         said += f", {_error(scaled)} with temperature {part['temperature']:.2f}"
     shown = raw if scaled is None else scaled
     low = min(1 / part["classes"], shown["bins"][0]["low"])
     svg = charts.reliability("reliability", title, said + ".", series, shown["bins"], low)
     columns = ["probabilities", "confidence", "mean confidence", "accuracy", "95 % CI", "95 % if perfect", "rows"]
-    rows = [
+    curves = {"without temperature": raw["bins"], "with temperature": scaled and scaled["bins"]}
+    return Picture("reliability", title, svg, columns, _bin_rows(curves), [*legend(series), PERFECT])
+
+
+def event_picture(part: Table) -> Picture:
+    """Returns the share of rows that have a label at each probability of it, with and without temperatures.
+
+    Args:
+        part: the bins `before` the temperatures, and `after` them, or None.
+    """
+    raw, scaled = part["before"], part["after"]
+    title = "Reliability of all labels"
+    series = [Series("without temperatures", _reliable(raw), 0 if scaled is None else 1)]
+    if scaled is not None:
+        series.insert(0, Series("with the temperatures", _reliable(scaled), 0))
+    shown = raw if scaled is None else scaled
+    said = "; ".join(f"probability {in_percent(b['confidence'])}, share {in_percent(b['accuracy'])}" for b in shown)
+    svg = charts.reliability("reliability", title, said + ".", series, shown, 0.0, "probability of a label", "have it")
+    columns = ["probabilities", "probability", "mean", "have the label", "95 % CI", "95 % if perfect", "decisions"]
+    rows = _bin_rows({"without temperatures": raw, "with the temperatures": scaled})
+    return Picture("reliability", title, svg, columns, rows, [*legend(series), PERFECT])
+
+
+def _bin_rows(curves: Mapping[str, Sequence[Table] | None]) -> list[list[str]]:
+    """Returns the cells of the bins of each curve that is there."""
+    return [
         [
             name,
             f"{100 * b['low']:.0f} to {100 * b['high']:.0f} %",
@@ -112,12 +142,9 @@ def reliability_picture(part: Table) -> Picture:
             interval(b["perfect_range95"]),
             f"{b['count']:,}",
         ]
-        for name, curve in (("without temperature", raw), ("with temperature", scaled))
-        if curve is not None
-        for b in curve["bins"]
+        for name, bins in curves.items()
+        for b in bins or ()
     ]
-    key = [*legend(series), (patch("band"), "perfect probabilities, 95 % range")]
-    return Picture("reliability", title, svg, columns, rows, key)
 
 
 def risk_picture(part: Table) -> Picture:
@@ -138,8 +165,8 @@ def risk_picture(part: Table) -> Picture:
     return Picture("risk", title, svg, columns, rows)
 
 
-def _reliable(curve: Table) -> list[tuple[float, float]]:
-    return [(b["confidence"], b["accuracy"]) for b in curve["bins"]]
+def _reliable(bins: Sequence[Table]) -> list[tuple[float, float]]:
+    return [(b["confidence"], b["accuracy"]) for b in bins]
 
 
 def _error(curve: Table) -> str:

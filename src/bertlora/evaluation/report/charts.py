@@ -92,7 +92,14 @@ def histogram(
 
 
 def reliability(
-    name: str, title: str, description: str, series: Sequence[Series], bins: Sequence[Mapping[str, Any]], low: float
+    name: str,
+    title: str,
+    description: str,
+    series: Sequence[Series],
+    bins: Sequence[Mapping[str, Any]],
+    low: float,
+    across: str = "confidence",
+    up: str = "accuracy",
 ) -> Markup:
     """Returns accuracy over confidence, with the line on which both are equal, and what chance gives around it.
 
@@ -104,10 +111,11 @@ def reliability(
         bins: the bins of the first series, with the fields of `Bin`. The range of perfect probabilities is drawn as a
             band, the interval of the accuracy as a whisker, and the share of the rows as a bar at the bottom.
         low: start of the axes; no confidence is below 1/K.
+        across: name of the horizontal axis.
+        up: name of the vertical axis.
     """
     ticks = [tick for tick in round_ticks(low, 1.0) if tick >= low - 1e-9]
-    right = Axis("accuracy", SHARES, percent)
-    plot = Plot(Axis("confidence", ticks, percent, (low, 1.0)), right, TALL)
+    plot = Plot(Axis(across, ticks, percent, (low, 1.0)), Axis(up, SHARES, percent), TALL)
     foot, rows = plot.height - BOTTOM, sum(one["count"] for one in bins)
     for one in bins:
         left, height = plot.across(one["low"]), 50.0 * one["count"] / rows

@@ -15,16 +15,18 @@ import numpy.typing as npt
 from bertlora.data.inputs import Inputs
 from bertlora.evaluation.cautions import Met
 from bertlora.evaluation.comparison import RIVALS
+from bertlora.evaluation.multilabel import EvaluatedLabels
 from bertlora.evaluation.report.calibration import calibration_facts, risk_facts
 from bertlora.evaluation.report.lengths import length_facts
-from bertlora.evaluation.report.mistakes import error_facts
+from bertlora.evaluation.report.mistakes import error_facts, worst_errors
+from bertlora.evaluation.report.multilabel import label_error_facts, several_label_facts, worst_labelled
 from bertlora.evaluation.report.recall import recall_facts
 from bertlora.evaluation.report.run_facts import check_facts, data_name, origin_facts, recipe_facts, training_facts
-from bertlora.evaluation.report.values import value_error_facts, value_facts
+from bertlora.evaluation.report.values import largest_errors, value_error_facts, value_facts
 from bertlora.evaluation.values import EvaluatedValues
 from bertlora.evaluation.verdict import AnyEvaluated, Evaluated, verdict
 from bertlora.run.loaded import Run
-from bertlora.task import REGRESSION
+from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.model.explain import Explanation
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 NAMES = {"base": "base, untrained head", "probe": "linear probe", "tfidf": "TF-IDF"}
 DOUBTFUL_SHOWN = 20
 Table = dict[str, Any]
+# What outputs on rows give, by task.
+PARTS = {
+    CLASSIFICATION: ("verdict", "precision_recall", "calibration", "risk_coverage", "errors"),
+    REGRESSION: ("verdict", "predictions", "coverage", "errors"),
+    MULTILABEL: ("verdict", "labels", "calibration", "errors"),
+}
 
 
 @dataclass(frozen=True)
@@ -95,15 +103,16 @@ def facts_of(run: Run, material: Material) -> Table:
 def _evaluated_facts(evaluated: AnyEvaluated | None, run: Run, m: Material) -> Table:
     """Returns what the outputs on the rows say; None for each part without rows."""
     met, caution = ("", "") if m.met is None else (m.met.split, m.met.caution)
-    if run.manifest.task == REGRESSION:
-        parts: Table = dict.fromkeys(("verdict", "predictions", "coverage", "errors"))
-    else:
-        parts = dict.fromkeys(("verdict", "precision_recall", "calibration", "risk_coverage", "errors"))
+    parts: Table = dict.fromkeys(PARTS[run.manifest.task])
     match evaluated:
         case EvaluatedValues():
             parts |= value_facts(evaluated, m.where, caution)
             if m.texts is not None:
                 parts["errors"] = value_error_facts(evaluated, m.texts, m.pairs, m.explanations, m.rows)
+        case EvaluatedLabels():
+            parts |= several_label_facts(evaluated, m.where, caution)
+            if m.texts is not None:
+                parts["errors"] = label_error_facts(evaluated, m.texts, m.pairs, m.explanations, m.rows)
         case Evaluated():
             parts |= {
                 "verdict": verdict_facts(evaluated, m.where, m.met),
@@ -114,6 +123,17 @@ def _evaluated_facts(evaluated: AnyEvaluated | None, run: Run, m: Material) -> T
             if m.texts is not None:
                 parts["errors"] = error_facts(evaluated, m.texts, m.pairs, m.explanations, m.rows)
     return parts
+
+
+def worst_rows(evaluated: AnyEvaluated) -> list[int]:
+    """Returns the rows that the report shows as errors, the worst first."""
+    match evaluated:
+        case EvaluatedValues():
+            return largest_errors(evaluated)
+        case EvaluatedLabels():
+            return worst_labelled(evaluated)
+        case Evaluated():
+            return worst_errors(evaluated)
 
 
 def verdict_facts(evaluated: Evaluated, where: str, met: Met | None) -> Table:

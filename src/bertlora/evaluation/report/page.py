@@ -11,6 +11,13 @@ from markupsafe import Markup
 
 from bertlora.evaluation.report import tables
 from bertlora.evaluation.report.calibration import calibration_sentences
+from bertlora.evaluation.report.multilabel import (
+    LABEL_NOTES,
+    LABEL_SECTIONS,
+    label_headline,
+    label_pictures,
+    label_view,
+)
 from bertlora.evaluation.report.pictures import pictures_of, shared_pictures
 from bertlora.evaluation.report.values import (
     VALUE_NOTES,
@@ -19,7 +26,7 @@ from bertlora.evaluation.report.values import (
     value_pictures,
     value_view,
 )
-from bertlora.task import REGRESSION
+from bertlora.task import MULTILABEL, REGRESSION
 
 Table = dict[str, Any]
 
@@ -72,6 +79,10 @@ def render(facts: Table) -> str:
         pictures = shared_pictures(facts) | value_pictures(facts)
         view = shared_view(facts) | value_view(facts) | {"headline": value_headline(facts["task"], facts["verdict"])}
         return fill("values.html", title, VALUE_SECTIONS, VALUE_NOTES, facts=view, pictures=pictures)
+    if facts["task"]["kind"] == MULTILABEL:
+        pictures = shared_pictures(facts) | label_pictures(facts)
+        view = shared_view(facts) | label_view(facts) | {"headline": label_headline(facts["task"], facts["verdict"])}
+        return fill("multilabel.html", title, LABEL_SECTIONS, LABEL_NOTES, facts=view, pictures=pictures)
     parts = {"facts": view_of(facts), "pictures": pictures_of(facts)}
     return fill("report.html", title, SECTIONS, NOTES, **parts)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bertlora.confidence.agreement import FIGURE_NAMES
+from bertlora.confidence.label_agreement import FIGURE_NAMES as LABEL_FIGURE_NAMES
 from bertlora.evaluation.report.calibration import reliability_picture, risk_picture
 from bertlora.evaluation.report.charts import Picture, histogram, intervals, line_chart
 from bertlora.evaluation.report.plot import Axis, Series, legend, percent, plain, round_ticks, share_ticks
@@ -11,6 +12,8 @@ from bertlora.evaluation.report.recall import recall_picture
 from bertlora.evaluation.report.tables import in_percent, interval
 
 Table = dict[str, Any]
+# Metrics in 0..1, by task the leading one.
+SHARES = {"accuracy": "accuracy", "average_precision": LABEL_FIGURE_NAMES["average_precision"]}
 
 ACCURACY_COLUMNS = ("accuracy", "95 % CI", "macro F1", "log loss", "ECE", "ECE by chance")
 
@@ -75,7 +78,7 @@ def losses_picture(part: Table) -> Picture:
     series = [Series("validation loss", _points_of(lines, "validation_loss"), 0)] if part["validated"] else []
     series.append(Series("training loss", _points_of(lines, "train_loss"), len(series)))
     values = [y for one in series for _, y in one.points]
-    unit = "nats" if part["metric"] == "accuracy" else "standardised targets"
+    unit = "nats" if part["metric"] in SHARES else "standardised targets"
     y = Axis(f"loss ({unit})", round_ticks(0, max(values)), plain)
     columns = ["epoch", *(one.name for one in reversed(series))]
     keys = ["train_loss", "validation_loss"][: len(series)]
@@ -85,14 +88,14 @@ def losses_picture(part: Table) -> Picture:
 
 
 def progress_picture(part: Table) -> Picture | None:
-    """Returns validation accuracy, or RMSE, at each evaluation, None without validation rows."""
+    """Returns validation accuracy, average precision or RMSE at each evaluation, None without validation rows."""
     if not part["validated"]:
         return None
     metric = part["metric"]
     points = _points_of(part["epochs"], metric)
     values = [y for _, y in points]
-    if metric == "accuracy":
-        name, best, shown = "accuracy", max(values), in_percent
+    if metric in SHARES:
+        name, best, shown = SHARES[metric], max(values), in_percent
         y = Axis(name, share_ticks(min(values), max(values)), percent)
         cells = [f"{100 * value:.2f} %" for value in values]
     else:

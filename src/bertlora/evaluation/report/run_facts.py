@@ -15,6 +15,8 @@ from bertlora.run.manifest import MANIFEST
 Table = dict[str, Any]
 
 EMBEDDED = ("data", "embedded")
+# The metric of the history that the report shows, by task.
+LEADING = "accuracy", "average_precision", "rmse"
 
 
 def training_facts(metrics: Table) -> Table | None:
@@ -22,7 +24,7 @@ def training_facts(metrics: Table) -> Table | None:
     if not metrics.get("epochs"):
         return None
     kept = metrics.get("validation") or {}
-    metric = "accuracy" if "accuracy" in metrics["epochs"][0] else "rmse"
+    metric = next(name for name in LEADING if name in metrics["epochs"][0])
     validated = any(line.get(metric) is not None for line in metrics["epochs"])
     return {
         "epochs": metrics["epochs"],

@@ -18,7 +18,7 @@ from bertlora.evaluation.report.plot import Axis, Plot, Series, percent, plain, 
 from bertlora.evaluation.report.tables import in_percent, interval
 from bertlora.evaluation.value_slices import VALUE_SLICE_COLUMNS, error_slice_rows
 from bertlora.evaluation.values import EvaluatedValues
-from bertlora.evaluation.verdict import verdict
+from bertlora.evaluation.verdict import AnyEvaluated, verdict
 
 if TYPE_CHECKING:
     from bertlora.model.explain import Explanation
@@ -62,20 +62,30 @@ SHOWN = 8
 
 def value_facts(evaluated: EvaluatedValues, where: str, caution: str) -> Table:
     """Returns verdict, predictions and coverage of a regression."""
-    e = evaluated
-    names = [name for name in NAMES if name in e.values]
     return {
-        "verdict": {
-            "sentence": verdict(e),
-            "n": len(e.y_true),
-            "rows_name": e.rows_name,
-            "where": where,
-            "caution": caution,
-            "has_rival": any(rival in e.values for rival in RIVALS),
-            "classifiers": [{"name": NAMES[name], **e.figures(name)} for name in names],
-        },
-        "predictions": _prediction_facts(e),
-        "coverage": e.coverage,
+        "verdict": model_facts(evaluated, NAMES, where, caution),
+        "predictions": _prediction_facts(evaluated),
+        "coverage": evaluated.coverage,
+    }
+
+
+def model_facts(e: AnyEvaluated, names: Mapping[str, str], where: str, caution: str) -> Table:
+    """Returns the figures of each model, and the verdict, one sentence a line.
+
+    Args:
+        e: the outputs of the models.
+        names: by model, how the report calls it, in the order of the report, LoRA last.
+        where: where the rows are from.
+        caution: a sentence if the run has met the rows.
+    """
+    return {
+        "sentence": verdict(e),
+        "n": len(e.y_true),
+        "rows_name": e.rows_name,
+        "where": where,
+        "caution": caution,
+        "has_rival": any(rival in e.names for rival in RIVALS),
+        "classifiers": [{"name": names[name], **e.figures(name)} for name in names if name in e.names],
     }
 
 
