@@ -102,5 +102,8 @@ def _leading(e: Evaluation) -> str:
     """Returns the figures that say how good an evaluation is."""
     if e.accuracy is not None:
         return f"accuracy {100 * e.accuracy:.2f} %"
+    if "average_precision" in e.figures:
+        precision, f1 = (e.figures[name] or 0.0 for name in ("average_precision", "macro_f1"))
+        return f"average precision {precision:.4f}  macro F1 {f1:.4f}"
     pearson = e.figures["pearson"]
     return f"RMSE {e.figures['rmse']:.4g}" + ("" if pearson is None else f"  Pearson {pearson:.4f}")

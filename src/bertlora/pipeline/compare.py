@@ -101,9 +101,8 @@ def _side_by_side(evaluated: "Mapping[str, AnyEvaluated]") -> dict[str, Any]:
     values = {name: found for name, found in evaluated.items() if isinstance(found, EvaluatedValues)}
     several = {name: found for name, found in evaluated.items() if isinstance(found, EvaluatedLabels)}
     classes = {name: found for name, found in evaluated.items() if isinstance(found, Evaluated)}
-    kinds = [
-        (next(iter(found)), what) for found, what in zip((values, classes, several), PREDICTED, strict=True) if found
-    ]
+    names: list[list[str]] = [list(values), list(classes), list(several)]
+    kinds = [(found[0], what) for found, what in zip(names, PREDICTED, strict=True) if found]
     if len(kinds) > 1:
         (one, its), (other, others), *_ = kinds
         raise InputError(f"RUN: {one} predicts {its}, and {other} {others}")
