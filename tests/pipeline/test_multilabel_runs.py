@@ -29,7 +29,28 @@ TOPICS = {
     "war": "the soldier leaves his army",
 }
 LABELS = list(TOPICS)
-FILLER = "it is a long film about some people in a small town by the sea and it rains all day".split()
+FILLER = [
+    "it",
+    "is",
+    "a",
+    "long",
+    "film",
+    "about",
+    "some",
+    "people",
+    "in",
+    "a",
+    "small",
+    "town",
+    "by",
+    "the",
+    "sea",
+    "and",
+    "it",
+    "rains",
+    "all",
+    "day",
+]
 KEYS: dict[str, Any] = {"max_length": 48, "precision": "fp32", "rank": 4, "learning_rate": 1e-2, "batch_size": 16}
 
 
@@ -103,8 +124,9 @@ def test_evaluation_agrees_with_scikit_learn(run: Run) -> None:
     assert found["lora"]["subset_accuracy"] == pytest.approx(np.mean((marks == chosen).all(axis=1)))
     precision = average_precision_score(marks, run.predict_proba(texts))
     assert found["lora"]["average_precision"] == pytest.approx(precision)
-    gain = found["comparisons"]["tfidf"]["macro_f1"]["gain"]
-    assert gain == pytest.approx(found["lora"]["macro_f1"] - found["tfidf"]["macro_f1"])
+    gain = found["comparisons"]["tfidf"]["tested"]
+    assert gain["metric"] == "macro_f1"
+    assert gain["gain_points"] == pytest.approx(100 * (found["lora"]["macro_f1"] - found["tfidf"]["macro_f1"]))
     assert "macro F1" in found["verdict"]
 
 
