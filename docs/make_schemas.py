@@ -175,6 +175,37 @@ EVALUATED = {
     "caution": said(TEXT, "a sentence if the run may know the rows; otherwise empty"),
     "notes": said(listed(TEXT), "how a file was read, and what was left out"),
 }
+LABEL = {
+    "threshold": SHARE,
+    "rows": COUNT,
+    "chosen": COUNT,
+    "precision": said(maybe(SHARE), "null if no row gets the label"),
+    "recall": said(maybe(SHARE), "null if no row has the label"),
+    "f1": maybe(SHARE),
+    "f1_ci95": maybe(interval(SHARE) | CI),
+    "average_precision": maybe(SHARE),
+    "ece": SHARE,
+    "ece_floor": SHARE,
+}
+OF_LABELS = ("macro_f1", "micro_f1", "subset_accuracy", "average_precision")
+LABEL_FIGURES = table(
+    {name: said(maybe(SHARE), "null if no row has a label") for name in OF_LABELS}
+    | {f"{name}_ci95": maybe(interval(SHARE) | CI) for name in OF_LABELS}
+    | {
+        "loss": said(POSITIVE, "mean log loss of a label in nats"),
+        "ece": said(SHARE, "mean over the labels"),
+        "ece_floor": SHARE,
+        "per_label": by_name(table(LABEL)),
+    },
+    {"training_seconds": POSITIVE},
+)
+WHERE = {key: EVALUATED[key] for key in ("n", "verdict", "slices", "where", "caution", "notes")}
+LABELS_EVALUATED = WHERE | {
+    "task": {"const": "multilabel"},
+    **{name: maybe(LABEL_FIGURES) for name in ("base", "probe", "tfidf")},
+    "lora": LABEL_FIGURES,
+    "comparisons": said(by_name(table(COMPARISON)), "LoRA against each other model; accuracy is subset accuracy"),
+}
 NOTHING: Schema = {"type": "null"}
 UNANSWERED = table(
     {"text": TEXT, "label": NOTHING, "confidence": NOTHING, "probabilities": by_name(NOTHING), "error": TEXT},
@@ -194,6 +225,8 @@ PREDICTED = table(
 )
 VALUE = {"text": TEXT, "value": NUMBER, "interval": said(maybe(interval(NUMBER)), "null with too few validation rows")}
 NO_VALUE = {"text": TEXT, "value": NOTHING, "interval": NOTHING, "error": TEXT}
+LABELLED = {"text": TEXT, "labels": said(listed(TEXT), "the most probable first"), "probabilities": by_name(SHARE)}
+UNLABELLED = {"text": TEXT, "labels": NOTHING, "probabilities": by_name(NOTHING), "error": TEXT}
 ENVIRONMENT = dict.fromkeys(("python", "bertlora", "torch", "transformers", "peft", "device", "precision"), TEXT)
 
 SCHEMAS: dict[str, Schema] = {
@@ -239,7 +272,7 @@ SCHEMAS: dict[str, Schema] = {
             "sizes": table({"adapter": COUNT, "base": COUNT, "run": COUNT}),
         }
     ),
-    "evaluate": table(EVALUATED),
+    "evaluate": {"anyOf": [table(EVALUATED), said(table(LABELS_EVALUATED), "of several labels")]},
     "compare": {
         "anyOf": [
             table(
@@ -249,6 +282,18 @@ SCHEMAS: dict[str, Schema] = {
                     "pairs": listed(table(BETWEEN | COMPARISON, SCORES)),
                     "choice": maybe({"type": "object"}),
                 }
+            ),
+            said(
+                table(
+                    COMPARED
+                    | {
+                        "task": {"const": "multilabel"},
+                        "runs": by_name(LABEL_FIGURES),
+                        "pairs": listed(table(BETWEEN | COMPARISON)),
+                        "choice": NOTHING,
+                    }
+                ),
+                "of several labels",
             ),
             said(
                 table(
@@ -270,6 +315,8 @@ SCHEMAS: dict[str, Schema] = {
             said(UNANSWERED, "a blank text of a file"),
             said(table(VALUE, {"text_pair": TEXT, "explanation": {"type": "object"}}), "a regression"),
             said(table(NO_VALUE, {"text_pair": TEXT, "explanation": NOTHING}), "a regression, a blank text of a file"),
+            said(table(LABELLED, {"text_pair": TEXT, "explanation": {"type": "object"}}), "several labels"),
+            said(table(UNLABELLED, {"text_pair": TEXT, "explanation": NOTHING}), "several labels, a blank text"),
             said(table({"out": TEXT, "texts": COUNT}), "with --out"),
         ]
     },

@@ -205,11 +205,13 @@ def _columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[s
 def _form(run: "Run", format: str, terminal: bool) -> "Form":
     from bertlora.cli.answers import CsvRows, LabelsTable, PredictionTable, ValueTable, json_lines
 
+    width = shutil.get_terminal_size().columns
+    if terminal and run.manifest.task == REGRESSION:
+        return ValueTable(width)
+    if terminal and run.manifest.task == MULTILABEL:
+        return LabelsTable(width)
     if terminal:
-        width = shutil.get_terminal_size().columns
-        tables = {REGRESSION: ValueTable, MULTILABEL: LabelsTable}
-        table = tables.get(run.manifest.task)
-        return PredictionTable(run.manifest.labels, width) if table is None else table(width)
+        return PredictionTable(run.manifest.labels, width)
     return CsvRows() if format == "csv" else json_lines
 
 

@@ -42,6 +42,7 @@ class EvaluatedLabels:
     rows_name: str = "rows"
     seconds: Mapping[str, float] = field(default_factory=dict)
     unread: float = 0.0
+    predicts = "several labels"
 
     @property
     def names(self) -> list[str]:
@@ -165,9 +166,9 @@ def label_figures(e: EvaluatedLabels) -> dict[str, Any]:
       `macro_f1_ci95`; None if no row has a label. See `LabelAgreement`.
     - `loss`: the mean log loss of the N K decisions, in nats.
     - `ece`, `ece_floor`: the calibration error of a label's probability and what chance gives, means over the labels.
-    - `per_label` {label: figures}: `threshold`; `rows` that have the label; `chosen`, rows that get it; `precision`
-      (None if no row gets it); `recall`, `f1`, `f1_ci95` (exact; see `f1_interval`) and `average_precision` (None if no
-      row has it); and what `CalibrationError.figures` returns.
+    - `per_label` {label: figures}. `threshold`; `rows`, how many have the label; `chosen`, how many get it.
+      `precision` is None if no row gets the label. `recall`, `f1`, `f1_ci95` (exact; see `f1_interval`) and
+      `average_precision` are None if no row has it. And what `CalibrationError.figures` returns.
 
     `comparisons` is by macro F1; see `Comparison.figures`. Its figures on accuracy are on subset accuracy.
     """

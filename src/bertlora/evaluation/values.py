@@ -38,6 +38,7 @@ class EvaluatedValues:
     rows_name: str = "rows"
     seconds: Mapping[str, float] = field(default_factory=dict)
     unread: float = 0.0
+    predicts = "numbers"
 
     @property
     def names(self) -> list[str]:

@@ -54,6 +54,7 @@ class Evaluated:
     rows_name: str = "rows"
     seconds: Mapping[str, float] = field(default_factory=dict)
     unread: float = 0.0
+    predicts = "classes"
 
     def logits(self, name: str) -> Array:
         """Returns a classifier's logits (N, K) as used in prediction: LoRA's are calibrated."""

@@ -21,8 +21,6 @@ NOTES = {
     "test rows": "After a choice on the test split, no rows are left for a figure of the chosen run that holds for new "
     "texts: choose on the validation split (--split validation).",
 }
-# What runs predict, by task, in sentences.
-PREDICTED = "numbers", "classes", "several labels"
 
 
 def compare(
@@ -101,11 +99,9 @@ def _side_by_side(evaluated: "Mapping[str, AnyEvaluated]") -> dict[str, Any]:
     values = {name: found for name, found in evaluated.items() if isinstance(found, EvaluatedValues)}
     several = {name: found for name, found in evaluated.items() if isinstance(found, EvaluatedLabels)}
     classes = {name: found for name, found in evaluated.items() if isinstance(found, Evaluated)}
-    names: list[list[str]] = [list(values), list(classes), list(several)]
-    kinds = [(found[0], what) for found, what in zip(names, PREDICTED, strict=True) if found]
-    if len(kinds) > 1:
-        (one, its), (other, others), *_ = kinds
-        raise InputError(f"RUN: {one} predicts {its}, and {other} {others}")
+    if len({found.predicts for found in evaluated.values()}) > 1:
+        (what, one), (other_what, other), *_ = {found.predicts: name for name, found in evaluated.items()}.items()
+        raise InputError(f"RUN: {one} predicts {what}, and {other} {other_what}")
     return values_side_by_side(values) if values else labels_side_by_side(several) if several else side_by_side(classes)
 
 
@@ -114,13 +110,11 @@ def _recipes(
 ) -> dict[str, Any]:
     """Returns what `compare --seeds --json` prints, given the folders by run, and the logits by folder."""
     from bertlora.evaluation.recipes import compare_recipes
-    from bertlora.evaluation.values import EvaluatedValues
     from bertlora.evaluation.verdict import Evaluated
 
     found = {folder: one for folder, one in evaluated.items() if isinstance(one, Evaluated)}
     if len(found) < len(evaluated):
-        numbers = isinstance(next(iter(evaluated.values())), EvaluatedValues)
-        what = PREDICTED[0] if numbers else PREDICTED[2]
+        what = next(iter(evaluated.values())).predicts
         raise InputError(f"--seeds: recipes are compared by accuracy, and these runs predict {what}; leave it out")
     right = {run: [found[str(folder)].right("lora") for folder in group] for run, group in folders.items()}
     return compare_recipes(next(iter(found.values())).y_true, right, seeds)
