@@ -47,7 +47,8 @@ class Thresholds:
     def fit(cls, logits: Array, y_true: Chosen) -> "Thresholds":
         """Chooses both for the logits (V, K) and labels (V, K) of validation rows; V may be 0.
 
-        A label is fitted as two classes, with the label and without it; see `fit_temperature`. The thresholds are chosen on the calibrated probabilities; see `choose_thresholds`.
+        A label is fitted as two classes, with the label and without it; see `fit_temperature`. The thresholds are
+        chosen on the calibrated probabilities; see `choose_thresholds`.
         """
         kept, y_true = logits.astype(np.float32), np.asarray(y_true, dtype=np.bool_)
         # Fitted on the stored numbers, so that the fit can be repeated from the file.
@@ -190,9 +191,9 @@ def choose_thresholds(probabilities: Array, y_true: Chosen, seed: int = 0) -> Ar
     counts. A label stays at 0.5 if fewer than 5 rows have it, or lack it.
 
     Measured by `benchmarks/label_thresholds.py`: labels in 2 % to 30 % of rows, logits that are right, or too low or
-    too high by 1. With 5 rows that have the label, F1 on new rows is on average 0.059 higher than with 0.5; with 20 rows
-    0.075, and with 50 rows 0.080. In the worst case it is 0.027, 0.011 and 0.007 lower. The best threshold of the rows
-    themselves gains 0.040, 0.065 and 0.074, and loses 0.059, 0.024 and 0.013.
+    too high by 1. With 5 rows that have the label, F1 on new rows is on average 0.059 higher than with 0.5; with 20
+    rows 0.075, and with 50 rows 0.080. In the worst case it is 0.027, 0.011 and 0.007 lower. The best threshold of the
+    rows themselves gains 0.040, 0.065 and 0.074, and loses 0.059, 0.024 and 0.013.
 
     Args:
         probabilities: (N, K) of rows that the model was not trained on; N may be 0.
