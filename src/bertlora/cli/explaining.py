@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from bertlora.cli.answers import value_text
+from bertlora.cli.answers import labels_text, value_text
 from bertlora.cli.console import visible
 from bertlora.task import MULTILABEL
 
@@ -22,7 +22,7 @@ STEPS = ((0.6, "bold underline", True), (0.3, "bold", True), (0.1, "", False))
 def print_explained(answer: dict[str, Any], explanation: "Explanation", console: Console | None = None) -> None:
     """Prints label and confidence, the text in colour, and what the colours mean."""
     console = console or Console(highlight=False)
-    headline = value_text(answer) if "value" in answer else _headline(answer, explanation.label)
+    headline = _headline(answer, explanation.label)
     console.print(Text(headline, style="bold"))
     words = [*explanation.words, *(explanation.pair_words or ())]
     largest = max((abs(word.attribution) for word in words if word.attribution is not None), default=0.0)
@@ -34,7 +34,11 @@ def print_explained(answer: dict[str, Any], explanation: "Explanation", console:
 
 
 def _headline(answer: dict[str, Any], likeliest: str) -> str:
-    """Returns label and confidence, or that the run abstains; and the labels that may be right."""
+    """Returns label and confidence, or that the run abstains; and the labels that may be right. Or number, or labels."""
+    if "value" in answer:
+        return value_text(answer)
+    if "label" not in answer:
+        return f"{labels_text(answer)}  (explained: {likeliest})"
     confidence = f"{100 * answer['confidence']:.1f} %"
     headline = f"{likeliest}  {confidence}"
     if not answer["label"]:

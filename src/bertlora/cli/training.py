@@ -123,15 +123,16 @@ def _rival(name: str, found: dict[str, Any]) -> str:
     """Returns how good a rival is, and how long it took."""
     from bertlora.cli.metrics import NAMES
 
-    good = f"RMSE {found['validation_rmse']:.4g}" if "validation_rmse" in found else ""
-    good = good or f"{100 * found['validation_accuracy']:.2f} %"
-    return f"{NAMES[name]} {good} in {found['seconds']:.1f} s"
+    figures = {key.removeprefix("validation_"): value for key, value in found.items()}
+    return f"{NAMES[name]} {_validated(figures)} in {found['seconds']:.1f} s"
 
 
 def _validated(best: dict[str, Any]) -> str:
-    """Returns how good the kept adapter is on the validation rows; empty without these rows."""
+    """Returns how good a model is on the validation rows; empty without these rows."""
     if best.get("accuracy") is not None:
         return f"accuracy {100 * best['accuracy']:.2f} %"
+    if best.get("macro_f1") is not None:
+        return f"macro F1 {best['macro_f1']:.4f}"
     return f"RMSE {best['rmse']:.4g}" if best.get("rmse") is not None else ""
 
 

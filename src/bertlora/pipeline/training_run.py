@@ -9,6 +9,7 @@ import torch
 from accelerate import PartialState
 
 from bertlora.confidence.learned import Learned
+from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.prepared import Prepared
 from bertlora.data.reader import split_examples
 from bertlora.errors import InputError, RecipeError
@@ -111,6 +112,7 @@ def _advice(
     rivals: Rivals,
 ) -> list[dict[str, str]]:
     """Returns what to do next."""
+    ours = {"lora": calibration.thresholds} if isinstance(calibration, Thresholds) else {}
     return advise(
         Evidence(
             training.recipe,
@@ -123,6 +125,7 @@ def _advice(
             rivals.curve,
             longest_input(adapted.base),
             rivals.on_validation,
+            rivals.thresholds | ours,
         )
     )
 
