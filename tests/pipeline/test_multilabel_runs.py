@@ -29,28 +29,7 @@ TOPICS = {
     "war": "the soldier leaves his army",
 }
 LABELS = list(TOPICS)
-FILLER = [
-    "it",
-    "is",
-    "a",
-    "long",
-    "film",
-    "about",
-    "some",
-    "people",
-    "in",
-    "a",
-    "small",
-    "town",
-    "by",
-    "the",
-    "sea",
-    "and",
-    "it",
-    "rains",
-    "all",
-    "day",
-]
+FILLER = ["it", "is", "a", "long", "film", "about", "people", "in", "some", "small", "town", "by", "the", "sea"]
 KEYS: dict[str, Any] = {"max_length": 48, "precision": "fp32", "rank": 4, "learning_rate": 1e-2, "batch_size": 16}
 
 
