@@ -1,7 +1,7 @@
 """Integrated gradients: how much each token of a text changes the logits, compared with a text of blanks.
 
     F(x) = logit of the label - logit of its strongest rival        x (T, D) the word embeddings of the text's tokens
-           or the logit of the label, if a text may have several; or the number, in a regression
+           of several labels: logit of the label; in a regression: the number
     a_t  = (x_t - b_t) · ∫ ∂F/∂x_t (b + s (x - b)) ds, s from 0 to 1         b (T, D) the baseline, a text of blanks
     Σ a_t = F(x) - F(b)
 
