@@ -204,7 +204,9 @@ LABELS_EVALUATED = WHERE | {
     "task": {"const": "multilabel"},
     **{name: maybe(LABEL_FIGURES) for name in ("base", "probe", "tfidf")},
     "lora": LABEL_FIGURES,
-    "comparisons": said(by_name(table(COMPARISON)), "LoRA against each other model; accuracy is subset accuracy"),
+    "comparisons": said(
+        by_name(table(COMPARISON | {"macro_f1": GAIN})), "LoRA against each other model; accuracy is subset accuracy"
+    ),
 }
 NOTHING: Schema = {"type": "null"}
 UNANSWERED = table(
@@ -289,7 +291,7 @@ SCHEMAS: dict[str, Schema] = {
                     | {
                         "task": {"const": "multilabel"},
                         "runs": by_name(LABEL_FIGURES),
-                        "pairs": listed(table(BETWEEN | COMPARISON)),
+                        "pairs": listed(table(BETWEEN | COMPARISON | {"macro_f1": GAIN})),
                         "choice": NOTHING,
                     }
                 ),

@@ -96,6 +96,8 @@ def test_runs_with_labels_in_another_order_are_compared_by_name() -> None:
     turned = _turned(other)
     found = labels_side_by_side({"a": turned, "b": one})
     assert found["ranking"] == ["b", "a"]
+    gain = one.figures("lora")["macro_f1"] - other.figures("lora")["macro_f1"]
+    assert found["pairs"][0]["macro_f1"]["gain"] == pytest.approx(gain)
     (pair,), (straight,) = found["pairs"], labels_side_by_side({"a": other, "b": one})["pairs"]
     assert (pair["verdict"], pair["only_first"]) == (straight["verdict"], straight["only_first"])
     assert pair["verdict"].startswith("b beats a by ")

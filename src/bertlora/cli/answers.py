@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bertlora.cli.console import json_line, shortened, visible
+from bertlora.data.label_sets import DELIMITERS
 from bertlora.data.table_file import text_rows
 
 # Lines as `Run.predict` returns them → what is printed of them.
 Form = Callable[[Sequence[dict[str, Any]]], str]
 NO_LABEL = "(no label)"
 GAP = 2  # blanks between columns
-SEPARATOR = "|"  # of several labels in a cell
 LABELS_SHARE = 0.4  # of the width of a terminal, for several labels
 VALUE_WIDTH, INTERVAL_WIDTH = 10, 22
 
@@ -48,7 +48,7 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
         low, high = line["interval"] or ("", "")
         return cells | {"low": low, "high": high}
     if "label" not in line:
-        cells["labels"] = SEPARATOR.join(line["labels"] or ())
+        cells["labels"] = DELIMITERS[0].join(line["labels"] or ())
     return cells | {f"probability of {label}": value for label, value in line["probabilities"].items()}
 
 

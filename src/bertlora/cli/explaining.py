@@ -34,7 +34,7 @@ def print_explained(answer: dict[str, Any], explanation: "Explanation", console:
 
 
 def _headline(answer: dict[str, Any], likeliest: str) -> str:
-    """Returns label and confidence, or that the run abstains; and the labels that may be right. Or number, or labels."""
+    """Returns label and confidence, or that the run abstains, and the labels that may be right; a number; or labels."""
     if "value" in answer:
         return value_text(answer)
     if "label" not in answer:

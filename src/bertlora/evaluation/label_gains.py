@@ -8,6 +8,7 @@ Letters: N rows, K labels, R resamples.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -68,9 +69,13 @@ def compare_labels(
     rights = [[(chosen == y_true).all(axis=1) for chosen in pair] for pair in pairs.values()]
     corrections = holm([gain.p for gain in gains])
     return {
-        name: Comparison(gain, AccuracyGain.of(*right), pairs=len(pairs), p=p, tests=tests)
+        name: Comparison(gain, AccuracyGain.of(*right), partial(_scores, gain), len(pairs), p, tests)
         for name, gain, right, (p, tests) in zip(pairs, gains, rights, corrections, strict=True)
     }
+
+
+def _scores(gain: LabelGain) -> dict[str, ScoreGain]:
+    return {gain.metric: gain}
 
 
 def _gains(pair: list[LabelAgreement], times: Array) -> Array:

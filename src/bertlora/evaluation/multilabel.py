@@ -98,6 +98,13 @@ class EvaluatedLabels:
             found |= compare_labels(self.y_true, pairs) if pairs else {}
         return found
 
+    @property
+    def chance(self) -> float | None:
+        """The macro F1 of giving every row every label; None if no row has a label."""
+        shares = self.y_true.mean(axis=0)
+        shares = shares[shares > 0]
+        return float(np.mean(2 * shares / (1 + shares))) if len(shares) else None
+
     def headline(self, opening: str) -> str:
         """Returns how good LoRA is, in sentences; the first begins with `opening`."""
         lora, rows = self.figures("lora"), f"{len(self.y_true):,} {self.rows_name}"
@@ -108,8 +115,9 @@ class EvaluatedLabels:
         absent = int((~self.y_true.any(axis=0)).sum())
         left_out = f" {absent} of {len(self.labels)} labels are in no row; macro F1 leaves them out." if absent else ""
         return (
-            f"{opening} has a macro F1 of {lora['macro_f1']:.3f} on {rows}, 95 % CI {low:.3f} to {high:.3f}. It gives "
-            f"{exact} of them exactly the right labels.{left_out}"
+            f"{opening} has a macro F1 of {lora['macro_f1']:.3f} on {rows}, 95 % CI {low:.3f} to {high:.3f}; giving "
+            f"every label to every row has {self.chance:.3f}. LoRA gives {exact} of them exactly the right labels."
+            f"{left_out}"
         )
 
 
@@ -158,9 +166,9 @@ def f1_interval(hits: int, named: int, having: int) -> tuple[float, float]:
 
 
 def label_figures(e: EvaluatedLabels) -> dict[str, Any]:
-    """Returns `task`, `n`, the figures of `base`, `probe`, `tfidf` and `lora`, and `comparisons`.
+    """Returns `task`, `n`, the figures of `base`, `probe`, `tfidf` and `lora`, `chance_macro_f1`, and `comparisons`.
 
-    Each model has:
+    `chance_macro_f1` is that of giving every row every label. Each model has:
 
     - `macro_f1`, `micro_f1`, `subset_accuracy` and `average_precision`, with 95 % bootstrap intervals such as
       `macro_f1_ci95`; None if no row has a label. See `LabelAgreement`.
@@ -178,5 +186,6 @@ def label_figures(e: EvaluatedLabels) -> dict[str, Any]:
         "task": MULTILABEL,
         "n": len(e.y_true),
         **found,
+        "chance_macro_f1": e.chance,
         "comparisons": {name: pair.figures((RIVALS[name], "LoRA")) for name, pair in e.comparisons.items()},
     }

@@ -7,6 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from bertlora.data.label_sets import DELIMITERS
 from bertlora.data.rows import iter_texts, require_column, texts_source
 from bertlora.data.source import Source
 from bertlora.data.table_file import Part, Write, column_types, table_file, text_rows
@@ -112,7 +113,7 @@ def write_predictions(
         run: the run.
         rows: the rows of a file.
         out: the file to write, whole or not at all; or an open one, not for Parquet.
-        format: `csv`, `tsv`, `jsonl` or `parquet`.
+        format: `csv`, `tsv`, `jsonl` or `parquet`. In the first two, several labels are in one cell with `|` between.
         probabilities: give each label's probability a column.
         options: those of `Run.predict`.
 
@@ -126,6 +127,7 @@ def write_predictions(
     """
     names = predicted_names(run, options, probabilities)
     check_names(rows, names)
+    several = run.manifest.task == MULTILABEL
     target: AbstractContextManager[Write]
     if isinstance(out, Path):
         types = predicted_types(run, rows, options, probabilities) if format == "parquet" else None
@@ -135,6 +137,8 @@ def write_predictions(
     count = 0
     with target as write:
         for part in predicted_parts(run, rows, options, probabilities):
+            if several and format in ("csv", "tsv"):
+                part["predicted_labels"] = [DELIMITERS[0].join(labels or ()) for labels in part["predicted_labels"]]
             write(part)
             count += len(part[names[0]])
     return count
