@@ -204,6 +204,7 @@ LABELS_EVALUATED = WHERE | {
     "task": {"const": "multilabel"},
     **{name: maybe(LABEL_FIGURES) for name in ("base", "probe", "tfidf")},
     "lora": LABEL_FIGURES,
+    "chance_macro_f1": said(maybe(SHARE), "of giving every row every label"),
     "comparisons": said(
         by_name(table(COMPARISON | {"macro_f1": GAIN})), "LoRA against each other model; accuracy is subset accuracy"
     ),

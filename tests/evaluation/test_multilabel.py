@@ -54,6 +54,8 @@ def test_figures_of_each_label_equal_scikit_learns_and_are_json() -> None:
     assert (each["absent"]["rows"], each["absent"]["f1"], each["absent"]["average_precision"]) == (0, None, None)
     assert [one["threshold"] for one in each.values()] == e.learned.thresholds.tolist()
     assert {one["threshold"] for one in found["base"]["per_label"].values()} == {0.5}
+    everything = precision_recall_fscore_support(e.y_true[:, :3], np.ones((400, 3)))
+    assert found["chance_macro_f1"] == pytest.approx(np.mean(everything[2]))
     assert found["lora"]["subset_accuracy"] == e.right("lora").mean()
     assert "1 of 4 labels are in no row; macro F1 leaves them out." in found["verdict"]
 

@@ -168,7 +168,7 @@ def f1_interval(hits: int, named: int, having: int) -> tuple[float, float]:
 def label_figures(e: EvaluatedLabels) -> dict[str, Any]:
     """Returns `task`, `n`, the figures of `base`, `probe`, `tfidf` and `lora`, `chance_macro_f1`, and `comparisons`.
 
-    `chance_macro_f1` is that of giving every row every label. Each model has:
+    `chance_macro_f1` is the figure of giving every row every label. Each model has:
 
     - `macro_f1`, `micro_f1`, `subset_accuracy` and `average_precision`, with 95 % bootstrap intervals such as
       `macro_f1_ci95`; None if no row has a label. See `LabelAgreement`.

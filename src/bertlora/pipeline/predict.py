@@ -127,7 +127,6 @@ def write_predictions(
     """
     names = predicted_names(run, options, probabilities)
     check_names(rows, names)
-    several = run.manifest.task == MULTILABEL
     target: AbstractContextManager[Write]
     if isinstance(out, Path):
         types = predicted_types(run, rows, options, probabilities) if format == "parquet" else None
@@ -136,16 +135,14 @@ def write_predictions(
         target = nullcontext(text_rows(out, format))
     count = 0
     with target as write:
-        for part in predicted_parts(run, rows, options, probabilities):
-            if several and format in ("csv", "tsv"):
-                part["predicted_labels"] = [DELIMITERS[0].join(labels or ()) for labels in part["predicted_labels"]]
+        for part in predicted_parts(run, rows, options, probabilities, format in ("csv", "tsv")):
             write(part)
             count += len(part[names[0]])
     return count
 
 
 def predicted_parts(
-    run: "Run", rows: FileRows, options: dict[str, Any], probabilities: bool
+    run: "Run", rows: FileRows, options: dict[str, Any], probabilities: bool, cells: bool = False
 ) -> Iterator[dict[str, list[object]]]:
     """Yields the kept columns of the rows with their predictions, in parts, in order.
 
@@ -154,7 +151,9 @@ def predicted_parts(
         rows: the rows.
         options: those of `Run.predict`.
         probabilities: whether each label's probability gets a column.
+        cells: whether a row's several labels become one text, with `|` between them.
     """
+    one_text = cells and run.manifest.task == MULTILABEL
     names, every = predicted_names(run, options, probabilities), rows.rows()
     with nullcontext() if options.get("base") else run.ready(options.get("precision", "fp32")):
         while chunk := list(islice(every, ROWS)):
@@ -162,6 +161,8 @@ def predicted_parts(
             seconds = None if pairs[0] is None else list(pairs)
             lines = run.predict(list(texts), seconds, **options)
             lines = [answer_of(line, row[:2]) for line, row in zip(lines, chunk, strict=True)]
+            if one_text:
+                lines = [line | {"labels": DELIMITERS[0].join(line["labels"] or ())} for line in lines]
             values = {name: [row[i] for row in kept] for i, name in enumerate(rows.names)}
             yield values | {name: [_value(line, name) for line in lines] for name in names}
 
