@@ -27,7 +27,9 @@ DISTILBERT = {
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
     "imdb-distilbert": DISTILBERT | {"data": ("hub:shawhin/imdb-truncated",), "epochs": 10},
-    "imdb-distilbert-quick": DISTILBERT | {"epochs": 1, "label_names": ("Negative", "Positive")},
+    "imdb-distilbert-quick": DISTILBERT
+    | {"sample": 1000, "sample_from": "split"}
+    | {"epochs": 1, "label_names": ("Negative", "Positive")},
     "imdb-bert-cased": {
         "model": "bert-base-cased",
         "sample": 2000,
@@ -65,6 +67,7 @@ DEFAULT: dict[str, Any] = {
     "model": "minilm",
     "data": (),
     "sample": 0,
+    "sample_from": "table",
     "split": "70/15/15",
     "label_names": (),
     "samples": (),
@@ -117,7 +120,7 @@ SAMPLES = (
 SIMPLE = {"head_start": "random", "warmup_fraction": 0.0, "average_weights": 0.0}
 SIMPLE |= {"class_weights": "none", "best_metric": "accuracy"}
 IMDB = SIMPLE | {"model": "distilbert-base-uncased", "rank": 4, "alpha": 32.0, "lora_dropout": 0.01}
-IMDB |= {"truncation": "left", "targets": ("query",)}
+IMDB |= {"truncation": "left", "targets": ("query",), "sample_from": "split"}
 CHANGES: dict[str, dict[str, Any]] = {
     "default": {},
     "audit": {

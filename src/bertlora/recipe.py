@@ -52,8 +52,12 @@ class Recipe:
         choices=(AUTO, *TASKS),
     )
     data: tuple[str, ...] = option((), "data", "data source if none is given, as for `prepare`")
-    sample: int = option(
-        0, "data", "rows to draw at random from the source, or from each of its splits; 0 = all", low=0
+    sample: int = option(0, "data", "rows to draw at random; `sample_from` says from what; 0 = all", low=0)
+    sample_from: str = option(
+        "table",
+        "data",
+        "what sample draws from: a table before it is split, or each of its splits; named splits: always from each",
+        choices=("table", "split"),
     )
     split: str = option("70/15/15", "data", "percent for train/validation/test; 0 leaves a split out")
     validation_fraction: float = option(

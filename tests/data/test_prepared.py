@@ -151,6 +151,13 @@ def test_sample_of_a_table_and_of_named_splits(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", reviews(200))
     test = write_csv(tmp_path / "test.csv", reviews(60, start=200))
     assert prepare([train], tmp_path / "a", sample=100).rows == {"train": 70, "validation": 15, "test": 15}
+    each = prepare([train], tmp_path / "c", sample=100, sample_from="split")
+    assert each.rows == {"train": 100, "validation": 30, "test": 30}
+    assert np.bincount(each.split("train").labels).tolist() == [50, 50]
+    assert each.notes == [
+        "sample: the table was split first, then 100 rows were drawn from each split, or all of them: "
+        "validation has 30, test has 30"
+    ]
     prepared = prepare([f"train={train}", f"test={test}"], tmp_path / "b", sample=20)
     assert prepared.rows == {"train": 20, "validation": 20, "test": 20}
     assert np.bincount(prepared.split("validation").labels).tolist() == [10, 10]

@@ -81,20 +81,10 @@ def test_the_plan_is_what_comes(keys: dict[str, Any], architecture: str, tiny: T
     assert len(found["targets"]) == len([m for m in adapted.model.modules() if hasattr(m, "lora_A")])
 
 
-def test_memory_and_time_grow_with_the_work(tiny: Tiny) -> None:
-    recipe = tiny_recipe(tiny("bert"), batch_size=4, gradient_accumulation=2, epochs=3)
-    small, large = (plan(recipe, 2, examples=n, mean_tokens=500.0) for n in (81, 8_000_000))
-    assert (small["steps"], large["steps"]) == (33, 3_000_000)
-    assert large["seconds"] > 10
-    assert plan(recipe, 2)["steps"] is None
-    assert plan(recipe, 2)["seconds"] is None
-    assert plan(recipe.replace(batch_size=999), 2)["memory_mib"] > small["memory_mib"]
+def test_memory_grows_with_the_batch(tiny: Tiny) -> None:
+    small, large = (plan(tiny_recipe(tiny("bert"), batch_size=n), 2) for n in (8, 999))
+    assert large["memory_mib"] > small["memory_mib"]
     assert (small["precision"], small["architecture"]) == ("fp32", "bert")
-
-
-def test_max_steps_bound_the_plan(tiny: Tiny) -> None:
-    recipe = tiny_recipe(tiny("bert"), batch_size=10, epochs=3, max_steps=7)
-    assert plan(recipe, 2, examples=100, mean_tokens=10.0)["steps"] == 7
 
 
 def test_more_labels_make_a_larger_head(tiny: Tiny) -> None:

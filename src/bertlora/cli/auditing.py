@@ -13,6 +13,7 @@ OPENING = 70
 # A single table is audited whole, each fold starts from a head that knows no row, and every fold runs to its end.
 UNUSED = (
     "split",
+    "sample_from",
     "validation_fraction",
     "label_names",
     "samples",

@@ -94,6 +94,12 @@ def print_checks(checks: Sequence[dict[str, Any]], stderr: bool = False) -> None
         type=Whole(0),
         default=Recipe.sample,
     ),
+    Option(
+        "--sample-from",
+        Recipe.__dataclass_fields__["sample_from"].metadata["help"],
+        type=OneOf(Recipe.__dataclass_fields__["sample_from"].metadata["choices"]),
+        default=Recipe.sample_from,
+    ),
     Option("--seed", "seed of sample and split", type=Whole(0), default=Recipe.seed),
     Option(
         "--task", Recipe.__dataclass_fields__["task"].metadata["help"], type=OneOf((AUTO, *TASKS)), default=Recipe.task

@@ -96,8 +96,11 @@ def show_plan(found: dict[str, Any]) -> None:
         ["memory", f"about {found['memory_mib']:,} MiB at most"],
     ]
     if found["steps"]:
-        rows.append(["steps", f"{found['steps']:,}"])
-        rows.append(["time", f"about {duration(found['seconds'])} on this machine, without evaluation"])
+        rows.append(["rows", ", ".join(f"{split} {count:,}" for split, count in found["rows"].items())])
+        rows.append(["steps", f"{found['steps']:,} in {found['epochs']:g} epochs, {found['tokens']:,} tokens"])
+        low, high = map(duration, found["seconds_range"])
+        rows.append(["time", f"about {duration(found['seconds'])} on this machine ({low} to {high})"])
+        rows.append(["of this", ", ".join(f"{part} {duration(took)}" for part, took in found["seconds_of"].items())])
     print_table(["", f"{found['recipe_model']} ({found['architecture']})"], rows)
 
 

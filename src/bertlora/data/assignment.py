@@ -15,6 +15,7 @@ from bertlora.data.placement import Placement
 from bertlora.data.source import SPLITS
 from bertlora.data.splits import LEFT_OUT, NO_ID, Ids, Splits, part_totals, stratified_sample, stratified_split
 from bertlora.errors import DataError
+from bertlora.recipe import Recipe
 
 Shares = tuple[float, float, float]
 
@@ -69,7 +70,13 @@ class Rows:
 
 
 def assign_splits(
-    ids: Ids, placements: Mapping[str, Placement], names: Mapping[str, str], shares: Shares, sample: int, seed: int
+    ids: Ids,
+    placements: Mapping[str, Placement],
+    names: Mapping[str, str],
+    shares: Shares,
+    sample: int,
+    seed: int,
+    sample_from: str = Recipe.sample_from,
 ) -> Assigned:
     """Returns the split of each row of each source.
 
@@ -81,8 +88,10 @@ def assign_splits(
         placements: by source, what columns say about the rows.
         names: by source, its name for messages.
         shares: shares of train, validation and test, which add up to 1.
-        sample: rows to draw from the table or from each split; 0 = all.
+        sample: rows to draw; 0 = all.
         seed: the same seed gives the same splits.
+        sample_from: `table` draws from a table before it is split, `split` from each of its splits. Named splits are
+            always drawn from each.
 
     Raises:
         DataError: a part gets no row, because groups or equal times are kept together.
@@ -93,9 +102,12 @@ def assign_splits(
     rows = Rows(names[first], ids[first], placements[first])
     if first == "" and placements[first].splits is None:
         usable = np.flatnonzero(ids[first] != NO_ID)
-        drawn = usable[stratified_sample(ids[first][usable], sample, seed)]
+        from_each = sample_from == "split"
+        drawn = usable[stratified_sample(ids[first][usable], 0 if from_each else sample, seed)]
         splits[first][:] = LEFT_OUT
         splits[first][drawn] = rows.take(drawn).split(shares, seed)
+        if from_each:
+            _draw(splits[first], ids[first], sample, seed)
     else:
         train = np.flatnonzero(home[first] == 0)
         if not len(train):
@@ -130,6 +142,20 @@ def split_by_time(times: NDArray[np.float64], shares: Shares) -> NDArray[np.int8
     parts = np.empty(len(times), np.int8)
     parts[order] = np.searchsorted(ends, np.arange(len(times)), side="right")
     return parts
+
+
+def sample_notes(rows: Mapping[str, int], sample: int) -> list[str]:
+    """Returns a note that says what `sample` drew from each split of a table; nothing if it drew nothing.
+
+    Args:
+        rows: rows of each split that were drawn.
+        sample: rows to draw from each; 0 = all.
+    """
+    if not sample:
+        return []
+    short = [f"{split} has {found:,}" for split, found in rows.items() if found < sample]
+    fewer = f", or all of them: {', '.join(short)}" if short else ""
+    return [f"sample: the table was split first, then {sample:,} rows were drawn from each split{fewer}"]
 
 
 def check_train(splits: Splits, ids: Ids, labels: list[str], name: str) -> None:

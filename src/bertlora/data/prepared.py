@@ -15,7 +15,7 @@ from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from bertlora.data.assignment import Assigned, assign_splits, check_train
+from bertlora.data.assignment import Assigned, assign_splits, check_train, sample_notes
 from bertlora.data.checks import (
     Examiner,
     KeptRows,
@@ -70,6 +70,7 @@ def prepare(
     *,
     split: str = Recipe.split,
     sample: int = Recipe.sample,
+    sample_from: str = Recipe.sample_from,
     seed: int = Recipe.seed,
     task: str = Recipe.task,
     overwrite: bool = False,
@@ -87,8 +88,8 @@ def prepare(
         specs: what to read; see `open_sources`.
         out: the folder to make.
         split: shares of train/validation/test in percent.
-        sample: rows drawn at random, stratified by class, from the table or from each split; 0 = all. Numbers are
-            stratified by ten ranges.
+        sample: rows drawn at random, stratified by class; 0 = all. Numbers are stratified by ten ranges.
+        sample_from: what they are drawn from; see `assign_splits`.
         seed: seed of sample and split.
         task: `classification`, `multilabel`, `regression`, or `auto`; see `find_task`.
         overwrite: whether `out` may be replaced.
@@ -114,10 +115,12 @@ def prepare(
     rules = LabelRules.of(columns)
     table, notes = scan_all(_open(specs, FileFormat.of(columns)), named, rules, task)
     placements = {name: found.placement for name, found in table.scans.items()}
-    assigned = assign_splits(table.ids, placements, table.names, shares, sample, seed)
+    assigned = assign_splits(table.ids, placements, table.names, shares, sample, seed, sample_from)
     _check_train(table, assigned.splits)
     with whole_folder(out, overwrite) as folder:
         kept, written, fixes = _write_fixed(folder, table, assigned, shares, seed, fix)
+        if sample_from == "split" and (one := placements.get("")) and one.splits is None:
+            fixes += sample_notes(written.rows, sample)
         data = Prepared(
             folder=folder,
             task=table.task,

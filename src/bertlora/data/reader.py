@@ -5,6 +5,7 @@ Letters: B texts, K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from bertlora.data.folder import Prepared
 from bertlora.data.inputs import Inputs
 from bertlora.data.template import InputTemplate
 from bertlora.data.tokenizer import AnyTokenizer
-from bertlora.data.tokens import TokenTable, kept_tokens, token_chunks, tokenize
+from bertlora.data.tokens import TokenTable, has_tokens, kept_tokens, token_chunks, tokenize
 from bertlora.errors import InputError
 
 
@@ -89,8 +90,14 @@ class Examples:
         return len(self.labels)
 
 
-def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
+def split_examples(reader: Reader, data: Prepared, split: str, scratch: Path | None = None) -> Examples:
     """Returns a split of prepared data. The tokens are kept in the prepared folder. Empty if there is no such split.
+
+    Args:
+        reader: turns texts into inputs.
+        data: the prepared data.
+        split: the split.
+        scratch: an existing folder that takes new tokens, so that the prepared folder stays as it is.
 
     Raises:
         InputError: the data hold pairs of texts and the reader reads single ones, or the reverse.
@@ -103,7 +110,8 @@ def split_examples(reader: Reader, data: Prepared, split: str) -> Examples:
 
     def tokens(column: str) -> TokenTable:
         name = f"{split}.{column}"
-        return kept_tokens(folder, name, lambda: token_chunks(reader.tokenizer, data.stream(split, column)))
+        place = folder if scratch is None or has_tokens(folder, name) else scratch
+        return kept_tokens(place, name, lambda: token_chunks(reader.tokenizer, data.stream(split, column)))
 
     second = tokens("text_pair") if data.has_pairs else None
     return Examples(Inputs(reader.template, tokens("text"), second), data.targets(split))

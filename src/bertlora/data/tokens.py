@@ -81,8 +81,8 @@ def kept_tokens(folder: Path, name: str, make: Callable[[], Iterable[TokenTable]
         name: the table's name.
         make: yields the table in parts; only one part is in memory at a time.
     """
-    ids, offsets = folder / f"{name}.ids", folder / f"{name}.offsets.npy"
-    if not (ids.exists() and offsets.exists()):
+    ids, offsets = _files(folder, name)
+    if not has_tokens(folder, name):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _write(ids, offsets, make())
@@ -91,6 +91,15 @@ def kept_tokens(folder: Path, name: str, make: Callable[[], Iterable[TokenTable]
     # An empty file cannot be mapped.
     kept = np.memmap(ids, dtype=np.int32, mode="r") if ids.stat().st_size else np.zeros(0, dtype=np.int32)
     return TokenTable(kept, np.load(offsets))
+
+
+def has_tokens(folder: Path, name: str) -> bool:
+    """Returns whether `folder` has the table that is saved as `name`."""
+    return all(path.exists() for path in _files(folder, name))
+
+
+def _files(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / f"{name}.ids", folder / f"{name}.offsets.npy"
 
 
 def _write(ids: Path, offsets: Path, parts: Iterable[TokenTable]) -> None:

@@ -4,6 +4,8 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -89,6 +91,18 @@ def limit_threads() -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), cores_allowed(CPU_QUOTA)))
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Restores torch's threads at the end, and lets `limit_threads` limit them anew."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+            limit_threads.cache_clear()
 
 
 def cores_allowed(quota: Path) -> int:

@@ -1,30 +1,23 @@
-"""What training would do, without weights: counted on a sketch of the model, estimated from this machine's speed."""
+"""What training would do, without weights: counted on a sketch of the model."""
 
 import json
 import math
 from typing import Any
 
-from torch import nn
-
 from bertlora.model.base import check_length, find_base
 from bertlora.model.build import add_adapter, lora_parameters, sketch_classifier
 from bertlora.model.engine import ROW_TOKENS
-from bertlora.model.machine import choose_precision, speed
+from bertlora.model.machine import choose_precision
 from bertlora.model.state import saved_state
 from bertlora.recipe import Recipe
 
-# Share of a matrix product's rate that training reaches, roughly: MiniLM on IMDB and SST-2, docs/performance.md.
-EFFICIENCY = 0.35
 
-
-def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.0) -> dict[str, Any]:
-    """Returns what `plan --json` prints.
+def plan(recipe: Recipe, labels: int) -> dict[str, Any]:
+    """Returns what `plan --json` prints of the model.
 
     Args:
         recipe: the recipe.
         labels: K, the number of classes.
-        examples: rows of the training split; 0 if not known.
-        mean_tokens: mean length of a text as the model reads it, in tokens; 0 if not known.
 
     Raises:
         ModelError, HubError: the base cannot be found or cannot serve.
@@ -39,10 +32,6 @@ def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.
     trainable, total = model.get_nb_trainable_parameters()
     config = base.config()
     precision = choose_precision(recipe.precision, config.model_type)
-    flops = 4 * _linear_parameters(model)  # a token: forward, and backward to the activations
-    steps = recipe.steps(examples)
-    passes = steps / max(recipe.steps_per_epoch(examples), 1)
-    tokens = examples * mean_tokens * passes
     return {
         "recipe_model": recipe.model,
         "architecture": config.model_type,
@@ -61,15 +50,8 @@ def plan(recipe: Recipe, labels: int, examples: int = 0, mean_tokens: float = 0.
             }
         ),
         "precision": precision,
-        "steps": steps or None,
         "memory_mib": round(_memory(recipe, config, total) / 2**20),
-        "seconds": round(tokens * flops / (EFFICIENCY * speed(precision))) if tokens else None,
     }
-
-
-def _linear_parameters(model: nn.Module) -> int:
-    """Returns the weights that every token is multiplied with; embeddings are looked up, not multiplied."""
-    return sum(m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear) and "lora_" not in n)
 
 
 def _file_bytes(model: Any, doubled: bool) -> int:

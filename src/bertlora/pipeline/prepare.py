@@ -33,6 +33,7 @@ def prepare(
     *,
     split: str = Recipe.split,
     sample: int = Recipe.sample,
+    sample_from: str = Recipe.sample_from,
     seed: int = Recipe.seed,
     task: str = Recipe.task,
     model: str | None = None,
@@ -50,6 +51,8 @@ def prepare(
         out: the folder to write.
         split: shares of train/validation/test in percent.
         sample: rows drawn at random, each class in its share; 0 takes all.
+        sample_from: what they are drawn from: `table` draws from a table before it is split, `split` from each of its
+            splits. Named splits are always drawn from each.
         seed: seed of sample and split.
         task: what is predicted: `classification`, `multilabel`, `regression`, or `auto`, which finds it by the labels.
         model: base model whose tokenizer checks the texts; None is minilm if it is installed, otherwise no such checks.
@@ -72,13 +75,14 @@ def prepare(
         InputError: an option is out of its range, or excludes another.
         OutputError: `out` is not empty, or cannot be written.
     """
-    Recipe(task=task)  # checks it
+    Recipe(task=task, sample_from=sample_from)  # checks them
     reader = _token_reader(model, max_length)
     data = prepare_data(
         as_specs(source),
         Path(out),
         split=split,
         sample=sample,
+        sample_from=sample_from,
         seed=seed,
         task=task,
         overwrite=overwrite,
@@ -106,11 +110,12 @@ def given_data(source: Source, recipe: Recipe, folder: Path, **columns: Unpack[S
     if is_prepared(folder):
         return Prepared.load(folder)
     require_data(source, recipe)
-    options = {"sample": recipe.sample, "seed": recipe.seed, "task": recipe.task, "overwrite": True, **columns}
+    keys = ("sample", "sample_from", "seed", "task")
+    options = {key: getattr(recipe, key) for key in keys} | {"overwrite": True, **columns}
     held_out = split_with_validation(recipe)
-    data = prepare_data(specs, folder, split=held_out, **options)  # type: ignore[arg-type]
+    data = prepare_data(specs, folder, split=held_out, **options)
     if held_out != recipe.split and data.rows.get("validation", 0) < FEWEST_VALIDATION_ROWS:
-        return prepare_data(specs, folder, split=recipe.split, **options)  # type: ignore[arg-type]
+        return prepare_data(specs, folder, split=recipe.split, **options)
     return data
 
 

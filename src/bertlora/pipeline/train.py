@@ -151,7 +151,7 @@ def check_before_reading(recipe: Recipe, data: Source, columns: SourceColumns, k
     base = find_base(recipe.model)
     check_length(recipe.max_length, base)
     base.check_weights()
-    refuse_preparing(data, **{key: keys.get(key) for key in ("sample", "split")}, **columns)
+    refuse_preparing(data, **{key: keys.get(key) for key in ("sample", "sample_from", "split")}, **columns)
     specs = as_specs(data) or list(recipe.data)
     if specs and not (len(specs) == 1 and is_prepared(specs[0])):
         check_sources(specs, **columns)

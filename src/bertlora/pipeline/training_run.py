@@ -73,7 +73,7 @@ def train_run(
             out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "recipe.toml", recipe.to_toml())
         on_event(Probing(min(len(train), MAX_ROWS)))
-        rivals = fitted_rivals(adapted, training, _texts(data, "train"), _texts(data, "validation"))
+        rivals = fitted_rivals(adapted, training, split_texts(data, "train"), split_texts(data, "validation"))
     with tracking(recipe, out) as track:
         for event in training.run():
             on_event(event)
@@ -96,7 +96,7 @@ def train_run(
             data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
             calibration=calibration,
             rivals=rivals,
-            seen=Seen.of(train=_texts(data, "train"), validation=_texts(data, "validation")),
+            seen=Seen.of(train=split_texts(data, "train"), validation=split_texts(data, "validation")),
         )
         drop_checkpoint(out)
         report_training(Run(out, manifest, adapted, calibration), data, train.inputs)
@@ -210,7 +210,7 @@ def fitted_rivals(adapted: Adapted, training: Training, train: Texts, validation
     return Rivals.fit(adapted, *rows, recipe.seed, training.precision, aim)
 
 
-def _texts(data: Prepared, split: str) -> Texts:
+def split_texts(data: Prepared, split: str) -> Texts:
     """Returns the texts and second texts of a split, which may have no rows."""
     rows = data.split(split) if split in data.rows else None
     return ([], None) if rows is None else (rows.texts, rows.pairs)

@@ -84,7 +84,12 @@ class Tfidf:
 
 
 def fit_tfidf(
-    texts: Sequence[str], pairs: Sequence[str] | None, y_true: Labels, classes: int, seed: int
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    y_true: Labels,
+    classes: int,
+    seed: int,
+    characters: int | None = None,
 ) -> Tfidf | None:
     """Fits TF-IDF with words and pairs of words; if the texts are short also with parts of words, where these help.
 
@@ -97,13 +102,14 @@ def fit_tfidf(
         y_true: (N,) class of each row, 0..K-1; (N, K) which labels it has; or (N,) float64 numbers.
         classes: K; 1 for numbers.
         seed: the same seed gives the same model.
+        characters: of all texts, where these are a sample of them; it decides whether parts of words are tried.
 
     Returns:
         The model with the lower cross-validated log loss; None if there is a single class, or no term.
     """
     joined = _joined(texts, pairs)
-    short = sum(map(len, joined)) <= MOST_CHARACTERS
-    found = [_fit(joined, y_true, classes, characters, seed) for characters in ((False, True) if short else (False,))]
+    short = (sum(map(len, joined)) if characters is None else characters) <= MOST_CHARACTERS
+    found = [_fit(joined, y_true, classes, parts, seed) for parts in ((False, True) if short else (False,))]
     fitted = [model for model in found if model is not None]
     return min(fitted, key=lambda model: model.regression.loss, default=None)
 

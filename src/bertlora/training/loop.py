@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class Training:
                 self._resume(checkpoints)
             self.draws.restart(self.progress.step)
 
-    def run(self) -> Iterator[Step | Evaluation]:
+    def run(self) -> Generator[Step | Evaluation, None, None]:
         """Trains, and yields each step and each evaluation. At the end the model holds its best adapter.
 
         Raises:

@@ -14,6 +14,7 @@ from bertlora.model.engine.changes import evaluating, last_linear, owned, unwrap
 from bertlora.model.engine.execution import BATCH_SIZE, ROW_TOKENS, Execution, executing
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import takes_token_types
+from bertlora.model.engine.prefix import frozen_share
 
 __all__ = [
     "BATCH_SIZE",
@@ -22,6 +23,7 @@ __all__ = [
     "LoraLinear",
     "evaluating",
     "executing",
+    "frozen_share",
     "last_linear",
     "owned",
     "takes_token_types",

@@ -103,6 +103,12 @@ def frozen_modules(model: Any) -> list[nn.Module]:
     return [module for module in getattr(inner, inner.base_model_prefix).modules() if module not in above]
 
 
+def frozen_share(model: Any, pack: bool) -> float:
+    """Returns the fraction of the layers that need not run again in later epochs; 0 in padded batches (not `pack`)."""
+    depth = frozen_depth(model) if pack else 0
+    return depth / len(encoder_layers(model)) if depth else 0.0
+
+
 def frozen_depth(model: Any) -> int:
     """Returns how many of the first layers give the same output in every epoch, since nothing up to them is trained.
 
