@@ -37,7 +37,8 @@ def interleaved(contestants: Mapping[str, Sequence[str]], rounds: int, log: Path
         key: identifies this benchmark in the log.
 
     Returns:
-        One object per run: `name`, `round`, the key, the printed figures, `wall_s` and `peak_mib` of the process.
+        One object per run: `name`, `round`, the key, the printed figures, `wall_s`, `cpu_s` and `peak_mib` of the
+        process.
     """
     found = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     for number in range(rounds):
@@ -53,7 +54,7 @@ def interleaved(contestants: Mapping[str, Sequence[str]], rounds: int, log: Path
 
 
 def measured(command: Sequence[str]) -> Result:
-    """Returns what a command prints, its wall time in seconds and its peak resident memory in MiB."""
+    """Returns what a command prints, its wall and processor time in seconds, and its peak resident memory in MiB."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -63,7 +64,8 @@ def measured(command: Sequence[str]) -> Result:
     if status:
         raise SystemExit(f"{' '.join(command)}\n{complaint[-2000:]}")
     figures: Result = json.loads(said.strip().splitlines()[-1])
-    return figures | {"wall_s": round(time.perf_counter() - began, 2), "peak_mib": usage.ru_maxrss // 1024}
+    took = {"wall_s": round(time.perf_counter() - began, 2), "cpu_s": round(usage.ru_utime + usage.ru_stime, 2)}
+    return figures | took | {"peak_mib": usage.ru_maxrss // 1024}
 
 
 def median(results: list[Result], name: str, value: Callable[[Result], float]) -> float:

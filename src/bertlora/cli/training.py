@@ -36,13 +36,10 @@ NOT_PLANNED = (
     "warmup_fraction",
     "max_grad_norm",
     "hidden_dropout",
-    "encoder_dropout",
     "average_weights",
     "class_weights",
-    "evaluate_every_steps",
     "best_metric",
     "early_stopping_patience",
-    "seed",
     "tracker",
 )
 
