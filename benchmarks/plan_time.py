@@ -4,8 +4,8 @@
     python benchmarks/plan_time.py sst2_train.parquet --rows 1000 --rounds 3 --log plan.jsonl
     python benchmarks/plan_time.py imdb_train.parquet --rows 300 --rounds 3 --log plan.jsonl --max-length 128
 
-Options of `bertlora train` are given to both. Each program is a fresh process. Prints a Markdown table: predicted and true
-seconds of the whole process and of the optimiser steps, and their ratio, with lowest and highest.
+Options of `bertlora train` are given to both. Each program is a fresh process. Prints a Markdown table: predicted and
+true seconds of the whole process and of the optimiser steps, and their ratio, with lowest and highest.
 
 With `--cpu` the seconds are those of the processor, in plan and in train. That is for one thread (`OMP_NUM_THREADS=1`)
 on a core that other programs use too.
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000, help="rows for training")
     parser.add_argument("--cpu", action="store_true", help="count the processor's seconds")
     a, options = parser.parse_known_args()
-    key: Result = {"contest": "plan", "file": Path(a.file).name, "rows": a.rows, "cpu": a.cpu, "options": options}
+    key: Result = {"contest": "plan", "file": Path(a.file).name, "drawn": a.rows, "cpu": a.cpu, "options": options}
     with tempfile.TemporaryDirectory() as folder:
         results = interleaved(commands(a, options, folder), a.rounds, Path(a.log), key)
     print(f"{key['file']}, {a.rows} rows, {' '.join(options) or 'default'}. {machine()}\n")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import bertlora
 from bertlora.data.prepared import prepare
-from bertlora.training.pace import Line, Timed
+from bertlora.training.costs import Line, Timed
 from bertlora.training.typical import rows_of_typical_length
 from bertlora.training.work import Work
 

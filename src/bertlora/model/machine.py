@@ -95,7 +95,7 @@ def limit_threads() -> None:
 
 @contextmanager
 def threads_kept() -> Iterator[None]:
-    """Restores torch's threads at the end, and lets `limit_threads` limit them anew."""
+    """Restores torch's threads at the end, and lets `limit_threads` limit them again."""
     threads = torch.get_num_threads()
     try:
         yield

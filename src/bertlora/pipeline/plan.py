@@ -63,7 +63,7 @@ def _work_and_time(data: Prepared, recipe: Recipe, scratch: Path, began: float) 
     """
     from bertlora.model.adapted import Adapted
     from bertlora.pipeline.training_run import shown_labels, split_texts
-    from bertlora.training.pace import FACTOR, Pace, Sources
+    from bertlora.training.costs import FACTOR, Costs, Sources
     from bertlora.training.work import Work
 
     adapted = Adapted.fresh(recipe, shown_labels(recipe, data.labels), data.has_pairs)
@@ -71,15 +71,15 @@ def _work_and_time(data: Prepared, recipe: Recipe, scratch: Path, began: float) 
     sources = Sources(train, validation, split_texts(data, "train"))
     work = Work.of(recipe, train.inputs.lengths)
     parts = {"start": time.perf_counter() - began}
-    pace = Pace.measured(adapted, recipe, sources)
-    parts |= pace.seconds(adapted, recipe, sources)
-    seconds, factor = sum(parts.values()), max(FACTOR, pace.spread)
+    costs = Costs.measured(adapted, recipe, sources)
+    parts |= costs.seconds(adapted, recipe, sources)
+    seconds, factor = sum(parts.values()), max(FACTOR, costs.spread)
     return {
         "rows": dict(data.rows),
         **work.figures(),
         "seconds": round(seconds, 1),
         "seconds_range": [round(seconds / factor, 1), round(seconds * factor, 1)],
         "seconds_of": {part: round(took, 2) for part, took in parts.items()},
-        "seconds_a_step": pace.step.fixed,
-        "seconds_a_token": pace.step.each,
+        "seconds_a_step": costs.step.fixed,
+        "seconds_a_token": costs.step.each,
     }

@@ -1,4 +1,4 @@
-"""A few rows that cost as much, each, as all rows do on average: what `pace` times."""
+"""A few rows that cost as much, each, as all rows do on average: what `costs.py` times."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from bertlora.rivals.probe import FrozenView
 
 
 def typical(examples: Examples, count: int, longest: int) -> Examples:
-    """Returns so many examples whose lengths are spread as those of all; some repeat if there are too few.
+    """Returns `count` examples whose lengths are spread as those of all; some repeat if there are too few.
 
     Args:
         examples: all of them; if there are none, they are returned.
@@ -30,14 +30,14 @@ def typical(examples: Examples, count: int, longest: int) -> Examples:
 
 
 def rows_of_typical_length(lengths: npt.NDArray[np.int64], count: int) -> list[int]:
-    """Returns `count` rows at evenly spaced quantiles of the lengths (N,), in random order."""
+    """Returns `count` rows at evenly scostsd quantiles of the lengths (N,), in random order."""
     order = np.argsort(lengths, kind="stable")
     places = ((np.arange(count) + 0.5) / count * len(lengths)).astype(np.int64)
     return [int(row) for row in np.random.default_rng(0).permutation(order[places])]
 
 
 def repeated(view: FrozenView, rows: int) -> FrozenView:
-    """Returns a view with so many rows: those of `view` again and again, each time with other noise."""
+    """Returns a view with `rows` rows: those of `view` again and again, each time with other noise."""
     chosen = np.arange(rows) % len(view.labels)
     noise = np.random.default_rng(0).normal(0.0, 0.5, (rows, view.features.shape[1]))
     return FrozenView(view.features[chosen] + noise * view.features.std(axis=0), view.labels[chosen], view.classes)

@@ -1,9 +1,9 @@
 """What a training costs on this machine: a few real steps, passes and fits are timed, and the whole follows from them.
 
-    pace = Pace.measured(adapted, recipe, sources)  # a few seconds
-    pace.seconds(adapted, recipe, sources)          # {"rivals": 8.1, "steps": 33.9, "evaluations": 4.5}
+    costs = Costs.measured(adapted, recipe, sources)  # a few seconds
+    costs.seconds(adapted, recipe, sources)           # {"rivals": 8.1, "steps": 33.9, "evaluations": 4.5}
 
-The costs are straight lines: so much a step and so much a token. The texts that are timed are the user's own, of all
+The costs are straight lines: a cost a step and a cost a token. The texts that are timed are the user's own, of all
 lengths. So the cost of a token includes attention, which grows with the square of the length.
 """
 
@@ -30,15 +30,15 @@ from bertlora.training.work import Work
 
 # Steps of each size. The first one warms up: new sizes of products, and the first use of the weights.
 STEPS = 3
-# Tokens of a smaller step, and the tokens that are left of any text.
+# Tokens of a smaller step, and the fewest tokens to which a text is cut.
 SMALL_TOKENS, LEAST_TOKENS = 64, 16
 # Seconds that the larger steps, and the pass of the base, may take. If a whole text would take longer, it is cut.
 STEPS_S, PASS_S = 4.0, 1.0
 UNCUT = 1_000_000
-# A step costs about so many times as much as a pass, because it also goes back.
+# A step costs about this many times as much as a pass, because it also goes back.
 BACKWARD = 3
-# The rivals are timed on this much: a second each. A linear probe of 1,000 rows takes as long as one of 100 rows, which
-# tries more strengths; then its time grows with the rows. That of TF-IDF grows with the characters.
+# The rivals are timed on this much, a second each. A linear probe of 1,000 rows takes as long as one of 100 rows, which
+# tries more strengths. Beyond that its time grows with the rows. The time of TF-IDF grows with the characters.
 PASS_ROWS, PROBE_ROWS, PROBE_GROWS, TFIDF_CHARACTERS = 8, 100, 1000, 30_000
 # The estimate is meant to be within this factor of the truth.
 FACTOR = 1.5
@@ -84,7 +84,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Costs:
     """Costs that were measured, in seconds.
 
     Attributes:
@@ -102,7 +102,7 @@ class Pace:
     spread: float
 
     @classmethod
-    def measured(cls, adapted: Adapted, recipe: Recipe, sources: Sources) -> "Pace":
+    def measured(cls, adapted: Adapted, recipe: Recipe, sources: Sources) -> "Costs":
         """Times steps, evaluations, a pass of the base, and the rivals' fits. Torch's global state stays as it was.
 
         Args:
@@ -140,7 +140,7 @@ class _Size(NamedTuple):
 
     @classmethod
     def of(cls, tokens: float, mean: float, most: int) -> "_Size":
-        """Returns the size with about so many tokens, from texts of a mean length, `most` of them at most."""
+        """Returns the size with about `tokens` tokens, from texts of a mean length, `most` of them at most."""
         rows = max(1, min(most, int(tokens / mean)))
         return cls(rows, UNCUT if rows * mean <= tokens else max(LEAST_TOKENS, int(tokens)))
 
@@ -207,7 +207,7 @@ def _short_training(adapted: Adapted, recipe: Recipe, sources: Sources, size: _S
 def _timed_pass(
     adapted: Adapted, recipe: Recipe, sources: Sources, tokens: float, precision: str
 ) -> tuple[float, FrozenView]:
-    """Returns the seconds a token of a pass of the frozen base over about so many tokens, and what it gives."""
+    """Returns the seconds a token of a pass of the frozen base over about `tokens` tokens, and what it gives."""
     size = _Size.of(tokens, sources.train.inputs.lengths.mean(), min(len(sources.train), PROBE_ROWS))
     sample = typical(sources.train, max(size.rows, PASS_ROWS), size.longest)
     began = time.perf_counter()
