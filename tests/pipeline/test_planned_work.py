@@ -3,7 +3,7 @@
 import itertools
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,28 @@ WORDS = ["the", "film", "its", "cast", "is", "was", "has", "been", "never", "alw
 SMALL: dict[str, Any] = {"max_length": 32, "precision": "fp32", "rank": 2}
 
 
-def table_of(path: Path, numbers: bool = False) -> Path:
-    """A CSV file of 300 texts of 3 to 40 words, no two alike, of two classes or with numbers."""
+def table_of(path: Path, labels: Sequence[str] = ("good", "bad")) -> Path:
+    """A CSV file of 300 texts of 3 to 40 words, no two alike; these labels take turns."""
     draw = random.Random(0)
     texts = {" ".join(draw.choices(WORDS, k=draw.randint(3, 40))) for _ in range(400)}
-    labels = (f"{i % 7 + 0.5}" if numbers else f"class {i % 2}" for i in itertools.count())
-    lines = [f"{text},{label}" for text, label in zip(sorted(texts)[:300], labels, strict=False)]
-    path.write_text("\n".join(["text,score" if numbers else "text,label", *lines]) + "\n")
+    lines = [f"{text},{label}" for text, label in zip(sorted(texts)[:300], itertools.cycle(labels), strict=False)]
+    path.write_text("\n".join(["text,label", *lines]) + "\n")
     return path
 
 
 def prepared_folder(path: Path) -> Path:
-    return prepare([str(table_of(path))], path.with_name("data"), split="60/40/0").folder
+    source = str(table_of(path, ["good;long", "bad", "good", "bad;long;odd"]))
+    return prepare([source], path.with_name("data"), split="60/40/0", task="multilabel").folder
 
 
 CASES: dict[str, tuple[Callable[[Path], Path], str, dict[str, Any], dict[str, int]]] = {
     "a file of numbers": (
-        lambda path: table_of(path, numbers=True),
+        lambda path: table_of(path, ["0.5", "1.5", "2.25", "3.5"]),
         "default",
         {"epochs": 2, "batch_size": 16},
         {"train": 210, "validation": 45, "test": 45},
     ),
-    "a prepared folder": (
+    "a prepared folder, several labels": (
         prepared_folder,
         "default",
         {"epochs": 3, "batch_size": 8, "gradient_accumulation": 2, "max_steps": 17, "evaluate_every_steps": 7},
