@@ -9,7 +9,7 @@ from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared
 from bertlora.data.reader import split_examples
 from bertlora.pipeline.prepare import Source, as_specs, given_data
-from bertlora.pipeline.train import check_before_reading, resolved_recipe
+from bertlora.pipeline.train import check_before_reading, check_rows, resolved_recipe
 from bertlora.recipe import Recipe
 from bertlora.task import REGRESSION
 
@@ -48,6 +48,7 @@ def plan(
         return found | {"steps": None, "seconds": None}
     with tempfile.TemporaryDirectory() as folder:
         prepared = given_data(data, chosen, Path(folder) / "data", **(columns or {}))
+        check_rows(chosen, keys, prepared, prepared.folder != Path(folder) / "data")
         chosen = chosen.for_task(prepared.task)
         return plan_run(chosen, len(prepared.labels)) | _work_and_time(prepared, chosen, Path(folder), began)
 

@@ -76,10 +76,8 @@ def train(
     with until_finished(place, out, resume) if main else nullcontext():
         with _main_process_first():
             prepared = given_data(data, chosen, place / "data", **columns)
-        rows = prepared.rows.get("validation", 0)
         if not resume:
-            check_fraction(chosen, keys, prepared.folder != place / "data", rows)
-            check_choosing(chosen, keys, rows, "prepare the data with some, such as split 70/15/15, or leave it out")
+            check_rows(chosen, keys, prepared, prepared.folder != place / "data")
         chosen = chosen.for_task(prepared.task)
         if main:
             on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen, prepared.notes))
@@ -87,6 +85,20 @@ def train(
         from bertlora.pipeline.training_run import train_seeds  # torch, imported only now that all else holds
 
         return train_seeds(prepared, chosen, place, seeds, name=out, resume=resume, on_event=on_event)
+
+
+def check_rows(recipe: Recipe, keys: dict[str, Any], data: Prepared, prepared: bool) -> None:
+    """Raises RecipeError if an option needs validation rows that the data do not have.
+
+    Args:
+        recipe: the recipe.
+        keys: the keys that the user gave one by one.
+        data: the data.
+        prepared: whether the user prepared it before.
+    """
+    rows = data.rows.get("validation", 0)
+    check_fraction(recipe, keys, prepared, rows)
+    check_choosing(recipe, keys, rows, "prepare the data with some, such as split 70/15/15, or leave it out")
 
 
 def resolved_recipe(recipe: str | Recipe | None, keys: dict[str, Any]) -> Recipe:

@@ -232,6 +232,8 @@ def _rivals_seconds(view: FrozenView, sources: Sources, seed: int) -> float:
     fit_tfidf([texts[i] for i in few], second, sources.train.labels[few], view.classes, seed, whole)
     fitted = time.perf_counter()
     more = max(1.0, min(rows, MAX_ROWS) / PROBE_GROWS)
+    if view.labels.dtype.kind == "i":  # the few rows may lack classes, and each class has its own weights
+        more *= view.classes / len(np.unique(view.labels))
     return (probed - began) * more + (fitted - probed) * rows / len(few)
 
 
