@@ -76,6 +76,8 @@ FIGURES = table(
         "weighted_f1": SHARE,
         "matthews": CORRELATION,
         "matthews_ci95": interval(CORRELATION) | CI,
+        "f1": said(maybe(SHARE), "of the second of two classes; null with more"),
+        "f1_ci95": maybe(interval(SHARE) | CI),
         "roc_auc": said(maybe(SHARE), "null if a class has no rows"),
         "average_precision": said(maybe(SHARE), "null if a class has no rows"),
         "loss": said(POSITIVE, "log loss in nats"),
@@ -209,6 +211,7 @@ LABELS_EVALUATED = WHERE | {
         by_name(table(COMPARISON | {"macro_f1": GAIN})), "LoRA against each other model; accuracy is subset accuracy"
     ),
 }
+CHOSEN_BY = {"best_metric": said(TEXT, "what chose the adapter; empty if that is not known")}
 NOTHING: Schema = {"type": "null"}
 UNANSWERED = table(
     {"text": TEXT, "label": NOTHING, "confidence": NOTHING, "probabilities": by_name(NOTHING), "error": TEXT},
@@ -288,7 +291,9 @@ SCHEMAS: dict[str, Schema] = {
             "sizes": table({"adapter": COUNT, "base": COUNT, "run": COUNT}),
         }
     ),
-    "evaluate": {"anyOf": [table(EVALUATED), said(table(LABELS_EVALUATED), "of several labels")]},
+    "evaluate": {
+        "anyOf": [table(EVALUATED, CHOSEN_BY), said(table(LABELS_EVALUATED, CHOSEN_BY), "of several labels")],
+    },
     "compare": {
         "anyOf": [
             table(

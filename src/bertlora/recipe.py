@@ -165,12 +165,14 @@ class Recipe:
         "auto",
         "evaluation",
         "metric that chooses the best adapter; auto is accuracy, macro_f1 for imbalanced classes, average_precision "
-        "for several labels, rmse for numbers",
+        "for several labels, rmse for numbers; f1 is of the second of two classes",
         choices=(
             "auto",
             "accuracy",
             "macro_f1",
             "micro_f1",
+            "matthews",
+            "f1",
             "subset_accuracy",
             "average_precision",
             "rmse",

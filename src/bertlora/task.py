@@ -34,7 +34,7 @@ TASKS = {
         CLASSIFICATION,
         "single_label_classification",
         "int64",
-        {"loss": (AUTO, "cross-entropy"), "best_metric": (AUTO, "accuracy", "macro_f1", "loss")},
+        {"loss": (AUTO, "cross-entropy"), "best_metric": (AUTO, "accuracy", "macro_f1", "matthews", "f1", "loss")},
     ),
     MULTILABEL: Task(
         MULTILABEL,

@@ -76,6 +76,12 @@ def test_tsv_takes_stray_quotes_as_text(tmp_path: Path) -> None:
     assert [row[0] for row in rows_of(table(spec))] == ['"stray quote', 'it\'s "fine"']
 
 
+def test_quotes_of_a_tsv_that_pair_up_over_rows_by_chance_are_text(tmp_path: Path) -> None:
+    texts = ['"never', "so dull", 'again"', "the end"] * 3
+    spec = write(tmp_path / "r.tsv", "sentence\tlabel\n" + "".join(f"{text}\t1\n" for text in texts))
+    assert [row[0] for row in rows_of(table(spec))] == texts
+
+
 def test_tsv_with_well_formed_quotes(tmp_path: Path) -> None:
     spec = write(tmp_path / "r.tsv", 'sentence\tlabel\n"two\nlines ""here"""\t1\nplain\t0\n')
     assert rows_of(table(spec), "sentence") == [('two\nlines "here"', "r.tsv line 2"), ("plain", "r.tsv line 4")]

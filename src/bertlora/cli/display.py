@@ -12,6 +12,8 @@ from bertlora.cli.verb import is_quiet
 from bertlora.training.events import Checked, Evaluation, Event, Probing, Step
 
 ROWS_SHOWN = 3
+# Metrics of classes that an evaluation has only if they choose the best adapter.
+CHOOSING = {"matthews": "Matthews", "f1": "F1"}
 
 
 class TrainingDisplay:
@@ -101,7 +103,8 @@ def evaluation_line(e: Evaluation, epochs: int) -> str:
 def _leading(e: Evaluation) -> str:
     """Returns the figures that say how good an evaluation is."""
     if e.accuracy is not None:
-        return f"accuracy {100 * e.accuracy:.2f} %"
+        others = [f"  {name} {e.figures[key]:.4f}" for key, name in CHOOSING.items() if e.figures.get(key) is not None]
+        return f"accuracy {100 * e.accuracy:.2f} %{''.join(others)}"
     if "average_precision" in e.figures:
         precision, f1 = (e.figures[name] or 0.0 for name in ("average_precision", "macro_f1"))
         return f"average precision {precision:.4f}  macro F1 {f1:.4f}"

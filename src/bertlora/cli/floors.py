@@ -15,6 +15,7 @@ METRICS = (
     "macro_f1",
     "weighted_f1",
     "matthews",
+    "f1",
     "roc_auc",
     "average_precision",
     "micro_f1",

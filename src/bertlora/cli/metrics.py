@@ -30,6 +30,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         _print_labels(result)
         return
     print_classifiers({name: result[key] for key, name in NAMES.items() if result[key]})
+    _print_choosing(result.get("best_metric", ""), result["lora"])
     _print_classes(result["lora"])
     _print_slices(result["slices"])
     print("\n".join(legacy_lines(result)))
@@ -164,6 +165,16 @@ def print_classifiers(classifiers: Mapping[str, dict[str, Any]]) -> None:
         row += ["" if figures[key] is None else f"{figures[key]:.4f}" for key in METRICS]
         rows.append([*row, f"{figures['training_seconds']:,.1f} s" if "training_seconds" in figures else ""])
     print_table(["", "accuracy", "95 % CI", *METRICS.values(), "training"], rows)
+
+
+def _print_choosing(metric: str, figures: dict[str, Any]) -> None:
+    """Prints the metric that chose the adapter with its interval, if the table does not have both."""
+    names = {"matthews": "Matthews correlation", "f1": f"F1 of '{list(figures['per_class'])[1]}'"}
+    if metric in names:
+        low, high = figures[f"{metric}_ci95"]
+        print(
+            f"LoRA's {names[metric]}, which chose the adapter: {figures[metric]:.4f}, 95 % CI {low:.3f} to {high:.3f}\n"
+        )
 
 
 def _print_classes(figures: dict[str, Any]) -> None:

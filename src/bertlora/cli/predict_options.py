@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bertlora.data.glue import SUBMISSIONS
 from bertlora.errors import InputError
 from bertlora.files import check_vacant_file
+
+GLUE = "glue"  # the form of a submission
 
 
 class Form(NamedTuple):
@@ -27,7 +30,7 @@ def chosen_form(
     from bertlora.data.table_file import format_of
 
     named = format_of(Path(out)) if out else ""
-    table = bool(file) and bool(id_column or (named and not format))
+    table = bool(file) and format != GLUE and bool(id_column or (named and not format))
     if probabilities and not table:
         raise InputError("--probabilities: adds columns to those of a file; give --file, and --out FILE.csv")
     if named in ("tsv", "parquet") and not (table or format):
@@ -55,6 +58,8 @@ def check_options(
         raise InputError("--abstain and --sets are chosen for the adapter; leave --base out")
     if options["per_class"] and options["sets"] is None:
         raise InputError("--per-class: is for label sets; give --sets too, such as --sets 0.9")
+    if form.name == GLUE:
+        _check_submission(out, file, explain or options["abstain"] or options["sets"] is not None)
     if explain and form.name == "csv":
         raise InputError("--explain: has no form in CSV; use --format jsonl")
     if explain and form.table:
@@ -65,3 +70,13 @@ def check_options(
         raise InputError("--overwrite: replaces the file that --out names; give --out too")
     if out:
         check_vacant_file(Path(out), overwrite, [Path(file)] if file else [])
+
+
+def _check_submission(out: str | None, file: str | None, more: bool) -> None:
+    """Raises InputError for options that do not fit a submission to GLUE."""
+    if not (out and file):
+        raise InputError("--format glue: writes the answers to a test file; give --file TEST.tsv and --out CoLA.tsv")
+    if Path(out).name not in SUBMISSIONS:
+        raise InputError(f"--out: GLUE takes files with the names {', '.join(SUBMISSIONS)}; got '{Path(out).name}'")
+    if more:
+        raise InputError("--format glue: holds one answer for each row; leave out --abstain, --sets and --explain")

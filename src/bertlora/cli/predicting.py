@@ -21,7 +21,7 @@ from bertlora.cli.options import (
     Option,
     flag,
 )
-from bertlora.cli.predict_options import check_options, chosen_form
+from bertlora.cli.predict_options import GLUE, check_options, chosen_form
 from bertlora.cli.texts import Chunks, text_chunks
 from bertlora.cli.verb import Argument, verb
 from bertlora.errors import InputError
@@ -58,8 +58,9 @@ CHUNK_TEXTS = 1024
     flag("--probabilities", "with --file and --out: also add a column for each label's probability"),
     Option(
         "--format",
-        "the form of the answers; default: by the name of --out, otherwise jsonl, on a terminal a table",
-        type=OneOf(("jsonl", "csv")),
+        "the form of the answers; default: by the name of --out, otherwise jsonl, on a terminal a table. glue: a file "
+        "of a submission to GLUE, such as --out CoLA.tsv",
+        type=OneOf(("jsonl", "csv", GLUE)),
     ),
     flag("--base", "use the base model with its untrained head"),
     flag("--explain", "show how much each word counts for the label, in fp32; in colour on a terminal"),
@@ -101,7 +102,11 @@ def predict(
     model, explain = options.pop("model"), options.pop("explain")
     form = chosen_form(file, out, format, id_column, probabilities)
     check_options(out, file, overwrite, form, as_json, explain, options)
-    if form.table and file:
+    if form.name == GLUE and file:
+        from bertlora.pipeline.submission import submission_rows
+
+        rows = submission_rows(file, id_column, **where)
+    elif form.table and file:
         from bertlora.pipeline.predict import FileRows
 
         rows = FileRows.open(file, id_column, notes=notes, **where)
@@ -118,7 +123,11 @@ def predict(
         _print_explained(loaded, chunks, options)
         _say_all(notes)
         return
-    if form.table:
+    if form.name == GLUE and out:
+        from bertlora.pipeline.submission import write_submission
+
+        count = write_submission(loaded, rows, Path(out), **options)
+    elif form.table:
         from bertlora.pipeline.predict import write_predictions
 
         target = Path(out) if out else sys.stdout

@@ -4,12 +4,10 @@ import csv
 from collections.abc import Iterator, Sequence
 
 from bertlora.data.dialect import csv_dialect, reader, tsv_dialect
+from bertlora.data.glue import COLA_COLUMNS, QQP_COLUMNS
 from bertlora.data.source import Batch, in_batches
 from bertlora.data.text_file import OVERRIDE, TextFile, detected
 from bertlora.errors import DataError
-
-COLA_COLUMNS = ["source", "label", "mark", "sentence"]
-QQP_COLUMNS = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
 
 
 class DelimitedSource:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bertlora.data.glue import is_glue_header, is_headless_cola
 from bertlora.data.text_file import TextFile
 
 # After an unclosed quote, the rest of the file is one field: this limit stops it before memory runs out. The csv
@@ -38,16 +39,21 @@ def csv_dialect(file: TextFile, delimiter: str | None) -> Dialect:
 
 
 def tsv_dialect(file: TextFile, delimiter: str | None) -> Dialect:
-    """Returns the dialect of a TSV file. GLUE's have quotes that are plain text, and CoLA's no header."""
+    """Returns the dialect of a TSV file. GLUE's have quotes that are plain text, and CoLA's no header.
+
+    The quotes of a few rows of GLUE may pair up by chance, over several rows too. So its header decides, not its rows.
+    """
     sample = file.sample(SAMPLE_CHARACTERS)
-    if delimiter is None and sample[0] and "\t" not in sample[0][0]:
+    first = sample[0][0].rstrip("\r\n").split("\t") if sample[0] else []
+    if delimiter in (None, "\t") and is_headless_cola(first):
+        return Dialect("\t", quoted=False, header=False)
+    if delimiter is None and is_glue_header(first):
+        return Dialect("\t", quoted=False)
+    if delimiter is None and len(first) == 1:
         delimiter = _detected(sample, "\t")
     if (delimiter or "\t") != "\t":
         return Dialect(delimiter or "\t", quoted=True)
-    quoted = _well_quoted(*sample)
-    first: list[str] = next(filter(None, reader(sample[0], Dialect("\t", quoted))), [])
-    headless_cola = len(first) == 4 and first[1] in ("0", "1") and first[2] in ("", "*")
-    return Dialect("\t", quoted, header=not headless_cola)
+    return Dialect("\t", quoted=_well_quoted(*sample))
 
 
 def reader(lines: Iterable[str], dialect: Dialect) -> Any:  # the type of csv readers has no public name
@@ -85,19 +91,22 @@ def _field_counts(lines: list[str], whole: bool, delimiter: str) -> list[int]:
 
 
 def _well_quoted(lines: list[str], whole: bool) -> bool:
-    """Returns whether the quotes in the first lines of a TSV mark fields. In GLUE's files they are plain text."""
+    """Returns whether the quotes in the first lines of a TSV mark fields. In SST-2's files they are plain text."""
     if not re.search(r'(^|\t)"', "".join(lines), flags=re.MULTILINE):
         return False
     records = reader(iter(lines), Dialect("\t", quoted=True))
     fields_of_row: Counter[int] = Counter()
-    start = 0
+    start, joined = 0, False
     try:
         for fields in records:
             fields_of_row[len(fields)] += 1
+            joined = joined or records.line_num > start + 1
             start = records.line_num
     except csv.Error as error:
         # The sample may end inside a quoted text of several lines, which is no error.
         cut = not whole and "end of data" in str(error) and start > 0.9 * len(lines)
         if not cut:
             return False
-    return len(fields_of_row.keys() - {0}) == 1
+    # If every line has all fields, a quote that would join lines is one that closes another by chance.
+    whole_lines = len({line.count("\t") for line in lines if line.strip()}) == 1
+    return len(fields_of_row.keys() - {0}) == 1 and not (joined and whole_lines)

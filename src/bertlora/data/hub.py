@@ -6,7 +6,7 @@ from typing import Any
 from bertlora.data.source import BATCH_ROWS, Batch, Source, class_name
 from bertlora.errors import DataError, HubError
 
-# MNLI of GLUE has two validation sets; results are usually reported on the first.
+# MNLI of GLUE has two validation sets. The second one has a configuration of its own: nyu-mll/glue/mnli_mismatched.
 SPLIT_ALIASES = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev", "validation_matched"),
@@ -66,7 +66,10 @@ def open_hub(name: str) -> dict[str, Source]:
     for split, aliases in SPLIT_ALIASES.items():
         known = next((alias for alias in aliases if alias in splits), None)
         if known:
-            found[split] = HubSource(splits[known], f"hub:{name} {known}")
+            source = HubSource(splits[known], f"hub:{name} {known}")
+            if known.endswith("_matched"):
+                source.notes.append(f"{source.name}: the mismatched set was left out")
+            found[split] = source
     if found:
         return found
     if len(splits) == 1:

@@ -9,6 +9,9 @@ from bertlora.data.labels import normalise_label
 from bertlora.data.source import Source
 from bertlora.errors import DataError
 
+# In MNLI and SNLI, `-` says that the annotators did not agree: everyone leaves these rows out.
+NO_CONSENSUS = ("gold_label", "-")
+
 
 class TextBatch(NamedTuple):
     """Some rows of a source. `pairs` and `labels` are None if the source has none, or if labels are not wanted.
@@ -79,6 +82,9 @@ def _labels(
     for row, position in zip(zip(*(values[name] for name in columns.labels()), strict=True), positions, strict=True):
         empty = NO_LABELS if sets and row[0] is not None and row[0] == row[0] else ""  # None and NaN are missing
         try:
+            if (columns.label, row[0]) == NO_CONSENSUS:
+                labels.append("")
+                continue
             label = set_of_columns(columns.marks, row) if columns.marks else normalise_label(row[0]) or empty
             labels.append(label)
         except DataError as error:

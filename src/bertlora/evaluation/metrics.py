@@ -29,8 +29,9 @@ def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str])
 
     Returns:
         The metrics by name. `balanced_accuracy` is the mean recall over the classes that have rows; `macro_f1` and
-        `weighted_f1` average over all K classes. `matthews` is 0 if it is not defined. `accuracy`, `macro_f1`,
-        `balanced_accuracy` and `matthews` have 95 % confidence intervals, such as `macro_f1_ci95`. `roc_auc` and
+        `weighted_f1` average over all K classes. `f1` is the F1 of the second of two classes, and None with more.
+        `matthews` is 0 if it is not defined. `accuracy`, `macro_f1`, `balanced_accuracy`, `matthews` and `f1` have
+        95 % confidence intervals, such as `macro_f1_ci95`. `roc_auc` and
         `average_precision` are None if a class has no rows; see `ranking`. `loss` is the log loss in nats. `brier` is
         in 0..2. `ece`, its interval and its floor: see `CalibrationError`. `confusion[i][j]` counts the rows of class i
         that are predicted as class j.
@@ -55,6 +56,8 @@ def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str])
         "weighted_f1": float(report["weighted avg"]["f1-score"]),
         "matthews": 0.0 if one_class else float(matthews_corrcoef(y_true, predicted)),
         "matthews_ci95": ends["matthews"],
+        "f1": score("f1", confusion) if len(labels) == 2 else None,
+        "f1_ci95": list(score_interval("f1", confusion)) if len(labels) == 2 else None,
         "roc_auc": ranking(roc_auc_score, logits, y_true),
         "average_precision": ranking(average_precision_score, logits, y_true),
         "loss": cross_entropy(logits, y_true),

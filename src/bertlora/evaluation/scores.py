@@ -1,5 +1,7 @@
 """Scores that count each class alike: macro F1, balanced accuracy and Matthews; their intervals and paired tests.
 
+And the F1 of the second of two classes, with its interval.
+
 A score depends on three counts per class: its rows, the rows that are predicted as it, and its hits (the rows that are
 both). All resamples of a test are computed at once from these counts.
 
@@ -51,12 +53,20 @@ def matthews(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
     return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
 
 
+def f1(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
+    """Returns the F1 of class 1, the second one; 0 if it has no rows and no predictions."""
+    return _ratio(2 * hits[..., 1], predicted[..., 1] + rows[..., 1])
+
+
 SCORES: dict[str, Score] = {"macro_f1": macro_f1, "balanced_accuracy": balanced_accuracy, "matthews": matthews}
+# And the F1 of two classes, which no test compares.
+EVERY_SCORE: dict[str, Score] = SCORES | {"f1": f1}
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "balanced_accuracy": "balanced accuracy",
     "matthews": "Matthews correlation",
+    "f1": "F1",
 }
 
 
@@ -66,8 +76,8 @@ def leading_metric(y_true: Labels) -> str:
 
 
 def score(name: str, confusion: Counts) -> float:
-    """Returns a score of a confusion matrix (K, K); row: true class, column: predicted class."""
-    return float(SCORES[name](np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)))
+    """Returns the score `name`, of `EVERY_SCORE`, of a confusion matrix (K, K); row: true class, column: predicted."""
+    return float(EVERY_SCORE[name](np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)))
 
 
 def score_interval(name: str, confusion: Counts, level: float = LEVEL) -> tuple[float, float]:
@@ -78,7 +88,7 @@ def score_interval(name: str, confusion: Counts, level: float = LEVEL) -> tuple[
     right, and covers too little if a class has few rows.
 
     Args:
-        name: a key of `SCORES`.
+        name: a key of `EVERY_SCORE`.
         confusion: (K, K), K at least 2; row: true class, column: predicted class.
         level: confidence level, in 0..1.
     """
@@ -186,7 +196,7 @@ def _slopes(name: str, confusion: Counts) -> Counts:
     hits = np.diagonal(confusion) + step[:, None, :] * np.eye(len(confusion))[:, :, None]  # (K, K, K)
     predicted = confusion.sum(axis=0) + step[None, :, :]
     rows = confusion.sum(axis=1) + step[:, None, :]
-    return (SCORES[name](hits, predicted, np.broadcast_to(rows, hits.shape)) - score(name, confusion)) / STEP
+    return (EVERY_SCORE[name](hits, predicted, np.broadcast_to(rows, hits.shape)) - score(name, confusion)) / STEP
 
 
 def _gain_error(name: str, tables: tuple[Counts, Counts], y_true: Labels, first: Labels, second: Labels) -> float:

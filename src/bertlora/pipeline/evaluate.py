@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from bertlora.data.text_file import FileFormat
 from bertlora.pipeline.prepare import ColumnNames, Source
+from bertlora.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertlora.run.loaded import Run
@@ -34,7 +35,7 @@ def evaluate(
     Returns:
         `n`, `base`, `probe`, `lora`, `verdict` and more, as `evaluate --json` prints. `slices`: see `slice_figures`.
         `where` says what the rows are, and `caution` is a sentence if the run may know them already. `notes` say
-        what was left out.
+        what was left out. `best_metric` is the metric that chose the adapter, empty if the run does not say.
 
     Raises:
         RunError: the run cannot be loaded.
@@ -54,4 +55,10 @@ def evaluate(
     evaluated = evaluate_rows(run, rows.examples, rows.texts, precision, rows_of(rows.where))
     slices = figures_by_slice(evaluated, rows, data, slice_column, form)
     found = {"slices": slices, "where": rows.where, "caution": rows.met.caution, "notes": list(rows.texts.notes)}
-    return figures(evaluated) | found
+    return figures(evaluated) | found | {"best_metric": _best_metric(run)}
+
+
+def _best_metric(run: "Run") -> str:
+    """Returns the metric that chose the adapter of a run; empty if its folder does not say."""
+    file = run.path / "recipe.toml"
+    return Recipe.named(str(file)).best_metric if file.is_file() else ""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 ROWS = 1024  # predicted in one call
 ENDS = "low", "high"  # of the interval of a number
+# A text, its second text or None, and the values of the kept columns.
+Row = tuple[str, str | None, tuple[object, ...]]
+Line = dict[str, Any]  # of `Run.predict`
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class FileRows:
         """Yields the columns that are written again, in parts."""
         return (batch.columns for batch in self.source.batches(self.names))
 
-    def rows(self) -> Iterator[tuple[str, str | None, tuple[object, ...]]]:
+    def rows(self) -> Iterator[Row]:
         """Yields the text, the second text and the kept values of each row. The file is read twice at the same time."""
         texts = chain.from_iterable(iter_texts(self.spec, **self.columns))
         values = chain.from_iterable(zip(*(part[name] for name in self.names), strict=True) for part in self.parts())
@@ -154,17 +157,29 @@ def predicted_parts(
         cells: whether a row's several labels become one text, with `|` between them.
     """
     one_text = cells and run.manifest.task == MULTILABEL
-    names, every = predicted_names(run, options, probabilities), rows.rows()
+    names = predicted_names(run, options, probabilities)
+    for chunk, lines in predicted_chunks(run, rows, options):
+        answers = [answer_of(line, row[:2]) for line, row in zip(lines, chunk, strict=True)]
+        if one_text:
+            answers = [answer | {"labels": DELIMITERS[0].join(answer["labels"] or ())} for answer in answers]
+        values = {name: [row[2][i] for row in chunk] for i, name in enumerate(rows.names)}
+        yield values | {name: [_value(answer, name) for answer in answers] for name in names}
+
+
+def predicted_chunks(run: "Run", rows: FileRows, options: dict[str, Any]) -> Iterator[tuple[list[Row], list[Line]]]:
+    """Yields some rows at a time, in order, each with its line of `Run.predict`. Blank texts have one too.
+
+    Args:
+        run: the run.
+        rows: the rows.
+        options: those of `Run.predict`.
+    """
+    every = rows.rows()
     with nullcontext() if options.get("base") else run.ready(options.get("precision", "fp32")):
         while chunk := list(islice(every, ROWS)):
-            texts, pairs, kept = zip(*chunk, strict=True)
+            texts, pairs, _ = zip(*chunk, strict=True)
             seconds = None if pairs[0] is None else list(pairs)
-            lines = run.predict(list(texts), seconds, **options)
-            lines = [answer_of(line, row[:2]) for line, row in zip(lines, chunk, strict=True)]
-            if one_text:
-                lines = [line | {"labels": DELIMITERS[0].join(line["labels"] or ())} for line in lines]
-            values = {name: [row[i] for row in kept] for i, name in enumerate(rows.names)}
-            yield values | {name: [_value(line, name) for line in lines] for name in names}
+            yield chunk, run.predict(list(texts), seconds, **options)
 
 
 def predicted_types(run: "Run", rows: FileRows, options: dict[str, Any], probabilities: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import expit
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, matthews_corrcoef
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, mse_loss
 
@@ -25,7 +25,7 @@ from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array, row_losses
 from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
-from bertlora.errors import DataError
+from bertlora.errors import DataError, RecipeError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
 from bertlora.recipe import Recipe
@@ -101,24 +101,46 @@ class Objective(Protocol):
         ...
 
 
-class ClassObjective:
-    """Cross-entropy of classes, weighted as the recipe says."""
+def _matthews(targets: Targets, predicted: Targets) -> float:
+    """Returns the Matthews correlation; 0 if it is not defined."""
+    one_class = len(np.union1d(targets, predicted)) == 1  # scikit-learn warns in this case
+    return 0.0 if one_class else float(matthews_corrcoef(targets, predicted))
 
-    figures = ("accuracy", "macro_f1")
+
+def _f1(targets: Targets, predicted: Targets) -> float:
+    """Returns the F1 of class 1; 0 if it has no rows and no predictions."""
+    return float(f1_score(targets, predicted, labels=[1], average="micro", zero_division=0))
+
+
+# Metrics of classes that are computed only where they choose the best adapter.
+CHOOSING = {"matthews": _matthews, "f1": _f1}
+
+
+class ClassObjective:
+    """Cross-entropy of classes, weighted as the recipe says.
+
+    Raises:
+        RecipeError: `best_metric` is `f1`, and there are not two classes.
+    """
 
     def __init__(self, adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> None:
         self.recipe = for_classes(recipe, targets)
+        metric, classes = self.recipe.best_metric, len(adapted.labels)
+        if metric == "f1" and classes != 2:
+            raise RecipeError(f"best_metric: f1 is of two classes, and the data has {classes}; name macro_f1")
+        self.figures = ("accuracy", "macro_f1", *([metric] if metric in CHOOSING else []))
         self.loss = Loss(self.recipe, targets, len(adapted.labels), device)
         self._watch = CollapseWatch(adapted.labels, self.recipe.class_weights == "balanced")
         self.sum, self.weight, self.resume = self.loss.sum, self.loss.weight, self._watch.resume
 
     def measured(self, logits: Array, targets: Targets) -> Measured:
-        """Returns accuracy and macro F1, and the log loss of each row in nats."""
+        """Returns accuracy, macro F1 and the metric that chooses the adapter, and the log loss of each row in nats."""
         losses, predicted = row_losses(logits, targets), logits.argmax(axis=1)
         found: dict[str, float | None] = {
             "accuracy": float(np.mean(predicted == targets)),
             "macro_f1": float(f1_score(targets, predicted, average="macro", zero_division=0)),
         }
+        found |= {name: CHOOSING[name](targets, predicted) for name in self.figures if name in CHOOSING}
         return Measured(losses, predicted, found, _score(self.recipe.best_metric, found, float(np.mean(losses))))
 
     def warning(self, found: Measured, targets: Targets, step: int) -> str:
