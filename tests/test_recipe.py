@@ -144,6 +144,26 @@ CHANGES: dict[str, dict[str, Any]] = {
     | {"model": "bert-base-uncased", "data": ("hub:nyu-mll/glue/sst2",), "rank": 4, "targets": ("query", "value")}
     | {"learning_rate": 1e-4, "batch_size": 32, "max_length": 128, "truncation": "right"},
 }
+# Of each task of GLUE: batch size, epochs, learning rate, and the metric that GLUE reports.
+GLUE: dict[str, tuple[int, int, float, str]] = {
+    "cola": (32, 80, 4e-4, "matthews"),
+    "mnli": (16, 30, 5e-4, "accuracy"),
+    "mrpc": (16, 30, 4e-4, "f1"),
+    "qnli": (32, 25, 4e-4, "accuracy"),
+    "qqp": (16, 25, 5e-4, "f1"),
+    "rte": (32, 80, 5e-4, "accuracy"),
+    "stsb": (16, 40, 4e-4, "pearson"),
+    "wnli": (32, 80, 5e-4, "accuracy"),
+}
+ROBERTA = SIMPLE | {"model": "roberta-base", "task": "classification", "targets": ("query", "value")}
+ROBERTA |= {"warmup_fraction": 0.06, "weight_decay": 0.1, "hidden_dropout": 0.1, "truncation": "right"}
+CHANGES |= {
+    f"glue-{task}": ROBERTA
+    | {"data": (f"hub:nyu-mll/glue/{task}",), "batch_size": batch, "epochs": epochs}
+    | {"learning_rate": rate, "best_metric": metric}
+    | ({"task": "regression", "class_weights": "auto"} if task == "stsb" else {})
+    for task, (batch, epochs, rate, metric) in GLUE.items()
+}
 
 
 def refusal(**keys: Any) -> str:

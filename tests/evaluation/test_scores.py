@@ -71,6 +71,16 @@ def test_intervals_are_near_scipys_bootstrap(name: str, shares: tuple[float, ...
     assert gain.gain == pytest.approx(100 * resampled(y_true, first, second))
 
 
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (0.3, 0.7)])
+def test_the_interval_of_f1_is_near_scipys_bootstrap(shares: tuple[float, float]) -> None:
+    y_true, predicted, _ = predictions(1500, 3, shares)
+    confusion = confusion_of(y_true, predicted, 2)
+    assert score("f1", confusion) == pytest.approx(f1_score(y_true, predicted, pos_label=1))
+    settings = {"paired": True, "vectorized": False, "n_resamples": 2000, "method": "percentile", "rng": 1}
+    found = bootstrap((y_true, predicted), lambda *rows: score("f1", confusion_of(*rows, 2)), **settings)
+    assert score_interval("f1", confusion) == pytest.approx(tuple(found.confidence_interval), abs=0.006)
+
+
 def test_balanced_accuracy_of_two_equal_classes_has_nearly_the_exact_interval_of_an_accuracy() -> None:
     y_true = np.arange(400) % 2
     for wrong in (0, 8, 80):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import Answer, contents, start
+from glue_files import ROWS, hub_splits
 from hub_stand_in import HubStandIn
 
 FEATURES = {
@@ -159,6 +160,32 @@ def test_a_configuration_and_then_only_the_cache(hub: HubStandIn, ask: Ask, tmp_
     assert time.monotonic() - began < SOON_S
     assert again.json["fingerprint"] == found.json["fingerprint"]
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_glue_from_the_hub_to_a_submission(
+    hub: HubStandIn, ask: Ask, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    files = {}
+    for split, part in hub_splits("mrpc").items():
+        file = io.BytesIO()
+        part.to_parquet(file)
+        files[f"mrpc/{split}{ONE_FILE}"] = file.getvalue()
+    listed = "".join(f"  - split: {split}\n    path: mrpc/{split}-*\n" for split in ("train", "validation", "test"))
+    card = f"---\nconfigs:\n- config_name: mrpc\n  data_files:\n{listed}---\n"
+    hub.add("datasets", "nyu-mll/glue", {"README.md": card.encode(), **files})
+
+    flags = ("--model", tiny("roberta"), "--max-length", 32, "--epochs", 1, "--precision", "fp32")
+    trained = ask("train", "--recipe", "glue-mrpc", "--out", "run", *flags, "--json")
+    assert trained.status == 0, trained.err
+    assert trained.json["rows"] == {"train": ROWS, "validation": ROWS}
+    assert 0 <= trained.json["epochs"][0]["f1"] <= 1
+    test = ("--file", "hub:nyu-mll/glue/mrpc", "--format", "glue", "--out", "MRPC.tsv")
+    found = ask("predict", "run", *test)
+    assert (found.status, found.out) == (0, f"MRPC.tsv: {ROWS} texts\n"), found.err
+    lines = [line.split("\t") for line in (tmp_path / "MRPC.tsv").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["index", *map(str, range(ROWS))]
+    assert {line[1] for line in lines[1:]} <= {"0", "1"}
 
 
 def test_data_sets_that_are_not_there(ask: Ask, tmp_path: Path) -> None:
