@@ -65,7 +65,10 @@ def test_f1_is_scikit_learns_with_an_interval(run_of_reviews: Path, capsys: Caps
         ("--format glue", "--format glue: writes the answers to a test file; give --file TEST.tsv and --out CoLA.tsv"),
         ("--format glue --file test.tsv --out cola.tsv", "--out: GLUE takes files with the names AX.tsv, CoLA.tsv, "),
         ("--format glue --file test.tsv --out RTE.tsv", "its label 'negative' is none of RTE.tsv's: entailment, not_"),
-        ("--format glue --file test.tsv --out STS-B.tsv", "does classification, but STS-B.tsv holds numbers"),
+        (
+            "--format glue --file test.tsv --out STS-B.tsv",
+            "does classification, but STS-B.tsv holds a number for each row",
+        ),
         ("--format glue --file bare.tsv --out SST-2.tsv", "has none of the columns index, idx, id, which number"),
         ("--format glue --file test.tsv --out SST-2.tsv --abstain accuracy=0.9", "holds one answer for each row"),
     ],

@@ -10,7 +10,7 @@ from bertlora.files import check_vacant_file
 GLUE = "glue"  # the form of a submission
 
 
-class Form(NamedTuple):
+class ChosenForm(NamedTuple):
     """How predictions are written: `name` is the format; a `table` keeps the columns of a file."""
 
     name: str
@@ -19,7 +19,7 @@ class Form(NamedTuple):
 
 def chosen_form(
     file: str | None, out: str | None, format: str | None, id_column: str | None, probabilities: bool
-) -> Form:
+) -> ChosenForm:
     """Returns the form that the options ask for.
 
     Raises:
@@ -35,14 +35,14 @@ def chosen_form(
         raise InputError("--probabilities: adds columns to those of a file; give --file, and --out FILE.csv")
     if named in ("tsv", "parquet") and not (table or format):
         raise InputError(f"{out}: only the rows of a --file are written in this form; name a .csv or .jsonl file")
-    return Form(format or named or "jsonl", table)
+    return ChosenForm(format or named or "jsonl", table)
 
 
 def check_options(
     out: str | None,
     file: str | None,
     overwrite: bool,
-    form: Form,
+    form: ChosenForm,
     as_json: bool,
     explain: bool,
     options: dict[str, Any],

@@ -21,7 +21,7 @@ from bertlora.cli.options import (
     Option,
     flag,
 )
-from bertlora.cli.predict_options import GLUE, check_options, chosen_form
+from bertlora.cli.predict_options import GLUE, ChosenForm, check_options, chosen_form
 from bertlora.cli.texts import Chunks, text_chunks
 from bertlora.cli.verb import Argument, verb
 from bertlora.errors import InputError
@@ -29,6 +29,7 @@ from bertlora.task import MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.cli.answers import Form
+    from bertlora.pipeline.predict import FileRows
     from bertlora.run.loaded import Run
 
 # Lines of stdin in one call: enough for full speed, few enough that answers come while the rest is read.
@@ -102,16 +103,8 @@ def predict(
     model, explain = options.pop("model"), options.pop("explain")
     form = chosen_form(file, out, format, id_column, probabilities)
     check_options(out, file, overwrite, form, as_json, explain, options)
-    if form.name == GLUE and file:
-        from bertlora.pipeline.submission import submission_rows
-
-        rows = submission_rows(file, id_column, **where)
-    elif form.table and file:
-        from bertlora.pipeline.predict import FileRows
-
-        rows = FileRows.open(file, id_column, notes=notes, **where)
-    else:
-        chunks = text_chunks(texts, pairs, file, CHUNK_TEXTS, notes=notes, **where)
+    rows = _opened_rows(form, file, id_column, notes, where) if file else None
+    chunks = iter(()) if rows else text_chunks(texts, pairs, file, CHUNK_TEXTS, notes=notes, **where)
     from bertlora.run.loaded import Run
 
     loaded = Run.load(run, model)
@@ -123,15 +116,8 @@ def predict(
         _print_explained(loaded, chunks, options)
         _say_all(notes)
         return
-    if form.name == GLUE and out:
-        from bertlora.pipeline.submission import write_submission
-
-        count = write_submission(loaded, rows, Path(out), **options)
-    elif form.table:
-        from bertlora.pipeline.predict import write_predictions
-
-        target = Path(out) if out else sys.stdout
-        count = write_predictions(loaded, rows, target, form.name, probabilities=probabilities, **options)
+    if rows:
+        count = _write_rows(loaded, rows, out, form, probabilities, options)
     else:
         count = _write_lines(loaded, chunks, out, _form(loaded, form.name, terminal), explain, options)
     _say_all(notes)
@@ -139,6 +125,35 @@ def predict(
         print_json({"out": out, "texts": count})
     elif out:
         print(f"{out}: {count:,} texts")
+
+
+def _opened_rows(
+    form: ChosenForm, file: str, id_column: str | None, notes: list[str], where: dict[str, Any]
+) -> "FileRows | None":
+    """Returns the rows of a file of which columns are written too; None if only the answers are."""
+    if form.name == GLUE:
+        from bertlora.pipeline.submission import submission_rows
+
+        return submission_rows(file, id_column, **where)
+    if form.table:
+        from bertlora.pipeline.predict import FileRows
+
+        return FileRows.open(file, id_column, notes=notes, **where)
+    return None
+
+
+def _write_rows(
+    run: "Run", rows: "FileRows", out: str | None, form: ChosenForm, probabilities: bool, options: dict[str, Any]
+) -> int:
+    """Writes the rows with their answers, and returns how many."""
+    if form.name == GLUE and out:
+        from bertlora.pipeline.submission import write_submission
+
+        return write_submission(run, rows, Path(out), **options)
+    from bertlora.pipeline.predict import write_predictions
+
+    target = Path(out) if out else sys.stdout
+    return write_predictions(run, rows, target, form.name, probabilities=probabilities, **options)
 
 
 def _write_lines(

@@ -82,11 +82,8 @@ def _labels(
     for row, position in zip(zip(*(values[name] for name in columns.labels()), strict=True), positions, strict=True):
         empty = NO_LABELS if sets and row[0] is not None and row[0] == row[0] else ""  # None and NaN are missing
         try:
-            if (columns.label, row[0]) == NO_CONSENSUS:
-                labels.append("")
-                continue
             label = set_of_columns(columns.marks, row) if columns.marks else normalise_label(row[0]) or empty
-            labels.append(label)
+            labels.append("" if (columns.label, label) == NO_CONSENSUS else label)
         except DataError as error:
             raise DataError(f"{source.place(position)}: {error}") from error
     return labels

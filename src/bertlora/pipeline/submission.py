@@ -9,7 +9,7 @@ from bertlora.data.glue import INDEX_NAMES, SUBMISSIONS, score_answer
 from bertlora.errors import InputError
 from bertlora.files import whole_file
 from bertlora.pipeline.predict import FileRows, Line, predicted_chunks
-from bertlora.task import REGRESSION
+from bertlora.task import CLASSIFICATION, REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.run.loaded import Run
@@ -70,9 +70,9 @@ def write_submission(run: "Run", rows: FileRows, out: Path, **options: Any) -> i
 def _answers_of(run: "Run", name: str) -> Callable[[Line], str]:
     """Returns what makes an answer of a line of `Run.predict`."""
     manifest, known = run.manifest, SUBMISSIONS[name]
-    if (manifest.task == REGRESSION) != (not known):
-        wanted = "labels" if known else "numbers"
-        raise InputError(f"{run.path}: does {manifest.task}, but {name} holds {wanted}; name the file of another task")
+    if manifest.task != (CLASSIFICATION if known else REGRESSION):
+        wanted = "a label" if known else "a number"
+        raise InputError(f"{run.path}: does {manifest.task}, but {name} holds {wanted} for each row; name another file")
     if manifest.task == REGRESSION:
         return lambda line: score_answer(line["value"])
     for label in manifest.source_labels:
