@@ -130,7 +130,7 @@ def predict(
 def _opened_rows(
     form: ChosenForm, file: str, id_column: str | None, notes: list[str], where: dict[str, Any]
 ) -> "FileRows | None":
-    """Returns the rows of a file of which columns are written too; None if only the answers are."""
+    """Returns the rows of a file if columns of the file are written too; None if only the answers are."""
     if form.name == GLUE:
         from bertlora.pipeline.submission import submission_rows
 
