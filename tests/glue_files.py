@@ -43,7 +43,7 @@ TASKS = {
         *(("sentence",), ("unacceptable", "acceptable")),
     ),
     "mnli": Task(
-        *("MNLI", *pairs(MNLI, MNLI_ROW, "label1\tgold_label"), THREE),
+        *("MNLI", f"{MNLI}\tlabel1\tgold_label", f"{MNLI_ROW}\t{{label}}\t{{label}}", MNLI, MNLI_ROW, THREE),
         *(("premise", "hypothesis"), THREE),
     ),
     "mrpc": Task(
@@ -87,15 +87,19 @@ def write_published(root: Path, name: str) -> Path:
         made = []
         for i in range(ROWS):
             a, b = texts(split, i)
-            label = label_of(task.labels, i)
-            made.append(row.format(i=i, a=a, b=b, label=f"{label}\t{label}" if name == "mnli" else label))
+            made.append(row.format(i=i, a=a, b=b, label=label_of(task.labels, i)))
         return ([header] if header else []) + made
 
+    # MNLI has the labels of one annotator in train, of five in dev, and then the one that most of them gave.
+    dev_header, dev_row = task.header, task.row
+    if name == "mnli":
+        dev_header = task.header.replace("label1", "\t".join(f"label{k}" for k in range(1, 6)))
+        dev_row = task.row.replace("{label}", "\t".join(["{label}"] * 5), 1)
     odd = {"qqp": ["5\t6\t7\tcut", "in two\t0"]}
     odd["mnli"] = [MNLI_ROW.format(i=i, a="a", b="b") + "\tneutral\t-" for i in (97, 98)]
     write(folder / "train.tsv", [*lines("train", task.header, task.row), *odd.get(name, [])])
     for kind in kinds:
-        write(folder / f"dev{kind}.tsv", lines(f"dev{kind}", task.header, task.row))
+        write(folder / f"dev{kind}.tsv", lines(f"dev{kind}", dev_header, dev_row))
         write(folder / f"test{kind}.tsv", lines(f"test{kind}", task.test_header, task.test_row))
     return folder
 
