@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from glue_files import ROWS, TASKS, hub_splits, label_of, texts, write_published
-from hypothesis import given
+from glue_files import ROWS, TASKS, hub_splits, label_of, texts, write, write_published
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bertlora.data.hub
@@ -58,6 +58,15 @@ def test_the_hubs_splits_and_an_answer_for_each_label(
         answers = SUBMISSIONS[file]
         assert [answers[label] for label in task.labels] == list(task.labels)
         assert [answers[label] for label in task.hub_labels] == list(task.labels)
+
+
+@settings(max_examples=50)
+@given(words=st.lists(st.text(st.sampled_from("\"' ab,é"), min_size=1, max_size=6), min_size=1, max_size=8))
+def test_any_quotes_below_a_header_of_glue_are_text(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("rte") / "test.tsv"
+    write(path, ["index\tsentence1\tsentence2", *(f"{i}\t{word}\t{word}" for i, word in enumerate(words))])
+    read = [row for batch in iter_texts(str(path)) for row in batch]
+    assert read == [("" if word.isspace() else word,) * 2 for word in words]
 
 
 @given(st.floats(allow_nan=False))

@@ -41,6 +41,9 @@ def test_metrics_equal_scikit_learn(classes: int) -> None:
     assert figures["macro_f1"] == pytest.approx(score.f1_score(y_true, predicted, average="macro"))
     assert figures["weighted_f1"] == pytest.approx(score.f1_score(y_true, predicted, average="weighted"))
     assert figures["matthews"] == pytest.approx(score.matthews_corrcoef(y_true, predicted))
+    f1 = pytest.approx(score.f1_score(y_true, predicted)) if classes == 2 else None
+    assert figures["f1"] == f1
+    assert (figures["f1_ci95"] is None) == (classes == 3)
     assert figures["loss"] == pytest.approx(score.log_loss(y_true, probabilities))
     assert figures["brier"] == pytest.approx(score.brier_score_loss(y_true, probabilities, scale_by_half=False))
     assert figures["ece"] == calibration_error(probabilities, y_true)
@@ -64,6 +67,8 @@ def test_metrics_have_these_names_and_go_into_json(scored: tuple[np.ndarray, np.
         "weighted_f1",
         "matthews",
         "matthews_ci95",
+        "f1",
+        "f1_ci95",
         "roc_auc",
         "average_precision",
         "loss",
