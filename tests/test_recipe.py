@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertlora.errors import RecipeError
-from bertlora.recipe import GROUPS, Recipe, parse_value, recipe_keys, recipe_names, recipe_path, split_shares
+from bertlora.recipe import GROUPS, Recipe, parse_value, recipe_keys, recipe_names, recipe_path
+from bertlora.shares import split_shares
 
 DISTILBERT = {
     "model": "distilbert-base-uncased",
@@ -102,6 +103,7 @@ DEFAULT: dict[str, Any] = {
     "task": "auto",
     "loss": "auto",
     "class_weights": "auto",
+    "label_smoothing": 0.0,
     "evaluate_every_steps": 0,
     "best_metric": "auto",
     "early_stopping_patience": 0,
@@ -224,6 +226,7 @@ def test_toml_round_trip_of_any_text_and_number(
         learning_rate=rate,
         rank_pattern=patterns,
         alpha_pattern={k: v / 3 for k, v in patterns.items()},
+        class_weights={k: v / 3 for k, v in patterns.items()},
     )
     assert round_trip(recipe, tmp_path_factory.mktemp("toml")) == recipe
 
@@ -263,6 +266,15 @@ def test_toml_explains_every_key() -> None:
         ("rank_pattern", [1], "rank_pattern: got [1], expected a table of name = number"),
         ("rank_pattern", {"query": 0}, "rank_pattern of 'query': got 0, expected a whole number (1 or more)"),
         ("alpha_pattern", {"query": 0}, "alpha_pattern of 'query': got 0, expected a number (above 0)"),
+        ("class_weights", {"rare": 0}, "class_weights of 'rare': got 0, expected a number (above 0)"),
+        ("class_weights", {"rare": "3"}, "class_weights of 'rare': got '3', expected a number (above 0)"),
+        (
+            "class_weights",
+            "balancd",
+            "class_weights: got 'balancd', expected one of auto, none, balanced, or a table of name = number; "
+            "did you mean 'balanced'?",
+        ),
+        ("label_smoothing", 1.5, "label_smoothing: got 1.5, expected a number (0 to 1)"),
         ("split", "70/30", "split: got '70/30', expected train/validation/test in percent such as 70/15/15"),
         (
             "split",
@@ -339,6 +351,8 @@ def test_a_bad_file_is_named(text: str, said: str, tmp_path: Path) -> None:
         ("data", "train=my reviews.csv,test=b.csv", ("train=my reviews.csv", "test=b.csv")),
         ("rank_pattern", "query=8, value = 2", {"query": 8, "value": 2}),
         ("alpha_pattern", "query=1.5", {"query": 1.5}),
+        ("class_weights", "rare=3.5,other=1", {"rare": 3.5, "other": 1}),
+        ("class_weights", "balanced", "balanced"),
         ("rank", "8", 8),
         ("rank", "8.5", 8.5),  # refused by Recipe, which knows the range to name
         ("learning_rate", "1e-3", 1e-3),
@@ -352,7 +366,14 @@ def test_values_from_the_command_line(key: str, text: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("key", "text"),
-    [("rank", "many"), ("rank_pattern", "query"), ("rank_pattern", "query=x"), ("alpha", "inf"), ("alpha", "nan")],
+    [
+        ("rank", "many"),
+        ("rank_pattern", "query"),
+        ("rank_pattern", "query=x"),
+        ("class_weights", "rare=-1"),
+        ("alpha", "inf"),
+        ("alpha", "nan"),
+    ],
 )
 def test_bad_numbers_from_the_command_line(key: str, text: str) -> None:
     with pytest.raises(RecipeError, match=f"^{key}"):

@@ -12,6 +12,9 @@ from typing import Any
 from bertlora.errors import RecipeError, suggestion
 
 UNBOUNDED = math.inf
+TABLES = (dict[str, int], dict[str, float])
+# One of the choices, or a table.
+CHOICE_OR_TABLE = str | dict[str, float]
 
 
 def option(
@@ -24,7 +27,10 @@ def option(
     above: bool = False,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A field with its group, help and range: `low` to `high` (`low` excluded if `above`), or one of `choices`."""
+    """A field with its group, help and range: `low` to `high` (`low` excluded if `above`), or one of `choices`.
+
+    If its type takes a choice or a table, the range is for the numbers of the table.
+    """
     facts = {"group": group, "help": help, "low": low, "high": high, "above": above, "choices": choices}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=facts)
@@ -44,9 +50,9 @@ def parsed(key: str, kind: Any, text: str) -> Any:
     """
     if kind == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if kind in (dict[str, int], dict[str, float]):
+    if kind in TABLES or (kind == CHOICE_OR_TABLE and "=" in text):
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-        return {name.strip(): _number(key, value) for name, _, value in pairs}
+        return {name.strip(): _number(f"{key} of '{name.strip()}'", value) for name, _, value in pairs}
     return _number(key, text) if kind in (int, float) else text
 
 
@@ -64,16 +70,24 @@ def checked(key: str, kind: Any, facts: Mapping[str, Any], value: Any) -> Any:
         if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
             raise RecipeError(f"{key}: got {value!r}, expected a list of strings")
         return tuple(value)
-    if kind in (dict[str, int], dict[str, float]):
+    if kind == CHOICE_OR_TABLE and isinstance(value, Mapping):
+        return _checked_table(key, float, {**facts, "choices": ()}, value)
+    if kind in TABLES:
         if not isinstance(value, Mapping):
             raise RecipeError(f"{key}: got {value!r}, expected a table of name = number")
-        return {name: _in_range(f"{key} of '{name}'", kind.__args__[1], item, facts) for name, item in value.items()}
-    if kind is str:
+        return _checked_table(key, kind.__args__[1], facts, value)
+    if kind in (str, CHOICE_OR_TABLE):
         if not isinstance(value, str) or (facts["choices"] and value not in facts["choices"]):
             expected = f"one of {', '.join(facts['choices'])}" if facts["choices"] else "a string"
+            expected += "" if kind is str else ", or a table of name = number"
             raise RecipeError(f"{key}: got {value!r}, expected {expected}{suggestion(str(value), facts['choices'])}")
         return value
     return _in_range(key, kind, value, facts)
+
+
+def _checked_table(key: str, kind: type, facts: Mapping[str, Any], table: Mapping[Any, Any]) -> dict[str, Any]:
+    """Returns a table with its names as strings; Python callers may name classes by number."""
+    return {str(name): _in_range(f"{key} of '{name}'", kind, item, facts) for name, item in table.items()}
 
 
 def _in_range(name: str, kind: type, value: Any, facts: Mapping[str, Any]) -> Any:

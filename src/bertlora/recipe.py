@@ -11,6 +11,7 @@ from typing import Any, Self, get_type_hints
 
 from bertlora.errors import RecipeError, suggestion
 from bertlora.options import checked, option, parsed, range_text, toml
+from bertlora.shares import SPLIT, split_shares
 from bertlora.task import AUTO, TASKS
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -59,7 +60,7 @@ class Recipe:
         "what sample draws from: a table before it is split, or each of its splits; named splits: always from each",
         choices=("table", "split"),
     )
-    split: str = option("70/15/15", "data", "percent for train/validation/test; 0 leaves a split out")
+    split: str = option(SPLIT, "data", "percent for train/validation/test; 0 leaves a split out")
     validation_fraction: float = option(
         0.1,
         "data",
@@ -152,11 +153,21 @@ class Recipe:
         "less moved by outliers",
         choices=(AUTO, "cross-entropy", "binary-cross-entropy", "mse", "huber"),
     )
-    class_weights: str = option(
+    class_weights: str | dict[str, float] = option(
         "auto",
         "optimiser",
-        "weights of the classes in the loss; auto is balanced if the classes are imbalanced, otherwise none",
+        "weights of the classes in the loss; auto is balanced if the classes are imbalanced, otherwise none; "
+        "a table of class = weight gives all other classes 1",
+        low=0,
+        above=True,
         choices=("auto", "none", "balanced"),
+    )
+    label_smoothing: float = option(
+        0.0,
+        "optimiser",
+        "cross-entropy: the share of each label's weight that goes to all classes equally",
+        low=0,
+        high=1,
     )
 
     evaluation_batch_size: int = option(64, "evaluation", "texts in a batch of evaluation", low=1)
@@ -216,7 +227,7 @@ class Recipe:
             if getattr(self, key) not in values:
                 raise RecipeError(
                     f"{key}: got {getattr(self, key)}, which does not fit task = {name}; expected one of "
-                    f"{', '.join(values)}"
+                    f"{', '.join(map(str, values))}"
                 )
         return self.replace(task=name)
 
@@ -289,33 +300,6 @@ def recipe_path(name: str) -> Path:
         return path
     known = recipe_names()
     raise RecipeError(f"recipe '{name}' is not one of {', '.join(known)}, and not a TOML file{suggestion(name, known)}")
-
-
-def split_shares(split: str) -> tuple[float, float, float]:
-    """Returns the shares of train, validation and test, which add up to 1.
-
-    Raises:
-        RecipeError: `split` is not three numbers that add up to 100, the first above 0.
-    """
-    try:
-        train, validation, test = (float(part) for part in split.split("/"))
-    except ValueError:
-        raise RecipeError(
-            f"split: got '{split}', expected train/validation/test in percent such as {Recipe.split}"
-        ) from None
-    # `not (low <= value)` also refuses NaN, `value < low` does not.
-    if not (min(train, validation, test) >= 0 and train > 0 and abs(train + validation + test - 100) <= 1e-6):
-        raise RecipeError(f"split: got '{split}', expected three shares of 0 or more that add up to 100, train above 0")
-    return train / 100, validation / 100, test / 100
-
-
-def split_with_validation(recipe: Recipe) -> str:
-    """Returns the recipe's `split`; if it leaves validation out, with `validation_fraction` of the training share."""
-    train, validation, test = split_shares(recipe.split)
-    if validation or not recipe.validation_fraction:
-        return recipe.split
-    held = train * recipe.validation_fraction
-    return "/".join(f"{100 * share:.10g}" for share in (train - held, held, test))
 
 
 def parse_value(key: str, text: str) -> Any:

@@ -7,6 +7,7 @@ what was learned. `docs/tasks.md` lists them.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 CLASSIFICATION, MULTILABEL, REGRESSION = "classification", "multilabel", "regression"
 AUTO = "auto"
@@ -26,7 +27,7 @@ class Task:
     name: str
     problem_type: str
     target_type: str
-    options: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    options: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 TASKS = {
@@ -44,6 +45,7 @@ TASKS = {
             "loss": (AUTO, "binary-cross-entropy"),
             "best_metric": (AUTO, "average_precision", "macro_f1", "micro_f1", "subset_accuracy", "loss"),
             "class_weights": (AUTO, "none"),
+            "label_smoothing": (0.0,),
         },
     ),
     REGRESSION: Task(
@@ -54,6 +56,7 @@ TASKS = {
             "loss": (AUTO, "mse", "huber"),
             "best_metric": (AUTO, "rmse", "mae", "pearson", "spearman", "loss"),
             "class_weights": (AUTO, "none"),
+            "label_smoothing": (0.0,),
         },
     ),
 }

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from bertlora.errors import DataError, RecipeError
 from bertlora.pipeline.held_out import check_choosing, check_fraction, with_validation
 from bertlora.pipeline.prepare import given_data
-from bertlora.recipe import Recipe, split_shares, split_with_validation
+from bertlora.recipe import Recipe
+from bertlora.shares import SPLIT, split_shares, split_with_validation
 
 
 @given(
@@ -81,11 +82,11 @@ def test_a_fraction_that_is_not_used() -> None:
 
 
 def test_the_split_with_a_fraction() -> None:
-    assert split_with_validation(Recipe()) == "70/15/15"
-    assert split_with_validation(Recipe(split="90/0/10", validation_fraction=0)) == "90/0/10"
-    assert split_with_validation(Recipe(split="90/0/10")) == "81/9/10"
+    assert split_with_validation(SPLIT, 0.1) == "70/15/15"
+    assert split_with_validation("90/0/10", 0.0) == "90/0/10"
+    assert split_with_validation("90/0/10", 0.1) == "81/9/10"
     for train in (33.3, 66.7, 100):
-        shares = split_shares(split_with_validation(Recipe(split=f"{train}/0/{100 - train}", validation_fraction=0.3)))
+        shares = split_shares(split_with_validation(f"{train}/0/{100 - train}", 0.3))
         assert shares[1] == pytest.approx(0.3 * train / 100)
 
 

@@ -24,7 +24,9 @@ from small_training import (
     state,
 )
 
+from bertlora.confidence.probabilities import row_losses
 from bertlora.data.reader import Examples
+from bertlora.errors import RecipeError
 from bertlora.model.adapted import Adapted
 from bertlora.recipe import Recipe
 from bertlora.training.loop import Training
@@ -119,17 +121,32 @@ def test_balanced_weights_follow_the_formula(tiny: Tiny) -> None:
         assert (None if weights is None else weights.tolist()) == (expected and pytest.approx(expected))
 
 
-def test_the_weighted_loss_is_torchs_own(tiny: Tiny) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("class_weights", "weights"),
+    [("none", None), ("balanced", [2.0, 2 / 3]), ({"positive": 3.5}, [1.0, 3.5])],
+    ids=["none", "balanced", "table"],
+)
+def test_the_loss_is_torchs_own(tiny: Tiny, class_weights: Any, weights: list[float] | None, smoothing: float) -> None:
     """On rows in which the classes are mixed otherwise than in all of them, whose weights add up to their number."""
-    recipe = small_recipe(tiny("bert"), class_weights="balanced", batch_size=16)
+    recipe = small_recipe(tiny("bert"), class_weights=class_weights, label_smoothing=smoothing, batch_size=16)
     training = small_training(recipe, ids=[1] * 12 + [0] * 4)
     rows = list(range(9, 16))
-    criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor([2.0, 2 / 3]).double())
+    given = None if weights is None else torch.tensor(weights).double()
+    criterion = torch.nn.CrossEntropyLoss(weight=given, label_smoothing=smoothing)
     expected = criterion(
         torch.from_numpy(training_logits(training)[rows]), torch.from_numpy(training.train.labels[rows])
     )
     with training.adapted.execution("fp32", training=True) as training.execution:
         assert training._gradients(rows) == pytest.approx(float(expected), rel=1e-5)
+    # Validation rows have the plain loss.
+    logits, y_true = training_logits(training)[:2], training.train.labels[:2]
+    assert training.objective.measured(logits, y_true).row_losses == pytest.approx(row_losses(logits, y_true))
+
+
+def test_a_weight_for_an_unknown_class_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(RecipeError, match="class_weights: 'postive' is not one of the classes 'negative', 'positive'"):
+        small_training(small_recipe(tiny("bert"), class_weights={"postive": 2.0}))
 
 
 def training_logits(training: Training) -> Any:

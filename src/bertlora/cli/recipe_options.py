@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bertlora.cli.options import PATH
-from bertlora.options import range_text
+from bertlora.options import CHOICE_OR_TABLE, range_text
 from bertlora.recipe import Recipe, parse_value, recipe_keys, recipe_names
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class RecipeValue(click.ParamType):  # type: ignore[type-arg]
         """Returns what stands for the value in the help."""
         kind = recipe_keys()[self.key]
         if self.choices:
-            return f"[{'|'.join(self.choices)}]"
+            table = "|NAME=N,..." if kind == CHOICE_OR_TABLE else ""
+            return f"[{'|'.join(self.choices)}{table}]"
         if kind == tuple[str, ...]:
             return "A,B,..."
         if kind is str:

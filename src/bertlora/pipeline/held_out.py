@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from bertlora.errors import DataError, RecipeError
 from bertlora.pipeline.prepare import FEWEST_VALIDATION_ROWS
-from bertlora.recipe import Recipe, split_with_validation
+from bertlora.recipe import Recipe
+from bertlora.shares import split_with_validation
 
 
 def with_validation(
@@ -77,7 +78,11 @@ def check_fraction(recipe: Recipe, given: Collection[str], prepared: bool, valid
         prepared: whether the data was prepared before.
         validation_rows: their number.
     """
-    used = not prepared and validation_rows > 0 and split_with_validation(recipe) != recipe.split
+    used = (
+        not prepared
+        and validation_rows > 0
+        and split_with_validation(recipe.split, recipe.validation_fraction) != recipe.split
+    )
     if "validation_fraction" in given and recipe.validation_fraction and not used:
         why = "is prepared already" if prepared else f"has {validation_rows:,} validation rows by split {recipe.split}"
         raise RecipeError(

@@ -15,7 +15,8 @@ from bertlora.data.table_source import TableSpec, table_specs
 from bertlora.errors import InputError
 from bertlora.model.base import find_base, longest_input
 from bertlora.model.fetch import embedded_folder
-from bertlora.recipe import Recipe, split_with_validation
+from bertlora.recipe import Recipe
+from bertlora.shares import split_with_validation
 
 MAX_LENGTH = 512
 FEWEST_VALIDATION_ROWS = 30  # as many as a temperature needs
@@ -112,7 +113,7 @@ def given_data(source: Source, recipe: Recipe, folder: Path, **columns: Unpack[S
     require_data(source, recipe)
     keys = ("sample", "sample_from", "seed", "task")
     options = {key: getattr(recipe, key) for key in keys} | {"overwrite": True, **columns}
-    held_out = split_with_validation(recipe)
+    held_out = split_with_validation(recipe.split, recipe.validation_fraction)
     data = prepare_data(specs, folder, split=held_out, **options)
     if held_out != recipe.split and data.rows.get("validation", 0) < FEWEST_VALIDATION_ROWS:
         return prepare_data(specs, folder, split=recipe.split, **options)

@@ -54,7 +54,7 @@ def out_of_fold_logits(
         count = _Counter(sum(recipe.steps(len(learned)) for learned, _ in folds), on_step)
         for learned, held_out in folds:
             load_trained_state(adapted.model, start)
-            _train(execution, recipe, examples, learned, count)
+            _train(execution, recipe, adapted.labels, examples, learned, count)
             scores[held_out] = _logits(execution, examples, held_out)
     load_trained_state(adapted.model, start)
     adapted.model.eval()
@@ -76,12 +76,14 @@ class _Counter:
         self._on_step(Step(self._done, self._steps, loss, pace))
 
 
-def _train(execution: Execution, recipe: Recipe, examples: Examples, rows: Rows, count: _Counter) -> None:
+def _train(
+    execution: Execution, recipe: Recipe, names: list[str], examples: Examples, rows: Rows, count: _Counter
+) -> None:
     """Trains the model on these rows; afterwards it has the average over the last steps."""
     model, inputs, labels = execution.model, examples.inputs, examples.labels
     steps = recipe.steps(len(rows))
     optimiser, average = build_optimiser(model, recipe), Average(model, recipe, steps)
-    loss = Loss(recipe, labels[rows], unwrapped(model).config.num_labels, next(model.parameters()).device)
+    loss = Loss(recipe, labels[rows], names, next(model.parameters()).device)
     draws = Draws(recipe.seed, next(model.parameters()).device)
     model.train()
     for step, chosen in enumerate(step_rows(recipe, len(rows))):

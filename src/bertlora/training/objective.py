@@ -117,7 +117,7 @@ CHOOSING = {"matthews": _matthews, "f1": _f1}
 
 
 class ClassObjective:
-    """Cross-entropy of classes, weighted as the recipe says.
+    """Cross-entropy of classes, weighted and smoothed as the recipe says. Validation rows have the plain one.
 
     Raises:
         RecipeError: `best_metric` is `f1`, and there are not two classes.
@@ -129,7 +129,7 @@ class ClassObjective:
         if metric == "f1" and classes != 2:
             raise RecipeError(f"best_metric: f1 is of two classes, and the data has {classes}; name macro_f1")
         self.figures = ("accuracy", "macro_f1", *([metric] if metric in CHOOSING else []))
-        self.loss = Loss(self.recipe, targets, len(adapted.labels), device)
+        self.loss = Loss(self.recipe, targets, adapted.labels, device)
         self._watch = CollapseWatch(adapted.labels, self.recipe.class_weights == "balanced")
         self.sum, self.weight, self.resume = self.loss.sum, self.loss.weight, self._watch.resume
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bertlora.confidence.probabilities import Labels
-from bertlora.data.labels import imbalanced
+from bertlora.confidence.probabilities import Array, Labels
+from bertlora.data.labels import imbalanced, quoted
+from bertlora.errors import RecipeError, suggestion
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.health import check_loss
@@ -35,29 +36,56 @@ def for_classes(recipe: Recipe, labels: Labels) -> Recipe:
     )
 
 
-class Loss:
-    """The loss of a batch as a sum, and the weight by which the sum is divided. So a batch can be computed in parts.
+def weights_of_classes(recipe: Recipe, labels: Labels, names: Sequence[str]) -> Array | None:
+    """Returns the weight of each class in the loss, (K,); None if all have the weight 1.
 
-    With `class_weights = "balanced"` a class has the weight rows / (classes x rows of the class), as in scikit-learn.
+    With `class_weights = "balanced"` a class has the weight rows / (classes x rows of the class), as in scikit-learn. A
+    table gives its classes their weights, and all others the weight 1.
 
     Args:
         recipe: has `class_weights`; see `for_classes`.
         labels: (N,) labels of the whole training split.
-        classes: K.
+        names: of the K classes.
+
+    Raises:
+        RecipeError: the table names a class that is not one of `names`.
+    """
+    if isinstance(recipe.class_weights, dict):
+        if unknown := [name for name in recipe.class_weights if name not in names]:
+            raise RecipeError(
+                f"class_weights: '{unknown[0]}' is not one of the classes {quoted(names)}"
+                f"{suggestion(unknown[0], names)}"
+            )
+        return np.array([recipe.class_weights.get(name, 1.0) for name in names])
+    if recipe.class_weights != "balanced":
+        return None
+    return np.asarray(len(labels) / (len(names) * np.maximum(np.bincount(labels, minlength=len(names)), 1)))
+
+
+class Loss:
+    """The loss of a batch as a sum, and the weight by which the sum is divided. So a batch can be computed in parts.
+
+    Classes are weighted by `weights_of_classes`. With `label_smoothing` = s, a label gives s/K of its weight to each of
+    K classes: Szegedy et al. 2016, "Rethinking the Inception architecture for computer vision". Both are as in torch.
+
+    Args:
+        recipe: has `class_weights` and `label_smoothing`; see `for_classes`.
+        labels: (N,) labels of the whole training split.
+        names: of the K classes.
         device: the device of the logits.
     """
 
-    def __init__(self, recipe: Recipe, labels: Labels, classes: int, device: torch.device) -> None:
-        self._device = device
-        self.class_weights: Tensor | None = None
-        if recipe.class_weights == "balanced":
-            counts = np.maximum(np.bincount(labels, minlength=classes), 1)
-            self.class_weights = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=device)
+    def __init__(self, recipe: Recipe, labels: Labels, names: Sequence[str], device: torch.device) -> None:
+        self._device, self._smoothing = device, recipe.label_smoothing
+        weights = weights_of_classes(recipe, labels, names)
+        self.class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
 
     def sum(self, logits: Tensor, labels: Labels) -> Tensor:
         """Returns the weighted cross-entropy, summed, of logits (B, K) and labels (B,)."""
         given = torch.from_numpy(labels).to(self._device)
-        return cross_entropy(logits.float(), given, weight=self.class_weights, reduction="sum")
+        return cross_entropy(
+            logits.float(), given, weight=self.class_weights, reduction="sum", label_smoothing=self._smoothing
+        )
 
     def weight(self, labels: Labels) -> float:
         """Returns the number by which the sum over these labels, (B,), is divided to give a mean."""

@@ -20,6 +20,7 @@ from bertlora.evaluation.scores import METRIC_NAMES, confusion_of, leading_metri
 from bertlora.recipe import Recipe
 from bertlora.rivals.probe import CurvePoint
 from bertlora.training.checkpoints import Trace
+from bertlora.training.optimiser import weights_of_classes
 
 Line = dict[str, Any]
 # A piece of advice: its topic, what to do, and what was measured.
@@ -86,12 +87,16 @@ class Evidence:
     def chance(self) -> float:
         """The training loss in nats of a model that knows only how frequent each class is.
 
-        It is ln K with `class_weights = balanced`, or if the classes are equally frequent; otherwise it is lower.
+        It is ln K with `class_weights = balanced`, or if the classes are equally frequent; otherwise it is lower. With
+        label smoothing it is 0, which means unknown: no training loss comes near 0 then, so no rule compares them.
         """
+        if self.recipe.label_smoothing:
+            return 0.0
         if self.recipe.class_weights == "balanced":
             return math.log(len(self.labels))
-        shares = np.bincount(self.train.labels) / max(len(self.train), 1)
-        shares = shares[shares > 0]
+        weights = weights_of_classes(self.recipe, self.train.labels, self.labels)
+        counts = np.bincount(self.train.labels, weights, len(self.labels))
+        shares = counts[counts > 0] / counts.sum()
         return float(-(shares * np.log(shares)).sum())
 
 
