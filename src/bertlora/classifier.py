@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from bertlora.confidence.calibration import Calibration
 from bertlora.data.in_memory import labels_of, texts_of
 from bertlora.errors import DataError
-from bertlora.estimator import LoraEstimator
+from bertlora.estimator import LoraEstimator, weighted
 from bertlora.pipeline.training_run import shown_labels
 from bertlora.task import CLASSIFICATION
 
@@ -39,7 +39,14 @@ class LoraClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[misc]  # s
     _task = CLASSIFICATION
     calibration_: Calibration
 
-    def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None, verbose: int = 0) -> Self:  # noqa: N803
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        validation: tuple[Any, Any] | None = None,
+        verbose: int = 0,
+        sample_weight: Any = None,
+    ) -> Self:
         """Trains on texts and labels.
 
         Args:
@@ -48,21 +55,26 @@ class LoraClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[misc]  # s
             validation: texts and labels on which the best adapter and its temperature are chosen. None holds out
                 `validation_fraction` of the rows, 0.1 if that is 30 rows or more. Without any the last adapter is kept.
             verbose: 1 shows the progress: a bar on a terminal or in a notebook, otherwise a line for each evaluation.
+            sample_weight: (N,) how much each row counts in the loss, and in the fits of the rivals: 0 or more. None
+                is 1 for all. A row of weight 0 is left out, one of weight 2 counts as two. Only ratios matter.
+                Validation rows count equally.
 
         Raises:
-            DataError: no texts, or a single class; or too few rows for the `validation_fraction` that was given.
+            DataError: no texts, or a single class; too few rows for the `validation_fraction` that was given; or a
+                weight that is negative or not a finite number.
             RecipeError: a parameter is out of its range, or needs validation rows, and there are none.
         """
         given = self._resolved()
         texts_of(X)  # a message about a row must count all of them, so before any is held out
         y = labels_of(y)
-        X, y, validation = self._with_validation(X, y, validation, given)  # noqa: N806
+        X, y, weights = weighted(X, y, sample_weight)  # noqa: N806
+        (X, y, weights), validation = self._with_validation(X, y, weights, validation, given)  # noqa: N806
         self.classes_, ids = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(f"y: got {len(self.classes_)} class, expected at least 2")
         labels = shown_labels(self.recipe_, [str(c) for c in self.classes_])
         held_out = None if validation is None else (validation[0], self._ids(validation[1]))
-        calibration = self._fitted(X, ids.astype(np.int64), held_out, labels, verbose)
+        calibration = self._fitted(X, ids.astype(np.int64), weights, held_out, labels, verbose)
         assert isinstance(calibration, Calibration)
         self.calibration_ = calibration
         return self

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,12 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array
-from bertlora.data.in_memory import texts_of
+from bertlora.data.in_memory import texts_of, weights_of
 from bertlora.data.reader import Examples
 from bertlora.errors import DataError, OutputError, RunError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
-from bertlora.pipeline.held_out import check_choosing, with_validation
+from bertlora.pipeline.held_out import check_choosing, validation_rows
 from bertlora.pipeline.training_figures import training_metrics
 from bertlora.pipeline.training_run import fitted_rivals
 from bertlora.recipe import Recipe, recipe_keys
@@ -30,6 +31,8 @@ from bertlora.training.loop import Training
 from bertlora.training.progress import progress
 
 Targets = npt.NDArray[Any]
+# Of rows; None if all count equally.
+Weights = npt.NDArray[np.float64] | None
 
 
 class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not typed
@@ -65,31 +68,35 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
     def _with_validation(
         self,
         X: Any,  # noqa: N803
-        y: Any,
+        y: Targets,
+        weights: Weights,
         validation: tuple[Any, Any] | None,
         given: dict[str, Any],
         strata: Targets | None = None,
-    ) -> tuple[Any, Any, tuple[Any, Any] | None]:
+    ) -> tuple[tuple[Any, Targets, Weights], tuple[Any, Any] | None]:
         """Returns the training rows and the validation rows, which are held out where the user named none."""
+        rows = X, y, weights
         if validation is None:
-            X, y, validation = with_validation(  # noqa: N806
-                X, y, self.recipe_, "validation_fraction" in given, strata
-            )
-        rows = 0 if validation is None else len(validation[1])
-        check_choosing(self.recipe_, given, rows, "give validation=(texts, labels) to fit, or a validation_fraction")
-        return X, y, validation
+            held = validation_rows(X, y, self.recipe_, "validation_fraction" in given, strata)
+            if held.any():
+                texts, labels, _ = _chosen(held, *rows)
+                rows, validation = _chosen(~held, *rows), (texts, labels)
+        count = 0 if validation is None else len(validation[1])
+        check_choosing(self.recipe_, given, count, "give validation=(texts, labels) to fit, or a validation_fraction")
+        return rows, validation
 
     def _fitted(
         self,
         X: Any,  # noqa: N803
         targets: Targets,
+        weights: Weights,
         validation: tuple[Any, Targets] | None,
         labels: list[str],
         verbose: int,
     ) -> Learned:
         """Trains a model with these outputs, and returns what the validation rows taught."""
         self.adapted_ = Adapted.fresh(self.recipe_, labels, pairs=texts_of(X)[1] is not None)
-        train = self._examples(X, targets, "y")
+        train = replace(self._examples(X, targets, "y"), weights=weights)
         none = Examples(self.adapted_.reader.read([]), targets[:0])
         held_out = none if validation is None else self._examples(*validation, "validation")
         training = Training(self.adapted_, self.recipe_, train, held_out, identity="memory")
@@ -160,6 +167,26 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
             where = "" if name == "y" else f"{name}: "
             raise DataError(f"{where}X has {len(texts)} texts and y {len(targets)} labels; expected as many of each")
         return Examples(self.adapted_.reader.read(texts, pairs), targets)
+
+
+def weighted(X: Any, y: Targets, sample_weight: Any) -> tuple[Any, Targets, Weights]:  # noqa: N803
+    """Returns the rows whose weight is above 0, and their weights, with mean 1; None if all count equally."""
+    weights = weights_of(sample_weight, len(y))
+    if weights is None or len(texts_of(X)[0]) != len(y):  # what is wrong with the rows is found where they are read
+        return X, y, None
+    X, y, weights = _chosen(weights > 0, X, y, weights)  # noqa: N806
+    assert weights is not None
+    return X, y, weights / weights.mean() if np.ptp(weights) else None
+
+
+def _chosen(
+    rows: npt.NDArray[np.bool_],
+    X: Any,  # noqa: N803
+    y: Targets,
+    weights: Weights,
+) -> tuple[Any, Targets, Weights]:
+    """Returns some of the rows."""
+    return np.asarray(X, dtype=object)[rows], y[rows], None if weights is None else weights[rows]
 
 
 def with_parameters(estimator: type[LoraEstimator]) -> None:

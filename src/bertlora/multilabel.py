@@ -13,7 +13,7 @@ from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.in_memory import label_sets_of, marks_in, texts_of
 from bertlora.data.label_sets import rarest
 from bertlora.errors import DataError
-from bertlora.estimator import LoraEstimator
+from bertlora.estimator import LoraEstimator, weighted
 from bertlora.pipeline.training_run import shown_labels
 from bertlora.task import MULTILABEL
 
@@ -48,7 +48,14 @@ class LoraMultilabelClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[
         tags.classifier_tags.multi_label = True
         return tags
 
-    def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None, verbose: int = 0) -> Self:  # noqa: N803
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        validation: tuple[Any, Any] | None = None,
+        verbose: int = 0,
+        sample_weight: Any = None,
+    ) -> Self:
         """Trains on texts and their labels.
 
         Args:
@@ -57,9 +64,13 @@ class LoraMultilabelClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[
             validation: texts and labels on which the best adapter and the thresholds are chosen. None holds out
                 `validation_fraction` of the rows, 0.1 if that is 30 rows or more. Without any the last adapter is kept.
             verbose: 1 shows the progress: a bar on a terminal or in a notebook, otherwise a line for each evaluation.
+            sample_weight: (N,) how much each row counts in the loss, and in the fits of the rivals: 0 or more. None
+                is 1 for all. A row of weight 0 is left out, one of weight 2 counts as two. Only ratios matter.
+                Validation rows count equally.
 
         Raises:
-            DataError: no texts, fewer than two labels, or a label that no training row has.
+            DataError: no texts, fewer than two labels, a label that no training row has, or a weight that is negative
+                or not a finite number.
             RecipeError: a parameter is out of its range, or needs validation rows, and there are none.
         """
         given = self._resolved()
@@ -67,13 +78,16 @@ class LoraMultilabelClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[
         self.classes_, marks = label_sets_of(y)
         if len(self.classes_) < 2:
             raise DataError(f"y: got {len(self.classes_)} label, expected at least 2; LoraClassifier takes one")
+        X, marks, weights = weighted(X, marks, sample_weight)  # noqa: N806
         strata = rarest(marks, marks.sum(axis=0))
-        X, marks, validation = self._with_validation(X, marks, validation, given, strata)  # noqa: N806
+        (X, marks, weights), validation = self._with_validation(  # noqa: N806
+            X, marks, weights, validation, given, strata
+        )
         if unused := [str(c) for c, used in zip(self.classes_, marks.any(axis=0), strict=True) if not used]:
             raise DataError(f"y: no training row has the label {unused[0]}; leave it out")
         held_out = None if validation is None else (validation[0], marks_in(validation[1], self.classes_, "validation"))
         labels = shown_labels(self.recipe_, [str(c) for c in self.classes_])
-        learned = self._fitted(X, marks, held_out, labels, verbose)
+        learned = self._fitted(X, marks, weights, held_out, labels, verbose)
         assert isinstance(learned, Thresholds)
         self.thresholds_ = learned
         return self

@@ -13,7 +13,7 @@ from bertlora.confidence.spread import COVERAGE, Spread
 from bertlora.data.in_memory import texts_of
 from bertlora.data.targets import Bins
 from bertlora.errors import DataError, InputError
-from bertlora.estimator import LoraEstimator
+from bertlora.estimator import LoraEstimator, weighted
 from bertlora.task import REGRESSION
 
 # The name of the number in a run, where no column gives one.
@@ -41,7 +41,14 @@ class LoraRegressor(RegressorMixin, LoraEstimator):  # type: ignore[misc]  # sci
     _task = REGRESSION
     spread_: Spread
 
-    def fit(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None, verbose: int = 0) -> Self:  # noqa: N803
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        validation: tuple[Any, Any] | None = None,
+        verbose: int = 0,
+        sample_weight: Any = None,
+    ) -> Self:
         """Trains on texts and numbers.
 
         Args:
@@ -50,21 +57,26 @@ class LoraRegressor(RegressorMixin, LoraEstimator):  # type: ignore[misc]  # sci
             validation: texts and numbers on which the best adapter and the intervals are chosen. None holds out
                 `validation_fraction` of the rows, 0.1 if that is 30 rows or more. Without any the last adapter is kept.
             verbose: 1 shows the progress: a bar on a terminal or in a notebook, otherwise a line for each evaluation.
+            sample_weight: (N,) how much each row counts in the loss, and in the fits of the rivals: 0 or more. None
+                is 1 for all. A row of weight 0 is left out, one of weight 2 counts as two. Only ratios matter.
+                Validation rows count equally.
 
         Raises:
-            DataError: no texts, a target that is not a finite number, or targets that are all equal.
+            DataError: no texts, a target or weight that is not a finite number, a negative weight, or targets that are
+                all equal.
             RecipeError: a parameter is out of its range, or does not fit a regression.
         """
         given = self._resolved()
         texts_of(X)  # a message about a row must count all of them, so before any is held out
         y = _numbers(y, "y")
+        X, y, weights = weighted(X, y, sample_weight)  # noqa: N806
         strata = Bins(y).ids(y) if len(y) else None
-        X, targets, validation = self._with_validation(X, y, validation, given, strata)  # noqa: N806
+        (X, y, weights), validation = self._with_validation(X, y, weights, validation, given, strata)  # noqa: N806
         held_out = None if validation is None else (validation[0], _numbers(validation[1], "validation"))
         names = list(self.recipe_.label_names) or [NAME]
         if len(names) > 1:
             raise DataError(f"label_names: got {len(names)}, expected one, the name of the number")
-        spread = self._fitted(X, targets, held_out, names, verbose)
+        spread = self._fitted(X, y, weights, held_out, names, verbose)
         assert isinstance(spread, Spread)
         self.spread_ = spread
         return self

@@ -90,6 +90,32 @@ def texts_of(X: Any, name: str = "X") -> tuple[list[str], list[str] | None]:  # 
     return columns[0], columns[1] if len(columns) > 1 else None
 
 
+def weights_of(sample_weight: Any, rows: int) -> npt.NDArray[np.float64] | None:
+    """Returns the weights of rows, (N,); None if all count equally.
+
+    Args:
+        sample_weight: (N,) numbers, 0 or more; None is all 1.
+        rows: N.
+
+    Raises:
+        DataError: it is not one finite number a row, a number is negative, or all are 0.
+    """
+    if sample_weight is None:
+        return None
+    try:
+        found = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"sample_weight: expected numbers ({error})") from error
+    if found.shape != (rows,):
+        raise DataError(f"sample_weight: got shape {found.shape}, expected ({rows},), a number for each row")
+    odd = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
+    if len(odd):
+        raise DataError(f"sample_weight: row {odd[0]} has {found[odd[0]]:g}, expected a finite number (0 or more)")
+    if rows and not found.any():
+        raise DataError("sample_weight: every weight is 0, expected one above 0")
+    return None if not np.ptp(found) else found
+
+
 def is_missing(value: object) -> bool:
     """Returns whether a value stands for no value: None, NaN, and pandas' NA and NaT."""
     if value is None or type(value).__name__ in MISSING:

@@ -81,13 +81,19 @@ class Examples:
     Attributes:
         inputs: the B texts, or pairs of texts.
         labels: the targets: (B,) int64 in 0..K-1, (B, K) bool which labels a text has, or (B,) float64 numbers.
+        weights: (B,) above 0, how much each text counts in training; None if all count equally.
     """
 
     inputs: Inputs
     labels: npt.NDArray[Any]
+    weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def weights_of(self, rows: Any = slice(None)) -> npt.NDArray[np.float64]:
+        """Returns the weights of rows; 1 where all count equally."""
+        return np.ones(len(self.labels[rows])) if self.weights is None else self.weights[rows]
 
 
 def split_examples(reader: Reader, data: Prepared, split: str, scratch: Path | None = None) -> Examples:

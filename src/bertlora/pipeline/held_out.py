@@ -12,14 +12,14 @@ from bertlora.recipe import Recipe
 from bertlora.shares import split_with_validation
 
 
-def with_validation(
+def validation_rows(
     X: Any,  # noqa: N803
     y: Any,
     recipe: Recipe,
     asked: bool = False,
     strata: npt.NDArray[Any] | None = None,
-) -> tuple[Any, Any, tuple[Any, Any] | None]:
-    """Holds out `validation_fraction` of the rows for validation.
+) -> npt.NDArray[np.bool_]:
+    """Chooses `validation_fraction` of the rows for validation.
 
     Each class gives its share. Rows with the same text are held out together, so that no validation text is trained
     on. Without `asked`, nothing is held out if that would be fewer than 30 rows: a temperature needs as many.
@@ -32,14 +32,14 @@ def with_validation(
         strata: (N,) groups that take the place of the classes, where y holds numbers.
 
     Returns:
-        The rows to train on, their labels, and the validation rows with theirs; None if nothing is held out.
+        Which rows are held out, (N,); there may be none.
 
     Raises:
         DataError: the user gave the fraction, and too few rows remain on either side.
     """
     texts, labels = np.atleast_1d(np.asarray(X, dtype=object)), np.asarray(y)
     if not recipe.validation_fraction or not texts.size or len(texts) != len(labels):
-        return X, y, None  # what is wrong with the rows is found where they are read
+        return np.zeros(len(labels), bool)  # what is wrong with the rows is found where they are read
     strata = labels if strata is None else strata
     held = _held_out(_same_texts(texts), strata, recipe.validation_fraction, recipe.seed)
     rest = set(strata[~held].tolist()) == set(strata.tolist())
@@ -49,8 +49,8 @@ def with_validation(
             "rows, or validation=(texts, labels)"
         )
     if not rest or (held.sum() < FEWEST_VALIDATION_ROWS and not asked):
-        return X, y, None
-    return texts[~held], labels[~held], (texts[held], labels[held])
+        return np.zeros(len(labels), bool)
+    return held
 
 
 def check_choosing(recipe: Recipe, given: Collection[str], validation_rows: int, remedy: str) -> None:
@@ -99,8 +99,10 @@ def _same_texts(texts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
-def _held_out(groups: npt.NDArray[np.int64], labels: npt.NDArray[Any], fraction: float, seed: int) -> Any:
-    """Returns which rows are held out, (N,) bool: of each class about `fraction` of its groups."""
+def _held_out(
+    groups: npt.NDArray[np.int64], labels: npt.NDArray[Any], fraction: float, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Returns which rows are held out, (N,): of each class about `fraction` of its groups."""
     _, first = np.unique(groups, return_index=True)  # the first row of each group names the group's class
     random = np.random.default_rng([seed, len(groups)])
     held: list[int] = []

@@ -64,7 +64,7 @@ class Rivals:
         at_head, frozen = frozen_views(adapted, train[0], seed, precision)
         probe = fit_probe(frozen, seed)
         probed = time.perf_counter()
-        tfidf = fit_tfidf(*train[1], train[0].labels, len(adapted.labels), seed)
+        tfidf = fit_tfidf(*train[1], train[0].labels, len(adapted.labels), seed, weights=train[0].weights)
         seconds = {"probe": probed - began, "tfidf": time.perf_counter() - probed}
         if aim:
             aim_head(adapted.model, at_head)

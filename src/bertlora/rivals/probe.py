@@ -21,6 +21,7 @@ from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
 from bertlora.rivals.regression import (
     Regression,
+    Weights,
     fit_fixed,
     fit_labels_fixed,
     fit_linear,
@@ -47,11 +48,13 @@ class FrozenView:
         features: (N, 2 D) of the encoder, as `Execution.features` returns them; or (N, H) at the head.
         labels: (N,) classes, (N, K) which labels, or (N,) float64 numbers.
         classes: K; 1 for numbers.
+        weights: (N,) how much each row counts; None if all count equally.
     """
 
     features: Array
     labels: npt.NDArray[Any]
     classes: int
+    weights: Weights = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,9 @@ def frozen_views(
     if len(rows) > MAX_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_ROWS, replace=False))
     at_head, features = adapted.base_features(train.inputs.take(rows.tolist()), precision, head=False)
-    labels, classes = train.labels[rows], len(adapted.labels)
-    return FrozenView(at_head, labels, classes), FrozenView(features, labels, classes)
+    weights = None if train.weights is None else train.weights[rows]
+    facts = train.labels[rows], len(adapted.labels), weights
+    return FrozenView(at_head, *facts), FrozenView(features, *facts)
 
 
 def fit_probe(frozen: FrozenView, seed: int) -> Probe | None:
@@ -125,7 +129,7 @@ def fit_probe(frozen: FrozenView, seed: int) -> Probe | None:
     for only_mean in (False, True):
         features = mean_direction(frozen.features) if only_mean else frozen.features
         scaled, centre, spread = standardised(features)
-        fitted = fit_linear(scaled, frozen.labels, frozen.classes, STRENGTHS, seed)
+        fitted = fit_linear(scaled, frozen.labels, frozen.classes, STRENGTHS, seed, frozen.weights)
         if fitted is not None:
             found.append(Probe(_folded(fitted, centre, spread), only_mean))
     return min(found, key=lambda probe: probe.regression.loss, default=None)
@@ -218,11 +222,11 @@ def aim_head(model: Any, at_head: FrozenView) -> None:
         return
     scaled, _, spread = standardised(at_head.features)
     if at_head.labels.dtype.kind == "f":
-        weight = fit_ridge_fixed(scaled, at_head.labels, head_alpha(scaled)).weight
+        weight = fit_ridge_fixed(scaled, at_head.labels, head_alpha(scaled), weights=at_head.weights).weight
     elif at_head.labels.ndim == 2:
-        weight = fit_labels_fixed(scaled, at_head.labels, HEAD_STRENGTH)
+        weight = fit_labels_fixed(scaled, at_head.labels, HEAD_STRENGTH, at_head.weights)
     else:
-        weight = fit_fixed(scaled, at_head.labels, at_head.classes, HEAD_STRENGTH).weight
+        weight = fit_fixed(scaled, at_head.labels, at_head.classes, HEAD_STRENGTH, at_head.weights).weight
     turn_head(model, weight / spread)
 
 

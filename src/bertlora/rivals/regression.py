@@ -20,6 +20,9 @@ from bertlora.confidence.probabilities import Array, Labels, cross_entropy
 from bertlora.confidence.thresholds import choose_thresholds
 from bertlora.data.label_sets import Marks
 
+# Of N rows; None if all count equally.
+Weights = Array | None
+
 FOLDS = 5
 MAX_ITERATIONS = 1000
 # Of a linear probe in a run of an earlier version.
@@ -67,7 +70,9 @@ class Regression:
         return np.asarray(features @ self.weight.T + self.bias)
 
 
-def fit_linear(features: Any, targets: Any, classes: int, strengths: Sequence[float], seed: int) -> Regression | None:
+def fit_linear(
+    features: Any, targets: Any, classes: int, strengths: Sequence[float], seed: int, weights: Weights = None
+) -> Regression | None:
     """Fits softmax regression to classes (N,), or ridge regression to float64 numbers (N,); None if all are equal.
 
     Args:
@@ -76,16 +81,17 @@ def fit_linear(features: Any, targets: Any, classes: int, strengths: Sequence[fl
         classes: K.
         strengths: of softmax regression; see `fit_regression`. Those of ridge regression follow from the features.
         seed: the same seed gives the same folds.
+        weights: (N,) how much each row counts in a fit; rows that a fold holds out count equally.
     """
     if targets.dtype.kind == "f":
-        return fit_ridge(features, targets, seed)
+        return fit_ridge(features, targets, seed, weights)
     if targets.ndim == 2:
-        return fit_labels(features, targets, strengths, seed)
-    return fit_regression(features, targets, classes, strengths, seed)
+        return fit_labels(features, targets, strengths, seed, weights)
+    return fit_regression(features, targets, classes, strengths, seed, weights)
 
 
 def fit_regression(
-    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int
+    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int, weights: Weights = None
 ) -> Regression | None:
     """Fits softmax regression. Returns None if there is a single class.
 
@@ -98,11 +104,16 @@ def fit_regression(
         classes: K.
         strengths: values of C, ascending.
         seed: the same seed gives the same folds.
+        weights: as in `fit_linear`.
     """
-    return None if len(np.unique(y_true)) < 2 else _cross_validated(features, y_true, classes, strengths, seed)[0]
+    if len(np.unique(y_true)) < 2:
+        return None
+    return _cross_validated(features, y_true, classes, strengths, seed, weights)[0]
 
 
-def fit_labels(features: Any, y_true: Marks, strengths: Sequence[float], seed: int) -> Regression | None:
+def fit_labels(
+    features: Any, y_true: Marks, strengths: Sequence[float], seed: int, weights: Weights = None
+) -> Regression | None:
     """Fits a regression for each label, as `fit_regression` does for two classes: has a row the label or not?
 
     The rows that the folds held out also choose the thresholds. A label that no row has, or every row, has its share of
@@ -113,6 +124,7 @@ def fit_labels(features: Any, y_true: Marks, strengths: Sequence[float], seed: i
         y_true: (N, K) which labels each row has.
         strengths: values of C, ascending.
         seed: the same seed gives the same folds.
+        weights: (N,) how much each row counts in a fit; held-out rows count equally.
     """
     rows, labels = y_true.shape
     weight, bias = np.zeros((labels, features.shape[1])), np.zeros(labels)
@@ -123,7 +135,7 @@ def fit_labels(features: Any, y_true: Marks, strengths: Sequence[float], seed: i
         if len(np.unique(has)) < 2:
             bias[k] = np.log((has.sum() + 1) / (rows - has.sum() + 1))
             continue
-        fitted, logits = _cross_validated(features, has, 2, strengths, seed)
+        fitted, logits = _cross_validated(features, has, 2, strengths, seed, weights)
         weight[k], bias[k] = fitted.weight[1] - fitted.weight[0], fitted.bias[1] - fitted.bias[0]
         held_out[:, k] = logits[:, 1] - logits[:, 0]
         found.append(fitted)
@@ -135,22 +147,24 @@ def fit_labels(features: Any, y_true: Marks, strengths: Sequence[float], seed: i
     return Regression(weight, bias, strength, float(np.nanmean([one.loss for one in found])), thresholds)
 
 
-def fit_labels_fixed(features: Array, y_true: Marks, strength: float) -> npt.NDArray[np.float64]:
+def fit_labels_fixed(
+    features: Array, y_true: Marks, strength: float, weights: Weights = None
+) -> npt.NDArray[np.float64]:
     """Returns the weights (K, F) of a regression for each label with a given C; 0 for a label of no or every row."""
     weight = np.zeros((y_true.shape[1], features.shape[1]))
     for k in np.flatnonzero(y_true.any(axis=0) & ~y_true.all(axis=0)):
-        fitted = fit_fixed(features, y_true[:, k].astype(np.int64), 2, strength)
+        fitted = fit_fixed(features, y_true[:, k].astype(np.int64), 2, strength, weights)
         weight[k] = fitted.weight[1] - fitted.weight[0]
     return weight
 
 
 def _cross_validated(
-    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int
+    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int, weights: Weights
 ) -> tuple[Regression, Array]:
     """Returns the regression, and the calibrated logits (N, K) of the held-out rows; NaN for rows without any."""
     strength, temperature, loss = strengths[len(strengths) // 2], 1.0, float("nan")
     held_out = np.full((len(y_true), classes), np.nan)
-    for c, logits, known in _out_of_fold(features, y_true, classes, strengths, seed):
+    for c, logits, known in _out_of_fold(features, y_true, classes, strengths, seed, weights):
         calibration = Calibration.fit(logits[known], y_true[known])
         scaled = calibration.scaled(logits[known])
         found = cross_entropy(scaled, y_true[known])
@@ -158,18 +172,18 @@ def _cross_validated(
             break
         strength, temperature, loss = c, calibration.temperature, found
         held_out[known] = scaled
-    fitted = fit_fixed(features, y_true, classes, strength)
+    fitted = fit_fixed(features, y_true, classes, strength, weights)
     return Regression(fitted.weight / temperature, fitted.bias / temperature, strength, loss), held_out
 
 
-def fit_fixed(features: Any, y_true: Labels, classes: int, strength: float) -> Regression:
+def fit_fixed(features: Any, y_true: Labels, classes: int, strength: float, weights: Weights = None) -> Regression:
     """Fits softmax regression with a given C, without calibration. There are two classes or more."""
-    weight, bias = _coefficients(_fitted(_regression(strength), features, y_true), classes)
+    weight, bias = _coefficients(_fitted(_regression(strength), features, y_true, weights), classes)
     return Regression(weight, bias, strength, float("nan"))
 
 
 def _out_of_fold(
-    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int
+    features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int, weights: Weights
 ) -> Iterator[tuple[float, Array, npt.NDArray[np.bool_]]]:
     """Yields each C with the held-out rows' logits (N, K), and which rows have a class that their fold has learned."""
     fold = _deal(y_true, seed)
@@ -186,7 +200,8 @@ def _out_of_fold(
     for strength in strengths:
         for model, (learned, held_out) in zip(models, parts, strict=True):
             model.C = strength
-            weight, bias = _coefficients(_fitted(model, features[learned], y_true[learned]), classes)
+            fitted = _fitted(model, features[learned], y_true[learned], _some(weights, learned))
+            weight, bias = _coefficients(fitted, classes)
             logits[held_out] = features[held_out] @ weight.T + bias
         yield strength, logits, known
 
@@ -206,10 +221,14 @@ def _regression(strength: float, warm_start: bool = False) -> Any:
     return LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, warm_start=warm_start)
 
 
-def _fitted(model: Any, features: Any, y_true: Labels) -> Any:
+def _some(weights: Weights, rows: Labels) -> Weights:
+    return None if weights is None else weights[rows]
+
+
+def _fitted(model: Any, features: Any, y_true: Labels, weights: Weights) -> Any:
     # The products are small. BLAS threads compete with torch's, and the fit would take six times as long.
     with threadpool_limits(limits=1, user_api="blas"):
-        return model.fit(features, y_true)
+        return model.fit(features, y_true, sample_weight=weights)
 
 
 def _coefficients(fitted: Any, classes: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -224,7 +243,7 @@ def _coefficients(fitted: Any, classes: int) -> tuple[npt.NDArray[np.float64], n
     return weight, bias
 
 
-def fit_ridge(features: Any, targets: Array, seed: int) -> Regression | None:
+def fit_ridge(features: Any, targets: Array, seed: int, weights: Weights = None) -> Regression | None:
     """Fits ridge regression (Hoerl and Kennard 1970). Returns None if all numbers are equal.
 
     Five folds choose alpha by the squared error of the held-out rows: from the strongest on, it is lowered until the
@@ -237,22 +256,24 @@ def fit_ridge(features: Any, targets: Array, seed: int) -> Regression | None:
         return None
     alphas = [strength * _column_size(features) for strength in ALPHAS]
     alpha, loss, worse = alphas[len(alphas) // 2], float("nan"), 0
-    for tried, error in _ridge_out_of_fold(features, targets, alphas, seed):
+    for tried, error in _ridge_out_of_fold(features, targets, alphas, seed, weights):
         worse = worse + 1 if error >= loss else 0
         if worse == PATIENCE:
             break
         if not worse:
             alpha, loss = tried, error
-    return fit_ridge_fixed(features, targets, alpha, loss)
+    return fit_ridge_fixed(features, targets, alpha, loss, weights)
 
 
-def fit_ridge_fixed(features: Any, targets: Array, alpha: float, loss: float = float("nan")) -> Regression:
+def fit_ridge_fixed(
+    features: Any, targets: Array, alpha: float, loss: float = float("nan"), weights: Weights = None
+) -> Regression:
     """Fits ridge regression with a given alpha."""
     from sklearn.linear_model import Ridge
 
     # As in `_fitted`.
     with threadpool_limits(limits=1, user_api="blas"):
-        fitted = Ridge(alpha=alpha).fit(features, targets)
+        fitted = Ridge(alpha=alpha).fit(features, targets, sample_weight=weights)
     return Regression(fitted.coef_.reshape(1, -1), np.array([float(fitted.intercept_)]), alpha, loss)
 
 
@@ -268,7 +289,7 @@ def _column_size(features: Any) -> float:
 
 
 def _ridge_out_of_fold(
-    features: Any, targets: Array, alphas: Sequence[float], seed: int
+    features: Any, targets: Array, alphas: Sequence[float], seed: int, weights: Weights
 ) -> Iterator[tuple[float, float]]:
     """Yields each alpha with the mean squared error of the held-out rows."""
     if len(targets) < 2 * FOLDS:
@@ -277,6 +298,7 @@ def _ridge_out_of_fold(
     for alpha in alphas:
         found = np.empty(len(targets))
         for k in range(FOLDS):
-            fitted = fit_ridge_fixed(features[fold != k], targets[fold != k], alpha)
+            learned = np.flatnonzero(fold != k)
+            fitted = fit_ridge_fixed(features[learned], targets[learned], alpha, weights=_some(weights, learned))
             found[fold == k] = fitted.logits(features[fold == k])[:, 0]
         yield alpha, float(np.mean((found - targets) ** 2))

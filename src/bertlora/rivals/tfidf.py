@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.calibration import reading
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.words import words_of
-from bertlora.rivals.regression import Regression, fit_linear
+from bertlora.rivals.regression import Regression, Weights, fit_linear
 
 FILE = "tfidf.safetensors"
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 6))
@@ -90,6 +90,7 @@ def fit_tfidf(
     classes: int,
     seed: int,
     characters: int | None = None,
+    weights: Weights = None,
 ) -> Tfidf | None:
     """Fits TF-IDF with words and pairs of words; if the texts are short also with parts of words, where these help.
 
@@ -103,13 +104,15 @@ def fit_tfidf(
         classes: K; 1 for numbers.
         seed: the same seed gives the same model.
         characters: of all texts, where these are a sample of them; it decides whether parts of words are tried.
+        weights: (N,) how much each row counts; see `fit_linear`.
 
     Returns:
         The model with the lower cross-validated log loss; None if there is a single class, or no term.
     """
     joined = _joined(texts, pairs)
     short = (sum(map(len, joined)) if characters is None else characters) <= MOST_CHARACTERS
-    found = [_fit(joined, y_true, classes, parts, seed) for parts in ((False, True) if short else (False,))]
+    ways = (False, True) if short else (False,)
+    found = [_fit(joined, y_true, classes, parts, seed, weights) for parts in ways]
     fitted = [model for model in found if model is not None]
     return min(fitted, key=lambda model: model.regression.loss, default=None)
 
@@ -138,14 +141,14 @@ def out_of_fold_tfidf(
     return logits
 
 
-def _fit(texts: list[str], y_true: Labels, classes: int, characters: bool, seed: int) -> Tfidf | None:
+def _fit(texts: list[str], y_true: Labels, classes: int, characters: bool, seed: int, weights: Weights) -> Tfidf | None:
     rare = 2 if len(texts) > ROWS_FOR_RARE_TERMS else 1
     vectoriser = _vectoriser(characters, min_df=rare, max_features=MOST_TERMS)
     try:
         features = vectoriser.fit_transform(texts)
     except ValueError:  # no term occurs often enough
         return None
-    regression = fit_linear(features, y_true, classes, STRENGTHS, seed)
+    regression = fit_linear(features, y_true, classes, STRENGTHS, seed, weights)
     if regression is None:
         return None
     return Tfidf(vectoriser.get_feature_names_out().tolist(), vectoriser.idf_, regression, characters)

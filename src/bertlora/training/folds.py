@@ -83,15 +83,17 @@ def _train(
     model, inputs, labels = execution.model, examples.inputs, examples.labels
     steps = recipe.steps(len(rows))
     optimiser, average = build_optimiser(model, recipe), Average(model, recipe, steps)
-    loss = Loss(recipe, labels[rows], names, next(model.parameters()).device)
-    draws = Draws(recipe.seed, next(model.parameters()).device)
+    weights, device = examples.weights_of(), next(model.parameters()).device
+    loss = Loss(recipe, labels[rows], names, weights[rows], device)
+    draws = Draws(recipe.seed, device)
     model.train()
     for step, chosen in enumerate(step_rows(recipe, len(rows))):
         batch = rows[chosen]
-        whole, total = loss.weight(labels[batch]), 0.0
+        whole, total = loss.weight(labels[batch], weights[batch]), 0.0
         with draws.used():
             for part in execution.batches(inputs.lengths[batch], recipe.batch_size, ROW_TOKENS):
-                mean = loss.sum(execution.logits(inputs, batch[part].tolist()), labels[batch[part]]) / whole
+                found = batch[part]
+                mean = loss.sum(execution.logits(inputs, found.tolist()), labels[found], weights[found]) / whole
                 mean.backward()  # type: ignore[no-untyped-call]
                 total += mean.item()
         descend(optimiser, recipe, step, steps, total, nn.utils.clip_grad_norm_)

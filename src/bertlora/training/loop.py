@@ -61,7 +61,7 @@ class Training:
     ) -> None:
         self.train, self.validation, self.checkpoints = train, validation, checkpoints
         self.accelerator = new_accelerator()
-        self.objective = objective_of(adapted, recipe, train.labels, self.accelerator.device)
+        self.objective = objective_of(adapted, recipe, train, self.accelerator.device)
         self.recipe = recipe = self.objective.recipe
         # Each process may measure another speed; the main process's choice counts.
         self.precision = agreed(choose_precision(recipe.precision, adapted.architecture))
@@ -163,9 +163,9 @@ class Training:
         return Step(p.step, self.steps, loss, p.examples / p.seconds)
 
     def _gradients(self, rows: list[int]) -> float:
-        """Adds up the gradients of the mean loss over `rows` and returns that loss."""
+        """Adds up the gradients of the weighted mean of the losses of `rows`, and returns that mean."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        whole = self.objective.weight(self.train.labels[rows])
+        whole = self.objective.weight(self.train.labels[rows], self.train.weights_of(rows))
         mine = rows[rank::world]
         # Texts of similar length form a batch: less padding, and the same mean over the step.
         groups = self.execution.batches(self.lengths[mine], self.progress.micro_batch, ROW_TOKENS)
@@ -184,7 +184,7 @@ class Training:
     def _summed_loss(self, rows: list[int]) -> Tensor:
         """Returns the summed loss of `rows`."""
         scores = self.execution.logits(self.train.inputs, rows, self.model)
-        return self.objective.sum(scores, self.train.labels[rows])
+        return self.objective.sum(scores, self.train.labels[rows], self.train.weights_of(rows))
 
     def _evaluation_due(self) -> bool:
         every, p = self.recipe.evaluate_every_steps, self.progress

@@ -25,13 +25,14 @@ from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array, row_losses
 from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
+from bertlora.data.reader import Examples
 from bertlora.errors import DataError, RecipeError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
 from bertlora.recipe import Recipe
 from bertlora.task import AUTO, CLASSIFICATION, MULTILABEL, REGRESSION
 from bertlora.training.health import CollapseWatch
-from bertlora.training.optimiser import Loss, for_classes
+from bertlora.training.optimiser import Loss, for_classes, weighted_sum
 
 Targets = npt.NDArray[Any]
 
@@ -72,12 +73,12 @@ class Objective(Protocol):
         """Names of the metrics of an evaluation."""
         ...
 
-    def sum(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Returns the summed loss of outputs (B, K) for the targets of B rows."""
+    def sum(self, logits: Tensor, targets: Targets, weights: Array) -> Tensor:
+        """Returns the weighted sum of the losses of outputs (B, K), for the targets of B rows and weights (B,)."""
         ...
 
-    def weight(self, targets: Targets) -> float:
-        """Returns the number by which the sum over the targets of B rows is divided to give a mean."""
+    def weight(self, targets: Targets, weights: Array) -> float:
+        """Returns the number by which the sum over B rows is divided to give a mean."""
         ...
 
     def measured(self, logits: Array, targets: Targets) -> Measured:
@@ -123,13 +124,13 @@ class ClassObjective:
         RecipeError: `best_metric` is `f1`, and there are not two classes.
     """
 
-    def __init__(self, adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> None:
-        self.recipe = for_classes(recipe, targets)
+    def __init__(self, adapted: Adapted, recipe: Recipe, train: Examples, device: torch.device) -> None:
+        self.recipe = for_classes(recipe, train.labels)
         metric, classes = self.recipe.best_metric, len(adapted.labels)
         if metric == "f1" and classes != 2:
             raise RecipeError(f"best_metric: f1 is of two classes, and the data has {classes}; name macro_f1")
         self.figures = ("accuracy", "macro_f1", *([metric] if metric in CHOOSING else []))
-        self.loss = Loss(self.recipe, targets, adapted.labels, device)
+        self.loss = Loss(self.recipe, train.labels, adapted.labels, train.weights_of(), device)
         self._watch = CollapseWatch(adapted.labels, self.recipe.class_weights == "balanced")
         self.sum, self.weight, self.resume = self.loss.sum, self.loss.weight, self._watch.resume
 
@@ -160,7 +161,7 @@ class LabelsObjective:
 
     figures = LABEL_FIGURES
 
-    def __init__(self, adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> None:
+    def __init__(self, adapted: Adapted, recipe: Recipe, train: Examples, device: torch.device) -> None:
         self.recipe = recipe.replace(
             loss="binary-cross-entropy",
             best_metric="average_precision" if recipe.best_metric == AUTO else recipe.best_metric,
@@ -168,13 +169,13 @@ class LabelsObjective:
         )
         self._device = device
 
-    def sum(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Returns the summed loss of logits (B, K) for targets (B, K)."""
-        return self._losses(logits.float(), targets).sum()
+    def sum(self, logits: Tensor, targets: Targets, weights: Array) -> Tensor:
+        """Returns the weighted sum of the losses of logits (B, K) for targets (B, K)."""
+        return weighted_sum(self._losses(logits.float(), targets).sum(dim=1), weights)
 
-    def weight(self, targets: Targets) -> float:
-        """Returns the number of rows times the number of labels."""
-        return float(targets.size)
+    def weight(self, targets: Targets, weights: Array) -> float:
+        """Returns the sum of the weights of the rows times the number of labels."""
+        return float(weights.sum()) * targets.shape[1]
 
     def measured(self, logits: Array, targets: Targets) -> Measured:
         """Returns the agreement of labels above 50 % with the right ones, and the log loss of each row in nats."""
@@ -204,30 +205,33 @@ class LabelsObjective:
 class NumberObjective:
     """Squared error of numbers, or Huber's loss (Huber 1964, "Robust estimation of a location parameter").
 
-    The model learns standardised targets: mean 0 and standard deviation 1 in the training rows. So one learning rate
-    fits every unit. `finish` puts mean and scale into the head, which then answers in the unit of the targets.
+    The model learns standardised targets: mean 0 and standard deviation 1 in the weighted training rows. So one
+    learning rate fits every unit. `finish` puts mean and scale into the head, which then answers in the unit of the
+    targets.
     """
 
     figures = FIGURES
 
-    def __init__(self, adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> None:
+    def __init__(self, adapted: Adapted, recipe: Recipe, train: Examples, device: torch.device) -> None:
         self.recipe = recipe.replace(
             loss="mse" if recipe.loss == AUTO else recipe.loss,
             best_metric="rmse" if recipe.best_metric == AUTO else recipe.best_metric,
             class_weights="none",
         )
         self._device, self._huber = device, self.recipe.loss == "huber"
-        self._mean, self._scale = (float(x) for x in (targets.mean(), targets.std()))
-        if not self._scale > 0:
+        targets = train.labels
+        self._mean = float(np.average(targets, weights=train.weights))
+        self._scale = float(np.average((targets - self._mean) ** 2, weights=train.weights) ** 0.5)
+        if not np.ptp(targets) > 0:
             raise DataError(f"every target of the training rows is {self._mean:g}, expected numbers that differ")
 
-    def sum(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Returns the summed loss of outputs (B, 1), which are standardised, for targets (B,)."""
-        return self._losses(logits.float(), targets).sum()
+    def sum(self, logits: Tensor, targets: Targets, weights: Array) -> Tensor:
+        """Returns the weighted sum of the losses of outputs (B, 1), which are standardised, for targets (B,)."""
+        return weighted_sum(self._losses(logits.float(), targets), weights)
 
-    def weight(self, targets: Targets) -> float:
-        """Returns the number of rows."""
-        return float(len(targets))
+    def weight(self, targets: Targets, weights: Array) -> float:
+        """Returns the sum of the weights of the rows."""
+        return float(weights.sum())
 
     def measured(self, logits: Array, targets: Targets) -> Measured:
         """Returns correlations and errors, in the unit of the targets; the losses are of standardised targets."""
@@ -277,23 +281,23 @@ def _score(metric: str, figures: dict[str, float | None], loss: float) -> list[f
     return [-np.inf if value is None else -value if metric in ERRORS else value, -loss]
 
 
-def objective_of(adapted: Adapted, recipe: Recipe, targets: Targets, device: torch.device) -> Objective:
+def objective_of(adapted: Adapted, recipe: Recipe, train: Examples, device: torch.device) -> Objective:
     """Returns the objective of the task for which a model was made.
 
     Args:
         adapted: the model.
         recipe: the recipe.
-        targets: those of all training rows.
+        train: all training rows.
         device: the device of the model's outputs.
 
     Raises:
         RecipeError: an option does not fit the task.
         DataError: all targets of a regression are equal.
     """
-    return OBJECTIVES[adapted.task](adapted, recipe.for_task(adapted.task), targets, device)
+    return OBJECTIVES[adapted.task](adapted, recipe.for_task(adapted.task), train, device)
 
 
-OBJECTIVES: dict[str, Callable[[Adapted, Recipe, Targets, torch.device], Objective]] = {
+OBJECTIVES: dict[str, Callable[[Adapted, Recipe, Examples, torch.device], Objective]] = {
     CLASSIFICATION: ClassObjective,
     MULTILABEL: LabelsObjective,
     REGRESSION: NumberObjective,

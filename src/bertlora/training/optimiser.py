@@ -36,7 +36,7 @@ def for_classes(recipe: Recipe, labels: Labels) -> Recipe:
     )
 
 
-def weights_of_classes(recipe: Recipe, labels: Labels, names: Sequence[str]) -> Array | None:
+def weights_of_classes(recipe: Recipe, labels: Labels, names: Sequence[str], weights: Array) -> Array | None:
     """Returns the weight of each class in the loss, (K,); None if all have the weight 1.
 
     With `class_weights = "balanced"` a class has the weight rows / (classes x rows of the class), as in scikit-learn. A
@@ -46,6 +46,7 @@ def weights_of_classes(recipe: Recipe, labels: Labels, names: Sequence[str]) -> 
         recipe: has `class_weights`; see `for_classes`.
         labels: (N,) labels of the whole training split.
         names: of the K classes.
+        weights: (N,) of the rows; a row of weight 2 counts as two.
 
     Raises:
         RecipeError: the table names a class that is not one of `names`.
@@ -59,7 +60,8 @@ def weights_of_classes(recipe: Recipe, labels: Labels, names: Sequence[str]) -> 
         return np.array([recipe.class_weights.get(name, 1.0) for name in names])
     if recipe.class_weights != "balanced":
         return None
-    return np.asarray(len(labels) / (len(names) * np.maximum(np.bincount(labels, minlength=len(names)), 1)))
+    counts = np.bincount(labels, weights, len(names))
+    return np.asarray(weights.sum() / (len(names) * np.where(counts > 0, counts, 1.0)))
 
 
 class Loss:
@@ -72,26 +74,35 @@ class Loss:
         recipe: has `class_weights` and `label_smoothing`; see `for_classes`.
         labels: (N,) labels of the whole training split.
         names: of the K classes.
+        weights: (N,) of the rows.
         device: the device of the logits.
     """
 
-    def __init__(self, recipe: Recipe, labels: Labels, names: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, labels: Labels, names: Sequence[str], weights: Array, device: torch.device
+    ) -> None:
         self._device, self._smoothing = device, recipe.label_smoothing
-        weights = weights_of_classes(recipe, labels, names)
-        self.class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+        found = weights_of_classes(recipe, labels, names, weights)
+        self.class_weights = None if found is None else torch.tensor(found, dtype=torch.float32, device=device)
 
-    def sum(self, logits: Tensor, labels: Labels) -> Tensor:
-        """Returns the weighted cross-entropy, summed, of logits (B, K) and labels (B,)."""
+    def sum(self, logits: Tensor, labels: Labels, weights: Array) -> Tensor:
+        """Returns the weighted cross-entropy, summed, of logits (B, K), labels (B,) and weights of rows (B,)."""
         given = torch.from_numpy(labels).to(self._device)
-        return cross_entropy(
-            logits.float(), given, weight=self.class_weights, reduction="sum", label_smoothing=self._smoothing
+        losses = cross_entropy(
+            logits.float(), given, weight=self.class_weights, reduction="none", label_smoothing=self._smoothing
         )
+        return weighted_sum(losses, weights)
 
-    def weight(self, labels: Labels) -> float:
+    def weight(self, labels: Labels, weights: Array) -> float:
         """Returns the number by which the sum over these labels, (B,), is divided to give a mean."""
         if self.class_weights is None:
-            return float(len(labels))
-        return float(self.class_weights[torch.from_numpy(labels)].sum())
+            return float(weights.sum())
+        return float(self.class_weights.double().cpu().numpy()[labels] @ weights)
+
+
+def weighted_sum(losses: Tensor, weights: Array) -> Tensor:
+    """Returns the sum of losses (B,) times weights (B,)."""
+    return (losses * torch.from_numpy(weights).to(losses)).sum()
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:

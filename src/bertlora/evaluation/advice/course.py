@@ -94,7 +94,7 @@ class Evidence:
             return 0.0
         if self.recipe.class_weights == "balanced":
             return math.log(len(self.labels))
-        weights = weights_of_classes(self.recipe, self.train.labels, self.labels)
+        weights = weights_of_classes(self.recipe, self.train.labels, self.labels, self.train.weights_of())
         counts = np.bincount(self.train.labels, weights, len(self.labels))
         shares = counts[counts > 0] / counts.sum()
         return float(-(shares * np.log(shares)).sum())
