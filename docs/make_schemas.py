@@ -65,6 +65,7 @@ CHECK = table(
     }
 )
 CLASS = table({"precision": SHARE, "recall": SHARE, "f1": SHARE, "support": COUNT})
+CONFUSED = table({"true": TEXT, "predicted": TEXT, "rows": COUNT, "share": said(SHARE, "of the true class")})
 FIGURES = table(
     {
         "accuracy": SHARE,
@@ -84,9 +85,19 @@ FIGURES = table(
         "brier": {"type": "number", "minimum": 0, "maximum": 2},
         "ece": SHARE,
         "per_class": said(by_name(CLASS), "by label"),
-        "confusion": said(listed(listed(COUNT)), "row: true class, column: predicted class"),
+        "confusion": said(
+            maybe(listed(listed(COUNT))), "row: true class, column: predicted class; null with over 100 classes"
+        ),
+        "top_confusions": said(listed(CONFUSED), "the 20 largest, the largest first"),
+        "other_confusions": said(COUNT, "wrong rows in all other confusions"),
     },
-    {"training_seconds": POSITIVE},
+    {
+        "top_3_accuracy": said(SHARE, "with 10 classes or more: the right class is among the first 3"),
+        "top_3_accuracy_ci95": interval(SHARE) | CI,
+        "top_5_accuracy": SHARE,
+        "top_5_accuracy_ci95": interval(SHARE) | CI,
+        "training_seconds": POSITIVE,
+    },
 )
 TESTED = table(
     {"metric": TEXT, "pairs": COUNT, "gain_points": NUMBER, "gain_points_ci95": interval(NUMBER), "p": SHARE}

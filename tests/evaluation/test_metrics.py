@@ -79,6 +79,8 @@ def test_metrics_have_these_names_and_go_into_json(scored: tuple[np.ndarray, np.
         "ece_floor_range95",
         "per_class",
         "confusion",
+        "top_confusions",
+        "other_confusions",
     ]
 
 

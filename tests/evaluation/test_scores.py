@@ -11,11 +11,13 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef
 
 from bertlora.confidence.intervals import exact_interval
 from bertlora.data.labels import imbalanced
+from bertlora.evaluation.confusion import Confusion
 from bertlora.evaluation.mcnemar import AccuracyGain
 from bertlora.evaluation.scores import (
+    EVERY_SCORE,
     SCORES,
+    SLOPES,
     ScoreGain,
-    confusion_of,
     leading_metric,
     score,
     score_gains,
@@ -38,7 +40,7 @@ def predictions(rows: int, seed: int, shares: tuple[float, ...] = (0.9, 0.1), ri
 def test_the_scores_are_scikit_learns(rows: list[tuple[int, int]]) -> None:
     y_true, predicted = np.array(rows).T
     classes = int(max(y_true.max(), predicted.max(), 1)) + 1
-    confusion = confusion_of(y_true, predicted, classes)
+    confusion = Confusion.of(y_true, predicted, classes)
     f1 = f1_score(y_true, predicted, labels=range(classes), average="macro", zero_division=0)
     assert score("macro_f1", confusion) == pytest.approx(f1)
     assert score("balanced_accuracy", confusion) == pytest.approx(balanced_accuracy_score(y_true, predicted))
@@ -59,12 +61,12 @@ def test_intervals_are_near_scipys_bootstrap(name: str, shares: tuple[float, ...
     classes = len(shares)
 
     def resampled(y: Labels, *guesses: Labels) -> float:
-        found = [score(name, confusion_of(y, guess, classes)) for guess in guesses]
+        found = [score(name, Confusion.of(y, guess, classes)) for guess in guesses]
         return found[-1] - (found[0] if len(found) > 1 else 0.0)
 
     settings = {"paired": True, "vectorized": False, "n_resamples": 2000, "method": "percentile", "rng": 1}
     one = bootstrap((y_true, first), resampled, **settings).confidence_interval
-    assert score_interval(name, confusion_of(y_true, first, classes)) == pytest.approx(tuple(one), abs=0.006)
+    assert score_interval(name, Confusion.of(y_true, first, classes)) == pytest.approx(tuple(one), abs=0.006)
     two = bootstrap((y_true, first, second), resampled, **settings).confidence_interval
     gain = score_gains(y_true, first, second, classes)[name]
     assert gain.interval() == pytest.approx((100 * two.low, 100 * two.high), abs=0.6)
@@ -74,11 +76,32 @@ def test_intervals_are_near_scipys_bootstrap(name: str, shares: tuple[float, ...
 @pytest.mark.parametrize("shares", [(0.9, 0.1), (0.3, 0.7)])
 def test_the_interval_of_f1_is_near_scipys_bootstrap(shares: tuple[float, float]) -> None:
     y_true, predicted, _ = predictions(1500, 3, shares)
-    confusion = confusion_of(y_true, predicted, 2)
+    confusion = Confusion.of(y_true, predicted, 2)
     assert score("f1", confusion) == pytest.approx(f1_score(y_true, predicted, pos_label=1))
     settings = {"paired": True, "vectorized": False, "n_resamples": 2000, "method": "percentile", "rng": 1}
-    found = bootstrap((y_true, predicted), lambda *rows: score("f1", confusion_of(*rows, 2)), **settings)
+    found = bootstrap((y_true, predicted), lambda *rows: score("f1", Confusion.of(*rows, 2)), **settings)
     assert score_interval("f1", confusion) == pytest.approx(tuple(found.confidence_interval), abs=0.006)
+
+
+@given(st.integers(2, 5).flatmap(lambda k: st.lists(st.tuples(*[st.integers(0, k - 1)] * 2), min_size=6, max_size=60)))
+@pytest.mark.parametrize("name", SLOPES)
+def test_slopes_are_what_a_little_more_of_a_cell_changes(name: str, rows: list[tuple[int, int]]) -> None:
+    y_true, predicted = np.array(rows).T
+    table = np.full((5, 5), 0.3)  # each class has rows, and is predicted
+    np.add.at(table, (y_true, predicted), 1.0)
+    counts = [np.diagonal(table), table.sum(axis=0), table.sum(axis=1)]
+    slopes = SLOPES[name](*counts)
+    for i in range(5):
+        found = slopes.of(np.full(5, i), np.arange(5))
+        for j in range(5):
+            more = table.copy()
+            more[i, j] += 1e-6
+            after = EVERY_SCORE[name](np.diagonal(more), more.sum(axis=0), more.sum(axis=1))
+            assert found[j] == pytest.approx(float(after - EVERY_SCORE[name](*counts)) / 1e-6, abs=1e-6)
+        wrong = np.delete(found, i)
+        assert slopes.right[i] == pytest.approx(found[i])
+        assert slopes.wrong()[i] == pytest.approx(wrong.mean())
+        assert slopes.wrong(2)[i] == pytest.approx((wrong**2).mean())
 
 
 def test_balanced_accuracy_of_two_equal_classes_has_nearly_the_exact_interval_of_an_accuracy() -> None:
@@ -86,7 +109,7 @@ def test_balanced_accuracy_of_two_equal_classes_has_nearly_the_exact_interval_of
     for wrong in (0, 8, 80):
         predicted = np.where(np.arange(400) < wrong, 1 - y_true, y_true)
         expected = exact_interval(400 - wrong, 400)
-        assert score_interval("balanced_accuracy", confusion_of(y_true, predicted, 2)) == pytest.approx(
+        assert score_interval("balanced_accuracy", Confusion.of(y_true, predicted, 2)) == pytest.approx(
             expected, abs=2e-3
         )
 
@@ -98,7 +121,7 @@ def test_the_permutation_test_is_the_one_that_swaps_row_by_row(seed: int) -> Non
     swaps = random.random((4000, 120)) < 0.5
     for name, gain in score_gains(y_true, first, second, 3).items():
         found = [
-            abs(score(name, confusion_of(y_true, b, 3)) - score(name, confusion_of(y_true, a, 3)))
+            abs(score(name, Confusion.of(y_true, b, 3)) - score(name, Confusion.of(y_true, a, 3)))
             for a, b in zip(np.where(swaps, second, first), np.where(swaps, first, second), strict=True)
         ]
         slow = np.mean(np.array(found) >= abs(gain.gain) / 100 - 1e-9)
@@ -157,5 +180,5 @@ def test_a_comparison_takes_less_than_a_second(rows: int, classes: int) -> None:
     began = time.process_time()
     score_gains(y_true, first, second, classes)
     for name in SCORES:
-        score_interval(name, confusion_of(y_true, first, classes))
+        score_interval(name, Confusion.of(y_true, first, classes))
     assert time.process_time() - began < 2

@@ -72,9 +72,9 @@ def test_the_fit_keeps_blas_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> No
     threads: list[int] = []
     fit = LogisticRegression.fit
 
-    def watched(self: LogisticRegression, *data: object) -> LogisticRegression:
+    def watched(self: LogisticRegression, *data: object, **more: object) -> LogisticRegression:
         threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
-        return fit(self, *data)
+        return fit(self, *data, **more)
 
     monkeypatch.setattr(LogisticRegression, "fit", watched)
     with threadpool_limits(limits=2, user_api="blas"):

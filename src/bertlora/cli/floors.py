@@ -11,6 +11,8 @@ from bertlora.errors import suggestion
 # A higher value of these metrics is better. For the others "under" would be good.
 METRICS = (
     "accuracy",
+    "top_3_accuracy",
+    "top_5_accuracy",
     "balanced_accuracy",
     "macro_f1",
     "weighted_f1",

@@ -7,6 +7,8 @@ from bertlora.task import MULTILABEL, REGRESSION
 
 NAMES = {"base": "base", "probe": "linear probe", "tfidf": "TF-IDF", "lora": "LoRA"}
 METRICS = {
+    "top_3_accuracy": "top 3",
+    "top_5_accuracy": "top 5",
     "macro_f1": "macro F1",
     "matthews": "Matthews",
     "roc_auc": "ROC AUC",
@@ -158,13 +160,14 @@ def print_classifiers(classifiers: Mapping[str, dict[str, Any]]) -> None:
     """Prints a table with a row for each classifier: accuracy with its interval, and other metrics."""
     from bertlora.cli.console import print_table
 
+    metrics = {key: name for key, name in METRICS.items() if any(key in figures for figures in classifiers.values())}
     rows = []
     for name, figures in classifiers.items():
         low, high = figures["accuracy_ci95"]
         row = [name, f"{100 * figures['accuracy']:.2f} %", f"{100 * low:.1f} to {100 * high:.1f}"]
-        row += ["" if figures[key] is None else f"{figures[key]:.4f}" for key in METRICS]
+        row += ["" if figures.get(key) is None else f"{figures[key]:.4f}" for key in metrics]
         rows.append([*row, f"{figures['training_seconds']:,.1f} s" if "training_seconds" in figures else ""])
-    print_table(["", "accuracy", "95 % CI", *METRICS.values(), "training"], rows)
+    print_table(["", "accuracy", "95 % CI", *metrics.values(), "training"], rows)
 
 
 def _print_choosing(metric: str, figures: dict[str, Any]) -> None:
@@ -178,15 +181,25 @@ def _print_choosing(metric: str, figures: dict[str, Any]) -> None:
 
 
 def _print_classes(figures: dict[str, Any]) -> None:
-    """Prints the metrics by class, and the confusion matrix."""
+    """Prints the metrics by class and the confusion matrix; over 20 classes the worst ones of both."""
     from bertlora.cli.console import print_table
+    from bertlora.evaluation.class_tables import (
+        CLASS_COLUMNS,
+        CONFUSION_COLUMNS,
+        FEW,
+        class_rows,
+        class_sentence,
+        confusion_rows,
+        confusion_sentence,
+    )
 
-    rows = [
-        [label, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['f1']:.3f}", f["support"]]
-        for label, f in figures["per_class"].items()
-    ]
-    print_table(["LoRA, class", "precision", "recall", "F1", "support"], rows)
-    labels = list(figures["per_class"])
+    labels, rows = list(figures["per_class"]), class_rows(figures["per_class"])
+    print_table(["LoRA, class", *CLASS_COLUMNS[1:]], rows[:FEW])
+    if len(labels) > FEW:
+        print(f"{class_sentence(len(labels))}\n\nThe most frequent confusions:\n")
+        print_table(CONFUSION_COLUMNS, confusion_rows(figures))
+        print(f"{confusion_sentence(figures)}\n")
+        return
     confusion = [[label, *row] for label, row in zip(labels, figures["confusion"], strict=True)]
     print_table(["true \\ predicted", *labels], confusion)
 

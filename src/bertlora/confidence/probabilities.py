@@ -48,8 +48,9 @@ def brier_score(probabilities: Array, labels: Labels) -> float:
     In 0..2, as in Brier 1950, "Verification of forecasts expressed in terms of probability". For two classes it is
     twice the common score that uses one class only.
     """
-    one_hot = np.eye(probabilities.shape[1])[labels]
-    return float(np.mean(np.sum((probabilities - one_hot) ** 2, axis=1)))
+    errors = probabilities.copy()
+    errors[np.arange(len(labels)), labels] -= 1
+    return float(np.mean(np.sum(errors**2, axis=1)))
 
 
 @dataclass(frozen=True)

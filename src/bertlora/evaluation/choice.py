@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from bertlora.confidence.probabilities import Labels
-from bertlora.evaluation.scores import METRIC_NAMES, SCORES, Counts
+from bertlora.evaluation.scores import METRIC_NAMES, SCORES, Counts, by_class
 
 RESAMPLES = 1_000
-# Rows of all resamples that are drawn at a time.
+# Rows, or counts of classes, of all resamples that are drawn at a time.
 CHUNK = 2_000_000
 # Less optimism than this, in points, is not worth a figure.
 LITTLE = 0.1
@@ -78,7 +78,7 @@ def choose(y_true: Labels, predicted: Mapping[str, Labels], classes: int, metric
     found: list[float] = []
     while len(found) < RESAMPLES:
         # How often each row is in a resample: binomial, and almost Poisson.
-        times = random.poisson(1, size=(max(1, CHUNK // len(y_true)), len(y_true))).astype(np.float64)
+        times = random.poisson(1, size=(max(1, CHUNK // max(len(y_true), classes)), len(y_true))).astype(np.float64)
         chosen = _figures(metric, times, y_true, guesses, classes).argmax(axis=1)
         left_out = _figures(metric, (times == 0).astype(np.float64), y_true, guesses, classes)
         found += left_out[np.arange(len(chosen)), chosen].tolist()
@@ -90,7 +90,13 @@ def _figures(metric: str, times: Counts, y_true: Labels, guesses: Labels, classe
     """Returns the figures (R, M) of M classifiers on resamples that hold the rows `times` (R, N) times each."""
     if metric == "accuracy":
         return np.asarray(times @ (guesses == y_true).T / times.sum(axis=1, keepdims=True))
-    one = np.eye(classes)
-    rows = times @ one[y_true]  # (R, K)
-    scores = [SCORES[metric](times @ (one[guess] * one[y_true]), times @ one[guess], rows) for guess in guesses]
+    rows = times @ by_class(y_true, np.ones(len(y_true)), classes)  # (R, K)
+    scores = [
+        SCORES[metric](
+            times @ by_class(y_true, (guess == y_true) * 1.0, classes),
+            times @ by_class(guess, np.ones(len(guess)), classes),
+            rows,
+        )
+        for guess in guesses
+    ]
     return np.stack(scores, axis=1)

@@ -1,22 +1,16 @@
 """Metrics of one classifier on labelled rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
-from sklearn.metrics import (
-    average_precision_score,
-    classification_report,
-    confusion_matrix,
-    matthews_corrcoef,
-    recall_score,
-    roc_auc_score,
-)
+from sklearn.metrics import classification_report
 
 from bertlora.confidence.intervals import accuracy_interval
 from bertlora.confidence.probabilities import Array, CalibrationError, Labels, brier_score, cross_entropy, softmax
-from bertlora.evaluation.scores import SCORES, confusion_of, leading_metric, score, score_interval
+from bertlora.evaluation.confusion import Confusion
+from bertlora.evaluation.ranking import ranking_figures, top_accuracies
+from bertlora.evaluation.scores import SCORES, leading_metric, score, score_interval
 
 
 def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str]) -> dict[str, Any]:
@@ -31,38 +25,34 @@ def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str])
         The metrics by name. `balanced_accuracy` is the mean recall over the classes that have rows; `macro_f1` and
         `weighted_f1` average over all K classes. `f1` is the F1 of the second of two classes, and None with more.
         `matthews` is 0 if it is not defined. `accuracy`, `macro_f1`, `balanced_accuracy`, `matthews` and `f1` have
-        95 % confidence intervals, such as `macro_f1_ci95`. `roc_auc` and
-        `average_precision` are None if a class has no rows; see `ranking`. `loss` is the log loss in nats. `brier` is
-        in 0..2. `ece`, its interval and its floor: see `CalibrationError`. `confusion[i][j]` counts the rows of class i
-        that are predicted as class j.
+        95 % confidence intervals, such as `macro_f1_ci95`. With 10 classes or more there are `top_3_accuracy` and
+        `top_5_accuracy`: see `top_accuracies`. `roc_auc` and `average_precision` are None if a class has no rows: see
+        `ranking_figures`. `loss`, `brier`, `ece`, its interval and its floor: see `probability_figures`. `confusion`, `top_confusions` and `other_confusions`: see `Confusion.figures`.
 
     Raises:
         InputError: there are no rows.
     """
-    predicted, probabilities = logits.argmax(axis=1), softmax(logits)
+    predicted = logits.argmax(axis=1)
     interval = accuracy_interval(predicted == y_true)
     # Classes go in by number, because a class may have the name of one of the report's own lines, such as "accuracy".
     report = report_of(predicted, y_true, [str(i) for i in range(len(labels))])
-    one_class = len(np.union1d(y_true, predicted)) == 1  # scikit-learn warns in this case
-    confusion = confusion_matrix(y_true, predicted, labels=range(len(labels)))
+    confusion = Confusion.of(y_true, predicted, len(labels))
     ends = {name: list(score_interval(name, confusion)) for name in SCORES}
     return {
         "accuracy": float(np.mean(predicted == y_true)),
         "accuracy_ci95": list(interval),
-        "balanced_accuracy": float(recall_score(y_true, predicted, labels=np.unique(y_true), average="macro")),
+        **top_accuracies(logits, y_true),
+        "balanced_accuracy": score("balanced_accuracy", confusion),
         "balanced_accuracy_ci95": ends["balanced_accuracy"],
         "macro_f1": float(report["macro avg"]["f1-score"]),
         "macro_f1_ci95": ends["macro_f1"],
         "weighted_f1": float(report["weighted avg"]["f1-score"]),
-        "matthews": 0.0 if one_class else float(matthews_corrcoef(y_true, predicted)),
+        "matthews": score("matthews", confusion),
         "matthews_ci95": ends["matthews"],
         "f1": score("f1", confusion) if len(labels) == 2 else None,
         "f1_ci95": list(score_interval("f1", confusion)) if len(labels) == 2 else None,
-        "roc_auc": ranking(roc_auc_score, logits, y_true),
-        "average_precision": ranking(average_precision_score, logits, y_true),
-        "loss": cross_entropy(logits, y_true),
-        "brier": brier_score(probabilities, y_true),
-        **CalibrationError.of(probabilities, y_true).figures(),
+        **ranking_figures(logits, y_true),
+        **probability_figures(logits, y_true),
         "per_class": {
             label: {
                 "precision": float(report[str(i)]["precision"]),
@@ -72,7 +62,21 @@ def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str])
             }
             for i, label in enumerate(labels)
         },
-        "confusion": confusion.tolist(),
+        **confusion.figures(labels),
+    }
+
+
+def probability_figures(logits: Array, y_true: Labels) -> dict[str, Any]:
+    """Returns how good the probabilities of logits (N, K) are.
+
+    Returns:
+        `loss`, the log loss in nats; `brier`, in 0..2; and `ece`, its interval and its floor: see `CalibrationError`.
+    """
+    probabilities = softmax(logits)
+    return {
+        "loss": cross_entropy(logits, y_true),
+        "brier": brier_score(probabilities, y_true),
+        **CalibrationError.of(probabilities, y_true).figures(),
     }
 
 
@@ -90,7 +94,7 @@ def headline(name: str, logits: Array, y_true: Labels, rows_name: str = "rows") 
     if leading_metric(y_true) == "accuracy":
         low, high = (100 * end for end in accuracy_interval(right))
         return f"{name} gets {100 * right.mean():.1f} % of {rows} right, 95 % CI {low:.1f} to {high:.1f}."
-    confusion = confusion_of(y_true, predicted, logits.shape[1])
+    confusion = Confusion.of(y_true, predicted, logits.shape[1])
     (low, high), value = score_interval("macro_f1", confusion), score("macro_f1", confusion)
     largest = 100 * np.bincount(y_true).max() / len(y_true)
     return (
@@ -106,28 +110,3 @@ def report_of(predicted: Labels, y_true: Labels, labels: Sequence[str]) -> dict[
         y_true, predicted, labels=classes, target_names=list(labels), output_dict=True, zero_division=0
     )
     return report
-
-
-def ranking(score: Callable[..., float], logits: Array, y_true: Labels) -> float | None:
-    """Returns how well the logits rank the rows of a class above the other rows.
-
-    Args:
-        score: scikit-learn's `roc_auc_score` or `average_precision_score`.
-        logits: (N, K).
-        y_true: (N,) the right classes.
-
-    Returns:
-        For two classes the score of the second class. For more classes the mean over classes, each against the rest.
-        None if a class has no rows.
-    """
-    classes = logits.shape[1]
-    if len(np.unique(y_true)) < classes:
-        return None
-    ranked = [1] if classes == 2 else range(classes)
-    # Rounding takes a perfect average precision a little above 1.
-    return min(1.0, float(np.mean([score(y_true == k, log_odds(logits, k)) for k in ranked])))
-
-
-def log_odds(logits: Array, k: int) -> Array:
-    """Returns the log odds (N,) of class k: they rank like the probability, but have no ties near 0 and 1."""
-    return np.asarray(logits[:, k] - logsumexp(np.delete(logits, k, axis=1), axis=1))

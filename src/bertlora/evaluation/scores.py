@@ -3,33 +3,31 @@
 And the F1 of the second of two classes, with its interval.
 
 A score depends on three counts per class: its rows, the rows that are predicted as it, and its hits (the rows that are
-both). All resamples of a test are computed at once from these counts.
+both). All resamples of a test are computed at once from these counts. Nothing here grows with K².
 
 Letters: N rows, K classes, R resamples, C kinds of rows.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from scipy.sparse import csr_array
 from scipy.stats import norm
 
 from bertlora.confidence.intervals import LEVEL, exact_interval, normal_quantile
 from bertlora.confidence.probabilities import Labels
 from bertlora.data.labels import imbalanced
+from bertlora.evaluation.confusion import Confusion, Counts
 from bertlora.evaluation.mcnemar import POWER
 
-Counts = npt.NDArray[np.float64]
 # From hits, predicted rows and rows of each class, (..., K), to scores (...).
 Score = Callable[[Counts, Counts, Counts], Counts]
 
 RESAMPLES = 10_000
 # Numbers that a permutation test draws at a time.
 CHUNK = 1_000_000
-# The step of a numerical derivative, in rows.
-STEP = 1e-4
 
 
 def macro_f1(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
@@ -53,14 +51,87 @@ def matthews(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
     return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
 
 
-def f1(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
+def f1(hits: Counts, named: Counts, rows: Counts) -> Counts:
     """Returns the F1 of class 1, the second one; 0 if it has no rows and no predictions."""
-    return _ratio(2 * hits[..., 1], predicted[..., 1] + rows[..., 1])
+    return _ratio(2 * hits[..., 1], named[..., 1] + rows[..., 1])
+
+
+class Slopes(NamedTuple):
+    """How much a score changes per further row of each cell: of true class i and predicted class j.
+
+    It is `rows[i] + named[j]`, and for a right row `hits[i]` more.
+
+    Attributes:
+        hits: (K,) the derivative by the hits of each class.
+        named: (K,) by the rows that are predicted as it.
+        rows: (K,) by its rows.
+    """
+
+    hits: Counts
+    named: Counts
+    rows: Counts
+
+    def of(self, true: Labels, predicted: Labels) -> Counts:
+        """Returns the slopes of cells (C,)."""
+        return np.asarray(self.rows[true] + self.named[predicted] + self.hits[true] * (true == predicted))
+
+    @property
+    def right(self) -> Counts:
+        """(K,) the slope of a right row of each class."""
+        return np.asarray(self.hits + self.named + self.rows)
+
+    def wrong(self, power: int = 1) -> Counts:
+        """Returns the mean of a power, 1 or 2, of the slopes of the wrong rows of each class, (K,)."""
+        others = len(self.rows) - 1
+        first = (self.named.sum() - self.named) / others
+        if power == 1:
+            return np.asarray(self.rows + first)
+        second = ((self.named**2).sum() - self.named**2) / others
+        return np.asarray(self.rows**2 + 2 * self.rows * first + second)
+
+
+def macro_f1_slopes(hits: Counts, named: Counts, rows: Counts) -> Slopes:
+    """Returns the slopes of macro F1."""
+    by_rows = _ratio(-2 * hits, (named + rows) ** 2) / len(rows)
+    return Slopes(_ratio(np.full(len(rows), 2.0), named + rows) / len(rows), by_rows, by_rows)
+
+
+def balanced_accuracy_slopes(hits: Counts, named: Counts, rows: Counts) -> Slopes:
+    """Returns the slopes of the balanced accuracy; the number of classes that have rows does not change."""
+    present = (rows > 0).sum()
+    return Slopes(_ratio(np.ones(len(rows)), rows) / present, np.zeros(len(rows)), _ratio(-hits, rows**2) / present)
+
+
+def matthews_slopes(hits: Counts, named: Counts, rows: Counts) -> Slopes:
+    """Returns the slopes of the Matthews correlation; 0 if it is not defined. A further row makes the whole larger."""
+    whole = rows.sum()
+    first, second = whole**2 - (named**2).sum(), whole**2 - (rows**2).sum()
+    if not first * second > 0:
+        return Slopes(*np.zeros((3, len(rows))))
+    root, value = np.sqrt(first * second), float(matthews(hits, named, rows))
+    return Slopes(
+        np.full(len(rows), whole / root),
+        -rows / root + value * named / first,
+        (hits.sum() - named) / root - value * (whole / first + (whole - rows) / second),
+    )
+
+
+def f1_slopes(hits: Counts, named: Counts, rows: Counts) -> Slopes:
+    """Returns the slopes of the F1 of class 1."""
+    second, below = np.arange(len(rows)) == 1, named + rows
+    by_rows = second * _ratio(-2 * hits, below**2)
+    return Slopes(second * _ratio(np.full(len(rows), 2.0), below), by_rows, by_rows)
 
 
 SCORES: dict[str, Score] = {"macro_f1": macro_f1, "balanced_accuracy": balanced_accuracy, "matthews": matthews}
 # And the F1 of two classes, which no test compares.
 EVERY_SCORE: dict[str, Score] = SCORES | {"f1": f1}
+SLOPES = {
+    "macro_f1": macro_f1_slopes,
+    "balanced_accuracy": balanced_accuracy_slopes,
+    "matthews": matthews_slopes,
+    "f1": f1_slopes,
+}
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -75,12 +146,12 @@ def leading_metric(y_true: Labels) -> str:
     return "macro_f1" if imbalanced(y_true) else "accuracy"
 
 
-def score(name: str, confusion: Counts) -> float:
-    """Returns the score `name`, of `EVERY_SCORE`, of a confusion matrix (K, K); row: true class, column: predicted."""
-    return float(EVERY_SCORE[name](np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1)))
+def score(name: str, confusion: Confusion) -> float:
+    """Returns a score, of `EVERY_SCORE`, of a confusion matrix."""
+    return float(EVERY_SCORE[name](confusion.hits, confusion.named, confusion.rows))
 
 
-def score_interval(name: str, confusion: Counts, level: float = LEVEL) -> tuple[float, float]:
+def score_interval(name: str, confusion: Confusion, level: float = LEVEL) -> tuple[float, float]:
     """Returns the confidence interval of a score.
 
     It is the exact interval of a fraction, for the effective number of rows: a fraction of this many rows has the
@@ -89,14 +160,16 @@ def score_interval(name: str, confusion: Counts, level: float = LEVEL) -> tuple[
 
     Args:
         name: a key of `EVERY_SCORE`.
-        confusion: (K, K), K at least 2; row: true class, column: predicted class.
+        confusion: of K classes, at least 2.
         level: confidence level, in 0..1.
     """
-    smooth = _smoothed(confusion)
     # The exact interval is one of fractions: Matthews, -1..1, is moved to 0..1.
     low, width = (-1.0, 2.0) if name == "matthews" else (0.0, 1.0)
-    share, typical = ((score(name, table) - low) / width for table in (confusion, smooth))
-    rows = typical * (1 - typical) * width**2 / max(_variance(name, smooth), 1e-12)
+    share, typical = (
+        (score(name, confusion) - low) / width,
+        (float(EVERY_SCORE[name](*_smoothed(confusion))) - low) / width,
+    )
+    rows = typical * (1 - typical) * width**2 / max(_variance(name, confusion), 1e-12)
     found = exact_interval(share * rows, rows, level)
     return low + width * found[0], low + width * found[1]
 
@@ -155,7 +228,7 @@ def score_gains(y_true: Labels, first: Labels, second: Labels, classes: int) -> 
         second: (N,) the same of the second.
         classes: K.
     """
-    tables = confusion_of(y_true, first, classes), confusion_of(y_true, second, classes)
+    tables = Confusion.of(y_true, first, classes), Confusion.of(y_true, second, classes)
     gains = {name: score(name, tables[1]) - score(name, tables[0]) for name in SCORES}
     p = _permutation_p(gains, y_true, first, second, classes)
     return {
@@ -164,62 +237,47 @@ def score_gains(y_true: Labels, first: Labels, second: Labels, classes: int) -> 
     }
 
 
-def confusion_of(y_true: Labels, predicted: Labels, classes: int) -> Counts:
-    """Returns the confusion matrix (K, K); row: true class, column: predicted class."""
-    counts = np.bincount(y_true * classes + predicted, minlength=classes**2)
-    return counts.reshape(classes, classes).astype(np.float64)
-
-
 def _ratio(above: Counts, below: Counts) -> Counts:
     return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
 
 
-def _smoothed(confusion: Counts) -> Counts:
-    """Returns the confusion matrix with half a right row and half a wrong row more of each class that has rows."""
-    classes = len(confusion)
-    more = (np.eye(classes) + (1 - np.eye(classes)) / (classes - 1)) / 2
-    return np.asarray(confusion + more * (confusion.sum(axis=1, keepdims=True) > 0))
+def _smoothed(confusion: Confusion) -> tuple[Counts, Counts, Counts]:
+    """Returns hits, predicted rows and rows with half a right and half a wrong row more of each class that has rows.
+
+    The half row that is wrong is spread over the other classes.
+    """
+    present = (confusion.rows > 0).astype(np.float64)
+    wrong = (present.sum() - present) / (confusion.classes - 1) / 2
+    return confusion.hits + present / 2, confusion.named + present / 2 + wrong, confusion.rows + present
 
 
-def _variance(name: str, smooth: Counts) -> float:
-    """Returns the variance of a score by the delta method, for a smoothed confusion matrix.
+def _variance(name: str, confusion: Confusion) -> float:
+    """Returns the variance of a score by the delta method, for the smoothed counts.
 
     A class with n rows has n + 1 in the smoothed matrix. The unbiased variance of a fraction divides by n - 1.
     """
-    rows = smooth.sum(axis=1, keepdims=True)
-    return float((smooth * _slopes(name, smooth) ** 2 * rows / np.maximum(rows - 2, 1)).sum())
+    counts = _smoothed(confusion)
+    slopes, rows = SLOPES[name](*counts), counts[-1]
+    factor = rows / np.maximum(rows - 2, 1)
+    measured = confusion.counts * slopes.of(confusion.true, confusion.predicted) ** 2 * factor[confusion.true]
+    added = (slopes.right**2 + slopes.wrong(2)) / 2 * factor * (confusion.rows > 0)
+    return float(measured.sum() + added.sum())
 
 
-def _slopes(name: str, confusion: Counts) -> Counts:
-    """Returns how much a score changes per further row of each cell, (K, K)."""
-    step = STEP * np.eye(len(confusion))
-    hits = np.diagonal(confusion) + step[:, None, :] * np.eye(len(confusion))[:, :, None]  # (K, K, K)
-    predicted = confusion.sum(axis=0) + step[None, :, :]
-    rows = confusion.sum(axis=1) + step[:, None, :]
-    return (EVERY_SCORE[name](hits, predicted, np.broadcast_to(rows, hits.shape)) - score(name, confusion)) / STEP
-
-
-def _gain_error(name: str, tables: tuple[Counts, Counts], y_true: Labels, first: Labels, second: Labels) -> float:
+def _gain_error(name: str, tables: tuple[Confusion, Confusion], y_true: Labels, first: Labels, second: Labels) -> float:
     """Returns the standard error of a gain by the delta method: the gain is nearly a sum over rows of their slopes.
 
     Two rows are added that only one classifier gets right, one each way, spread over the classes (Bonett and Price
     2012). So the error is not 0 if the two agree on all rows.
     """
-    before, after = (_slopes(name, _smoothed(table)) for table in tables)
-    rows = after[y_true, second] - before[y_true, first]
+    before, after = (SLOPES[name](*_smoothed(table)) for table in tables)
+    rows = after.of(y_true, second) - before.of(y_true, first)
     # As in `_variance`; and a slope for n + 1 rows is smaller than one for n rows.
     of_class = np.bincount(y_true)[y_true]
     weights = (of_class + 1) ** 2 / (of_class * np.maximum(of_class - 1, 1))
     present = np.unique(y_true)
-    right, wrong = zip(
-        *((np.diagonal(s)[present], _off_diagonal_mean(s)[present]) for s in (before, after)), strict=True
-    )
-    more = (right[1] - wrong[0]) ** 2 + (wrong[1] - right[0]) ** 2
+    more = (after.right - before.wrong())[present] ** 2 + (after.wrong() - before.right)[present] ** 2
     return float(np.sqrt((weights * (rows - rows.mean()) ** 2).sum() + more.mean()))
-
-
-def _off_diagonal_mean(table: Counts) -> Counts:
-    return np.asarray((table.sum(axis=1) - np.diagonal(table)) / (len(table) - 1))
 
 
 def _permutation_p(
@@ -231,21 +289,25 @@ def _permutation_p(
     true class and the same two predictions) are swapped together: their number is binomial.
     """
     differ = first != second
-    kinds, sizes = np.unique(np.stack([y_true, first, second])[:, differ], axis=1, return_counts=True)
-    one = np.eye(classes)
-    true, a, b = (one[kind] for kind in kinds)  # (C, K)
-    hit_change, predicted_change = true * (b - a), b - a
+    (true, a, b), sizes = np.unique(np.stack([y_true, first, second])[:, differ], axis=1, return_counts=True)
+    hit_change = by_class(true, (b == true) * 1.0 - (a == true), classes)  # (C, K)
+    named_change = by_class(b, np.ones(len(sizes)), classes) - by_class(a, np.ones(len(sizes)), classes)
     rows = np.bincount(y_true, minlength=classes).astype(np.float64)
-    counts = [(one[labels] * one[y_true]).sum(axis=0) for labels in (first, second)]
-    named = [np.bincount(labels, minlength=classes).astype(np.float64) for labels in (first, second)]
+    counts = [np.bincount(y_true[labels == y_true], minlength=classes) for labels in (first, second)]
+    named = [np.bincount(labels, minlength=classes) for labels in (first, second)]
     random = np.random.default_rng(0)
-    as_large, size = dict.fromkeys(gains, 1), max(CHUNK // max(len(sizes), 1), 1)
+    as_large, size = dict.fromkeys(gains, 1), max(CHUNK // max(len(sizes), classes), 1)
     for start in range(0, RESAMPLES, size):
         resamples = min(size, RESAMPLES - start)
         swapped = random.binomial(sizes, 0.5, size=(resamples, len(sizes))).astype(np.float64)
-        hits, predicted = swapped @ hit_change, swapped @ predicted_change  # (R, K)
+        hits, predicted = swapped @ hit_change, swapped @ named_change  # (R, K)
         for name, gain in gains.items():
             before = SCORES[name](counts[0] + hits, named[0] + predicted, rows)
             after = SCORES[name](counts[1] - hits, named[1] - predicted, rows)
             as_large[name] += int((np.abs(after - before) >= abs(gain) - 1e-9).sum())
     return {name: count / (RESAMPLES + 1) for name, count in as_large.items()}
+
+
+def by_class(place: Labels, values: Counts, classes: int) -> csr_array:
+    """Returns a sparse table (C, K) with the values (C,) in the columns `place` (C,)."""
+    return csr_array((values, (np.arange(len(place)), place)), shape=(len(place), classes))

@@ -17,7 +17,7 @@ from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
 from bertlora.evaluation.comparison import RIVALS, TOGETHER, TRAINED, Comparison, compare_all
-from bertlora.evaluation.metrics import classification_metrics, headline
+from bertlora.evaluation.metrics import classification_metrics, headline, probability_figures
 from bertlora.evaluation.multilabel import EvaluatedLabels, label_figures
 from bertlora.evaluation.paired_errors import ErrorComparison
 from bertlora.evaluation.values import EvaluatedValues, value_figures
@@ -164,7 +164,7 @@ def figures(evaluated: AnyEvaluated) -> dict[str, Any]:
     e = evaluated
     found: dict[str, Any] = {"base": None, "probe": None, "tfidf": None, "lora": None}
     found |= {name: e.figures(name) for name in e.raw_logits}
-    raw = classification_metrics(e.raw_logits["lora"], e.y_true, e.labels)
+    raw = probability_figures(e.raw_logits["lora"], e.y_true)
     comparisons = {rival: found.figures((RIVALS[rival], "LoRA")) for rival, found in e.comparisons.items()}
     before, after = float(e.right("base").mean()), float(e.right("lora").mean())
     return {

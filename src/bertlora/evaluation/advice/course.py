@@ -15,8 +15,9 @@ from scipy.stats import t
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.reader import Examples
 from bertlora.evaluation.comparison import Comparison, compare_all
+from bertlora.evaluation.confusion import Confusion
 from bertlora.evaluation.mcnemar import SIGNIFICANCE
-from bertlora.evaluation.scores import METRIC_NAMES, confusion_of, leading_metric, score
+from bertlora.evaluation.scores import METRIC_NAMES, leading_metric, score
 from bertlora.recipe import Recipe
 from bertlora.rivals.probe import CurvePoint
 from bertlora.training.checkpoints import Trace
@@ -76,7 +77,7 @@ class Evidence:
         predicted = self.trace.predicted[evaluation]
         if self.metric == "accuracy":
             return float(np.mean(predicted == self.y_true))
-        return score(self.metric, confusion_of(self.y_true, predicted, len(self.labels)))
+        return score(self.metric, Confusion.of(self.y_true, predicted, len(self.labels)))
 
     def change(self, before: int, after: int) -> Comparison:
         """Compares two evaluations on the same validation texts by this metric."""

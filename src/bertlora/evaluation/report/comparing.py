@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from bertlora.evaluation.class_tables import FEW, foldable
 from bertlora.evaluation.report import tables
 from bertlora.evaluation.report.charts import Picture
 from bertlora.evaluation.report.page import fill
@@ -119,28 +120,44 @@ def _class_facts(runs: Mapping[str, Run], figures: Mapping[str, Table]) -> list[
     the data. If the data of a run has other names too, they are matched with the names that the first run shows.
     """
     first, *_ = (run.manifest for run in runs.values())
+    shown_by = {name: _shown(run) for name, run in runs.items()}
     found = []
     for source, shown in zip(first.source_labels, first.labels, strict=True):
-        own = {name: figures[name]["per_class"].get(_shown(run, (source, shown)), {}) for name, run in runs.items()}
+        own = {
+            name: figures[name]["per_class"].get(known.get(source, known.get(shown, "")), {})
+            for name, known in shown_by.items()
+        }
         support = next(iter(own.values()))["support"]
         found.append({"label": shown, "f1": [part.get("f1") for part in own.values()], "support": support})
     return found
 
 
-def _shown(run: Run, names: Sequence[str]) -> str:
-    """Returns a run's shown name of the class that has one of these names; empty if the run has no such class."""
+def _shown(run: Run) -> dict[str, str]:
+    """Returns the name that a run shows for each of its classes, by its shown names and by those of its data."""
     known = {label: label for label in run.manifest.labels}
-    known |= dict(zip(run.manifest.source_labels, run.manifest.labels, strict=True))
-    return next((known[name] for name in names if name in known), "")
+    return known | dict(zip(run.manifest.source_labels, run.manifest.labels, strict=True))
 
 
 def _classes(facts: Table) -> Table:
-    """Returns the F1 score of each class, one column per run."""
+    """Returns the F1 score of each class, one column per run; over 20 classes the 20 that differ most, and all to 100.
+
+    Classes without rows differ in nothing.
+    """
+    lines = list(facts["classes"])
+    if len(lines) > FEW:
+        lines.sort(key=lambda line: -_spread(line["f1"]))
     rows = [
         [line["label"], *("" if f1 is None else f"{f1:.3f}" for f1 in line["f1"]), f"{line['support']:,}"]
-        for line in facts["classes"]
+        for line in lines
     ]
-    return {"columns": ["class", *facts["names"], "support"], "rows": rows}
+    sentence = f"In these {FEW} of {len(rows):,} classes the runs differ most." if len(rows) > FEW else ""
+    columns = ["class", *facts["names"], "support"]
+    return {"columns": columns, "first": rows[:FEW], "all": foldable(rows), "sentence": sentence}
+
+
+def _spread(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return max(known) - min(known)
 
 
 def _origins(origins: Mapping[str, Table]) -> Table:

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
+from bertlora.confidence.probabilities import Array
 from bertlora.data.labels import IMBALANCE_RATIO
-from bertlora.evaluation.metrics import log_odds
+from bertlora.evaluation.ranking import all_log_odds
 from bertlora.evaluation.report.charts import Picture, precision_recall
 from bertlora.evaluation.report.plot import STYLES, Series, in_steps, legend, percent
 from bertlora.evaluation.report.tables import in_percent, opening
@@ -37,11 +38,14 @@ def recall_facts(evaluated: Evaluated) -> Table | None:
     else:
         classes = [1] if len(counts) == 2 else []
     shown = [k for k in classes if 0 < counts[k] < len(evaluated.y_true)][:STYLES]
-    return {"classes": [_curve(evaluated, k) for k in shown]} if shown else None
+    if not shown:
+        return None
+    odds = all_log_odds(evaluated.logits("lora"))
+    return {"classes": [_curve(evaluated, k, odds[:, k]) for k in shown]}
 
 
-def _curve(evaluated: Evaluated, k: int) -> Table:
-    positive, score = evaluated.y_true == k, log_odds(evaluated.logits("lora"), k)
+def _curve(evaluated: Evaluated, k: int, score: Array) -> Table:
+    positive = evaluated.y_true == k
     falling = precision_recall_curve(positive, score)
     # The last point, recall 0 and precision 1, is a convention: no threshold gives it.
     precision, recall = (part[-2::-1] for part in falling[:2])

@@ -5,18 +5,29 @@ from pathlib import PurePath
 from typing import Any
 
 from bertlora.data.checks import named_rows
+from bertlora.evaluation.class_tables import (
+    CLASS_COLUMNS,
+    CONFUSION_COLUMNS,
+    FEW,
+    class_rows,
+    class_sentence,
+    confusion_rows,
+    confusion_sentence,
+    foldable,
+)
+from bertlora.evaluation.confusion import LARGEST_MATRIX
 from bertlora.evaluation.slices import SLICE_COLUMNS, slice_rows
 from bertlora.evaluation.verdict import source_of
 
 Table = dict[str, Any]
 
-LARGEST_MATRIX = 20
-COMMON = 15
 ROWS_NAMED = 5
 SLICES = 10  # shown; the others are folded
 MOST_NAMED = 4  # classes in a headline
 
 MORE_FIGURES = {
+    "top_3_accuracy": "top 3 accuracy",
+    "top_5_accuracy": "top 5 accuracy",
     "balanced_accuracy": "balanced accuracy",
     "weighted_f1": "weighted F1",
     "matthews": "Matthews correlation",
@@ -61,8 +72,9 @@ def verdict_view(part: Table) -> Table:
 def more_figures(classifiers: Sequence[Table]) -> Table:
     """Returns the metrics of each classifier that no chart shows, and how long it took to train if that is known."""
     timed = any("training_seconds" in c for c in classifiers)
-    rows = [[c["name"], *(_figure(c[key]) for key in MORE_FIGURES), *[_seconds(c)] * timed] for c in classifiers]
-    return {"columns": ["", *MORE_FIGURES.values(), *["training"] * timed], "rows": rows}
+    names = {key: name for key, name in MORE_FIGURES.items() if any(key in c for c in classifiers)}
+    rows = [[c["name"], *(_figure(c.get(key)) for key in names), *[_seconds(c)] * timed] for c in classifiers]
+    return {"columns": ["", *names.values(), *["training"] * timed], "rows": rows}
 
 
 def _seconds(classifier: Table) -> str:
@@ -74,7 +86,7 @@ def confusion_view(lora: Table) -> Table:
 
     The matrix is left out if there are more than 20 classes, the confusions if there are only two.
     """
-    labels, counts = list(lora["per_class"]), lora["confusion"]
+    labels = list(lora["per_class"])
     rows = [
         {
             "label": label,
@@ -82,27 +94,26 @@ def confusion_view(lora: Table) -> Table:
                 {"count": count, "share": count / max(sum(line), 1), "right": i == j} for j, count in enumerate(line)
             ],
         }
-        for i, (label, line) in enumerate(zip(labels, counts, strict=True))
-    ]
-    mistakes = [(line[j], i, j) for i, line in enumerate(counts) for j in range(len(labels)) if i != j and line[j]]
-    common = [
-        [labels[i], labels[j], f"{count:,}", in_percent(count / sum(counts[i]))]
-        for count, i, j in sorted(mistakes, key=lambda found: -found[0])[:COMMON]
+        for i, (label, line) in enumerate(zip(labels, lora["confusion"] or [], strict=False))
     ]
     return {
         "labels": labels,
-        "rows": rows if len(labels) <= LARGEST_MATRIX else [],
-        "common": common if len(labels) > 2 else [],
+        "rows": rows if len(labels) <= FEW else [],
+        "columns": CONFUSION_COLUMNS,
+        "common": confusion_rows(lora),
+        "others": confusion_sentence(lora),
     }
 
 
 def class_view(lora: Table) -> Table:
-    """Returns precision, recall, F1 and support of each class."""
-    rows = [
-        [label, *(f"{line[key]:.3f}" for key in ("precision", "recall", "f1")), f"{line['support']:,}"]
-        for label, line in lora["per_class"].items()
-    ]
-    return {"columns": ["class", "precision", "recall", "F1", "support"], "rows": rows}
+    """Returns precision, recall, F1 and support of each class; over 20 classes the worst 20, and all up to 100."""
+    rows = class_rows(lora["per_class"])
+    return {
+        "columns": CLASS_COLUMNS,
+        "first": rows[:FEW],
+        "all": foldable(rows),
+        "sentence": class_sentence(len(rows)),
+    }
 
 
 def slice_view(part: Table) -> Table:
@@ -187,13 +198,19 @@ def origin_view(part: Table) -> list[tuple[str, str]]:
         ("Base model", part["base"] + (f", revision {part['revision']}" if part["revision"] else "")),
         ("SHA-256 of its weights", part["sha256"]),
         ("Fingerprint of the data", part["fingerprint"]),
-        ("Labels, in the order of the logits", ", ".join(part["labels"])),
+        ("Labels, in the order of the logits", _listed(part["labels"])),
         ("Seed", str(part["seed"])),
         ("Versions", versions),
         ("Run finished", part["finished"] or ""),
         ("Report written", part["written"]),
     ]
     return [(name, value) for name, value in lines if value]
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Returns labels as a list, cut where no one reads on."""
+    more = f" and {len(labels) - LARGEST_MATRIX:,} more, in run.json" if len(labels) > LARGEST_MATRIX else ""
+    return ", ".join(labels[:LARGEST_MATRIX]) + more
 
 
 def opening(text: str, most: int = 160) -> str:
