@@ -89,6 +89,15 @@ def test_fit_resolves_recipe_and_keys(make: Make, tmp_path: Path) -> None:
     assert classifier.rank is None
 
 
+def test_class_weights_are_named_by_labels_and_kept_in_the_run(make: Make, tmp_path: Path) -> None:
+    classifier = make(class_weights={1: 5.0}).fit(TEXTS, [1] * len(GOOD) + [0] * len(BAD))
+    assert clone(classifier).class_weights == {1: 5.0}
+    classifier.save(tmp_path / "run")
+    assert LoraClassifier.load(tmp_path / "run").recipe_.class_weights == {"1": 5.0}
+    with pytest.raises(RecipeError, match="class_weights: 'god' is not one of the classes 'bad', 'good'; did you mean"):
+        make(class_weights={"god": 2.0}).fit(TEXTS, LABELS)
+
+
 def test_not_fitted(make: Make, tmp_path: Path) -> None:
     for use in (lambda c: c.predict(["x"]), lambda c: c.predict_proba(["x"]), lambda c: c.save(tmp_path / "run")):
         with pytest.raises(NotFittedError):

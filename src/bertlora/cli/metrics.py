@@ -191,12 +191,15 @@ def _print_classes(figures: dict[str, Any]) -> None:
         class_sentence,
         confusion_rows,
         confusion_sentence,
+        first_sentence,
     )
 
+    if found := first_sentence(figures):
+        print(f"{found}\n")
     labels, rows = list(figures["per_class"]), class_rows(figures["per_class"])
     print_table(["LoRA, class", *CLASS_COLUMNS[1:]], rows[:FEW])
     if len(labels) > FEW:
-        print(f"{class_sentence(len(labels))}\n\nThe most frequent confusions:\n")
+        print(f"{class_sentence(len(labels))} --json gives all of them.\n\nThe most frequent confusions:\n")
         print_table(CONFUSION_COLUMNS, confusion_rows(figures))
         print(f"{confusion_sentence(figures)}\n")
         return

@@ -32,10 +32,20 @@ def class_rows(per_class: Mapping[str, Figures]) -> list[list[str]]:
 
 
 def class_sentence(classes: int) -> str:
-    """Returns what a table of `class_rows` leaves out; empty up to 20 classes."""
-    if classes <= FEW:
+    """Returns what the first rows of `class_rows` are; empty up to 20 classes."""
+    return f"These {FEW} of {classes:,} classes have the lowest F1." if classes > FEW else ""
+
+
+def first_sentence(figures: Figures) -> str:
+    """Returns how often the right class is among LoRA's first 3 and first 5; empty with fewer than 10 classes."""
+    if "top_3_accuracy" not in figures:
         return ""
-    return f"These {FEW} of {classes:,} classes have the lowest F1. bertlora evaluate --json gives all classes."
+    said = []
+    for first in (3, 5):
+        low, high = figures[f"top_{first}_accuracy_ci95"]
+        share = f"{100 * figures[f'top_{first}_accuracy']:.1f} %"
+        said.append(f"the first {first} of LoRA for {share} of the rows (95 % CI {100 * low:.1f} to {100 * high:.1f})")
+    return f"The right class is among {', and among '.join(said)}."
 
 
 def foldable(rows: Sequence[Any]) -> Sequence[Any]:

@@ -19,22 +19,13 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
-from bertlora.rivals.regression import (
-    Regression,
-    Weights,
-    fit_fixed,
-    fit_labels_fixed,
-    fit_linear,
-    fit_ridge_fixed,
-    head_alpha,
-)
+from bertlora.rivals.linear import fit_direction, fit_linear, refit
+from bertlora.rivals.regression import Regression, Weights
 
 FILE = "probe.safetensors"
 # More rows hardly improve a linear probe of some hundred features, and each costs a pass through the encoder.
 MAX_ROWS = 10_000
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-8, 1))
-# Of the regression that only gives the head its direction.
-HEAD_STRENGTH = 0.1
 # The learning curve has a point for each of these fractions of the training rows.
 CURVE_SHARES = (0.25, 0.5, 1.0)
 CURVE_FOLDS = 4
@@ -198,7 +189,7 @@ def learning_curve(frozen: FrozenView, probe: Probe | None, seed: int) -> list[C
         for share, results in found.items():
             part = learned[: max(2, round(share * len(learned)))]
             if len(np.unique(frozen.labels[part])) > 1:
-                fitted = fit_fixed(features[part], frozen.labels[part], frozen.classes, probe.regression.strength)
+                fitted = refit(features[part], frozen.labels[part], frozen.classes, probe.regression.strength)
                 predicted = fitted.logits(features[held_out]).argmax(axis=1)
                 y_true = frozen.labels[held_out]
                 recall = recall_score(y_true, predicted, labels=np.unique(y_true), average="macro")
@@ -221,12 +212,7 @@ def aim_head(model: Any, at_head: FrozenView) -> None:
     if len(np.unique(at_head.labels)) < 2:
         return
     scaled, _, spread = standardised(at_head.features)
-    if at_head.labels.dtype.kind == "f":
-        weight = fit_ridge_fixed(scaled, at_head.labels, head_alpha(scaled), weights=at_head.weights).weight
-    elif at_head.labels.ndim == 2:
-        weight = fit_labels_fixed(scaled, at_head.labels, HEAD_STRENGTH, at_head.weights)
-    else:
-        weight = fit_fixed(scaled, at_head.labels, at_head.classes, HEAD_STRENGTH, at_head.weights).weight
+    weight = fit_direction(scaled, at_head.labels, at_head.classes, at_head.weights)
     turn_head(model, weight / spread)
 
 

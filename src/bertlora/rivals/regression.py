@@ -70,26 +70,6 @@ class Regression:
         return np.asarray(features @ self.weight.T + self.bias)
 
 
-def fit_linear(
-    features: Any, targets: Any, classes: int, strengths: Sequence[float], seed: int, weights: Weights = None
-) -> Regression | None:
-    """Fits softmax regression to classes (N,), or ridge regression to float64 numbers (N,); None if all are equal.
-
-    Args:
-        features: (N, F), dense or sparse.
-        targets: (N,) classes or numbers, or (N, K) which labels a row has.
-        classes: K.
-        strengths: of softmax regression; see `fit_regression`. Those of ridge regression follow from the features.
-        seed: the same seed gives the same folds.
-        weights: (N,) how much each row counts in a fit; rows that a fold holds out count equally.
-    """
-    if targets.dtype.kind == "f":
-        return fit_ridge(features, targets, seed, weights)
-    if targets.ndim == 2:
-        return fit_labels(features, targets, strengths, seed, weights)
-    return fit_regression(features, targets, classes, strengths, seed, weights)
-
-
 def fit_regression(
     features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int, weights: Weights = None
 ) -> Regression | None:
@@ -104,7 +84,7 @@ def fit_regression(
         classes: K.
         strengths: values of C, ascending.
         seed: the same seed gives the same folds.
-        weights: as in `fit_linear`.
+        weights: (N,) how much each row counts in a fit; held-out rows count equally.
     """
     if len(np.unique(y_true)) < 2:
         return None
@@ -254,7 +234,7 @@ def fit_ridge(features: Any, targets: Array, seed: int, weights: Weights = None)
     """
     if np.ptp(targets) == 0:
         return None
-    alphas = [strength * _column_size(features) for strength in ALPHAS]
+    alphas = [strength * column_size(features) for strength in ALPHAS]
     alpha, loss, worse = alphas[len(alphas) // 2], float("nan"), 0
     for tried, error in _ridge_out_of_fold(features, targets, alphas, seed, weights):
         worse = worse + 1 if error >= loss else 0
@@ -279,10 +259,10 @@ def fit_ridge_fixed(
 
 def head_alpha(features: Array) -> float:
     """Returns an alpha that is strong enough for a direction, whatever the number of rows."""
-    return 0.1 * _column_size(features)
+    return 0.1 * column_size(features)
 
 
-def _column_size(features: Any) -> float:
+def column_size(features: Any) -> float:
     """Returns the mean squared length of a column."""
     squares = features.multiply(features).sum() if hasattr(features, "multiply") else (features**2).sum()
     return max(float(squares) / int(features.shape[1]), 1e-12)

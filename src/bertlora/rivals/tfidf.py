@@ -18,11 +18,15 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.calibration import reading
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.words import words_of
-from bertlora.rivals.regression import Regression, Weights, fit_linear
+from bertlora.rivals.indicators import MANY_CLASSES
+from bertlora.rivals.linear import fit_linear
+from bertlora.rivals.regression import Regression, Weights
 
 FILE = "tfidf.safetensors"
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 6))
 MOST_TERMS = 100_000
+# Terms times classes: they are in memory at once. A few thousand terms are kept in any case.
+MOST_WEIGHTS, FEWEST_TERMS = 20_000_000, 5_000
 # In more rows than this, a term of a single text says nothing about others.
 ROWS_FOR_RARE_TERMS = 100
 # Character terms are tried on no more text than this: they help in short texts, and take time in long ones.
@@ -95,7 +99,8 @@ def fit_tfidf(
     """Fits TF-IDF with words and pairs of words; if the texts are short also with parts of words, where these help.
 
     Terms are weighted by 1 + log(frequency) times the inverse document frequency, and each row has length 1. Of more
-    than 100,000 terms the most frequent are kept.
+    than 100,000 terms the most frequent are kept; with over 200 classes of 20 million / K, and 5,000 or more. Parts of
+    words are tried up to 100 classes.
 
     Args:
         texts: (N,) the training texts, whole.
@@ -110,7 +115,8 @@ def fit_tfidf(
         The model with the lower cross-validated log loss; None if there is a single class, or no term.
     """
     joined = _joined(texts, pairs)
-    short = (sum(map(len, joined)) if characters is None else characters) <= MOST_CHARACTERS
+    most = MOST_CHARACTERS if classes <= MANY_CLASSES else 0
+    short = (sum(map(len, joined)) if characters is None else characters) <= most
     ways = (False, True) if short else (False,)
     found = [_fit(joined, y_true, classes, parts, seed, weights) for parts in ways]
     fitted = [model for model in found if model is not None]
@@ -143,7 +149,8 @@ def out_of_fold_tfidf(
 
 def _fit(texts: list[str], y_true: Labels, classes: int, characters: bool, seed: int, weights: Weights) -> Tfidf | None:
     rare = 2 if len(texts) > ROWS_FOR_RARE_TERMS else 1
-    vectoriser = _vectoriser(characters, min_df=rare, max_features=MOST_TERMS)
+    most = min(MOST_TERMS, max(MOST_WEIGHTS // classes, FEWEST_TERMS))
+    vectoriser = _vectoriser(characters, min_df=rare, max_features=most)
     try:
         features = vectoriser.fit_transform(texts)
     except ValueError:  # no term occurs often enough

@@ -19,7 +19,7 @@ from bertlora.evaluation.mcnemar import SIGNIFICANCE, AccuracyGain
 from bertlora.task import MULTILABEL, REGRESSION
 
 RECALL_GAP = 0.2
-RIVAL_NAMES = {"probe": "A linear probe on the frozen encoder", "tfidf": "TF-IDF with logistic regression"}
+RIVAL_NAMES = {"probe": "A linear probe on the frozen encoder", "tfidf": "TF-IDF with a linear model"}
 FEWEST_OF_A_CLASS = 10
 TOKENS_LOST = 0.05
 CONFIDENT = 0.95

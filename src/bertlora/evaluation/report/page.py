@@ -52,7 +52,7 @@ SECTIONS = {
 # Section → what it shows, if the heading does not say it.
 NOTES = {
     "verdict": "LoRA and simpler classifiers on the same rows: the base model with its untrained head, a linear probe "
-    "on the frozen base model, TF-IDF with logistic regression. CI: confidence interval.",
+    "on the frozen base model, a linear model of TF-IDF. CI: confidence interval.",
     "advice": "Each with the measured figure behind it.",
     "training": "If the validation loss rises while the training loss falls, the model overfits.",
     "classes": "Precision and recall of LoRA at each threshold; the dotted line is chance.",

@@ -13,6 +13,7 @@ from bertlora.evaluation.class_tables import (
     class_sentence,
     confusion_rows,
     confusion_sentence,
+    first_sentence,
     foldable,
 )
 from bertlora.evaluation.confusion import LARGEST_MATRIX
@@ -66,6 +67,7 @@ def task_name(task: Table) -> str:
 def verdict_view(part: Table) -> Table:
     """Returns the verdict by sentences, and the metrics that the chart does not show."""
     first, *others = part["sentence"].split("\n")
+    others += filter(None, [first_sentence(part["classifiers"][-1])])
     return part | {"large": first, "others": others, "more": more_figures(part["classifiers"])}
 
 
@@ -112,8 +114,12 @@ def class_view(lora: Table) -> Table:
         "columns": CLASS_COLUMNS,
         "first": rows[:FEW],
         "all": foldable(rows),
-        "sentence": class_sentence(len(rows)),
+        "sentence": " ".join(filter(None, [class_sentence(len(rows)), _elsewhere(len(rows))])),
     }
+
+
+def _elsewhere(classes: int) -> str:
+    return "The command evaluate --json gives all of them." if classes > LARGEST_MATRIX else ""
 
 
 def slice_view(part: Table) -> Table:
