@@ -421,6 +421,9 @@ def test_many_classes_give_the_most_frequent_confusions(facts: Table) -> None:
     found = Page(render(many))
     assert "confusion" not in {a.get("class") for a in found.of("table")}
     assert "The most frequent confusions" in found.text
+    assert "These 20 of 30 classes have the lowest F1." in found.text
+    assert "All 30 classes" in found.text
+    assert "The right class is among LoRA's first 3 for" in found.text
     three = Evaluated(labels[:3], np.arange(9) % 3, {"lora": np.eye(3)[(np.arange(9) // 3) % 3]})
     found = Page(render(facts | {"verdict": facts_verdict(three)}))
     assert "confusion" in {a.get("class") for a in found.of("table")}

@@ -7,8 +7,6 @@ from bertlora.task import MULTILABEL, REGRESSION
 
 NAMES = {"base": "base", "probe": "linear probe", "tfidf": "TF-IDF", "lora": "LoRA"}
 METRICS = {
-    "top_3_accuracy": "top 3",
-    "top_5_accuracy": "top 5",
     "macro_f1": "macro F1",
     "matthews": "Matthews",
     "roc_auc": "ROC AUC",
@@ -160,14 +158,13 @@ def print_classifiers(classifiers: Mapping[str, dict[str, Any]]) -> None:
     """Prints a table with a row for each classifier: accuracy with its interval, and other metrics."""
     from bertlora.cli.console import print_table
 
-    metrics = {key: name for key, name in METRICS.items() if any(key in figures for figures in classifiers.values())}
     rows = []
     for name, figures in classifiers.items():
         low, high = figures["accuracy_ci95"]
         row = [name, f"{100 * figures['accuracy']:.2f} %", f"{100 * low:.1f} to {100 * high:.1f}"]
-        row += ["" if figures.get(key) is None else f"{figures[key]:.4f}" for key in metrics]
+        row += ["" if figures[key] is None else f"{figures[key]:.4f}" for key in METRICS]
         rows.append([*row, f"{figures['training_seconds']:,.1f} s" if "training_seconds" in figures else ""])
-    print_table(["", "accuracy", "95 % CI", *metrics.values(), "training"], rows)
+    print_table(["", "accuracy", "95 % CI", *METRICS.values(), "training"], rows)
 
 
 def _print_choosing(metric: str, figures: dict[str, Any]) -> None:

@@ -40,12 +40,14 @@ def first_sentence(figures: Figures) -> str:
     """Returns how often the right class is among LoRA's first 3 and first 5; empty with fewer than 10 classes."""
     if "top_3_accuracy" not in figures:
         return ""
-    said = []
+    shares = []
     for first in (3, 5):
         low, high = figures[f"top_{first}_accuracy_ci95"]
         share = f"{100 * figures[f'top_{first}_accuracy']:.1f} %"
-        said.append(f"the first {first} of LoRA for {share} of the rows (95 % CI {100 * low:.1f} to {100 * high:.1f})")
-    return f"The right class is among {', and among '.join(said)}."
+        shares.append(f"{share} (95 % CI {100 * low:.1f} to {100 * high:.1f})")
+    return (
+        f"The right class is among LoRA's first 3 for {shares[0]} of the rows, and among its first 5 for {shares[1]}."
+    )
 
 
 def foldable(rows: Sequence[Any]) -> Sequence[Any]:

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.probabilities import Labels, cross_entropy
-from bertlora.rivals.regression import FOLDS, NEVER, Regression, Weights, column_size
+from bertlora.rivals.regression import NEVER, Regression, Weights, column_size, deal
 
 # With more classes than this, a rival is fitted by this module.
 MANY_CLASSES = 100
@@ -43,19 +43,21 @@ def fit_indicators(
     if len(np.unique(y_true)) < 2:
         return None
     alphas = [multiple * column_size(features) for multiple in ALPHAS]
-    alpha, temperature, loss = alphas[1], 1.0, float("nan")
-    held = np.random.default_rng(seed).permutation(len(y_true)) % FOLDS == 0
+    alpha, scale, loss = alphas[1], 1.0, float("nan")
+    held = deal(y_true, seed) == 0  # of each class about a fifth
     learned, known = np.flatnonzero(~held), np.flatnonzero(held & np.isin(y_true, y_true[~held]))
     some = None if weights is None else weights[learned]
     for tried in alphas if len(known) else ():
         logits = fit_indicators_fixed(features[learned], y_true[learned], classes, tried, some).logits(features[known])
-        calibration = Calibration.fit(logits, y_true[known])
-        found = cross_entropy(calibration.scaled(logits), y_true[known])
+        # With many classes all values are near 0, and the temperature of such logits would be out of its range.
+        size = float(logits[:, np.unique(y_true[learned])].std())
+        calibration = Calibration.fit(logits / size, y_true[known])
+        found = cross_entropy(calibration.scaled(logits / size), y_true[known])
         if found >= loss:
             break
-        alpha, temperature, loss = tried, calibration.temperature, found
+        alpha, scale, loss = tried, size * calibration.temperature, found
     fitted = fit_indicators_fixed(features, y_true, classes, alpha, weights)
-    return Regression(fitted.weight / temperature, fitted.bias / temperature, alpha, loss)
+    return Regression(fitted.weight / scale, fitted.bias / scale, alpha, loss)
 
 
 def fit_indicators_fixed(

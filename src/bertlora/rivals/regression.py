@@ -166,7 +166,7 @@ def _out_of_fold(
     features: Any, y_true: Labels, classes: int, strengths: Sequence[float], seed: int, weights: Weights
 ) -> Iterator[tuple[float, Array, npt.NDArray[np.bool_]]]:
     """Yields each C with the held-out rows' logits (N, K), and which rows have a class that their fold has learned."""
-    fold = _deal(y_true, seed)
+    fold = deal(y_true, seed)
     parts = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)]
     parts = [part for part in parts if len(np.unique(y_true[part[0]])) > 1 and len(part[1])]
     known = np.zeros(len(y_true), np.bool_)
@@ -186,7 +186,7 @@ def _out_of_fold(
         yield strength, logits, known
 
 
-def _deal(y_true: Labels, seed: int) -> Labels:
+def deal(y_true: Labels, seed: int) -> Labels:
     """Returns the fold of each row, (N,); each class is dealt evenly."""
     order = np.random.default_rng(seed).permutation(len(y_true))
     order = order[np.argsort(y_true[order], kind="stable")]
