@@ -12,7 +12,8 @@ import numpy.typing as npt
 from bertlora.confidence.intervals import accuracy_interval
 from bertlora.evaluation.mcnemar import AccuracyGain
 from bertlora.evaluation.recipes import RecipeGain
-from bertlora.evaluation.scores import METRIC_NAMES, SCORES, confusion_of, score_gains, score_interval
+from bertlora.evaluation.confusion import Confusion
+from bertlora.evaluation.scores import METRIC_NAMES, SCORES, score_gains, score_interval
 from bertlora.evaluation.seeds import summarise
 from promises.promise import Promise, Random
 from promises.tasks import TASKS, Task
@@ -63,7 +64,7 @@ def _task_held(random: Random, task: Task) -> dict[str, bool]:
     """Returns which intervals of a classifier, and of the gain of a better one, hold the true value."""
     y_true, first, second = task.with_better(random, BETTER)
     right, better = first == y_true, second == y_true
-    confusion, gains = confusion_of(y_true, first, task.classes), score_gains(y_true, first, second, task.classes)
+    confusion, gains = Confusion.of(y_true, first, task.classes), score_gains(y_true, first, second, task.classes)
     found = {"accuracy": (accuracy_interval(right), AccuracyGain.of(right, better).interval())}
     found |= {metric: (score_interval(metric, confusion), gains[metric].interval()) for metric in SCORES}
     held = {}

@@ -19,7 +19,7 @@ from bertlora.data.reader import Examples
 from bertlora.errors import DataError, OutputError, RunError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
-from bertlora.pipeline.held_out import check_choosing, validation_rows
+from bertlora.pipeline.held_out import check_choosing, rows_held_out
 from bertlora.pipeline.training_figures import training_metrics
 from bertlora.pipeline.training_run import fitted_rivals
 from bertlora.recipe import Recipe, recipe_keys
@@ -77,7 +77,7 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
         """Returns the training rows and the validation rows, which are held out where the user named none."""
         rows = X, y, weights
         if validation is None:
-            held = validation_rows(X, y, self.recipe_, "validation_fraction" in given, strata)
+            held = rows_held_out(X, y, self.recipe_, "validation_fraction" in given, strata)
             if held.any():
                 texts, labels, _ = _chosen(held, *rows)
                 rows, validation = _chosen(~held, *rows), (texts, labels)

@@ -83,7 +83,8 @@ class LoraMultilabelClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[
         (X, marks, weights), validation = self._with_validation(  # noqa: N806
             X, marks, weights, validation, given, strata
         )
-        if unused := [str(c) for c, used in zip(self.classes_, marks.any(axis=0), strict=True) if not used]:
+        unused = self.classes_[~marks.any(axis=0)]
+        if len(unused):
             raise DataError(f"y: no training row has the label {unused[0]}; leave it out")
         held_out = None if validation is None else (validation[0], marks_in(validation[1], self.classes_, "validation"))
         labels = shown_labels(self.recipe_, [str(c) for c in self.classes_])

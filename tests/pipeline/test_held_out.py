@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertlora.errors import DataError, RecipeError
-from bertlora.pipeline.held_out import check_choosing, check_fraction, validation_rows
+from bertlora.pipeline.held_out import check_choosing, check_fraction, rows_held_out
 from bertlora.pipeline.prepare import given_data
 from bertlora.recipe import Recipe
 from bertlora.shares import SPLIT, split_shares, split_with_validation
@@ -23,30 +23,30 @@ def test_rows_are_parted_and_no_text_is_on_both_sides(rows: list[tuple[int, int]
     texts = [f"Text  {number}" if i % 2 else f"text {number}" for i, (number, _) in enumerate(rows)]
     labels = [f"class {label}" for _, label in rows]
     recipe = Recipe(validation_fraction=fraction, seed=seed)
-    held = validation_rows(texts, labels, recipe)
+    held = rows_held_out(texts, labels, recipe)
     assert held.shape == (len(rows),)
     assert held.sum() == 0 or held.sum() >= 30
     sides = [{" ".join(texts[i].lower().split()) for i in np.flatnonzero(side)} for side in (held, ~held)]
     assert sides[0].isdisjoint(sides[1])
     assert set(np.array(labels)[~held]) == set(labels)
-    assert np.array_equal(validation_rows(texts, labels, recipe), held)
+    assert np.array_equal(rows_held_out(texts, labels, recipe), held)
 
 
 def test_each_class_gives_its_share() -> None:
     labels = np.repeat(["rare", "common"], [100, 900])
-    held = validation_rows([f"text {i}" for i in range(1000)], labels, Recipe())
+    held = rows_held_out([f"text {i}" for i in range(1000)], labels, Recipe())
     assert np.unique(labels[held], return_counts=True)[1].tolist() == [90, 10]
     pairs = np.array([[f"a {i % 7}", f"b {i}"] for i in range(1000)])
-    assert validation_rows(pairs, labels, Recipe()).sum() == 100
+    assert rows_held_out(pairs, labels, Recipe()).sum() == 100
 
 
 def test_few_rows_give_none_unless_asked() -> None:
     texts, labels = [f"text {i}" for i in range(100)], [0, 1] * 50
-    assert not validation_rows(texts, labels, Recipe()).any()
-    assert not validation_rows(texts * 9, labels * 9, Recipe(validation_fraction=0)).any()
-    assert validation_rows(texts, labels, Recipe(), asked=True).sum() == 10
+    assert not rows_held_out(texts, labels, Recipe()).any()
+    assert not rows_held_out(texts * 9, labels * 9, Recipe(validation_fraction=0)).any()
+    assert rows_held_out(texts, labels, Recipe(), asked=True).sum() == 10
     with pytest.raises(DataError, match=r"validation_fraction: 0\.1 of 4 rows leaves too few; give more"):
-        validation_rows(texts[:4], labels[:4], Recipe(), asked=True)
+        rows_held_out(texts[:4], labels[:4], Recipe(), asked=True)
 
 
 def test_options_that_need_validation_rows() -> None:

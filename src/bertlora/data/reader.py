@@ -94,7 +94,7 @@ class Examples:
 
     def weights_of(self, rows: Any = slice(None)) -> npt.NDArray[np.float64]:
         """Returns the weights of rows; 1 where all count equally."""
-        return np.ones(len(self.labels[rows])) if self.weights is None else self.weights[rows]
+        return np.ones(len(self.labels[rows])) if self.weights is None else np.asarray(self.weights[rows])
 
 
 def split_examples(reader: Reader, data: Prepared, split: str, scratch: Path | None = None) -> Examples:

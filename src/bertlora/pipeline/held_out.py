@@ -12,7 +12,7 @@ from bertlora.recipe import Recipe
 from bertlora.shares import split_with_validation
 
 
-def validation_rows(
+def rows_held_out(
     X: Any,  # noqa: N803
     y: Any,
     recipe: Recipe,

@@ -55,7 +55,7 @@ def refit(features: Any, y_true: Any, classes: int, strength: float) -> Regressi
 
 
 def fit_direction(features: Array, targets: Any, classes: int, weights: Weights = None) -> Array:
-    """Returns the weights (K, F) of a linear model of which only the direction counts, for any number of rows."""
+    """Returns the weights (K, F) of a linear model for any number of rows; only their direction counts."""
     if targets.dtype.kind == "f":
         return fit_ridge_fixed(features, targets, head_alpha(features), weights=weights).weight
     if targets.ndim == 2:

@@ -175,7 +175,7 @@ class LabelsObjective:
 
     def weight(self, targets: Targets, weights: Array) -> float:
         """Returns the sum of the weights of the rows times the number of labels."""
-        return float(weights.sum()) * targets.shape[1]
+        return float(weights.sum() * targets.shape[1])
 
     def measured(self, logits: Array, targets: Targets) -> Measured:
         """Returns the agreement of labels above 50 % with the right ones, and the log loss of each row in nats."""

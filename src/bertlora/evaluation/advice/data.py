@@ -41,7 +41,7 @@ def skew(e: Evidence) -> Iterator[Piece]:
         return
     all_rows, all_hits = rows[classes].sum(), hits[classes].sum()
     # Fisher's exact test, one-sided: how probable are as few hits by chance?
-    lower = hypergeom.cdf(hits[classes], all_rows, all_hits, rows[classes])
+    lower = np.asarray(hypergeom.cdf(hits[classes], all_rows, all_hits, rows[classes]))
     worst = int(classes[lower.argmin()])
     recall, others = hits[worst] / rows[worst], (all_hits - hits[worst]) / (all_rows - rows[worst])
     if others - recall > RECALL_GAP and lower.min() * len(classes) < SIGNIFICANCE:
