@@ -21,9 +21,11 @@ def test_from_published_files_to_a_submission(
 ) -> None:
     folder, run, (metric, file) = write_published(tmp_path, name), tmp_path / "run", SUBMITTED[name]
     flags = ("--recipe", f"glue-{name}", "--model", tiny("roberta"), *FLAGS)
-    trained = json.loads(good(capsys, "train", folder, "--out", run, *flags, "--json").out)
+    told = good(capsys, "train", folder, "--out", run, *flags, "--json")
+    trained = json.loads(told.out)
     best = max(trained["epochs"], key=lambda line: (line[metric], -line["validation_loss"]))
     assert [line for line in trained["epochs"] if line["best"]][-1] == best, "GLUE's metric chooses the adapter"
+    assert f"{metric.capitalize()} {best[metric]:.4f}  " in told.err
 
     found = json.loads(good(capsys, "evaluate", run, "--split", "validation", "--json").out)
     assert found["best_metric"] == metric
@@ -40,8 +42,8 @@ def test_from_published_files_to_a_submission(
     good(capsys, "predict", run, "--file", test, "--format", "glue", "--out", tmp_path / file)
     lines = [line.split("\t") for line in (tmp_path / file).read_text().splitlines()]
     assert [line[0] for line in lines] == ["index", *map(str, range(ROWS + 1))], "a blank row is answered too"
-    told = good(capsys, "predict", run, "--file", test).lines[:ROWS]
-    expected = [one["label"] if name != "stsb" else f"{min(max(one['value'], 0), 5):.3f}" for one in told]
+    answers = good(capsys, "predict", run, "--file", test).lines[:ROWS]
+    expected = [one["label"] if name != "stsb" else f"{min(max(one['value'], 0), 5):.3f}" for one in answers]
     assert [line[1] for line in lines] == ["prediction", *expected, lines[-1][1]]
 
 
