@@ -139,10 +139,10 @@ class _Size(NamedTuple):
     longest: int
 
     @classmethod
-    def of(cls, tokens: float, mean: float, most: int) -> "_Size":
-        """Returns the size with about `tokens` tokens, from texts of a mean length, `most` of them at most."""
-        rows = max(1, min(most, int(tokens / mean)))
-        return cls(rows, UNCUT if rows * mean <= tokens else max(LEAST_TOKENS, int(tokens)))
+    def of(cls, tokens: float, mean: float, most: int, least: int = 1) -> "_Size":
+        """Returns the size with about `tokens` tokens, from `least` to `most` texts of this mean length."""
+        rows = max(least, min(most, int(tokens / mean)))
+        return cls(rows, UNCUT if rows * mean <= tokens else max(LEAST_TOKENS, int(tokens / rows)))
 
 
 class _Short(NamedTuple):
@@ -208,12 +208,12 @@ def _timed_pass(
     adapted: Adapted, recipe: Recipe, sources: Sources, tokens: float, precision: str
 ) -> tuple[float, FrozenView]:
     """Returns the seconds a token of a pass of the frozen base over about `tokens` tokens, and what it gives."""
-    size = _Size.of(tokens, sources.train.inputs.lengths.mean(), min(len(sources.train), PROBE_ROWS))
-    sample = typical(sources.train, max(size.rows, PASS_ROWS), size.longest)
+    most = min(len(sources.train), PROBE_ROWS)
+    sample = typical(sources.train, *_Size.of(tokens, sources.train.inputs.lengths.mean(), most, PASS_ROWS))
     began = time.perf_counter()
     _, view = frozen_views(adapted, sample, recipe.seed, precision)
     passed = (time.perf_counter() - began) / float(sample.inputs.lengths.sum())
-    return passed, repeated(view, min(len(sources.train), PROBE_ROWS))
+    return passed, repeated(view, most)
 
 
 def _rivals_seconds(view: FrozenView, sources: Sources, seed: int) -> float:
