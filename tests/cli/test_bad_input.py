@@ -131,7 +131,7 @@ SOURCES = {
     ),
     "not UTF-8": Case(
         "prepare r.csv --out o --encoding utf-8",
-        "r.csv line 2: byte 0xe9 at column 4 is not UTF-8; name the file's encoding by --encoding",
+        "r.csv line 2: byte 0xe9 at column 4 is not UTF-8; give another --encoding",
         table(b"text,label\ncaf\xe9,x\nb,y\n"),
     ),
     "not UTF-16": Case(

@@ -234,7 +234,7 @@ BROKEN = {
     "cut.jsonl.zst": (b"no zstd", "cut.jsonl.zst: cannot be decompressed"),
     "mixed.csv": (
         "text,label\ncafé,1\nété,1\n".encode() + b"caf\xe9,1\n",
-        "mixed.csv line 4: byte 0xe9 at column 4 is not UTF-8; name the file's encoding by encoding",
+        "mixed.csv line 4: byte 0xe9 at column 4 is not UTF-8; give another encoding",
     ),
     "count.csv": (
         "text,label\na,1\nb, c,1\n",

@@ -49,6 +49,16 @@ def test_every_row_keeps_its_columns_and_its_place(tmp_path: Path) -> None:
     assert all(line["x"] == [line["id"]] for line in lines)
 
 
+def test_a_column_that_only_a_late_row_has_is_kept(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"{i} odd"} | ({"note": {"by": "me"}} if i == 150 else {})) for i in range(160)]
+    for name, text in {"r.jsonl": "\n".join(lines), "r.json": f"[{','.join(lines)}]"}.items():
+        (tmp_path / name).write_text(text)
+        rows = FileRows.open(str(tmp_path / name), **WHERE)
+        write_predictions(Stub(), rows, tmp_path / "o.jsonl", "jsonl")  # type: ignore[arg-type]
+        found = [json.loads(line).get("note.by") for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+        assert found == [None] * 150 + ["me"] + [None] * 9
+
+
 def test_one_column_and_every_figure(tmp_path: Path) -> None:
     rows = FileRows.open(str(rows_file(tmp_path / "r.jsonl", 1)), "id", **WHERE)
     options: dict[str, Any] = {"abstain": "coverage=0.5", "sets": 0.9}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bertlora.data.source import Batch, in_batches
+from bertlora.data.source import Batch, Source, in_batches
 from bertlora.data.text_file import OVERRIDE, TextFile, detected
 from bertlora.errors import DataError
 
@@ -34,6 +34,10 @@ class JsonLinesSource:
         """Returns the file's name and the line."""
         return f"{self.name} line {position}"
 
+    def all_columns(self) -> list[str]:
+        """Returns the columns of all rows, from a whole pass; `columns` are those of the first 100."""
+        return _columns(row for _, row in self._rows())
+
     def _rows(self) -> Iterator[tuple[int, dict[str, object]]]:
         for number, line in enumerate(self._file.lines(), 1):
             if line.strip():
@@ -55,7 +59,7 @@ class JsonListSource:
         for row, item in enumerate(self._rows):
             if not isinstance(item, dict):
                 raise DataError(f"{self.place(row)}: got {_short(item)}, expected an object such as {_EXAMPLE}")
-        self.columns = _columns(self._rows[:PEEK_ROWS])
+        self.columns = _columns(self._rows)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Yields all rows in order, with None if a row lacks the column; see `Source.batches`."""
@@ -66,6 +70,11 @@ class JsonListSource:
     def place(self, position: int) -> str:
         """Returns the file's name and the row."""
         return f"{self.name} row {position}"
+
+
+def every_column(source: Source) -> list[str]:
+    """Returns the columns of a source, also those of which only late rows have a value."""
+    return source.all_columns() if isinstance(source, JsonLinesSource) else list(source.columns)
 
 
 def is_json_list(file: TextFile) -> bool:

@@ -14,7 +14,7 @@ from bertlora.data.label_rules import LabelRules
 from bertlora.data.named_columns import ColumnNames
 from bertlora.data.readers import PlainTextSource
 from bertlora.data.row_targets import NO_RULES, row_target
-from bertlora.data.source import Source
+from bertlora.data.source import Batch, Source
 from bertlora.data.sources import AS_FOUND, is_table_file, open_sources
 from bertlora.data.text_batches import text_batches
 from bertlora.data.text_file import FileFormat, TextFile
@@ -150,16 +150,36 @@ def iter_texts(
         HubError: the hub cannot be reached.
     """
     source = texts_source(spec, split, FileFormat.of(columns))
+    return (texts for texts, _ in iter_rows(source, (), notes=notes, **columns))
+
+
+def iter_rows(
+    source: Source, names: Sequence[str], *, notes: list[str] | None = None, **columns: Unpack[ColumnNames]
+) -> Iterator[tuple[list[tuple[str, str | None]], dict[str, list[object]]]]:
+    """Streams the texts of a source with the columns `names` of the same rows, in one pass.
+
+    Args:
+        source: the source; see `texts_source`.
+        names: columns of any kind.
+        notes: as for `iter_texts`.
+        columns: the columns of the texts.
+
+    Yields:
+        Batches of (text, second text or None), in order, and the values of each column.
+
+    Raises:
+        DataError: the source is broken. A missing column is reported by the call itself.
+    """
     notes = [] if notes is None else notes
     notes += source.notes
-    if isinstance(source, PlainTextSource):
-        return _stream(source, Columns("text"), notes)
     text, pair = columns.get("text_column"), columns.get("text_pair_column")
-    return _stream(source, find_columns(source, text, pair, need_label=False), notes)
+    plain = isinstance(source, PlainTextSource)
+    found = Columns("text") if plain else find_columns(source, text, pair, need_label=False)
+    return _stream(_Keeping(source, names), found, notes)
 
 
 def texts_source(spec: str, split: str = "test", form: FileFormat = AS_FOUND) -> Source:
-    """Returns the source that `iter_texts` streams; the rows of both are in the same order.
+    """Returns the source that `iter_texts` streams.
 
     Raises:
         DataError: the source is broken, or does not have the split.
@@ -176,13 +196,35 @@ def no_rows(source: Source) -> DataError:
     return DataError(f"{source.name}: has no rows, expected texts below its header")
 
 
-def _stream(source: Source, columns: Columns, notes: list[str]) -> Iterator[list[tuple[str, str | None]]]:
+class _Keeping:
+    """A source that keeps some columns of the batch that it yielded last, whatever it was asked for.
+
+    Attributes:
+        kept: these columns.
+    """
+
+    def __init__(self, source: Source, names: Sequence[str]) -> None:
+        self.name, self.columns, self.class_names = source.name, source.columns, source.class_names
+        self.notes, self.place = source.notes, source.place
+        self.kept: dict[str, list[object]] = {}
+        self._source, self._names = source, names
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        """Yields all rows in order; see `Source.batches`."""
+        for batch in self._source.batches(list(dict.fromkeys([*columns, *self._names]))):
+            self.kept = {name: batch.columns[name] for name in self._names}
+            yield batch
+
+
+def _stream(
+    source: _Keeping, columns: Columns, notes: list[str]
+) -> Iterator[tuple[list[tuple[str, str | None]], dict[str, list[object]]]]:
     blank = BlankRows(source)
     pairs: list[str] | list[None]
     for batch in text_batches(source, columns, with_labels=False):
         blank.add(batch)
         pairs = batch.pairs or [None] * len(batch.texts)
-        yield list(zip(batch.texts, pairs, strict=True))
+        yield list(zip(batch.texts, pairs, strict=True)), source.kept
     if not blank.rows:
         raise no_rows(source)
     notes += blank.notes("got no label")

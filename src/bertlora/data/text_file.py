@@ -144,7 +144,7 @@ class TextFile:
 
     def _not_of_encoding(self, fault: str) -> DataError:
         encoding = "UTF-8" if self.is_utf8 else self.encoding
-        return DataError(f"{self.name} {fault} is not {encoding}; name the file's encoding by --encoding")
+        return DataError(f"{self.name} {fault} is not {encoding}; give another --encoding")
 
     @contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from bertlora.data.json_source import every_column
 from bertlora.data.label_sets import DELIMITERS
-from bertlora.data.rows import iter_texts, require_column, texts_source
+from bertlora.data.rows import iter_rows, require_column, texts_source
 from bertlora.data.source import Source
 from bertlora.data.table_file import Part, Write, column_types, table_file, text_rows
 from bertlora.data.text_file import FileFormat
@@ -30,13 +31,11 @@ class FileRows:
     """The rows of a file to predict.
 
     Attributes:
-        spec: the file.
-        source: the same, opened.
+        source: the file, opened.
         names: the columns that are written again.
-        columns: the options of `iter_texts`, such as `text_column`.
+        columns: the options of `iter_rows`, such as `text_column`.
     """
 
-    spec: str
     source: Source
     names: list[str]
     columns: dict[str, Any]
@@ -48,7 +47,7 @@ class FileRows:
         Args:
             spec: a file, as `iter_texts` takes it.
             id_column: the only column that is written again; None writes all.
-            columns: `text_column`, `text_pair_column` and `split`, as for `iter_texts`.
+            columns: `text_column`, `text_pair_column`, `split` and `notes`, as for `iter_texts`.
 
         Raises:
             DataError: the file cannot be read, or does not have a column.
@@ -56,19 +55,20 @@ class FileRows:
         source = texts_source(spec, columns["split"], FileFormat.of(columns))  # type: ignore[arg-type]
         if id_column:
             require_column(source, id_column)
-        iter_texts(spec, **columns)  # finds the columns of the texts
-        return cls(spec, source, [id_column] if id_column else list(source.columns), columns)
+        columns = {key: value for key, value in columns.items() if key != "split"}
+        iter_rows(source, (), **columns | {"notes": None})  # finds the columns of the texts
+        return cls(source, [id_column] if id_column else every_column(source), columns)
 
     def parts(self) -> Iterator[Part]:
         """Yields the columns that are written again, in parts."""
         return (batch.columns for batch in self.source.batches(self.names))
 
     def rows(self) -> Iterator[Row]:
-        """Yields the text, the second text and the kept values of each row. The file is read twice at the same time."""
-        texts = chain.from_iterable(iter_texts(self.spec, **self.columns))
-        values = chain.from_iterable(zip(*(part[name] for name in self.names), strict=True) for part in self.parts())
-        for (text, pair), kept in zip(texts, values, strict=True):
-            yield text, pair, kept
+        """Yields the text, the second text and the kept values of each row."""
+        for texts, columns in iter_rows(self.source, self.names, **self.columns):
+            values = zip(*(columns[name] for name in self.names), strict=True)
+            for (text, pair), kept in zip(texts, values, strict=True):
+                yield text, pair, kept
 
 
 def predicted_names(run: "Run", options: dict[str, Any], probabilities: bool) -> list[str]:
