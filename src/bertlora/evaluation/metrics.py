@@ -27,7 +27,8 @@ def classification_metrics(logits: Array, y_true: Labels, labels: Sequence[str])
         `matthews` is 0 if it is not defined. `accuracy`, `macro_f1`, `balanced_accuracy`, `matthews` and `f1` have
         95 % confidence intervals, such as `macro_f1_ci95`. With 10 classes or more there are `top_3_accuracy` and
         `top_5_accuracy`: see `top_accuracies`. `roc_auc` and `average_precision` are None if a class has no rows: see
-        `ranking_figures`. `loss`, `brier`, `ece`, its interval and its floor: see `probability_figures`. `confusion`, `top_confusions` and `other_confusions`: see `Confusion.figures`.
+        `ranking_figures`. `loss`, `brier`, `ece`, its interval and its floor: see `probability_figures`. `confusion`,
+        `top_confusions` and `other_confusions`: see `Confusion.figures`.
 
     Raises:
         InputError: there are no rows.

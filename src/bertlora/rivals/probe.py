@@ -205,15 +205,29 @@ def aim_head(model: Any, at_head: FrozenView) -> None:
     encoder then hardly learns. The direction is enough for the first steps to go the right way. A single class has no
     direction and changes nothing.
 
+    Of several labels each has its own direction, and a bias with which the mean probability is the label's share of the
+    rows (Lin et al. 2017, "Focal loss"). From a probability of a half, the first hundreds of steps would only teach
+    that rare labels are rare.
+
     Args:
         model: PEFT's model. The base's own head does not change.
         at_head: the inputs of that layer, (N, H).
     """
     if len(np.unique(at_head.labels)) < 2:
         return
-    scaled, _, spread = standardised(at_head.features)
-    weight = fit_direction(scaled, at_head.labels, at_head.classes, at_head.weights)
-    turn_head(model, weight / spread)
+    scaled, centre, spread = standardised(at_head.features)
+    weight = fit_direction(scaled, at_head.labels, at_head.classes, at_head.weights) / spread
+    if at_head.labels.ndim == 1:
+        turn_head(model, weight)
+        return
+    lengths = np.linalg.norm(weight, axis=1, keepdims=True)
+    turn_head(model, weight / np.where(lengths > 0, lengths, 1))
+    rows, having = len(at_head.labels), at_head.labels.sum(axis=0)
+    layer = last_linear(model, "modules_to_save")
+    if layer.bias is not None:
+        share = torch.from_numpy(np.log((having + 0.5) / (rows - having + 0.5)))
+        with torch.no_grad():
+            layer.bias.copy_(share - layer.weight.double() @ torch.from_numpy(centre))
 
 
 def turn_head(model: Any, weight: npt.NDArray[np.float64]) -> None:
