@@ -21,6 +21,7 @@ Tiny = Callable[[str], Path]
 TEXTS = [*GOOD, *BAD]
 CLASSES = np.repeat([1, 0], 8)
 NUMBERS = np.linspace(0, 5, 16)
+MARKS = np.stack([CLASSES == 1, NUMBERS % 1 > 0.4], axis=1)
 WEIGHTS = np.array([1, 2, 3, 1] * 4)
 TASKS = pytest.mark.parametrize(
     ("options", "labels", "targets"),
@@ -28,8 +29,9 @@ TASKS = pytest.mark.parametrize(
         ({"class_weights": "balanced"}, ["bad", "good"], CLASSES),
         ({"class_weights": {"good": 3.0}, "label_smoothing": 0.2}, ["bad", "good"], CLASSES),
         ({"task": "regression", "loss": "huber"}, ["value"], NUMBERS),
+        ({"task": "multilabel"}, ["good", "odd"], MARKS),
     ],
-    ids=["balanced", "table", "numbers"],
+    ids=["balanced", "table", "numbers", "labels"],
 )
 
 
@@ -37,7 +39,7 @@ def training_of(recipe: Recipe, labels: list[str], targets: Any, weights: Any = 
     """A training on the texts, each `times` times."""
     adapted = Adapted.fresh(recipe, labels)
     texts = np.repeat(np.array(TEXTS, dtype=object), times).tolist()
-    rows = Examples(adapted.reader.read(texts), np.repeat(targets, times), weights)
+    rows = Examples(adapted.reader.read(texts), np.repeat(targets, times, axis=0), weights)
     training = Training(adapted, recipe, rows, Examples(adapted.reader.read([]), rows.labels[:0]))
     training.model.train()
     return training
@@ -99,13 +101,13 @@ def test_weights_move_the_answers_of_the_rivals(
     tiny: Tiny, options: dict[str, Any], labels: list[str], targets: np.ndarray[Any, Any]
 ) -> None:
     adapted = Adapted.fresh(small_recipe(tiny("bert"), **options), labels)
-    heavy = np.where(targets > np.median(targets), 50.0, 1.0)
+    first = targets[:, 0] if targets.ndim == 2 else targets
+    heavy = np.where(first > np.median(first), 50.0, 1.0)
     answers = []
     for weights in (None, heavy):
         rows = Examples(adapted.reader.read(TEXTS), targets, weights)
         rivals = Rivals.fit(adapted, (rows, (TEXTS, None)), (rows, (TEXTS, None)), 0)
-        answers.append(
-            {name: logits[:, -1] - logits[:, 0] * (len(labels) > 1) for name, logits in rivals.on_validation.items()}
-        )
+        outputs = rivals.on_validation.items()
+        answers.append({name: o[:, 1] - o[:, 0] if targets is CLASSES else o[:, 0] for name, o in outputs})
     for name, plain in answers[0].items():
         assert answers[1][name].mean() > plain.mean()
