@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Schema = dict[str, Any]
+Keys = dict[str, Schema]
 FOLDER = Path(__file__).with_name("schemas")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -134,8 +135,6 @@ EPOCH = {
     "step": COUNT,
     "train_loss": NUMBER,
     "validation_loss": maybe(POSITIVE),
-    "accuracy": maybe(SHARE),
-    "macro_f1": maybe(SHARE),
     "learning_rate": POSITIVE,
     "examples_per_s": POSITIVE,
     "seconds": POSITIVE,
@@ -153,21 +152,41 @@ LOOP = {
     "steps": COUNT,
     "precision": {"enum": ["fp32", "bf16"]},
 }
-KEPT = {"accuracy": maybe(SHARE), "loss": maybe(POSITIVE), "epoch": POSITIVE}
-RIVAL = table({"seconds": POSITIVE}, {"strength": POSITIVE, "reads": TEXT, "validation_accuracy": maybe(SHARE)})
-SAMPLE = table({"text": TEXT, "before": TEXT, "after": TEXT, "confidence": SHARE})
 ADVICE = listed(table({"topic": TEXT, "text": TEXT, "figure": TEXT}))
 ROWS = said(by_name(COUNT), "by split")
-TRAINED = {
-    "run": TEXT,
-    "rows": ROWS,
-    "train": table(LOOP),
-    "validation": said(table(KEPT), "of the kept adapter"),
-    "epochs": listed(table(EPOCH)),
-    "samples": listed(SAMPLE),
-    "rivals": by_name(RIVAL),
-    "advice": ADVICE,
-}
+NOTHING: Schema = {"type": "null"}
+
+
+def trained(kept: Keys, of_epoch: Keys, rival: Keys, shown: Schema, sure: Schema) -> Keys:
+    """Returns the keys of a training.
+
+    Args:
+        kept: figures of the kept adapter.
+        of_epoch: figures of each evaluation.
+        rival: the figure of a rival.
+        shown: a prediction of a sample text.
+        sure: its confidence.
+    """
+    return {
+        "run": TEXT,
+        "rows": ROWS,
+        "train": table(LOOP),
+        "validation": said(table(kept | {"loss": maybe(POSITIVE), "epoch": POSITIVE}), "of the kept adapter"),
+        "epochs": listed(table(EPOCH | of_epoch)),
+        "samples": listed(table({"text": TEXT, "before": shown, "after": shown, "confidence": sure})),
+        "rivals": by_name(table({"seconds": POSITIVE}, {"strength": POSITIVE, "reads": TEXT, **rival})),
+        "advice": ADVICE,
+    }
+
+
+ACCURACY, MACRO_F1 = {"accuracy": maybe(SHARE)}, {"macro_f1": maybe(SHARE)}
+TRAINED = trained(ACCURACY, ACCURACY | MACRO_F1, {"validation_accuracy": maybe(SHARE)}, TEXT, SHARE)
+OF_VALUES = {"pearson": CORRELATION, "spearman": CORRELATION, "r2": NUMBER, "mae": POSITIVE, "rmse": POSITIVE}
+VALUES = {name: said(maybe(found), "null if it is not defined") for name, found in OF_VALUES.items()}
+VALUES_TRAINED = trained(VALUES, VALUES, {"validation_rmse": maybe(POSITIVE)}, NUMBER, NOTHING)
+OF_LABELS = ("macro_f1", "micro_f1", "subset_accuracy", "average_precision")
+LABELS = {name: said(maybe(SHARE), "null if no row has a label") for name in OF_LABELS}
+LABELS_TRAINED = trained(LABELS, LABELS, {"validation_macro_f1": maybe(SHARE)}, TEXT, NOTHING)
 OF_SEEDS = table({"values": listed(COUNT), "split": TEXT} | SEEDS)
 EVALUATED = {
     "n": COUNT,
@@ -200,9 +219,8 @@ LABEL = {
     "ece": SHARE,
     "ece_floor": SHARE,
 }
-OF_LABELS = ("macro_f1", "micro_f1", "subset_accuracy", "average_precision")
 LABEL_FIGURES = table(
-    {name: said(maybe(SHARE), "null if no row has a label") for name in OF_LABELS}
+    LABELS
     | {f"{name}_ci95": maybe(interval(SHARE) | CI) for name in OF_LABELS}
     | {
         "loss": said(POSITIVE, "mean log loss of a label in nats"),
@@ -223,7 +241,31 @@ LABELS_EVALUATED = WHERE | {
     ),
 }
 CHOSEN_BY = {"best_metric": said(TEXT, "what chose the adapter; empty if that is not known")}
-NOTHING: Schema = {"type": "null"}
+VALUE_FIGURES = table(
+    VALUES | {f"{name}_ci95": maybe(interval(found) | CI) for name, found in OF_VALUES.items()},
+    {"training_seconds": POSITIVE},
+)
+VALUE_PAIR = {
+    "rows": COUNT,
+    "metric": TEXT,
+    "rmse": interval(POSITIVE) | {"description": "of the first and of the second"},
+    "mae": interval(POSITIVE) | {"description": "of the first and of the second"},
+    "gain": said(NUMBER, "how much lower the RMSE of the second is"),
+    "gain_ci95": interval(NUMBER) | CI,
+    "p": SHARE,
+    "pairs": said(COUNT, "pairs for whose number the test is corrected"),
+    "significant": FLAG,
+    "rows_to_settle": maybe(COUNT),
+    "verdict": TEXT,
+}
+COVERAGE = {"level": SHARE, "half_width": POSITIVE, "covered": SHARE, "covered_ci95": interval(SHARE) | CI}
+VALUES_EVALUATED = WHERE | {
+    "task": {"const": "regression"},
+    **{name: maybe(VALUE_FIGURES) for name in ("base", "probe", "tfidf")},
+    "lora": VALUE_FIGURES,
+    "comparisons": said(by_name(table(VALUE_PAIR)), "LoRA against each other model"),
+    "coverage": said(listed(table(COVERAGE)), "how often the intervals hold the number"),
+}
 UNANSWERED = table(
     {"text": TEXT, "label": NOTHING, "confidence": NOTHING, "probabilities": by_name(NOTHING), "error": TEXT},
     {"text_pair": TEXT, "abstained": NOTHING, "labels": NOTHING, "explanation": NOTHING},
@@ -293,7 +335,13 @@ SCHEMAS: dict[str, Schema] = {
             "seconds_a_token": said(POSITIVE, "of a token in training"),
         },
     ),
-    "train": table(TRAINED, {"seeds": OF_SEEDS}),
+    "train": {
+        "anyOf": [
+            table(TRAINED, {"seeds": OF_SEEDS}),
+            said(table(LABELS_TRAINED), "of several labels"),
+            said(table(VALUES_TRAINED), "a regression"),
+        ]
+    },
     "demo": table(
         TRAINED
         | {
@@ -303,7 +351,11 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "evaluate": {
-        "anyOf": [table(EVALUATED, CHOSEN_BY), said(table(LABELS_EVALUATED, CHOSEN_BY), "of several labels")],
+        "anyOf": [
+            table(EVALUATED, CHOSEN_BY),
+            said(table(LABELS_EVALUATED, CHOSEN_BY), "of several labels"),
+            said(table(VALUES_EVALUATED, CHOSEN_BY), "a regression"),
+        ]
     },
     "compare": {
         "anyOf": [
@@ -326,6 +378,18 @@ SCHEMAS: dict[str, Schema] = {
                     }
                 ),
                 "of several labels",
+            ),
+            said(
+                table(
+                    COMPARED
+                    | {
+                        "task": {"const": "regression"},
+                        "runs": by_name(VALUE_FIGURES),
+                        "pairs": listed(table(BETWEEN | VALUE_PAIR)),
+                        "choice": NOTHING,
+                    }
+                ),
+                "regressions",
             ),
             said(
                 table(

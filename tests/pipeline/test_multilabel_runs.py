@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import answer, good
+from command_line import answer, check_schema, good
 from helpers import transformers_logits
 from peft import PeftModel
 from sklearn.metrics import average_precision_score, f1_score
@@ -67,6 +67,7 @@ def test_the_run_says_what_it_predicts(run: Run) -> None:
     assert isinstance(run.calibration, Thresholds)
     assert run.calibration.thresholds.tolist() == manifest.thresholds
     metrics = run.metrics()
+    check_schema("train", metrics)
     low, high = metrics["validation"]["macro_f1_ci95"]
     assert low <= metrics["validation"]["macro_f1"] <= high
     assert metrics["rivals"]["tfidf"]["validation_macro_f1"] > 0.9
@@ -96,6 +97,7 @@ def test_peft_and_pipeline_give_the_same_probabilities(run: Run, tiny: Callable[
 def test_evaluation_agrees_with_scikit_learn(run: Run) -> None:
     found, (texts, marks) = bertlora.evaluate(run), rows_of(run)
     json.dumps(found, allow_nan=False)
+    check_schema("evaluate", found)
     assert (found["task"], found["n"]) == ("multilabel", 39)
     chosen = np.array([[label in line["labels"] for label in LABELS] for line in run.predict(texts)])
     assert found["lora"]["macro_f1"] == pytest.approx(f1_score(marks, chosen, average="macro"))
@@ -148,6 +150,7 @@ def test_runs_are_compared_and_shown(
     bertlora.train(str(run.path / "data"), tmp_path / "b", model=str(tiny("bert")), max_steps=1, **KEYS)
     found = bertlora.compare([run.path, tmp_path / "b"])
     json.dumps(found, allow_nan=False)
+    check_schema("compare", found)
     assert (found["metric"], found["task"], len(found["pairs"])) == ("macro_f1", "multilabel", 1)
     best = max(found["runs"], key=lambda name: found["runs"][name]["macro_f1"])
     assert found["ranking"][0] == best

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import answer, good
+from command_line import answer, check_schema, good
 from helpers import transformers_logits
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, pipeline
@@ -63,6 +63,7 @@ def test_the_run_says_what_it_predicts(run: Run) -> None:
     assert (recipe.task, recipe.loss, recipe.best_metric) == ("regression", "mse", "rmse")
     assert manifest.target_mean == pytest.approx(3, abs=0.5)
     metrics = run.metrics()
+    check_schema("train", metrics)
     assert metrics["validation"]["rmse_ci95"][0] < metrics["validation"]["rmse"] < metrics["validation"]["rmse_ci95"][1]
     assert set(metrics["rivals"]) == {"probe", "tfidf"}
     assert metrics["rivals"]["probe"]["validation_rmse"] > 0
@@ -104,6 +105,7 @@ def test_batch_mates_change_no_number(run: Run, table: Path) -> None:
 def test_evaluation_compares_ridge_and_the_mean_and_counts_what_intervals_cover(run: Run) -> None:
     found = bertlora.evaluate(run)
     json.dumps(found, allow_nan=False)
+    check_schema("evaluate", found)
     assert (found["task"], found["n"]) == ("regression", 39)
     assert found["base"]["r2"] == pytest.approx(0, abs=0.2)
     assert found["base"]["pearson"] is None
@@ -207,6 +209,7 @@ def test_runs_are_compared_by_a_paired_bootstrap(
     bertlora.train(str(run.path / "data"), tmp_path / "b", model=str(tiny("bert")), max_steps=1, **KEYS)
     found = bertlora.compare([run.path, tmp_path / "b"])
     json.dumps(found, allow_nan=False)
+    check_schema("compare", found)
     assert (found["metric"], found["task"], len(found["pairs"])) == ("rmse", "regression", 1)
     best = min(found["runs"], key=lambda name: found["runs"][name]["rmse"])
     assert found["ranking"][0] == best
