@@ -73,7 +73,7 @@ class JsonListSource:
 
 
 def every_column(source: Source) -> list[str]:
-    """Returns the columns of a source, also those of which only late rows have a value."""
+    """Returns the columns of a source, also those that only late rows have."""
     return source.all_columns() if isinstance(source, JsonLinesSource) else list(source.columns)
 
 
