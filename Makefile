@@ -52,6 +52,9 @@ bench: $(READY)  ## speed compared with the peers, and without each part of the 
 	$(BIN)/python benchmarks/prediction_speed.py $(RUN) $(DATA)/imdb_train.parquet --rows 1000 --peers $(PEERS) \
 		--log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/startup.py $(RUN) --log $(BENCH)/speed.jsonl
+	$(BIN)/python benchmarks/plan_time.py $(DATA)/sst2_train.parquet --rows 1000 --rounds 3 --log $(BENCH)/plan.jsonl
+	$(BIN)/python benchmarks/plan_time.py $(DATA)/imdb_train.parquet --rows 300 --rounds 3 --log $(BENCH)/plan.jsonl \
+		--max-length 128
 	$(BIN)/python benchmarks/time_to_accuracy.py $(DATA)/imdb_train.parquet --rows 1000 --seeds 1 2 3
 	$(BIN)/python benchmarks/time_to_accuracy.py $(DATA)/sst2_train.parquet --seeds 1 2 3 \
 		--judged-file $(DATA)/sst2_validation.parquet
