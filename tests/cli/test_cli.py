@@ -23,6 +23,7 @@ from bertlora.recipe import Recipe, recipe_keys, recipe_names, recipe_path
 Capsys = pytest.CaptureFixture[str]
 TEXTS = ["a joy from start to finish", "dull, lifeless, and far too long for what it is", "i loved it"]
 FIGURES = {"accuracy", "accuracy_ci95", "macro_f1", "loss", "ece", "per_class", "confusion"}
+FIGURES |= {"top_confusions", "other_confusions"}
 FIGURES |= {"balanced_accuracy", "weighted_f1", "matthews", "roc_auc", "average_precision", "brier"}
 NOT_THE_CLOCK = ("seconds", "examples_per_s", "tokens_per_s", "peak_rss_mib", "run")
 

@@ -37,6 +37,7 @@ KEYS = {
     "uncalibrated",
 }
 FIGURES = {"accuracy", "accuracy_ci95", "macro_f1", "loss", "ece", "per_class", "confusion"}
+FIGURES |= {"top_confusions", "other_confusions"}
 FIGURES |= {"balanced_accuracy", "weighted_f1", "matthews", "roc_auc", "average_precision", "brier"}
 FIGURES |= {"macro_f1_ci95", "balanced_accuracy_ci95", "matthews_ci95", "f1", "f1_ci95"}
 FIGURES |= {"ece_ci95", "ece_floor", "ece_floor_range95"}
