@@ -1,15 +1,19 @@
 """Texts with several labels: figures and comparisons of models, exact intervals, runs side by side."""
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
+from bertlora.confidence.label_agreement import LabelAgreement
 from bertlora.confidence.probabilities import Array, sigmoid
 from bertlora.confidence.thresholds import Chosen, Thresholds
 from bertlora.errors import InputError
+from bertlora.evaluation.advice import Evidence
+from bertlora.evaluation.advice.rivals import simpler_labels
 from bertlora.evaluation.label_gains import compare_labels
 from bertlora.evaluation.label_pairs import labels_side_by_side
 from bertlora.evaluation.multilabel import EvaluatedLabels, f1_interval
@@ -126,3 +130,18 @@ def test_rows_without_labels_and_slices() -> None:
     assert "none of them has one" in verdict(nothing)
     (worst,) = slices_of(e, [Slice("word", "word 'x'", e.y_true.sum(axis=1) > 1)])["found"]
     assert worst["accuracy"] == e.right("lora")[e.y_true.sum(axis=1) > 1].mean()
+
+
+def test_advice_names_the_best_rival_unless_lora_beats_it() -> None:
+    e = evaluated({"tfidf": 1.0, "probe": 3.0, "lora": 1.2})
+    rivals = {name: e.logits[name] for name in ("tfidf", "probe")}
+    facts = SimpleNamespace(
+        y_true=e.y_true, logits=e.logits["lora"], rivals=rivals, thresholds={"tfidf": np.full(4, 0.4)}
+    )
+    ((topic, text, figure),) = simpler_labels(cast(Evidence, facts))
+    assert topic == "rivals"
+    assert text.startswith("TF-IDF may do as well as LoRA")
+    f1 = LabelAgreement(e.chosen("tfidf"), e.probabilities("tfidf"), e.y_true).figures["macro_f1"]
+    assert figure.startswith(f"validation macro F1 {f1:.3f}, LoRA 0.")
+    facts.rivals = {"probe": e.logits["probe"]}
+    assert list(simpler_labels(cast(Evidence, facts))) == []

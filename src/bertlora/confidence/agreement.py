@@ -27,10 +27,11 @@ ROUNDING = 1e-12
 class Resampled:
     """Figures of N rows, each computed for weighted rows; from them, point values and bootstrap intervals."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, count: int = RESAMPLES) -> None:
+        """Takes the number of rows, and the number of resamples for the intervals."""
         if not rows:
             raise InputError("no rows to evaluate; give at least one")
-        self._rows = rows
+        self._rows, self._count = rows, count
 
     @cached_property
     def figures(self) -> dict[str, float | None]:
@@ -40,7 +41,7 @@ class Resampled:
 
     def intervals(self, level: float = LEVEL, seed: int = 0) -> dict[str, list[float] | None]:
         """Returns the percentile bootstrap interval of each figure over rows; None if the figure is not defined."""
-        drawn = [self.of(times) for times in resamples(self._rows, seed)]
+        drawn = [self.of(times) for times in resamples(self._rows, seed, self._count)]
         both: dict[str, list[float] | None] = {}
         for name, value in self.figures.items():
             draws = np.concatenate([part[name] for part in drawn])

@@ -146,7 +146,9 @@ def _one_label(chosen: Chosen, probabilities: Array, y_true: Chosen) -> dict[str
         "average_precision": None,
     }
     if having:
-        found["average_precision"] = float(average_precision(np.ones((1, len(y_true))), probabilities, y_true)[0])
+        found["average_precision"] = float(
+            average_precision(np.ones((len(y_true), 1), np.float32), probabilities, y_true)[0]
+        )
     return found | CalibrationError.of_events(probabilities, y_true).figures()
 
 

@@ -58,6 +58,7 @@ LABEL_NOTES = {
     "errors": "Hard texts, wrong labels, or patterns that the model has not learned.",
 }
 MOST_BARS = 15
+SHOWN_LABELS = 20  # in a table; more are folded
 COMMON = 15
 
 
@@ -134,12 +135,15 @@ def label_view(facts: Table) -> Table:
     first, *others = part["sentence"].split("\n")
     more = {"columns": ["", *MODEL_COLUMNS], "rows": [model_row(c["name"], c) for c in part["classifiers"]]}
     per_label = part["classifiers"][-1]["per_label"]
+    rows = label_rows(per_label)
     wrong = sorted(per_label, key=lambda label: -(found["missed"][label] + found["added"][label]))
     return view | {
         "verdict": part | {"large": first, "others": others, "more": more},
-        "classes": {"columns": LABEL_COLUMNS, "rows": label_rows(per_label)},
+        "classes": {"columns": LABEL_COLUMNS, "rows": rows, "first": rows[:SHOWN_LABELS]},
         "confusion": {
-            "rows": [[label, f"{found['missed'][label]:,}", f"{found['added'][label]:,}"] for label in wrong],
+            "rows": [
+                [label, f"{found['missed'][label]:,}", f"{found['added'][label]:,}"] for label in wrong[:SHOWN_LABELS]
+            ],
             "exchanged": [[one["missed"], one["added"], f"{one['rows']:,}"] for one in found["exchanged"]],
         },
         "calibration": calibration_sentence(part["classifiers"][-1]),
