@@ -136,7 +136,9 @@ def _compared(
     runs = {name: run for name, (_, run, _, _) in zip(short, found, strict=True)}
     classes = {name: rows for name, (_, _, rows, _) in zip(short, found, strict=True) if isinstance(rows, Evaluated)}
     if len(classes) < len(found):
-        raise InputError("report: a page on several runs is for classes; 'bertlora compare' compares other runs")
+        raise InputError(
+            "report: a page on several runs is for classes; 'bertlora compare' compares regressions and several labels"
+        )
     where = found[0][3]
     facts = comparison_facts(runs, classes, where, choice_note(where))
     path = next(iter(runs.values())).path / COMPARISON if out is None else Path(out)
