@@ -39,7 +39,7 @@ def loaded_after(statement: str) -> list[str]:
 
 def test_exported_members() -> None:
     verbs = ["audit", "compare", "evaluate", "plan", "prepare", "report", "train"]
-    classes = ["BertloraError", "LoraClassifier", "LoraRegressor", "Recipe", "Run"]
+    classes = ["BertloraError", "LoraClassifier", "LoraMultilabelClassifier", "LoraRegressor", "Recipe", "Run"]
     assert sorted(bertlora.__all__) == [*classes, "__version__", *verbs]
     for name in bertlora.__all__:
         assert getattr(bertlora, name) is not None

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertlora.errors import RecipeError
+from bertlora.options import split_shares
 from bertlora.recipe import GROUPS, Recipe, parse_value, recipe_keys, recipe_names, recipe_path
-from bertlora.shares import split_shares
 
 DISTILBERT = {
     "model": "distilbert-base-uncased",

@@ -9,7 +9,7 @@ import numpy as np
 from bertlora.evaluation.advice import advise
 from bertlora.evaluation.advice.course import FAR_FROM_LEARNED, UNLEARNED, WORSE_THAN_CHANCE
 from bertlora.evaluation.advice.data import WORTH_MORE_POINTS
-from bertlora.evaluation.mcnemar import SIGNIFICANCE
+from bertlora.evaluation.gains import SIGNIFICANCE
 from bertlora.rivals.probe import CurvePoint
 from bertlora.training.checkpoints import Trace
 from promises.evidence import course, evidence, history, learned

@@ -9,7 +9,7 @@ import numpy as np
 
 from bertlora.evaluation.choice import choose
 from bertlora.evaluation.comparison import compare_all
-from bertlora.evaluation.mcnemar import SIGNIFICANCE
+from bertlora.evaluation.gains import SIGNIFICANCE
 from bertlora.evaluation.recipes import RecipeGain
 from bertlora.evaluation.scores import leading_metric
 from promises.intervals import recipe_points

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bertlora.confidence.intervals import accuracy_interval
-from bertlora.evaluation.confusion import Confusion
-from bertlora.evaluation.mcnemar import AccuracyGain
+from bertlora.evaluation.gains import AccuracyGain, score_gains
 from bertlora.evaluation.recipes import RecipeGain
-from bertlora.evaluation.scores import METRIC_NAMES, SCORES, score_gains, score_interval
+from bertlora.evaluation.scores import METRIC_NAMES, SCORES, Confusion, score_interval
 from bertlora.evaluation.seeds import summarise
 from promises.promise import Promise, Random
 from promises.tasks import TASKS, Task

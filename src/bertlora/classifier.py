@@ -1,6 +1,5 @@
 """LoraClassifier: a scikit-learn classifier for texts and labels in memory."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from bertlora.confidence.calibration import Calibration
 from bertlora.data.in_memory import labels_of, texts_of
 from bertlora.errors import DataError
-from bertlora.estimator import LoraEstimator, weighted
+from bertlora.estimator import LoraEstimator, typed_labels, weighted
 from bertlora.pipeline.training_run import shown_labels
 from bertlora.task import CLASSIFICATION
 
@@ -122,12 +121,3 @@ class LoraClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[misc]  # s
         if unknown := set(given) - set(place):
             raise DataError(f"validation: label {sorted(unknown, key=str)[0]!r} is not among the labels of y")
         return np.array([place[label] for label in given], dtype=np.int64)
-
-
-def typed_labels(labels: Sequence[str], kind: str) -> npt.NDArray[Any]:
-    """Returns label names in the type of numpy's `kind`: i and u whole, f real, b boolean, otherwise text."""
-    if kind in "iu":
-        return np.array([int(label) for label in labels])
-    if kind == "f":
-        return np.array([float(label) for label in labels])
-    return np.array([label == "True" for label in labels]) if kind == "b" else np.array(labels)

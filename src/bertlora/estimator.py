@@ -1,7 +1,7 @@
 """What the estimators for scikit-learn share: parameters, fitting, saving."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,7 @@ from bertlora.errors import DataError, OutputError, RunError, suggestion
 from bertlora.files import whole_folder
 from bertlora.model.adapted import Adapted
 from bertlora.pipeline.held_out import check_choosing, rows_held_out
-from bertlora.pipeline.training_figures import training_metrics
-from bertlora.pipeline.training_run import fitted_rivals
+from bertlora.pipeline.training_run import fitted_rivals, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.rivals.fitted import Rivals
 from bertlora.run.folder import save_run
@@ -187,6 +186,15 @@ def _chosen(
 ) -> tuple[Any, Targets, Weights]:
     """Returns some of the rows."""
     return np.asarray(X, dtype=object)[rows], y[rows], None if weights is None else weights[rows]
+
+
+def typed_labels(labels: Sequence[str], kind: str) -> npt.NDArray[Any]:
+    """Returns label names in the type of numpy's `kind`: i and u whole, f real, b boolean, otherwise text."""
+    if kind in "iu":
+        return np.array([int(label) for label in labels])
+    if kind == "f":
+        return np.array([float(label) for label in labels])
+    return np.array([label == "True" for label in labels]) if kind == "b" else np.array(labels)
 
 
 def with_parameters(estimator: type[LoraEstimator]) -> None:

@@ -8,12 +8,11 @@ import numpy.typing as npt
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from bertlora.classifier import typed_labels
 from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.in_memory import label_sets_of, marks_in, texts_of
 from bertlora.data.label_sets import rarest
 from bertlora.errors import DataError
-from bertlora.estimator import LoraEstimator, weighted
+from bertlora.estimator import LoraEstimator, typed_labels, weighted
 from bertlora.pipeline.training_run import shown_labels
 from bertlora.task import MULTILABEL
 

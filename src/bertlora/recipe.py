@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Self, get_type_hints
 
 from bertlora.errors import RecipeError, suggestion
-from bertlora.options import checked, option, parsed, range_text, toml
-from bertlora.shares import SPLIT, split_shares
+from bertlora.options import SPLIT, checked, option, parsed, range_text, split_shares, toml
 from bertlora.task import AUTO, TASKS
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -156,8 +155,8 @@ class Recipe:
     class_weights: str | dict[str, float] = option(
         "auto",
         "optimiser",
-        "weights of the classes in the loss; auto is balanced if the classes are imbalanced, otherwise none; "
-        "a table of class = weight gives all other classes 1",
+        "weights of the classes in the loss; auto is balanced if classes are imbalanced, else none; in a table of "
+        "class = weight, others are 1",
         low=0,
         above=True,
         choices=("auto", "none", "balanced"),
@@ -175,8 +174,8 @@ class Recipe:
     best_metric: str = option(
         "auto",
         "evaluation",
-        "metric that chooses the best adapter; auto is accuracy, macro_f1 for imbalanced classes, average_precision "
-        "for several labels, rmse for numbers; f1 is of the second of two classes",
+        "metric that chooses the best adapter; auto: accuracy, macro_f1 if imbalanced, average_precision (several "
+        "labels), rmse (numbers)",
         choices=(
             "auto",
             "accuracy",

@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from bertlora.confidence.intervals import gain_interval
 from bertlora.errors import InputError
 from bertlora.evaluation.comparison import FEWEST_ROWS, Comparison, compare_all, holm
-from bertlora.evaluation.mcnemar import AccuracyGain, mcnemar, rows_needed
+from bertlora.evaluation.gains import AccuracyGain, mcnemar, rows_needed
 
 NAMES = ("the linear probe", "LoRA")
 

@@ -11,9 +11,9 @@ from sklearn.preprocessing import label_binarize
 
 from bertlora.evaluation.choice import choose
 from bertlora.evaluation.class_tables import class_rows, confusion_rows, confusion_sentence
-from bertlora.evaluation.confusion import Confusion
+from bertlora.evaluation.gains import score_gains
 from bertlora.evaluation.metrics import classification_metrics
-from bertlora.evaluation.scores import score_gains
+from bertlora.evaluation.scores import Confusion
 
 
 def scored_rows(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

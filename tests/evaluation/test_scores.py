@@ -11,18 +11,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef
 
 from bertlora.confidence.intervals import exact_interval
 from bertlora.data.labels import imbalanced
-from bertlora.evaluation.confusion import Confusion
-from bertlora.evaluation.mcnemar import AccuracyGain
-from bertlora.evaluation.scores import (
-    EVERY_SCORE,
-    SCORES,
-    SLOPES,
-    ScoreGain,
-    leading_metric,
-    score,
-    score_gains,
-    score_interval,
-)
+from bertlora.evaluation.gains import AccuracyGain, ScoreGain, score_gains
+from bertlora.evaluation.scores import EVERY_SCORE, SCORES, SLOPES, Confusion, leading_metric, score, score_interval
 
 Labels = np.ndarray
 

@@ -13,7 +13,7 @@ from bertlora.confidence.calibration import Calibration
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.data.reader import Examples, split_examples
 from bertlora.evaluation.comparison import Comparison
-from bertlora.evaluation.mcnemar import mcnemar
+from bertlora.evaluation.gains import mcnemar
 from bertlora.evaluation.metrics import classification_metrics
 from bertlora.evaluation.verdict import Evaluated, evaluate_rows, figures, legacy_lines, rows_of, source_of, verdict
 from bertlora.pipeline.rows import own_data

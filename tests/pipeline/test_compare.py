@@ -13,7 +13,7 @@ from command_line import SMALL, answer, good
 
 from bertlora.evaluation.side_by_side import PAIR_COLUMNS, pair_note, pair_rows, side_by_side
 from bertlora.evaluation.verdict import Evaluated
-from bertlora.pipeline import training_run
+from bertlora.pipeline import training_seeds
 from bertlora.recipe import Recipe
 from bertlora.run.loaded import Run
 
@@ -233,14 +233,14 @@ def test_of_several_processes_only_the_main_one_evaluates_seeds(
 ) -> None:
     """And a single seed needs no run loaded again."""
     loads: list[Path] = []
-    monkeypatch.setattr(training_run, "train_run", lambda data, recipe, out, **_: {"run": str(out)})
-    monkeypatch.setattr(training_run, "PartialState", lambda **_: SimpleNamespace(is_main_process=main))
-    monkeypatch.setattr(training_run.Run, "load", loads.append)
-    monkeypatch.setattr(training_run, "leading_figure", lambda *_: ("accuracy", 0.75))
+    monkeypatch.setattr(training_seeds, "train_run", lambda data, recipe, out, **_: {"run": str(out)})
+    monkeypatch.setattr(training_seeds, "PartialState", lambda **_: SimpleNamespace(is_main_process=main))
+    monkeypatch.setattr(training_seeds.Run, "load", loads.append)
+    monkeypatch.setattr(training_seeds, "leading_figure", lambda *_: ("accuracy", 0.75))
     data = SimpleNamespace(rows={"test": 4}, task="classification")
-    assert training_run.train_seeds(data, Recipe(), tmp_path, 1) == {"run": str(tmp_path)}  # type: ignore[arg-type]
+    assert training_seeds.train_seeds(data, Recipe(), tmp_path, 1) == {"run": str(tmp_path)}  # type: ignore[arg-type]
     assert loads == []
-    metrics = training_run.train_seeds(data, Recipe(), tmp_path, 2)  # type: ignore[arg-type]
+    metrics = training_seeds.train_seeds(data, Recipe(), tmp_path, 2)  # type: ignore[arg-type]
     assert len(loads) == loaded
     assert ("seeds" in metrics) == main
     assert (tmp_path / "metrics.json").is_file() == main

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertlora.errors import DataError, RecipeError
+from bertlora.options import SPLIT, split_shares, split_with_validation
 from bertlora.pipeline.held_out import check_choosing, check_fraction, rows_held_out
 from bertlora.pipeline.prepare import given_data
 from bertlora.recipe import Recipe
-from bertlora.shares import SPLIT, split_shares, split_with_validation
 
 
 @given(

@@ -6,8 +6,8 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import RidgeClassifier
 
 from bertlora.confidence.probabilities import cross_entropy, softmax
-from bertlora.rivals.indicators import MANY_CLASSES, fit_indicators, fit_indicators_fixed
-from bertlora.rivals.linear import fit_direction, fit_linear, refit
+from bertlora.rivals.regression import MANY_CLASSES, fit_direction, fit_linear, refit
+from bertlora.rivals.ridge import fit_indicators, fit_indicators_fixed
 
 CLASSES = MANY_CLASSES + 20
 

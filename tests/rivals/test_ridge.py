@@ -6,8 +6,8 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import RidgeCV
 
 from bertlora.confidence.probabilities import Array
-from bertlora.rivals.linear import fit_linear
-from bertlora.rivals.regression import fit_ridge
+from bertlora.rivals.regression import fit_linear
+from bertlora.rivals.ridge import fit_ridge
 from bertlora.rivals.tfidf import fit_tfidf
 
 

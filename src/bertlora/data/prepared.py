@@ -51,8 +51,8 @@ from bertlora.data.text_batches import text_batches
 from bertlora.data.text_file import FileFormat
 from bertlora.errors import DataError
 from bertlora.files import check_vacant, whole_folder
+from bertlora.options import split_shares
 from bertlora.recipe import Recipe
-from bertlora.shares import split_shares
 from bertlora.task import MULTILABEL
 
 __all__ = ["Prepared", "Split", "check_sources", "is_prepared", "iter_texts", "prepare", "read_rows", "source_paths"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bertlora.confidence.probabilities import Labels
-from bertlora.evaluation.confusion import Counts
-from bertlora.evaluation.scores import METRIC_NAMES, SCORES, by_class
+from bertlora.evaluation.gains import by_class
+from bertlora.evaluation.scores import METRIC_NAMES, SCORES, Counts
 
 RESAMPLES = 1_000
 # Rows, or counts of classes, of all resamples that are drawn at a time.

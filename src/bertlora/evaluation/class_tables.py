@@ -6,7 +6,7 @@ Letters: K classes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bertlora.evaluation.confusion import LARGEST_MATRIX
+from bertlora.evaluation.scores import LARGEST_MATRIX
 
 Figures = Mapping[str, Any]
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from bertlora.confidence.intervals import LEVEL, Right
 from bertlora.confidence.probabilities import Labels
 from bertlora.errors import InputError
-from bertlora.evaluation.mcnemar import SIGNIFICANCE, AccuracyGain, rows_needed
-from bertlora.evaluation.scores import ScoreGain, leading_metric, score_gains
+from bertlora.evaluation.gains import SIGNIFICANCE, AccuracyGain, ScoreGain, rows_needed, score_gains
+from bertlora.evaluation.scores import leading_metric
 
 Name = TypeVar("Name", bound=Hashable)
 # LoRA's rivals, which are trained. They are compared together, the untrained base by itself.

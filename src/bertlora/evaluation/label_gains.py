@@ -16,9 +16,8 @@ from bertlora.confidence.agreement import LEVEL, percentiles, resamples
 from bertlora.confidence.label_agreement import Chosen, LabelAgreement
 from bertlora.confidence.probabilities import Array
 from bertlora.evaluation.comparison import Comparison, Name, holm
-from bertlora.evaluation.mcnemar import AccuracyGain
+from bertlora.evaluation.gains import AccuracyGain, ScoreGain
 from bertlora.evaluation.paired_errors import RESAMPLES, two_sided
-from bertlora.evaluation.scores import ScoreGain
 
 
 @dataclass(frozen=True)

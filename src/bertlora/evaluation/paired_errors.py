@@ -17,7 +17,7 @@ from scipy.stats import norm
 from bertlora.confidence.agreement import LEVEL, percentiles, resamples
 from bertlora.confidence.probabilities import Array
 from bertlora.evaluation.comparison import FEWEST_ROWS, Name, holm, settling, two_digits
-from bertlora.evaluation.mcnemar import POWER, SIGNIFICANCE
+from bertlora.evaluation.gains import POWER, SIGNIFICANCE
 
 RESAMPLES = 5_000
 

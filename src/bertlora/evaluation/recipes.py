@@ -17,7 +17,7 @@ from bertlora.confidence.intervals import LEVEL, Right
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.labels import imbalanced
 from bertlora.evaluation.comparison import gain_sentence, holm
-from bertlora.evaluation.mcnemar import SIGNIFICANCE
+from bertlora.evaluation.gains import SIGNIFICANCE
 from bertlora.evaluation.scores import METRIC_NAMES
 from bertlora.evaluation.seeds import summarise
 

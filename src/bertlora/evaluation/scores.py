@@ -1,33 +1,99 @@
-"""Scores that count each class alike: macro F1, balanced accuracy and Matthews; their intervals and paired tests.
+"""The confusion matrix, and scores that count each class alike: macro F1, balanced accuracy and Matthews.
 
-And the F1 of the second of two classes, with its interval.
+And the F1 of the second of two classes. Each score has an interval.
 
 A score depends on three counts per class: its rows, the rows that are predicted as it, and its hits (the rows that are
-both). All resamples of a test are computed at once from these counts. Nothing here grows with K².
+both). The confusion matrix is kept as the cells that have rows. So nothing here grows with K².
 
-Letters: N rows, K classes, R resamples, C kinds of rows.
+Letters: N rows, K classes, C cells.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.stats import norm
+import numpy.typing as npt
 
-from bertlora.confidence.intervals import LEVEL, exact_interval, normal_quantile
+from bertlora.confidence.intervals import LEVEL, exact_interval
 from bertlora.confidence.probabilities import Labels
 from bertlora.data.labels import imbalanced
-from bertlora.evaluation.confusion import Confusion, Counts
-from bertlora.evaluation.mcnemar import POWER
 
+Counts = npt.NDArray[np.float64]
 # From hits, predicted rows and rows of each class, (..., K), to scores (...).
 Score = Callable[[Counts, Counts, Counts], Counts]
 
-RESAMPLES = 10_000
-# Numbers that a permutation test draws at a time.
-CHUNK = 1_000_000
+# With more classes, no one reads the whole matrix, and no figure holds it.
+LARGEST_MATRIX = 100
+TOP_CONFUSIONS = 20
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each class is predicted as each other one.
+
+    Attributes:
+        classes: K.
+        true: (C,) the true class of each cell.
+        predicted: (C,) its predicted class.
+        counts: (C,) its rows, at least one.
+    """
+
+    classes: int
+    true: Labels
+    predicted: Labels
+    counts: Counts
+
+    @classmethod
+    def of(cls, y_true: Labels, predicted: Labels, classes: int) -> "Confusion":
+        """Counts N rows."""
+        cells, counts = np.unique(y_true.astype(np.int64) * classes + predicted, return_counts=True)
+        return cls(classes, cells // classes, cells % classes, counts.astype(np.float64))
+
+    @cached_property
+    def hits(self) -> Counts:
+        """(K,) the right rows of each class."""
+        return self._by_class(self.true, self.counts * (self.true == self.predicted))
+
+    @cached_property
+    def named(self) -> Counts:
+        """(K,) the rows that are predicted as each class."""
+        return self._by_class(self.predicted, self.counts)
+
+    @cached_property
+    def rows(self) -> Counts:
+        """(K,) the rows of each class."""
+        return self._by_class(self.true, self.counts)
+
+    def figures(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Returns the matrix for JSON.
+
+        Returns:
+            `confusion`: row: true class, column: predicted class; None with over 100 classes. `top_confusions`: the 20
+            largest cells of wrong rows, as `true`, `predicted`, `rows` and `share`, the fraction of the true class.
+            `other_confusions`: the wrong rows in all other cells.
+        """
+        wrong = np.flatnonzero(self.true != self.predicted)
+        top = wrong[np.argsort(-self.counts[wrong], kind="stable")][:TOP_CONFUSIONS]
+        cells = zip(self.true[top].tolist(), self.predicted[top].tolist(), self.counts[top].tolist(), strict=True)
+        return {
+            "confusion": self._matrix() if self.classes <= LARGEST_MATRIX else None,
+            "top_confusions": [
+                {"true": labels[i], "predicted": labels[j], "rows": int(count), "share": count / float(self.rows[i])}
+                for i, j, count in cells
+            ],
+            "other_confusions": int(self.counts[wrong].sum() - self.counts[top].sum()),
+        }
+
+    def _matrix(self) -> list[list[int]]:
+        table = np.zeros((self.classes, self.classes), np.int64)
+        table[self.true, self.predicted] = self.counts.astype(np.int64)
+        found: list[list[int]] = table.tolist()
+        return found
+
+    def _by_class(self, place: Labels, counts: Counts) -> Counts:
+        return np.asarray(np.bincount(place, counts, self.classes), dtype=np.float64)
 
 
 def macro_f1(hits: Counts, predicted: Counts, rows: Counts) -> Counts:
@@ -167,81 +233,18 @@ def score_interval(name: str, confusion: Confusion, level: float = LEVEL) -> tup
     low, width = (-1.0, 2.0) if name == "matthews" else (0.0, 1.0)
     share, typical = (
         (score(name, confusion) - low) / width,
-        (float(EVERY_SCORE[name](*_smoothed(confusion))) - low) / width,
+        (float(EVERY_SCORE[name](*smoothed(confusion))) - low) / width,
     )
     rows = typical * (1 - typical) * width**2 / max(_variance(name, confusion), 1e-12)
     found = exact_interval(share * rows, rows, level)
     return low + width * found[0], low + width * found[1]
 
 
-@dataclass(frozen=True)
-class ScoreGain:
-    """The gain of a second classifier over a first one in a score, on the same rows.
-
-    Attributes:
-        metric: a key of `SCORES`.
-        rows: number of rows.
-        gain: score of the second minus score of the first, in points (hundredths).
-        error: its standard error, in points.
-        p: of a paired permutation test.
-    """
-
-    metric: str
-    rows: int
-    gain: float
-    error: float
-    p: float
-    test = "paired permutation test"
-
-    @property
-    def unit(self) -> str:
-        """What the gain is counted in."""
-        return f"points of {METRIC_NAMES[self.metric]}"
-
-    def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Returns the gain's confidence interval in points: gain plus or minus a multiple of the standard error."""
-        half = normal_quantile(level) * self.error
-        return self.gain - half, self.gain + half
-
-    def rows_needed(self, significance: float) -> float | None:
-        """Returns how many rows would detect a true gain as large as this one with 80 % power; None if it is zero.
-
-        The standard error falls with the square root of the number of rows.
-        """
-        if abs(self.gain) < 1e-9:
-            return None
-        spread = norm.ppf(1 - significance / 2) + norm.ppf(POWER)
-        return float(self.rows * (spread * self.error / self.gain) ** 2)
-
-    def figures(self) -> dict[str, Any]:
-        """Returns gain, interval and p for JSON, as fractions."""
-        low, high = self.interval()
-        return {"gain": self.gain / 100, "ci95": [low / 100, high / 100], "p": self.p}
-
-
-def score_gains(y_true: Labels, first: Labels, second: Labels, classes: int) -> dict[str, ScoreGain]:
-    """Returns the gain of a second classifier over a first one in each score.
-
-    Args:
-        y_true: (N,) the right classes.
-        first: (N,) the classes that the first classifier predicts.
-        second: (N,) the same of the second.
-        classes: K.
-    """
-    tables = Confusion.of(y_true, first, classes), Confusion.of(y_true, second, classes)
-    gains = {name: score(name, tables[1]) - score(name, tables[0]) for name in SCORES}
-    p = _permutation_p(gains, y_true, first, second, classes)
-    return {
-        name: ScoreGain(name, len(y_true), 100 * gain, 100 * _gain_error(name, tables, y_true, first, second), p[name])
-        for name, gain in gains.items()
-    }
-
-
 def _ratio(above: Counts, below: Counts) -> Counts:
     return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
 
 
-def _smoothed(confusion: Confusion) -> tuple[Counts, Counts, Counts]:
+def smoothed(confusion: Confusion) -> tuple[Counts, Counts, Counts]:
     """Returns hits, predicted rows and rows with half a right and half a wrong row more of each class that has rows.
 
     The half row that is wrong is spread over the other classes.
@@ -256,58 +259,9 @@ def _variance(name: str, confusion: Confusion) -> float:
 
     A class with n rows has n + 1 in the smoothed matrix. The unbiased variance of a fraction divides by n - 1.
     """
-    counts = _smoothed(confusion)
+    counts = smoothed(confusion)
     slopes, rows = SLOPES[name](*counts), counts[-1]
     factor = rows / np.maximum(rows - 2, 1)
     measured = confusion.counts * slopes.of(confusion.true, confusion.predicted) ** 2 * factor[confusion.true]
     added = (slopes.right**2 + slopes.wrong(2)) / 2 * factor * (confusion.rows > 0)
     return float(measured.sum() + added.sum())
-
-
-def _gain_error(name: str, tables: tuple[Confusion, Confusion], y_true: Labels, first: Labels, second: Labels) -> float:
-    """Returns the standard error of a gain by the delta method: the gain is nearly a sum over rows of their slopes.
-
-    Two rows are added that only one classifier gets right, one each way, spread over the classes (Bonett and Price
-    2012). So the error is not 0 if the two agree on all rows.
-    """
-    before, after = (SLOPES[name](*_smoothed(table)) for table in tables)
-    rows = after.of(y_true, second) - before.of(y_true, first)
-    # As in `_variance`; and a slope for n + 1 rows is smaller than one for n rows.
-    of_class = np.bincount(y_true)[y_true]
-    weights = (of_class + 1) ** 2 / (of_class * np.maximum(of_class - 1, 1))
-    present = np.unique(y_true)
-    more = (after.right - before.wrong())[present] ** 2 + (after.wrong() - before.right)[present] ** 2
-    return float(np.sqrt((weights * (rows - rows.mean()) ** 2).sum() + more.mean()))
-
-
-def _permutation_p(
-    gains: dict[str, float], y_true: Labels, first: Labels, second: Labels, classes: int
-) -> dict[str, float]:
-    """Returns the p value of each gain: how often it is as large if each row's two predictions swap at random.
-
-    Yeh 2000, "More accurate tests for the statistical significance of result differences". Rows of one kind (the same
-    true class and the same two predictions) are swapped together: their number is binomial.
-    """
-    differ = first != second
-    (true, a, b), sizes = np.unique(np.stack([y_true, first, second])[:, differ], axis=1, return_counts=True)
-    hit_change = by_class(true, (b == true) * 1.0 - (a == true), classes)  # (C, K)
-    named_change = by_class(b, np.ones(len(sizes)), classes) - by_class(a, np.ones(len(sizes)), classes)
-    rows = np.bincount(y_true, minlength=classes).astype(np.float64)
-    counts = [np.bincount(y_true[labels == y_true], minlength=classes) for labels in (first, second)]
-    named = [np.bincount(labels, minlength=classes) for labels in (first, second)]
-    random = np.random.default_rng(0)
-    as_large, size = dict.fromkeys(gains, 1), max(CHUNK // max(len(sizes), classes), 1)
-    for start in range(0, RESAMPLES, size):
-        resamples = min(size, RESAMPLES - start)
-        swapped = random.binomial(sizes, 0.5, size=(resamples, len(sizes))).astype(np.float64)
-        hits, predicted = swapped @ hit_change, swapped @ named_change  # (R, K)
-        for name, gain in gains.items():
-            before = SCORES[name](counts[0] + hits, named[0] + predicted, rows)
-            after = SCORES[name](counts[1] - hits, named[1] - predicted, rows)
-            as_large[name] += int((np.abs(after - before) >= abs(gain) - 1e-9).sum())
-    return {name: count / (RESAMPLES + 1) for name, count in as_large.items()}
-
-
-def by_class(place: Labels, values: Counts, classes: int) -> csr_array:
-    """Returns a sparse table (C, K) with the values (C,) in the columns `place` (C,)."""
-    return csr_array((values, (np.arange(len(place)), place)), shape=(len(place), classes))

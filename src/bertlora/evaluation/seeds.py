@@ -9,7 +9,13 @@ import numpy as np
 from scipy.stats import t
 
 from bertlora.confidence.intervals import LEVEL
+from bertlora.confidence.label_agreement import LabelAgreement
+from bertlora.confidence.spread import Spread
+from bertlora.confidence.thresholds import Thresholds
+from bertlora.data.prepared import Prepared
+from bertlora.data.reader import split_examples
 from bertlora.errors import InputError
+from bertlora.run.loaded import Run
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,14 @@ def summarise(accuracies: Sequence[float], metric: str = "accuracy", shares: boo
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
     interval = max(mean - half, 0.0), min(mean + half, 1.0) if shares else mean + half
     return SeedSummary(tuple(values.tolist()), mean, deviation, interval, metric, shares)
+
+
+def leading_figure(run: Run, data: Prepared, split: str) -> tuple[str, float]:
+    """Returns name and value of a run's main figure on a split, in the default precision of `evaluate`."""
+    rows = split_examples(run.adapted.reader, data, split)
+    outputs, learned = run.adapted.logits(rows.inputs), run.calibration
+    if isinstance(learned, Spread):
+        return "RMSE", float(np.sqrt(np.mean((outputs[:, 0] - rows.labels) ** 2)))
+    if isinstance(learned, Thresholds):
+        return "macro F1", float(LabelAgreement(learned.chosen(outputs), outputs, rows.labels).figures["macro_f1"] or 0)
+    return "accuracy", float(np.mean(outputs.argmax(axis=1) == rows.labels))

@@ -21,7 +21,7 @@ from scipy.stats import hypergeom
 
 from bertlora.confidence.intervals import Right, exact_interval
 from bertlora.evaluation.comparison import holm
-from bertlora.evaluation.mcnemar import SIGNIFICANCE
+from bertlora.evaluation.gains import SIGNIFICANCE
 
 Rows = npt.NDArray[np.bool_]
 

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bertlora.errors import DataError, RecipeError
+from bertlora.options import split_with_validation
 from bertlora.pipeline.prepare import FEWEST_VALIDATION_ROWS
 from bertlora.recipe import Recipe
-from bertlora.shares import split_with_validation
 
 
 def rows_held_out(

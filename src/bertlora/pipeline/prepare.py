@@ -15,8 +15,8 @@ from bertlora.data.table_source import TableSpec, table_specs
 from bertlora.errors import InputError
 from bertlora.model.base import find_base, longest_input
 from bertlora.model.fetch import embedded_folder
+from bertlora.options import split_with_validation
 from bertlora.recipe import Recipe
-from bertlora.shares import split_with_validation
 
 MAX_LENGTH = 512
 FEWEST_VALIDATION_ROWS = 30  # as many as a temperature needs

@@ -82,7 +82,7 @@ def train(
         if main:
             on_event(Checked(_checks(prepared, chosen), prepared.rows, chosen, prepared.notes))
         chosen = chosen.replace(data=absolute_specs(as_specs(data) or chosen.data))
-        from bertlora.pipeline.training_run import train_seeds  # torch, imported only now that all else holds
+        from bertlora.pipeline.training_seeds import train_seeds  # torch, imported only now that all else holds
 
         return train_seeds(prepared, chosen, place, seeds, name=out, resume=resume, on_event=on_event)
 

@@ -1,32 +1,34 @@
-"""One training: prepared data → rivals → training loop → run folder; and the same under several seeds."""
+"""One training: prepared data → rivals → training loop → run folder."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
+import numpy as np
+import numpy.typing as npt
 
+from bertlora.confidence.agreement import agreement_figures
+from bertlora.confidence.label_agreement import LabelAgreement
 from bertlora.confidence.learned import Learned
+from bertlora.confidence.probabilities import Array
+from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.prepared import Prepared
 from bertlora.data.reader import split_examples
-from bertlora.errors import InputError, RecipeError
+from bertlora.errors import RecipeError
 from bertlora.evaluation.advice import Evidence, advise
+from bertlora.evaluation.metrics import classification_metrics
 from bertlora.evaluation.report import report_training
-from bertlora.evaluation.seeds import summarise
 from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import longest_input
-from bertlora.pipeline.training_figures import Samples, leading_figure, training_metrics
 from bertlora.recipe import Recipe
 from bertlora.rivals.fitted import Rivals, Texts
 from bertlora.rivals.probe import MAX_ROWS
-from bertlora.run.folder import save_run, seed_folders, write_history
+from bertlora.run.folder import save_run, write_history
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import MANIFEST, Seen
-from bertlora.task import REGRESSION
+from bertlora.run.manifest import Seen
 from bertlora.training.accelerator import check_tracker, tracking
 from bertlora.training.checkpoints import drop_checkpoint
 from bertlora.training.events import Evaluation, Listener, Probing
@@ -130,60 +132,6 @@ def _advice(
     )
 
 
-def train_seeds(
-    data: Prepared,
-    recipe: Recipe,
-    out: Path,
-    count: int,
-    *,
-    name: Path | None = None,
-    resume: bool = False,
-    on_event: Listener = lambda _: None,
-) -> dict[str, Any]:
-    """Trains a recipe under `count` seeds: its own in `out`, the next ones in `out/seeds`, one run folder each.
-
-    No result chooses the run in `out`. The other runs show how much it depends on chance. With several processes all
-    train, and only the main one evaluates and writes.
-
-    Args:
-        data: the prepared data.
-        recipe: all options; its seed is the first.
-        out: the run folder.
-        count: how many seeds.
-        name: as in `train_run`.
-        resume: keep finished runs, and continue the unfinished one.
-        on_event: as in `train_run`.
-
-    Returns:
-        The metrics of the first run. With several seeds also `seeds` (in the main process), all runs on the test
-        split, or on the validation split if there is no test split: `values`, `split`, and `SeedSummary.figures`.
-
-    Raises:
-        BertloraError: as in `train_run`; or there are no rows to evaluate on.
-    """
-    split = next((name for name in ("test", "validation") if data.rows.get(name)), "")
-    if count > 1 and not split:
-        raise InputError(f"--seeds {count}: the data has no test and no validation rows to evaluate on; split some off")
-    seeds = range(recipe.seed, recipe.seed + count)
-    folders, names = (seed_folders(root, recipe.seed, seeds) for root in (out, name or out))
-    # Read now: the other processes must not look for the folder when the main one renames it.
-    kept = Run.load(out).metrics() if (out / MANIFEST).is_file() else {}
-    trained = {
-        seed: train_run(data, recipe.replace(seed=seed), folder, name=names[seed], resume=resume, on_event=on_event)
-        for seed, folder in folders.items()
-        if not (folder / MANIFEST).is_file()
-    }
-    metrics = trained.get(recipe.seed, kept)
-    # The evaluation exchanges nothing with the other processes, so they need not wait for it.
-    if count > 1 and PartialState(cpu=not torch.cuda.is_available()).is_main_process:
-        runs = [Run.load(folder) for folder in folders.values()]
-        found = [leading_figure(run, split_examples(run.adapted.reader, data, split)) for run in runs]
-        summary = summarise([value for _, value in found], found[0][0], data.task != REGRESSION)
-        metrics["seeds"] = {"values": list(folders), "split": split, **summary.figures()}
-        write_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    return metrics
-
-
 def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
     """Returns the names to show: the recipe's `label_names`, or the data's own."""
     if not recipe.label_names:
@@ -220,3 +168,70 @@ def _folder_from(out: Path, folder: Path) -> str:
     """Returns `folder` relative to the run if it lies inside, so that the run can be moved."""
     inside = folder.absolute().is_relative_to(out.absolute())
     return str(folder.absolute().relative_to(out.absolute()) if inside else folder.absolute())
+
+
+def training_metrics(training: Training) -> dict[str, Any]:
+    """Returns the figures of a finished training; `validation` is the evaluation of the kept adapter."""
+    history = training.progress.history
+    best = max((e for e in history if e["best"]), key=lambda e: e["step"])
+    learned, y_true = training.learned(), training.validation.labels
+    validation = {key: best[key] for key in training.objective.figures}
+    validation |= {"loss": best["validation_loss"], "epoch": best["epoch"]}
+    if len(y_true):
+        validation |= _with_intervals(learned, training.best_logits, y_true)
+    return {"train": training.summary(), "validation": validation, "epochs": history}
+
+
+def _with_intervals(learned: Learned, outputs: Array, y_true: npt.NDArray[Any]) -> dict[str, Any]:
+    """Returns the figures of the validation rows with their intervals."""
+    if isinstance(learned, Spread):
+        return agreement_figures(learned.values.astype(np.float64), y_true)
+    if isinstance(learned, Thresholds):
+        return LabelAgreement(learned.chosen(outputs), learned.probabilities(outputs), y_true).with_intervals()
+    figures: dict[str, Any] = classification_metrics(outputs, y_true, [str(k) for k in range(outputs.shape[1])])
+    return {key: figures[key] for key in ("accuracy_ci95", "macro_f1", "matthews", "roc_auc")}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts that are predicted before and after training."""
+
+    texts: Sequence[str]
+    before: Array
+
+    @classmethod
+    def of(cls, adapted: Adapted, texts: Sequence[str]) -> "Samples":
+        """Predicts the texts with the base and its untrained head."""
+        logits = adapted.logits(adapted.reader.read(texts), base=True) if texts else np.empty((0, 0))
+        return cls(texts, logits)
+
+    def after_training(self, adapted: Adapted, calibration: Learned) -> list[dict[str, Any]]:
+        """Returns `text`, `before`, `after` and `confidence` for each text; only classes have a confidence."""
+        if not self.texts:
+            return []
+        after = adapted.logits(adapted.reader.read(self.texts))
+        if isinstance(calibration, Spread):
+            return [
+                {"text": text, "before": calibration.mean, "after": value, "confidence": None}
+                for text, value in zip(self.texts, after[:, 0].tolist(), strict=True)
+            ]
+        if isinstance(calibration, Thresholds):
+            both = zip(self.texts, self.before > 0, calibration.chosen(after), strict=True)
+            return [
+                {"text": text, "before": _named(adapted, b), "after": _named(adapted, a), "confidence": None}
+                for text, b, a in both
+            ]
+        return [
+            {
+                "text": text,
+                "before": adapted.labels[int(b.argmax())],
+                "after": adapted.labels[int(a.argmax())],
+                "confidence": float(a.max()),
+            }
+            for text, b, a in zip(self.texts, self.before, calibration.probabilities(after), strict=True)
+        ]
+
+
+def _named(adapted: Adapted, marks: npt.NDArray[np.bool_]) -> str:
+    """Returns the names of some labels."""
+    return ", ".join(label for label, mark in zip(adapted.labels, marks, strict=True) if mark)

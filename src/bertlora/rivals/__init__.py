@@ -2,10 +2,9 @@
 
 Reading order:
 
-- `regression`: linear models, as strong as cross-validation says: softmax regression with calibrated logits for
-  classes, ridge regression for numbers.
-- `indicators`: ridge regression for many classes.
-- `linear`: which of these it is.
+- `regression`: softmax regression for classes, one for each of several labels, as strong as cross-validation says; and
+  which linear model a rival is.
+- `ridge`: ridge regression for numbers, and for many classes.
 - `probe`: the linear probe, its learning curve, and the head's start.
 - `tfidf`: TF-IDF.
 - `fitted`: both rivals of a run.

@@ -19,8 +19,7 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
-from bertlora.rivals.linear import fit_direction, fit_linear, refit
-from bertlora.rivals.regression import Regression, Weights
+from bertlora.rivals.regression import Regression, Weights, fit_direction, fit_linear, refit
 
 FILE = "probe.safetensors"
 # More rows hardly improve a linear probe of some hundred features, and each costs a pass through the encoder.

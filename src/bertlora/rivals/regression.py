@@ -1,7 +1,7 @@
-"""Linear models with their strength chosen by cross-validation: softmax regression, calibrated, and ridge regression.
+"""Linear models with their strength chosen by cross-validation, and calibrated: softmax regression; see also `ridge`.
 
-Both rivals are fitted by them: softmax regression to classes, one for each of several labels, and ridge regression to
-numbers. A rival that is regularised badly, or that is not calibrated, would flatter LoRA.
+Both rivals are fitted by `fit_linear`: softmax regression to classes, one for each of several labels, ridge regression
+to numbers and to many classes. A rival that is regularised badly, or that is not calibrated, would flatter LoRA.
 
 Letters: N rows, F features, K classes.
 """
@@ -29,10 +29,10 @@ MAX_ITERATIONS = 1000
 OLD_STRENGTH = 0.1
 # The logit of a class that has no training row.
 NEVER = -1e9
-# Of ridge regression: alpha is one of these multiples of the mean squared length of a column, the strongest first.
-ALPHAS = tuple(10.0 ** (half / 2) for half in range(6, -9, -1))
-# The strongest ones hardly differ, so chance may raise the error for a step.
-PATIENCE = 3
+# With more classes than this, ridge regression takes the place of softmax regression, which would take hours.
+MANY_CLASSES = 100
+# C of the softmax regression that only gives the head its direction.
+HEAD_STRENGTH = 0.1
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _out_of_fold(
     for strength in strengths:
         for model, (learned, held_out) in zip(models, parts, strict=True):
             model.C = strength
-            fitted = _fitted(model, features[learned], y_true[learned], _some(weights, learned))
+            fitted = _fitted(model, features[learned], y_true[learned], some(weights, learned))
             weight, bias = _coefficients(fitted, classes)
             logits[held_out] = features[held_out] @ weight.T + bias
         yield strength, logits, known
@@ -201,7 +201,7 @@ def _regression(strength: float, warm_start: bool = False) -> Any:
     return LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, warm_start=warm_start)
 
 
-def _some(weights: Weights, rows: Labels) -> Weights:
+def some(weights: Weights, rows: Labels) -> Weights:
     return None if weights is None else weights[rows]
 
 
@@ -223,62 +223,47 @@ def _coefficients(fitted: Any, classes: int) -> tuple[npt.NDArray[np.float64], n
     return weight, bias
 
 
-def fit_ridge(features: Any, targets: Array, seed: int, weights: Weights = None) -> Regression | None:
-    """Fits ridge regression (Hoerl and Kennard 1970). Returns None if all numbers are equal.
+def fit_linear(
+    features: Any, targets: Any, classes: int, strengths: Sequence[float], seed: int, weights: Weights = None
+) -> Regression | None:
+    """Fits a linear model whose strength the training rows choose; None if all targets are equal.
 
-    Five folds choose alpha by the squared error of the held-out rows: from the strongest on, it is lowered until the
-    error has not fallen for three times. With fewer than ten rows the middle one is taken.
-
-    Returns:
-        weight (1, F), bias (1,), alpha as `strength`, and as `loss` the mean squared error of the held-out rows.
+    Args:
+        features: (N, F), dense or sparse.
+        targets: (N,) classes, (N, K) which labels a row has, or (N,) float64 numbers.
+        classes: K.
+        strengths: of softmax regression; see `fit_regression`. Those of ridge regression follow from the features.
+        seed: the same seed gives the same folds.
+        weights: (N,) how much each row counts in a fit; rows that a fold holds out count equally.
     """
-    if np.ptp(targets) == 0:
-        return None
-    alphas = [strength * column_size(features) for strength in ALPHAS]
-    alpha, loss, worse = alphas[len(alphas) // 2], float("nan"), 0
-    for tried, error in _ridge_out_of_fold(features, targets, alphas, seed, weights):
-        worse = worse + 1 if error >= loss else 0
-        if worse == PATIENCE:
-            break
-        if not worse:
-            alpha, loss = tried, error
-    return fit_ridge_fixed(features, targets, alpha, loss, weights)
+    from bertlora.rivals import ridge  # builds on this module
+
+    if targets.dtype.kind == "f":
+        return ridge.fit_ridge(features, targets, seed, weights)
+    if targets.ndim == 2:
+        return fit_labels(features, targets, strengths, seed, weights)
+    if classes > MANY_CLASSES:
+        return ridge.fit_indicators(features, targets, classes, seed, weights)
+    return fit_regression(features, targets, classes, strengths, seed, weights)
 
 
-def fit_ridge_fixed(
-    features: Any, targets: Array, alpha: float, loss: float = float("nan"), weights: Weights = None
-) -> Regression:
-    """Fits ridge regression with a given alpha."""
-    from sklearn.linear_model import Ridge
+def refit(features: Any, y_true: Any, classes: int, strength: float) -> Regression:
+    """Fits classes with the strength that `fit_linear` chose, without calibration."""
+    if classes > MANY_CLASSES:
+        from bertlora.rivals.ridge import fit_indicators_fixed  # builds on this module
 
-    # As in `_fitted`.
-    with threadpool_limits(limits=1, user_api="blas"):
-        fitted = Ridge(alpha=alpha).fit(features, targets, sample_weight=weights)
-    return Regression(fitted.coef_.reshape(1, -1), np.array([float(fitted.intercept_)]), alpha, loss)
+        return fit_indicators_fixed(features, y_true, classes, strength)
+    return fit_fixed(features, y_true, classes, strength)
 
 
-def head_alpha(features: Array) -> float:
-    """Returns an alpha that is strong enough for a direction, whatever the number of rows."""
-    return 0.1 * column_size(features)
+def fit_direction(features: Array, targets: Any, classes: int, weights: Weights = None) -> Array:
+    """Returns the weights (K, F) of a linear model for any number of rows; only their direction counts."""
+    from bertlora.rivals import ridge  # builds on this module
 
-
-def column_size(features: Any) -> float:
-    """Returns the mean squared length of a column."""
-    squares = features.multiply(features).sum() if hasattr(features, "multiply") else (features**2).sum()
-    return max(float(squares) / int(features.shape[1]), 1e-12)
-
-
-def _ridge_out_of_fold(
-    features: Any, targets: Array, alphas: Sequence[float], seed: int, weights: Weights
-) -> Iterator[tuple[float, float]]:
-    """Yields each alpha with the mean squared error of the held-out rows."""
-    if len(targets) < 2 * FOLDS:
-        return
-    fold = np.random.default_rng(seed).permutation(len(targets)) % FOLDS
-    for alpha in alphas:
-        found = np.empty(len(targets))
-        for k in range(FOLDS):
-            learned = np.flatnonzero(fold != k)
-            fitted = fit_ridge_fixed(features[learned], targets[learned], alpha, weights=_some(weights, learned))
-            found[fold == k] = fitted.logits(features[fold == k])[:, 0]
-        yield alpha, float(np.mean((found - targets) ** 2))
+    if targets.dtype.kind == "f":
+        return ridge.fit_ridge_fixed(features, targets, ridge.head_alpha(features), weights=weights).weight
+    if targets.ndim == 2:
+        return fit_labels_fixed(features, targets, HEAD_STRENGTH, weights)
+    if classes > MANY_CLASSES:
+        return ridge.fit_indicators_fixed(features, targets, classes, ridge.head_alpha(features), weights).weight
+    return fit_fixed(features, targets, classes, HEAD_STRENGTH, weights).weight

@@ -18,9 +18,7 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.calibration import reading
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.words import words_of
-from bertlora.rivals.indicators import MANY_CLASSES
-from bertlora.rivals.linear import fit_linear
-from bertlora.rivals.regression import Regression, Weights
+from bertlora.rivals.regression import MANY_CLASSES, Regression, Weights, fit_linear
 
 FILE = "tfidf.safetensors"
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 6))

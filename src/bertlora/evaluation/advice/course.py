@@ -15,9 +15,8 @@ from scipy.stats import t
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.reader import Examples
 from bertlora.evaluation.comparison import Comparison, compare_all
-from bertlora.evaluation.confusion import Confusion
-from bertlora.evaluation.mcnemar import SIGNIFICANCE
-from bertlora.evaluation.scores import METRIC_NAMES, leading_metric, score
+from bertlora.evaluation.gains import SIGNIFICANCE
+from bertlora.evaluation.scores import METRIC_NAMES, Confusion, leading_metric, score
 from bertlora.recipe import Recipe
 from bertlora.rivals.probe import CurvePoint
 from bertlora.training.checkpoints import Trace

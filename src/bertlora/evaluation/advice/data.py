@@ -15,7 +15,7 @@ from bertlora.data.labels import IMBALANCE_RATIO
 from bertlora.evaluation.advice.course import Evidence, Piece, fit, head
 from bertlora.evaluation.advice.rivals import simpler_labels, simpler_numbers
 from bertlora.evaluation.comparison import FEWEST_ROWS
-from bertlora.evaluation.mcnemar import SIGNIFICANCE, AccuracyGain
+from bertlora.evaluation.gains import SIGNIFICANCE, AccuracyGain
 from bertlora.task import MULTILABEL, REGRESSION
 
 RECALL_GAP = 0.2

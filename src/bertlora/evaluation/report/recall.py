@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from bertlora.confidence.probabilities import Array
 from bertlora.data.labels import IMBALANCE_RATIO
-from bertlora.evaluation.ranking import all_log_odds
+from bertlora.evaluation.metrics import all_log_odds
 from bertlora.evaluation.report.charts import Picture, precision_recall
 from bertlora.evaluation.report.plot import STYLES, Series, in_steps, legend, percent
 from bertlora.evaluation.report.tables import in_percent, opening

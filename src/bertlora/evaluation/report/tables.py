@@ -16,7 +16,7 @@ from bertlora.evaluation.class_tables import (
     first_sentence,
     foldable,
 )
-from bertlora.evaluation.confusion import LARGEST_MATRIX
+from bertlora.evaluation.scores import LARGEST_MATRIX
 from bertlora.evaluation.slices import SLICE_COLUMNS, slice_rows
 from bertlora.evaluation.verdict import source_of
 
