@@ -183,7 +183,7 @@ USAGE = {
     "flag without a value": Case("plan --rank", "--rank: expected a value; see 'bertlora plan --help'"),
     "missing argument": Case("prepare r.csv", "required: --out; see 'bertlora prepare --help'"),
     "no DATA": Case("train --out o MODEL", "DATA is missing, and the recipe names none"),
-    "unknown recipe": Case("plan --recipe imdb", "recipe 'imdb' is not one of default, audit, imdb-bert-cased"),
+    "unknown recipe": Case("plan --recipe imdb", "recipe 'imdb' is not one of default, audit, glue-cola"),
     "unknown recipe to print": Case("recipes sst2-brt", "did you mean 'sst2-bert'?"),
     "recipe that is no TOML": Case("plan --recipe r.csv", "r.csv: not a TOML file"),
     "recipe that is a folder": Case("plan --recipe d", "recipe 'd' is not one of default", {"d": None}),
@@ -228,7 +228,7 @@ VALUES = {
         "--targets query,qeury": "did you mean 'query'?",
         "--rank-pattern valeu=4": "'valeu' matches no linear layer",
         "--rank-pattern value=0": "rank_pattern of 'value': got 0",
-        "--rank-pattern value": "rank_pattern: got '', expected a number",
+        "--rank-pattern value": "rank_pattern of 'value': got '', expected a number",
         "--adapt-last-layers 3": "adapt_last_layers: got 3, expected at most 2",
     }.items()
 }

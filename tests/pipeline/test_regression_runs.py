@@ -219,7 +219,7 @@ def test_runs_are_compared_by_a_paired_bootstrap(
     assert answer(capsys, "compare", run.path, tmp_path / "b", "--fail-if-worse").status == (1 if worse else 0)
     worse = pair["significant"] and not worse
     assert answer(capsys, "compare", tmp_path / "b", run.path, "--fail-if-worse").status == (1 if worse else 0)
-    with pytest.raises(InputError, match="compares other runs"):
+    with pytest.raises(InputError, match="compares regressions"):
         bertlora.report([run.path, tmp_path / "b"])
 
 

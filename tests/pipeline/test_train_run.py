@@ -107,7 +107,7 @@ def test_the_run_gives_the_accuracy_that_training_saw(tiny: Tiny, data: Prepared
 def test_a_run_without_validation(tiny: Tiny, reviews: Path, tmp_path: Path) -> None:
     data = prepare([str(reviews)], tmp_path / "data", split="80/0/20")
     metrics = train_run(data, brisk_recipe(tiny), tmp_path / "run")
-    assert metrics["validation"] == {"accuracy": None, "loss": None, "epoch": 2.0}
+    assert metrics["validation"] == {"accuracy": None, "macro_f1": None, "loss": None, "epoch": 2.0}
     assert (
         "There were no validation texts, so its accuracy is not known."
         in (tmp_path / "run" / "adapter" / "README.md").read_text()
