@@ -30,7 +30,7 @@ def typical(examples: Examples, count: int, longest: int) -> Examples:
 
 
 def rows_of_typical_length(lengths: npt.NDArray[np.int64], count: int) -> list[int]:
-    """Returns `count` rows at evenly scostsd quantiles of the lengths (N,), in random order."""
+    """Returns `count` rows at evenly spaced quantiles of the lengths (N,), in random order."""
     order = np.argsort(lengths, kind="stable")
     places = ((np.arange(count) + 0.5) / count * len(lengths)).astype(np.int64)
     return [int(row) for row in np.random.default_rng(0).permutation(order[places])]
