@@ -53,7 +53,7 @@ def function_parts(name: str, function: Any, level: str, call: str) -> Iterator[
 
 
 def class_parts(name: str, kind: type) -> Iterator[str]:
-    """Yields the docstring of a class, a recipe's keys, and the public methods that it defines itself."""
+    """Yields the docstring of a class, a recipe's keys, and the public methods that it has from bertlora."""
     yield f"## {name}"
     constructor = vars(kind).get("__init__")
     if inspect.isfunction(constructor) and constructor.__code__.co_filename != "<string>":  # not a dataclass's
@@ -64,7 +64,11 @@ def class_parts(name: str, kind: type) -> Iterator[str]:
     if kind is Recipe:
         yield recipe_keys()
     own = re.findall("[A-Z][a-z]*", name)[-1].lower()  # how an example calls an object of this class
-    for member, value in vars(kind).items():
+    members: dict[str, Any] = {}
+    for base in kind.__mro__:
+        if base.__module__.startswith("bertlora"):
+            members |= {name: value for name, value in vars(base).items() if name not in members}
+    for member, value in members.items():
         if member.startswith("_"):
             continue
         if isinstance(value, classmethod | staticmethod):

@@ -6,12 +6,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 
 from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.learned import Learned
 from bertlora.data.in_memory import labels_of, texts_of
 from bertlora.errors import DataError
-from bertlora.estimator import LoraEstimator, typed_labels, weighted
+from bertlora.estimator import LoraEstimator, label_facts, typed_labels, weighted
 from bertlora.pipeline.training_run import shown_labels
 from bertlora.task import CLASSIFICATION
 
@@ -88,18 +88,8 @@ class LoraClassifier(ClassifierMixin, LoraEstimator):  # type: ignore[misc]  # s
         outputs = self._outputs(X)
         return self.calibration_.probabilities(outputs) if len(outputs) else outputs
 
-    def save(self, path: str | Path) -> None:
-        """Writes a run folder, which `load`, the command line and PEFT (its `adapter/`) read.
-
-        A run in that folder is replaced, with all other files of the folder, once the new one is whole.
-
-        Raises:
-            OutputError: `path` holds something other than a run, or the base; it cannot be written; or PEFT trained
-                this adapter.
-        """
-        check_is_fitted(self, "adapted_")
-        names = [str(c) for c in self.classes_]
-        self._save(path, self.calibration_, label_kind=self.classes_.dtype.kind, source_labels=names)
+    def _learned(self) -> tuple[Learned, dict[str, Any]]:
+        return self.calibration_, label_facts(self.classes_)
 
     @classmethod
     def load(cls, path: str | Path) -> "LoraClassifier":

@@ -128,9 +128,17 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
         with self.adapted_.ready(precision):
             yield
 
-    def _save(self, path: str | Path, calibration: Learned, **labels: Any) -> None:
-        """Writes a run folder; see `LoraClassifier.save`."""
-        path = Path(path)
+    def save(self, path: str | Path) -> None:
+        """Writes a run folder, which `load`, the command line and PEFT (its `adapter/`) read.
+
+        A run in that folder is replaced, with all other files of the folder, once the new one is whole.
+
+        Raises:
+            OutputError: `path` holds something other than a run, or the base; it cannot be written; or PEFT trained
+                this adapter.
+        """
+        check_is_fitted(self, "adapted_")
+        path, (calibration, labels) = Path(path), self._learned()
         if not self._metrics:
             raise OutputError(f"{path}: PEFT trained this adapter, so it is not a run; copy its folder")
         replaced = (path / MANIFEST).is_file()
@@ -145,6 +153,10 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
                 seen=self.seen_,
                 **labels,
             )
+
+    def _learned(self) -> tuple[Learned, dict[str, Any]]:
+        """Returns what the validation rows taught, and what the run keeps of the labels given to `fit`."""
+        raise NotImplementedError
 
     @classmethod
     def _loaded(cls, path: str | Path) -> tuple[Self, Run]:
@@ -186,6 +198,11 @@ def _chosen(
 ) -> tuple[Any, Targets, Weights]:
     """Returns some of the rows."""
     return np.asarray(X, dtype=object)[rows], y[rows], None if weights is None else weights[rows]
+
+
+def label_facts(classes: Targets) -> dict[str, Any]:
+    """Returns what a run keeps of the labels given to `fit`: their names and their type; see `typed_labels`."""
+    return {"label_kind": classes.dtype.kind, "source_labels": [str(label) for label in classes]}
 
 
 def typed_labels(labels: Sequence[str], kind: str) -> npt.NDArray[Any]:

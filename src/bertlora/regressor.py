@@ -8,6 +8,7 @@ import numpy.typing as npt
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import COVERAGE, Spread
 from bertlora.data.in_memory import texts_of
@@ -98,17 +99,8 @@ class LoraRegressor(RegressorMixin, LoraEstimator):  # type: ignore[misc]  # sci
         value: Array = self.predict(X)
         return np.column_stack([value - half, value + half])
 
-    def save(self, path: str | Path) -> None:
-        """Writes a run folder, which `load`, the command line and PEFT (its `adapter/`) read.
-
-        A run in that folder is replaced, with all other files of the folder, once the new one is whole.
-
-        Raises:
-            OutputError: `path` holds something other than a run, or the base; it cannot be written; or PEFT trained
-                this adapter.
-        """
-        check_is_fitted(self, "adapted_")
-        self._save(path, self.spread_, label_kind="f")
+    def _learned(self) -> tuple[Learned, dict[str, Any]]:
+        return self.spread_, {"label_kind": "f"}
 
     @classmethod
     def load(cls, path: str | Path) -> "LoraRegressor":
