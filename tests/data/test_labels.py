@@ -70,7 +70,7 @@ def test_doubtful_labels_are_named(tmp_path: Path) -> None:
         "labels that differ only in case or spaces, 'Yes' (20) and 'yes' (3); --merge-label-case makes them one",
     )
     assert found["missing_labels"][:2] == (6, list(range(23, 29)))
-    assert found["missing_labels"][2].endswith("leave its rows out by --drop-label NULL")
+    assert found["missing_labels"][2].endswith("leave it out by --drop-label NULL")
     assert found["small_classes"][:2] == (2, [20, 21, 22, 49])
     (name, (count, _, advice)), *others = checks([str(i % 25) for i in range(100)]).items()
     assert (name, count, others) == ("numeric_labels", 25, [])

@@ -15,6 +15,7 @@ LABELS = ["comedy", "drama", "war"]
 RANDOM = np.random.default_rng(0)
 MARKS = RANDOM.random((60, 3)) < (0.5, 0.3, 0.1)
 MARKS[:6] = [[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 0, 1]]
+SPLIT_AT = {"label_column": "tags", "label_delimiter": "|", "split": "100/0/0"}
 SETS = [[label for label, mark in zip(LABELS, row, strict=True) if mark] for row in MARKS]
 
 
@@ -72,6 +73,20 @@ def test_rules_apply_to_each_label_of_a_row(tmp_path: Path) -> None:
     assert sum(data.rows.values()) == len(SETS), "a row stays without the label that is dropped"
     found = data.split("train")
     assert np.array_equal(found.labels, MARKS[found.rows][:, [2, 0]])
+
+
+def test_the_checks_of_labels_look_at_each_label_of_a_row(tmp_path: Path) -> None:
+    rows = [[f"film {i}", "drama|war" if i % 2 else "drama"] for i in range(40)]
+    rows += [["film a", "Drama|war"], ["film b", "war|N/A"], ["film c", "N/A"]]
+    found = prepare([table(tmp_path / "a.csv", ["text", "tags"], rows)], tmp_path / "data", **SPLIT_AT)  # type: ignore[arg-type]
+    checks = {check["name"]: check for check in found.checks}
+    assert checks["label_variants"]["rows"] == [40]
+    assert checks["missing_labels"]["rows"] == [41, 42]
+    assert checks["small_classes"]["rows"] == [40, 41, 42]
+    merged = {"merge_label_case": True, "drop_label": ["N/A"], **SPLIT_AT}
+    found = prepare([str(tmp_path / "a.csv")], tmp_path / "merged", **merged)  # type: ignore[arg-type]
+    assert found.labels == ["drama", "war"]
+    assert not {"label_variants", "missing_labels", "small_classes"} & {check["name"] for check in found.checks}
 
 
 def test_what_is_wrong_with_sets_is_named(tmp_path: Path) -> None:

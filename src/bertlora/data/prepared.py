@@ -8,7 +8,7 @@ Both passes read in batches. Between them about 300 bytes a row are in memory, a
 what the checks need. If `fix` changes the splits, a third pass writes them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Unpack
@@ -17,6 +17,7 @@ import numpy as np
 
 from bertlora.data.assignment import Assigned, assign_splits, check_train, sample_notes
 from bertlora.data.checks import (
+    Check,
     Examiner,
     KeptRows,
     Similar,
@@ -53,7 +54,7 @@ from bertlora.errors import DataError
 from bertlora.files import check_vacant, whole_folder
 from bertlora.options import split_shares
 from bertlora.recipe import Recipe
-from bertlora.task import MULTILABEL
+from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 __all__ = ["Prepared", "Split", "check_sources", "is_prepared", "iter_texts", "prepare", "read_rows", "source_paths"]
 
@@ -139,7 +140,7 @@ def prepare(
         )
         drawn = draw_rows(data, kept)
         shortcuts = shortcut_checks(drawn, table.classes) if table.classes else []
-        labelling = [*blank_check(table.scans), *(label_checks(kept, table.classes) if table.classes else [])]
+        labelling = [*blank_check(table.scans), *_label_checks(table, kept)]
         found = [*labelling, *find_checks(kept, table.classes), *shortcuts]
         data.checks.extend(with_places(data, [*found, *shift_checks(drawn, table.strata)]))
         data.checks.extend(token_checks(data, reader) if reader else [])
@@ -263,6 +264,16 @@ def _write(
     digests = {SPLITS[part]: writer.close() for part, writer in writers.items()}
     rows = {SPLITS[part]: writer.rows for part, writer in writers.items()}
     return _Written(rows, data_fingerprint(digests, table.labels))
+
+
+def _label_checks(table: Scanned, kept: KeptRows) -> Iterable[Check]:
+    """Returns what the checks of labels find; numbers have none."""
+    if table.task == REGRESSION:
+        return ()
+    if table.task == CLASSIFICATION:
+        return label_checks(kept, table.labels)
+    parts = [table.targets[name][kept.rows[kept.sources == i]] for i, name in enumerate(table.targets)]
+    return label_checks(kept, table.labels, np.concatenate(parts).astype(np.bool_))
 
 
 def _check_train(table: Scanned, splits: Splits) -> None:

@@ -1,6 +1,6 @@
 """The checks of labels and of blank rows: names that mean the same or nothing, small classes, numbers, identifiers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from bertlora.data.blank import ROWS_LISTED
 from bertlora.data.checks.find import Check, a_check, found_rows
 from bertlora.data.checks.kept import KeptRows
 from bertlora.data.label_rules import label_key
+from bertlora.data.label_sets import Marks
 from bertlora.data.labels import are_identifiers, are_quantities, quoted
 from bertlora.data.scan import Scan
 
@@ -18,14 +19,25 @@ MISSING = {"n/a", "na", "#n/a", "n.a.", "null", "none", "nil", "nan", "<na>", "m
 MISSING |= {"(blank)", "blank", "-", "--", "---", "?", "."}
 
 
-def label_checks(kept: KeptRows, labels: Sequence[str]) -> Iterator[Check]:
-    """Yields label_variants, missing_labels, small_classes, numeric_labels and id_labels, as `find_checks` does."""
-    rows = np.bincount(kept.labels, minlength=len(labels))
-    yield from _variants(kept, labels, dict(zip(labels, rows.tolist(), strict=True)))
+def label_checks(kept: KeptRows, labels: Sequence[str], marks: Marks | None = None) -> Iterator[Check]:
+    """Yields label_variants, missing_labels, small_classes, numeric_labels and id_labels, as `find_checks` does.
+
+    Args:
+        kept: the rows that are kept.
+        labels: the classes, or the labels of which a row may have several.
+        marks: (N, K) which of these labels each row has; None if `kept` has the class of each row.
+    """
+    rows = np.bincount(kept.labels, minlength=len(labels)) if marks is None else marks.sum(axis=0)
+
+    def having(wanted: Sequence[str]) -> Any:
+        places = [i for i, label in enumerate(labels) if label in wanted]
+        return np.isin(kept.labels, places) if marks is None else marks[:, places].any(axis=1)
+
+    yield from _variants(kept, labels, dict(zip(labels, rows.tolist(), strict=True)), having)
     missing = [label for label in labels if label.casefold() in MISSING]
     options = " ".join(f"--drop-label {shell_word(label)}" for label in missing)
-    advice = f"{quoted(missing)}: usually stands for a missing label; if so, leave its rows out by {options}"
-    yield from found_rows(kept, _with(kept, labels, missing), "missing_labels", "warning", advice)
+    advice = f"{quoted(missing)}: usually stands for a missing label; if so, leave it out by {options}"
+    yield from found_rows(kept, having(missing), "missing_labels", "warning", advice)
     if are_identifiers(labels, len(kept.labels)):
         advice = (
             f"{len(labels):,} different labels in {len(kept.labels):,} rows: the column may be an ID; name the right "
@@ -44,7 +56,7 @@ def label_checks(kept: KeptRows, labels: Sequence[str]) -> Iterator[Check]:
             f"{quoted(small)}: fewer than {FEWEST_ROWS} rows, too few to learn or to evaluate; add rows, merge it with "
             "another class by --rename OLD=NEW, or leave it out by --drop-label NAME"
         )
-        yield from found_rows(kept, _with(kept, labels, small), "small_classes", "warning", advice, count=len(small))
+        yield from found_rows(kept, having(small), "small_classes", "warning", advice, count=len(small))
 
 
 def blank_check(scans: Mapping[str, Scan]) -> Iterator[Check]:
@@ -65,7 +77,9 @@ def shell_word(label: str) -> str:
     return shlex.quote(label)
 
 
-def _variants(kept: KeptRows, labels: Sequence[str], rows: Mapping[str, int]) -> Iterator[Check]:
+def _variants(
+    kept: KeptRows, labels: Sequence[str], rows: Mapping[str, int], having: Callable[[Sequence[str]], Any]
+) -> Iterator[Check]:
     """Yields label_variants, whose rows are those of all but the most frequent way of writing a label."""
     by_key: dict[str, list[str]] = {}
     for label in sorted(labels, key=lambda label: -rows[label]):
@@ -74,12 +88,7 @@ def _variants(kept: KeptRows, labels: Sequence[str], rows: Mapping[str, int]) ->
     listed = "; ".join(" and ".join(f"'{name}' ({rows[name]:,})" for name in names) for names in several[:5])
     advice = f"labels that differ only in case or spaces, {listed}; --merge-label-case makes them one"
     rare = [name for names in several for name in names[1:]]
-    yield from found_rows(kept, _with(kept, labels, rare), "label_variants", "warning", advice)
-
-
-def _with(kept: KeptRows, labels: Sequence[str], wanted: Sequence[str]) -> Any:
-    """Returns (N,) bool, whether a row has one of the wanted labels."""
-    return np.isin(kept.labels, [i for i, label in enumerate(labels) if label in wanted])
+    yield from found_rows(kept, having(rare), "label_variants", "warning", advice)
 
 
 def _named(name: str, count: int, advice: str) -> Iterator[Check]:
