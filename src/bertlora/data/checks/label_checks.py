@@ -24,7 +24,7 @@ def label_checks(kept: KeptRows, labels: Sequence[str], marks: Marks | None = No
 
     Args:
         kept: the rows that are kept.
-        labels: the classes, or the labels of which a row may have several.
+        labels: the classes; or labels, if a row may have several.
         marks: (N, K) which of these labels each row has; None if `kept` has the class of each row.
     """
     rows = np.bincount(kept.labels, minlength=len(labels)) if marks is None else marks.sum(axis=0)
