@@ -188,3 +188,9 @@ def test_one_class_in_the_validation_texts_is_no_collapse() -> None:
     assert watch.check(ones, np.array([0, 1, 1, 1]), 700) == "'b' is predicted for every validation text"
     assert watch.check(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 1]), 800) == ""
     assert watch.check(ones, np.array([0, 1, 1, 1]), 900) != ""
+
+
+def test_imbalanced_classes_are_only_warned_of() -> None:
+    watch, rare = CollapseWatch(["a", "b"], balanced=True), np.array([1] + [0] * 19)
+    warnings = [watch.check(np.zeros(20, np.int64), rare, step) for step in (200, 300, 400)]
+    assert warnings == ["'a' is predicted for every validation text"] * 3

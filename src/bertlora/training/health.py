@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bertlora.data.labels import imbalanced
 from bertlora.errors import HealthError
 
 # A model that still predicts one class after this many steps, twice in a row, does not recover.
@@ -38,6 +39,8 @@ def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) 
 class CollapseWatch:
     """Watches for a model that predicts one class for everything.
 
+    With imbalanced classes it only warns: rare classes are learned late, and probabilities rank the texts before that.
+
     Args:
         labels: names of the classes.
         balanced: whether the loss weights the classes already.
@@ -55,14 +58,15 @@ class CollapseWatch:
         """Checks an evaluation, and returns a warning or an empty string.
 
         Raises:
-            HealthError: one class was predicted for everything, twice in a row, late in training.
+            HealthError: one class was predicted for everything, twice in a row, late in training, and the classes are
+                not imbalanced.
         """
         if len(set(predicted.tolist())) > 1 or len(set(y_true.tolist())) < 2:
             self._in_a_row = 0
             return ""
         self._in_a_row += 1
         found = f"'{self._labels[int(predicted[0])]}' is predicted for every validation text"
-        if self._in_a_row >= COLLAPSE_EVALUATIONS and step >= COLLAPSE_STEPS:
+        if self._in_a_row >= COLLAPSE_EVALUATIONS and step >= COLLAPSE_STEPS and not imbalanced(y_true):
             raise HealthError(
                 f"training stopped at step {step}: {found}, {self._in_a_row} evaluations in a row; "
                 f"lower the learning rate{'' if self._balanced else ', set class_weights = balanced'}, "
