@@ -236,13 +236,13 @@ def fit_linear(
         seed: the same seed gives the same folds.
         weights: (N,) how much each row counts in a fit; rows that a fold holds out count equally.
     """
-    from bertlora.rivals import ridge  # builds on this module
-
-    if targets.dtype.kind == "f":
-        return ridge.fit_ridge(features, targets, seed, weights)
     if targets.ndim == 2:
         return fit_labels(features, targets, strengths, seed, weights)
-    if classes > MANY_CLASSES:
+    if targets.dtype.kind == "f" or classes > MANY_CLASSES:
+        from bertlora.rivals import ridge  # builds on this module
+
+        if targets.dtype.kind == "f":
+            return ridge.fit_ridge(features, targets, seed, weights)
         return ridge.fit_indicators(features, targets, classes, seed, weights)
     return fit_regression(features, targets, classes, strengths, seed, weights)
 
@@ -258,12 +258,13 @@ def refit(features: Any, y_true: Any, classes: int, strength: float) -> Regressi
 
 def fit_direction(features: Array, targets: Any, classes: int, weights: Weights = None) -> Array:
     """Returns the weights (K, F) of a linear model for any number of rows; only their direction counts."""
-    from bertlora.rivals import ridge  # builds on this module
-
-    if targets.dtype.kind == "f":
-        return ridge.fit_ridge_fixed(features, targets, ridge.head_alpha(features), weights=weights).weight
     if targets.ndim == 2:
         return fit_labels_fixed(features, targets, HEAD_STRENGTH, weights)
-    if classes > MANY_CLASSES:
-        return ridge.fit_indicators_fixed(features, targets, classes, ridge.head_alpha(features), weights).weight
+    if targets.dtype.kind == "f" or classes > MANY_CLASSES:
+        from bertlora.rivals import ridge  # builds on this module
+
+        alpha = ridge.head_alpha(features)
+        if targets.dtype.kind == "f":
+            return ridge.fit_ridge_fixed(features, targets, alpha, weights=weights).weight
+        return ridge.fit_indicators_fixed(features, targets, classes, alpha, weights).weight
     return fit_fixed(features, targets, classes, HEAD_STRENGTH, weights).weight
