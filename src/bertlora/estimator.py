@@ -107,8 +107,10 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
             for event in training.run():
                 show(event)
         self.history_ = training.progress.history
-        self._metrics = training_metrics(training) | {"rivals": self.rivals_.figures(training.validation.labels)}
-        return training.learned()
+        learned = training.learned()
+        rivals = {"rivals": self.rivals_.figures(training.validation.labels)}
+        self._metrics = training_metrics(training, learned) | rivals
+        return learned
 
     def _outputs(self, X: Any) -> Array:  # noqa: N803
         """Returns the model's outputs, (N, K)."""

@@ -75,7 +75,9 @@ def train_run(
             out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "recipe.toml", recipe.to_toml())
         on_event(Probing(min(len(train), MAX_ROWS)))
-        rivals = fitted_rivals(adapted, training, split_texts(data, "train"), split_texts(data, "validation"))
+        texts = split_texts(data, "train"), split_texts(data, "validation")
+        rivals, seen = fitted_rivals(adapted, training, *texts), Seen.of(train=texts[0], validation=texts[1])
+        del texts  # training does not need them
     with tracking(recipe, out) as track:
         for event in training.run():
             on_event(event)
@@ -83,8 +85,8 @@ def train_run(
                 track(event)
                 if main:
                     write_history(out, training.progress.history)
-    metrics = {"run": str(name or out), "rows": dict(data.rows), **training_metrics(training)}
     calibration = training.learned()
+    metrics = {"run": str(name or out), "rows": dict(data.rows), **training_metrics(training, calibration)}
     metrics["samples"] = samples.after_training(adapted, calibration)
     if main:
         metrics["rivals"] = rivals.figures(validation.labels)
@@ -98,7 +100,7 @@ def train_run(
             data={"fingerprint": data.fingerprint, "folder": _folder_from(out, data.folder)},
             calibration=calibration,
             rivals=rivals,
-            seen=Seen.of(train=split_texts(data, "train"), validation=split_texts(data, "validation")),
+            seen=seen,
         )
         drop_checkpoint(out)
         report_training(Run(out, manifest, adapted, calibration), data, train.inputs)
@@ -170,11 +172,16 @@ def _folder_from(out: Path, folder: Path) -> str:
     return str(folder.absolute().relative_to(out.absolute()) if inside else folder.absolute())
 
 
-def training_metrics(training: Training) -> dict[str, Any]:
-    """Returns the figures of a finished training; `validation` is the evaluation of the kept adapter."""
+def training_metrics(training: Training, learned: Learned) -> dict[str, Any]:
+    """Returns the figures of a finished training; `validation` is the evaluation of the kept adapter.
+
+    Args:
+        training: the training.
+        learned: what its validation rows taught.
+    """
     history = training.progress.history
     best = max((e for e in history if e["best"]), key=lambda e: e["step"])
-    learned, y_true = training.learned(), training.validation.labels
+    y_true = training.validation.labels
     validation = {key: best[key] for key in training.objective.figures}
     validation |= {"loss": best["validation_loss"], "epoch": best["epoch"]}
     if len(y_true):
