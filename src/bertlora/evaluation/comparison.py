@@ -20,6 +20,8 @@ from bertlora.evaluation.gains import SIGNIFICANCE, AccuracyGain, ScoreGain, row
 from bertlora.evaluation.scores import leading_metric
 
 Name = TypeVar("Name", bound=Hashable)
+Answers = TypeVar("Answers")
+Compared = TypeVar("Compared")
 # LoRA's rivals, which are trained. They are compared together, the untrained base by itself.
 TRAINED = "probe", "tfidf"
 TOGETHER = TRAINED, ("base",)
@@ -30,6 +32,22 @@ RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF", "base": "the base mode
 MOST_ROWS = 1_000_000
 # With fewer rows, the measured difference says too little about how many rows would settle it.
 FEWEST_ROWS = 30
+
+
+def against_lora(
+    answers: Mapping[str, Answers], compare: Callable[[dict[str, tuple[Answers, Answers]]], Mapping[str, Compared]]
+) -> dict[str, Compared]:
+    """Returns LoRA against each other model, in the order of `RIVALS`. Those of `TOGETHER` are compared together.
+
+    Args:
+        answers: by model, `lora` among them, what it answers on the same rows.
+        compare: compares pairs of another model's answers and LoRA's, and corrects for their number.
+    """
+    found: dict[str, Compared] = {}
+    for together in TOGETHER:
+        pairs = {name: (answers[name], answers["lora"]) for name in together if name in answers}
+        found |= compare(pairs) if pairs else {}
+    return found
 
 
 @dataclass(frozen=True)

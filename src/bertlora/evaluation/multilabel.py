@@ -14,7 +14,7 @@ from bertlora.confidence.intervals import exact_interval
 from bertlora.confidence.label_agreement import Chosen, LabelAgreement, average_precision
 from bertlora.confidence.probabilities import Array, CalibrationError, sigmoid
 from bertlora.confidence.thresholds import DEFAULT, Thresholds
-from bertlora.evaluation.comparison import RIVALS, TOGETHER, Comparison
+from bertlora.evaluation.comparison import RIVALS, Comparison, against_lora
 from bertlora.evaluation.label_gains import compare_labels
 from bertlora.task import MULTILABEL
 
@@ -92,11 +92,8 @@ class EvaluatedLabels:
     @cached_property
     def comparisons(self) -> dict[str, Comparison]:
         """LoRA against each other model; none if no row has a label. Two trained rivals are compared together."""
-        found: dict[str, Comparison] = {}
-        for together in TOGETHER if self.y_true.any() else ():
-            pairs = {name: (self.chosen(name), self.chosen("lora")) for name in together if name in self.logits}
-            found |= compare_labels(self.y_true, pairs) if pairs else {}
-        return found
+        chosen = {name: self.chosen(name) for name in self.names} if self.y_true.any() else {}
+        return against_lora(chosen, lambda pairs: compare_labels(self.y_true, pairs))
 
     @property
     def chance(self) -> float | None:

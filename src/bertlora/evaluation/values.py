@@ -11,7 +11,7 @@ from bertlora.confidence.agreement import agreement_figures
 from bertlora.confidence.intervals import exact_interval
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import COVERAGE, LEVELS, Spread
-from bertlora.evaluation.comparison import RIVALS, TOGETHER
+from bertlora.evaluation.comparison import RIVALS, against_lora
 from bertlora.evaluation.paired_errors import ErrorComparison, compare_errors
 from bertlora.task import REGRESSION
 
@@ -57,11 +57,7 @@ class EvaluatedValues:
     @cached_property
     def comparisons(self) -> dict[str, ErrorComparison]:
         """LoRA against each other model. Two trained rivals are compared together; see `compare_errors`."""
-        found: dict[str, ErrorComparison] = {}
-        for together in TOGETHER:
-            pairs = {name: (self.values[name], self.values["lora"]) for name in together if name in self.values}
-            found |= compare_errors(self.y_true, pairs) if pairs else {}
-        return found
+        return against_lora(self.values, lambda pairs: compare_errors(self.y_true, pairs))
 
     @cached_property
     def coverage(self) -> list[dict[str, Any]]:

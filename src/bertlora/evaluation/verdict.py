@@ -16,7 +16,7 @@ from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
-from bertlora.evaluation.comparison import RIVALS, TOGETHER, TRAINED, Comparison, compare_all
+from bertlora.evaluation.comparison import RIVALS, TRAINED, Comparison, against_lora, compare_all
 from bertlora.evaluation.metrics import classification_metrics, headline, probability_figures
 from bertlora.evaluation.multilabel import EvaluatedLabels, label_figures
 from bertlora.evaluation.paired_errors import ErrorComparison
@@ -82,11 +82,7 @@ class Evaluated:
     def comparisons(self) -> dict[str, Comparison]:
         """LoRA against each other classifier. Two trained rivals are compared together; see `compare_all`."""
         predicted = {name: logits.argmax(axis=1) for name, logits in self.raw_logits.items()}
-        found: dict[str, Comparison] = {}
-        for together in TOGETHER:
-            pairs = {rival: (predicted[rival], predicted["lora"]) for rival in together if rival in predicted}
-            found |= compare_all(self.y_true, pairs, len(self.labels))
-        return found
+        return against_lora(predicted, lambda pairs: compare_all(self.y_true, pairs, len(self.labels)))
 
 
 AnyEvaluated = Evaluated | EvaluatedValues | EvaluatedLabels
