@@ -1,10 +1,12 @@
 """Tiny random models of every architecture, with MiniLM's vocabulary, and a small labelled file."""
 
 import os
+import tempfile
 
 # Tests use no network. Each worker of pytest-xdist has a core of its own, and so one thread. Both are set before any
 # library reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="bertlora-cache-")  # marks of certificates
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.predictions import Predictions
+from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread, Values
 from bertlora.confidence.thresholds import LabelPredictions, Thresholds
 from bertlora.task import MULTILABEL, REGRESSION
@@ -31,6 +34,11 @@ def answers_of(learned: Learned, labels: list[str], **options: Any) -> Answers:
     if isinstance(learned, Calibration):
         return Predictions.of(labels, learned, **options)
     return learned.predictions(labels, **options)
+
+
+def divisors(learned: Learned, outputs: int) -> Array:
+    """Returns by what each of the K outputs is divided before softmax or sigmoid, (K,): the temperatures, or ones."""
+    return np.ones(outputs) if isinstance(learned, Spread) else 1 / learned.scaled(np.ones((1, outputs)))[0]
 
 
 def load_learned(run: Path, task: str) -> Learned | None:

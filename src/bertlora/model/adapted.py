@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 from peft import PeftModel
@@ -20,8 +19,9 @@ from bertlora.errors import ModelError, RunError
 from bertlora.model.adapter_files import WEIGHTS_FILE, read_adapter_config
 from bertlora.model.base import Base, check_length, find_base, quiet
 from bertlora.model.build import ADAPTER, add_adapter, build_classifier, new_modules, use_own_linear
-from bertlora.model.engine import BATCH_SIZE, Execution, executing, owned, takes_token_types, unwrapped
-from bertlora.model.machine import choose_precision, default_device
+from bertlora.model.engine import BATCH_SIZE, Execution, owned, takes_token_types
+from bertlora.model.machine import default_device
+from bertlora.model.runnable import Runnable
 from bertlora.model.state import (
     changed_values,
     missing_weights,
@@ -31,14 +31,12 @@ from bertlora.model.state import (
     without_pissa,
 )
 from bertlora.recipe import Recipe
-from bertlora.task import CLASSIFICATION, task_of_problem
+from bertlora.task import CLASSIFICATION
 
 
 @dataclass
-class Adapted:
+class Adapted(Runnable):
     """A base with its adapter.
-
-    Threads may share it: while one runs the model, the others wait.
 
     Attributes:
         model: PEFT's model around transformers' sequence classifier.
@@ -49,23 +47,9 @@ class Adapted:
         changed: the base's own values of parameters that the adapter changes in place; see `state.py`.
     """
 
-    model: Any
-    reader: Reader
-    labels: list[str]
     base: Base
     initial: dict[str, Tensor] = field(default_factory=dict)
     changed: dict[str, Tensor] = field(default_factory=dict)
-    _held: tuple[int, str, Execution] | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def architecture(self) -> str:
-        """transformers' model type: `bert`, `distilbert`, ..."""
-        return str(unwrapped(self.model).config.model_type)
-
-    @property
-    def task(self) -> str:
-        """What it predicts: `classification`, `multilabel` or `regression`."""
-        return task_of_problem(unwrapped(self.model).config.problem_type).name
 
     @classmethod
     def fresh(cls, recipe: Recipe, labels: Sequence[str], pairs: bool | None = None) -> "Adapted":
@@ -128,37 +112,9 @@ class Adapted:
 
     @contextmanager
     def execution(self, precision: str = "fp32", base: bool = False, **how: Any) -> Iterator[Execution]:
-        """Inside, the model is ready to run, and other threads wait.
-
-        Args:
-            precision: `fp32`, `bf16` or `auto`.
-            base: run the base with its untrained head.
-            how: `tokens`, `training`, `pack` and `head`, as `executing` takes them.
-
-        Raises:
-            InUseError: this thread uses the model already.
-        """
-        precision, changed = choose_precision(precision, self.architecture), self.changed if base else None
-        with executing(self.model, self.reader.pad_id, precision, base=changed, **how) as execution:
+        """Inside, the model is ready to run; with `base`, the base and its untrained head. See `Runnable.execution`."""
+        with super().execution(precision, base=self.changed if base else None, **how) as execution:
             yield execution
-
-    @contextmanager
-    def ready(self, precision: str = "fp32") -> Iterator[None]:
-        """Inside, predictions of this thread start at once: the weights stay merged and cast between calls.
-
-        Args:
-            precision: `fp32`, `bf16` or `auto`. Inside, `logits` must be asked for the same.
-
-        Raises:
-            InUseError: this thread uses the model already.
-        """
-        precision = choose_precision(precision, self.architecture)
-        with self.execution(precision) as execution:
-            self._held = get_ident(), precision, execution
-            try:
-                yield
-            finally:
-                self._held = None
 
     def logits(
         self, inputs: Inputs, base: bool = False, precision: str = "fp32", batch_size: int = BATCH_SIZE
@@ -168,9 +124,8 @@ class Adapted:
         Raises:
             InUseError: this thread holds the model ready in another precision, or trains it.
         """
-        precision = choose_precision(precision, self.architecture)
-        if self._held is not None and self._held[:2] == (get_ident(), precision) and not base:
-            return self._held[2].predict(inputs, batch_size)
+        if not base:
+            return super().logits(inputs, precision=precision, batch_size=batch_size)
         with self.execution(precision, base, tokens=int(inputs.lengths.sum())) as execution:
             return execution.predict(inputs, batch_size)
 

@@ -10,6 +10,7 @@ RUN/
   seen.safetensors     hashes of the texts that it was trained and validated on
   calibration.json  validation.safetensors    the temperature, and the validation logits on which it was fitted; in a
                   regression the widths of intervals, and the validation rows that gave them
+  certificate.json  certificate.safetensors    what the run must answer on another machine
   report.html
   run.json        written last. A folder without it holds a run that did not finish.
 """
@@ -151,12 +152,15 @@ def save_run(
     )
     # The adapter may be copied without its run, so its folder has labels, length and the base's hash too.
     alone = replace(manifest, data={key: value for key, value in manifest.data.items() if key != "folder"})
-    from bertlora.run.card import model_card  # imports the hub's client, which checking a folder does not need
+    # These import torch and the hub's client, which checking a folder does not need.
+    from bertlora.export.certificate import Certificate
+    from bertlora.run.card import model_card
 
     card = model_card(manifest, adapted.base.origin["id"], recipe, metrics, calibration)
     write_whole(path / "adapter" / MANIFEST, alone.to_json())
     write_whole(path / "adapter" / "README.md", card)
     write_whole(path / "recipe.toml", recipe.to_toml())
+    Certificate.of(adapted).save(path)
     write_history(path, metrics["epochs"])
     write_whole(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_whole(path / MANIFEST, manifest.to_json())

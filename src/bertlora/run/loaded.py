@@ -1,23 +1,26 @@
-"""A finished run, loaded and checked: it predicts and exports itself."""
+"""A finished run or an export, loaded and checked: it predicts, and a run exports itself."""
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertlora.confidence.learned import Answers, Learned, answers_of
+from bertlora.confidence.learned import Answers, Learned, answers_of, divisors
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
 from bertlora.data.folder import Prepared, is_prepared
-from bertlora.data.reader import Reader
+from bertlora.data.inputs import Inputs
+from bertlora.data.reader import Reader, split_examples
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokenizer import from_transformers
 from bertlora.errors import InputError, RunError
+from bertlora.export.certificate import FACTS
+from bertlora.export.exported import Exported, check_once, is_export, verify_once
 from bertlora.model.adapted import Adapted
 from bertlora.model.adapter_files import adapter_classes, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
@@ -34,12 +37,12 @@ PARITY_TEXTS = 100
 
 @dataclass
 class Run:
-    """A finished run, or an adapter that PEFT trained, ready to predict.
+    """A finished run, an adapter that PEFT trained, or an export of one, ready to predict.
 
     Attributes:
         path: its folder.
         manifest: labels, input template, base and versions.
-        adapted: the model with its adapter.
+        model: the model with its adapter, or an exported one.
         calibration: what the validation rows taught: the temperature of classes, the thresholds of several labels, or
             the spread of numbers.
 
@@ -50,19 +53,23 @@ class Run:
 
     path: Path
     manifest: Manifest
-    adapted: Adapted
+    model: Adapted | Exported
     calibration: Learned
 
     @classmethod
     def load(cls, path: Path | str, model: str = "") -> "Run":
-        """Loads a run folder, its `adapter/`, or a folder with an adapter that PEFT saved.
+        """Loads a run folder, its `adapter/`, an export, or a folder with an adapter that PEFT saved.
+
+        The first time that a machine sees an export, it replays the certificate.
 
         Args:
             path: the folder.
             model: where the base model is, if it has moved. Its weights must be the same.
 
         Raises:
-            RunError: the run is unfinished, of a newer format, damaged, or was trained on another base.
+            RunError: the run is unfinished, of a newer format, damaged, or was trained on another base. Or an export
+                does not give the run's answers here.
+            InputError: an export needs an extra that is not installed.
         """
         path = Path(path)
         if not path.is_dir():
@@ -70,12 +77,24 @@ class Run:
         if not (path / MANIFEST).is_file() and is_adapter(path):
             return cls._of_peft(path, model)
         manifest = read_manifest(path)
+        if is_export(path):
+            return cls._of_export(path, manifest)
         base = its_base(path, manifest, model)
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
-        template = manifest.max_length, manifest.truncation, manifest.long_texts
-        reader = Reader.of(Base(base.id, adapter).text_tokenizer(), *template, pairs=manifest.pairs)
+        reader = _reader(adapter, manifest)
         adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed, manifest.task)
+        if adapter == path:  # it was exported, perhaps on another machine
+            verify_once(path, adapted)
         return cls(path, manifest, adapted, its_calibration(path, manifest))
+
+    @classmethod
+    def _of_export(cls, path: Path, manifest: Manifest) -> "Run":
+        check_once(path)
+        calibration = its_calibration(path, manifest)
+        scale = divisors(calibration, len(manifest.labels))
+        exported = Exported.load(path, _reader(path, manifest), manifest.labels, manifest.task, scale)
+        verify_once(path, exported)
+        return cls(path, manifest, exported, calibration)
 
     @classmethod
     def _of_peft(cls, path: Path, model: str) -> "Run":
@@ -99,6 +118,37 @@ class Run:
         reader = Reader.of(from_transformers(tokenizer, folder), longest, tokenizer.truncation_side)
         adapted = Adapted.load(path, base, labels, reader, manifest.seed, task)
         return cls(path, manifest, adapted, its_calibration(path, manifest))
+
+    @property
+    def adapted(self) -> Adapted:
+        """The model with its adapter.
+
+        Raises:
+            InputError: this is an export, which has no adapter.
+        """
+        if isinstance(self.model, Exported):
+            raise InputError(f"{self.path}: is an export ({self.model.format}), without adapter and base; name the run")
+        return self.model
+
+    def choose_precision(self, wanted: str) -> str:
+        """Returns `fp32` or `bf16` for `fp32`, `bf16` or `auto`.
+
+        `auto` is bf16 if this machine is at least 1.5 times as fast with it, and the run's certificate holds in it.
+        """
+        chosen = self.model.choose_precision(wanted)
+        if wanted != "auto" or chosen == "fp32":
+            return chosen
+        return chosen if self._holds_in_bf16 else "fp32"
+
+    @cached_property
+    def _holds_in_bf16(self) -> bool:
+        if not (self.path / FACTS).is_file():
+            return False
+        try:
+            verify_once(self.path, self.model, "bf16")
+        except RunError:
+            return False
+        return True
 
     @property
     def data_folder(self) -> Path | None:
@@ -131,7 +181,7 @@ class Run:
     @contextmanager
     def ready(self, precision: str = "fp32") -> Iterator[None]:
         """Inside, predictions of this thread start at once; other threads wait. See `Adapted.ready`."""
-        with self.adapted.ready(precision):
+        with self.model.ready(self.choose_precision(precision)):
             yield
 
     def predictions(
@@ -180,10 +230,11 @@ class Run:
         if base and isinstance(self.calibration, Spread):
             return self._means(texts, pairs)
         answers = self.predictions(raw=raw or base, abstain=abstain, sets=sets, per_class=per_class)
-        inputs = self.adapted.reader.read(texts, pairs)
+        inputs = self.model.reader.read(texts, pairs)
         if not len(inputs):
             return []
-        return _lines(texts, pairs, answers(self.adapted.logits(inputs, base, precision)))
+        logits = self.adapted.logits(inputs, base=True) if base else self._logits(inputs, precision)
+        return _lines(texts, pairs, answers(logits))
 
     def predict_proba(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, precision: str = "fp32"
@@ -211,32 +262,52 @@ class Run:
 
     def _outputs(self, texts: Sequence[str], pairs: Sequence[str] | None, precision: str) -> Array:
         """Returns the outputs of the model, (B, K)."""
-        inputs = self.adapted.reader.read(texts, pairs)
+        inputs = self.model.reader.read(texts, pairs)
         if not len(inputs):
             return np.zeros((0, len(self.manifest.labels)))
-        return self.adapted.logits(inputs, precision=precision)
+        return self._logits(inputs, precision)
+
+    def _logits(self, inputs: Inputs, precision: str) -> Array:
+        return self.model.logits(inputs, precision=self.choose_precision(precision))
 
     def _means(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, Any]]:
         """Returns the answers of the base to a regression: the mean of the training targets for every text."""
-        self.adapted.reader.read(texts, pairs)  # checks them
+        self.model.reader.read(texts, pairs)  # checks them
         mean: dict[str, Any] = {"value": self.manifest.target_mean, "interval": None}
         return _lines(texts, pairs, [mean] * len(texts))
 
-    def export(self, to: Path | str, format: str = "merged", overwrite: bool = False) -> dict[str, Any]:
-        """Writes the run in another format: `merged` (a plain transformers model) or `adapter` (PEFT's folder).
+    def export(
+        self, to: Path | str, format: str = "merged", overwrite: bool = False, tolerance: float = 0.5
+    ) -> dict[str, Any]:
+        """Writes the run in another format, with a certificate, and keeps it only if it gives the run's answers.
+
+        Args:
+            to: the folder to write.
+            format: `merged` (a plain transformers model), `onnx`, `onnx-int8` or `adapter` (PEFT's folder).
+            overwrite: replace what `to` holds.
+            tolerance: points of accuracy that `onnx-int8` may lose on the validation rows.
 
         Returns:
-            `format`, `to`, `bytes` and `base_bytes`; for `merged` also `texts` and `largest_difference` of the parity
-            check.
+            `format`, `to`, `bytes` and `base_bytes`; for a format with a model also `texts` and `largest_difference` of
+            the comparison, and what the format adds.
 
         Raises:
-            InputError: the format is unknown.
+            InputError: the format is unknown, or needs an extra that is not installed.
             ParityError: the export gives other results; nothing is kept.
             OutputError: `to` is not empty, or cannot be written.
         """
-        from bertlora.export import export  # its imports take a while, and predictions do not need it
+        from bertlora.export.formats import Origin  # their imports take a while, and predictions do not need them
+        from bertlora.export.writing import export
 
-        return export(self.adapted, self.path, Path(to), format, self._parity_texts(), overwrite)
+        adapted = self.adapted
+        alone = {key: value for key, value in self.manifest.data.items() if key != "folder"}
+        manifest = replace(self.manifest, data=alone).to_json()
+        validation = None
+        if self.data_folder is not None:
+            validation = split_examples(adapted.reader, Prepared.load(self.data_folder), "validation")
+        texts = self._parity_texts()
+        origin = Origin(adapted, self.calibration, self.path, manifest, texts, validation, tolerance)
+        return export(origin, Path(to), format, overwrite)
 
     def _parity_texts(self) -> list[tuple[str, str | None]]:
         """Returns up to 100 real texts: of the run's own data if it is there, otherwise embedded reviews."""
@@ -258,3 +329,9 @@ def _lines(
     """Returns each answer below its text."""
     seconds = [{}] * len(texts) if pairs is None else [{"text_pair": pair} for pair in pairs]
     return [{"text": text} | pair | one for text, pair, one in zip(texts, seconds, answers, strict=True)]
+
+
+def _reader(folder: Path, manifest: Manifest) -> Reader:
+    """Returns the reader of a folder with a tokenizer."""
+    template = manifest.max_length, manifest.truncation, manifest.long_texts
+    return Reader.of(Base(manifest.base["id"], folder).text_tokenizer(), *template, pairs=manifest.pairs)

@@ -1,0 +1,232 @@
+"""The certificate of a run or an export: what it must answer, wherever it lands.
+
+It has 64 of the embedded reviews as token ids, the logits that the run gave for them, how far a logit may differ, and
+the SHA-256 of each file. `replay` asks a model again. A check at export proves nothing about another machine: other
+instructions, other versions of a library and a damaged copy all change answers.
+
+Letters: C = 64 texts, K outputs.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from bertlora.confidence.calibration import reading
+from bertlora.confidence.probabilities import Array
+from bertlora.data.inputs import Inputs
+from bertlora.data.reader import Reader
+from bertlora.data.reviews import embedded_specs
+from bertlora.data.tokens import TokenTable, tokenize
+from bertlora.errors import RunError
+from bertlora.files import write_whole, writing
+from bertlora.task import REGRESSION
+
+FILES = FACTS, ANSWERS = "certificate.json", "certificate.safetensors"
+TEXTS = 64
+# Another order of additions in fp32 changes a logit by less. Numbers have a unit: theirs is a share of the largest.
+FP32_DIFFERENCE = 1e-3
+# bf16 keeps 8 bits, so each layer rounds by up to 0.4 %.
+BF16_SHARE = 0.05
+PACKAGES = ("bertlora", "torch", "transformers", "onnxruntime", "openvino")
+
+
+class Model(Protocol):
+    """What a certificate asks: a run's model, or an exported one."""
+
+    @property
+    def reader(self) -> Reader:
+        """Turns texts into inputs."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """What it predicts."""
+        ...
+
+    def ready(self, precision: str = "fp32") -> AbstractContextManager[None]:
+        """Inside, calls of this thread start at once, in this precision."""
+        ...
+
+    def logits(self, inputs: Inputs, *, precision: str = "fp32") -> Array:
+        """Returns logits, (B, K)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a model must answer.
+
+    Attributes:
+        format: `run`, or the format of the export.
+        first: token ids of the C texts.
+        second: of the second texts, if the model reads pairs.
+        logits: (C, K) float64, the run's answers in fp32.
+        tolerance: how far a logit may be from them.
+        files: SHA-256 of the files beside it, by name.
+        made_on: the machine and the versions that gave the answers.
+    """
+
+    format: str
+    first: TokenTable
+    second: TokenTable | None
+    logits: Array
+    tolerance: float
+    files: dict[str, str] = field(default_factory=dict)
+    made_on: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: Model, format: str = "run") -> "Certificate":
+        """Returns the certificate of a run's model, which answers 64 embedded reviews."""
+        texts = _reviews()
+        first = tokenize(model.reader.tokenizer, texts)
+        # A pair is two reviews that follow each other.
+        second = tokenize(model.reader.tokenizer, texts[1:] + texts[:1]) if model.reader.pairs else None
+        logits = model.logits(Inputs(model.reader.template, first, second))
+        scale = largest(logits) if model.task == REGRESSION else 1.0
+        return cls(format, first, second, logits, FP32_DIFFERENCE * scale)
+
+    def difference(self, model: Model, precision: str = "fp32") -> float:
+        """Returns the largest difference between a logit of the model and the certificate's; infinity if one is NaN."""
+        inputs = Inputs(model.reader.template, self.first, self.second)
+        with model.ready(precision):  # few tokens would run in fp32
+            found = model.logits(inputs, precision=precision)
+        if found.shape != self.logits.shape:
+            return float("inf")
+        return float(np.nan_to_num(np.abs(found - self.logits), nan=np.inf).max())
+
+    def allowed(self, precision: str = "fp32") -> float:
+        """Returns how far a logit may be from the certificate's in a precision."""
+        return max(self.tolerance, BF16_SHARE * largest(self.logits)) if precision == "bf16" else self.tolerance
+
+    def save(self, folder: Path) -> None:
+        """Writes the certificate, which covers every other file of the folder.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        tensors = {"first.ids": self.first.ids, "first.offsets": self.first.offsets, "logits": self.logits}
+        if self.second is not None:
+            tensors |= {"second.ids": self.second.ids, "second.offsets": self.second.offsets}
+        with writing(folder / ANSWERS):
+            (folder / ANSWERS).write_bytes(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
+        files = {str(path.relative_to(folder)): sha256(path) for path in _covered(folder)}
+        table = {"format": self.format, "tolerance": self.tolerance, "files": files, "made_on": machine()}
+        write_whole(folder / FACTS, json.dumps(table, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Certificate | None":
+        """Returns the certificate of a folder, or None if it has none.
+
+        Raises:
+            RunError: a file of it is missing or damaged.
+        """
+        if not (folder / FACTS).is_file():
+            return None
+        with reading(folder / FACTS) as file:
+            table = json.loads(file.read_text(encoding="utf-8"))
+            tolerance, files = float(table["tolerance"]), {str(k): str(v) for k, v in table["files"].items()}
+            if not 0 <= tolerance < float("inf"):
+                raise ValueError(f"tolerance {tolerance}, expected a number from 0")
+        with reading(folder / ANSWERS) as file:
+            tensors = load_file(file)
+            first, second = _table(tensors, "first"), _table(tensors, "second") if "second.ids" in tensors else None
+            logits = tensors["logits"].astype(np.float64)
+            if logits.ndim != 2 or len(logits) != len(first) or not np.isfinite(logits).all():
+                raise ValueError("its logits do not fit its texts")
+        return cls(str(table["format"]), first, second, logits, tolerance, files, table["made_on"])
+
+    def check_files(self, folder: Path) -> None:
+        """Raises RunError if a file is missing, or is not the one that the certificate was made for."""
+        for name, expected in self.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise RunError(f"{folder}: lacks {name}; copy the folder again")
+            if sha256(path) != expected:
+                raise RunError(
+                    f"{path}: is not the file that the certificate was made for; copy the folder again, or export again"
+                )
+
+
+def largest(logits: Array) -> float:
+    """Returns the largest size of a logit, above 0."""
+    return float(np.abs(logits).max(initial=1e-9))
+
+
+def machine() -> dict[str, str]:
+    """Returns what answers depend on: the processor, and the versions of libraries."""
+    found = {"processor": processor()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> str:
+    """Returns the processor's architecture, and its instructions as torch names them: `x86_64 AVX512`."""
+    import torch
+
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {'VNNI' if has_vnni() else ''}".strip()
+
+
+def has_vnni() -> bool:
+    """Returns whether the processor multiplies bytes without saturation in between: AVX512-VNNI, AVX-VNNI, or ARM."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "vnni" in flags or "asimddp" in flags
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def proven(folder: Path, certificate: "Certificate", precision: str = "fp32") -> Path:
+    """Returns a mark in this user's cache. It exists if this machine has replayed the certificate of these files.
+
+    Other versions of a library have another mark, and so has a folder whose files were written anew.
+    """
+    paths = [folder / name for name in (*FILES, *certificate.files)]
+    seen = [path.stat() for path in paths if path.exists()]
+    key = [str(folder.resolve()), precision, machine(), [(one.st_size, one.st_mtime_ns) for one in seen]]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertlora" / "proven"
+    return cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+
+def _covered(folder: Path) -> list[Path]:
+    """Returns the files that must not change: all of an export but its card; of a run only its adapter."""
+    root = folder / "adapter" if (folder / "adapter").is_dir() else folder
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.name not in (*FILES, "README.md"))
+
+
+def _table(tensors: dict[str, Any], name: str) -> TokenTable:
+    ids, offsets = tensors[f"{name}.ids"], tensors[f"{name}.offsets"]
+    if (
+        ids.dtype != np.int32
+        or offsets.dtype != np.int64
+        or offsets[0]
+        or offsets[-1] != len(ids)
+        or (np.diff(offsets) < 0).any()
+    ):
+        raise ValueError("its token ids are damaged")
+    return TokenTable(ids, offsets)
+
+
+def _reviews() -> list[str]:
+    """Returns 64 embedded reviews, in their fixed order."""
+    path = Path(embedded_specs()[-1].partition("=")[2])
+    lines = path.read_text(encoding="utf-8").splitlines()[:TEXTS]
+    return [json.loads(line)["text"] for line in lines]

@@ -1,0 +1,136 @@
+"""An exported folder that predicts: the same answers as the run's, by another program's model.
+
+EXPORT/
+  config.json model.safetensors | model.onnx    the model; its last layer has the temperature in it
+  tokenizer.json ...      the tokenizer
+  run.json                labels, maximum length, truncation, temperature
+  calibration.json  validation.safetensors    what thresholds and label sets are chosen on
+  certificate.json  certificate.safetensors    see `certificate`
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertlora.confidence.probabilities import Array
+from bertlora.data.inputs import Inputs
+from bertlora.data.reader import Reader
+from bertlora.errors import InputError, RunError
+from bertlora.export.certificate import FACTS, Certificate, Model, proven
+from bertlora.export.runners import RUNNERS, Runner
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The model of an exported folder.
+
+    Attributes:
+        format: `merged`, `onnx` or `onnx-int8`.
+        reader: turns texts into inputs.
+        labels: names in the order of the logits; the name of the number in a regression.
+        task: what it predicts.
+        runner: gives the outputs, which have the temperature in them.
+        temperatures: (K,) by which the run's logits were divided.
+    """
+
+    format: str
+    reader: Reader
+    labels: list[str]
+    task: str
+    runner: Runner
+    temperatures: Array
+
+    @classmethod
+    def load(cls, folder: Path, reader: Reader, labels: list[str], task: str, temperatures: Array) -> "Exported":
+        """Loads the model of a folder.
+
+        Raises:
+            RunError: the folder has no certificate, or its model cannot be read.
+            InputError: the format needs an extra that is not installed.
+        """
+        certificate = Certificate.load(folder)
+        if certificate is None or certificate.format not in RUNNERS:
+            raise RunError(f"{folder / FACTS}: names no format that this bertlora reads; export again")
+        runner = RUNNERS[certificate.format](folder, reader, labels)
+        return cls(certificate.format, reader, labels, task, runner, temperatures)
+
+    def choose_precision(self, wanted: str) -> str:
+        """Returns the precision in which the format runs.
+
+        Raises:
+            InputError: the format does not have the wanted one.
+        """
+        return self.runner.choose_precision(wanted)
+
+    @contextmanager
+    def ready(self, precision: str = "fp32") -> Iterator[None]:
+        """Inside, predictions of this thread start at once."""
+        with self.runner.ready(precision):
+            yield
+
+    def logits(self, inputs: Inputs, *, precision: str = "fp32") -> Array:
+        """Returns the run's logits, (B, K) float64: the exported outputs times the temperature."""
+        return self.runner.logits(inputs, precision=precision) * self.temperatures
+
+
+def is_export(folder: Path) -> bool:
+    """Returns whether a folder is an export that has a model of its own."""
+    if not (folder / FACTS).is_file():
+        return False
+    certificate = Certificate.load(folder)
+    return certificate is not None and certificate.format in RUNNERS
+
+
+def verify(folder: Path, model: Model, precision: str = "fp32") -> dict[str, object]:
+    """Replays the certificate of a folder.
+
+    Returns:
+        `format`, `texts`, `largest_difference`, `tolerance`, `precision`, `files` (how many were
+        checked) and `made_on`.
+
+    Raises:
+        InputError: the folder has no certificate.
+        RunError: a file is damaged or of another export, or an answer differs by more than the tolerance.
+    """
+    certificate = Certificate.load(folder)
+    if certificate is None:
+        raise InputError(f"{folder}: has no certificate ({FACTS}); 'bertlora export' and 'bertlora train' write one")
+    certificate.check_files(folder)
+    found, allowed = certificate.difference(model, precision), certificate.allowed(precision)
+    if not found <= allowed:
+        raise RunError(
+            f"{folder}: does not give the run's answers here: logits differ by up to {found:.2g}, and at most "
+            f"{allowed:.2g} is allowed; use another format, or export again on a machine like this one"
+        )
+    mark = proven(folder, certificate, precision)
+    with suppress(OSError):  # a cache that cannot be written only costs time
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    return {
+        "format": certificate.format,
+        "texts": len(certificate.first),
+        "largest_difference": found,
+        "tolerance": allowed,
+        "precision": precision,
+        "files": len(certificate.files),
+        "made_on": certificate.made_on,
+    }
+
+
+def verify_once(folder: Path, model: Model, precision: str = "fp32") -> None:
+    """Replays the certificate if this machine has not done so since the files were written. See `verify`."""
+    certificate = Certificate.load(folder)
+    if certificate is not None and not proven(folder, certificate, precision).exists():
+        verify(folder, model, precision)
+
+
+def check_once(folder: Path) -> None:
+    """Checks the files before they are read, if this machine has not replayed the certificate of these files yet.
+
+    Raises:
+        RunError: a file is missing or was changed.
+    """
+    certificate = Certificate.load(folder)
+    if certificate is not None and not proven(folder, certificate).exists():
+        certificate.check_files(folder)

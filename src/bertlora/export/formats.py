@@ -1,0 +1,169 @@
+"""The formats of exports: how each is written, and how it is compared with the run before it is kept."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from bertlora.confidence.learned import Learned, divisors
+from bertlora.confidence.probabilities import Array
+from bertlora.data.inputs import Inputs
+from bertlora.data.reader import Examples
+from bertlora.errors import BertloraError, ModelError
+from bertlora.export.certificate import FP32_DIFFERENCE, largest
+from bertlora.export.exported import Exported
+from bertlora.model.adapted import Adapted
+from bertlora.model.base import quiet
+from bertlora.task import REGRESSION
+
+# A text, and the second text of a pair or None.
+Texts = Sequence[tuple[str, str | None]]
+
+
+class ParityError(BertloraError, RuntimeError):
+    """An export that does not give what the run gives. It was not kept."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is exported.
+
+    Attributes:
+        adapted: the model with its adapter.
+        calibration: what its validation rows taught.
+        folder: the run folder or adapter folder from which it was loaded.
+        manifest: the text of run.json, without the data's folder.
+        texts: real texts on which the export is compared.
+        validation: the validation rows, for formats that lose accuracy; None if they are missing.
+        tolerance: points of accuracy that such a format may lose on them.
+    """
+
+    adapted: Adapted
+    calibration: Learned
+    folder: Path
+    manifest: str
+    texts: Texts
+    validation: Examples | None = None
+    tolerance: float = 0.5
+
+    def inputs(self) -> Inputs:
+        """Returns the inputs of the texts."""
+        return self.adapted.reader.read([t for t, _ in self.texts], [p for _, p in self.texts if p is not None] or None)
+
+    def allowed(self, expected: Array) -> float:
+        """Returns how far outputs in fp32 may differ. Numbers have a unit, so theirs is a share of the largest."""
+        return FP32_DIFFERENCE * (largest(expected) if self.adapted.task == REGRESSION else 1.0)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        write: fills a folder, and returns facts.
+        check: compares the written folder with the run, and returns facts.
+        has_model: whether the folder has a model of its own.
+        rounds: the share of the largest logit by which rounding may change a logit; 0 for fp32.
+    """
+
+    write: Callable[[Origin, Path], dict[str, Any]]
+    check: Callable[[Origin, Exported, Path], dict[str, Any]] = lambda origin, exported, folder: {}
+    has_model: bool = True
+    rounds: float = 0.0
+
+
+def calibrated(origin: Origin) -> Any:
+    """Returns the merged model with the temperature in its last linear layer, so that softmax gives its confidence."""
+    merged = origin.adapted.merged().float().eval()
+    outside = {name for name, _ in merged.named_modules() if not name.startswith(f"{merged.base_model_prefix}.")}
+    heads = [m for name, m in merged.named_modules() if name in outside and isinstance(m, nn.Linear)]
+    if not heads or heads[-1].out_features != len(origin.adapted.labels):
+        raise ModelError(f"{origin.adapted.architecture}: its head has no last linear layer for the temperature")
+    head, scale = heads[-1], torch.from_numpy(divisors(origin.calibration, len(origin.adapted.labels)))
+    with torch.no_grad():
+        head.weight.copy_(head.weight.double() / scale.to(head.weight.device)[:, None])
+        if head.bias is not None:
+            head.bias.copy_(head.bias.double() / scale.to(head.bias.device))
+    return merged
+
+
+def _write_adapter(origin: Origin, folder: Path) -> dict[str, Any]:
+    """Copies PEFT's folder."""
+    inside = origin.folder / "adapter"
+    shutil.copytree(inside if inside.is_dir() else origin.folder, folder, dirs_exist_ok=True)
+    return {}
+
+
+def _write_merged(origin: Origin, folder: Path) -> dict[str, Any]:
+    """Writes a plain transformers folder, with labels and tokenizer, that `pipeline` serves."""
+    adapted, model = origin.adapted, calibrated(origin)
+    # In training the config has dropout off. The export has the base's own values.
+    model.config = adapted.base.config(adapted.labels, task=adapted.task)
+    model.config.architectures = [type(model).__name__]
+    with quiet():
+        model.save_pretrained(folder)
+    adapted.portable_tokenizer().save_pretrained(folder)
+    return {}
+
+
+def _check_merged(origin: Origin, exported: Exported, folder: Path) -> dict[str, Any]:
+    """Reads the folder as transformers does, and compares logits, tokens and label names.
+
+    Raises:
+        ParityError: the logits differ by more than rounding, or a label or the tokens differ.
+    """
+    inputs = origin.inputs()
+    expected = origin.adapted.logits(inputs)
+    with quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    parts: list[list[Any]] = [[] for _ in origin.texts]
+    template = origin.adapted.reader.template
+    # No tokenizer of transformers can cut the middle out, or make evenly spread windows.
+    same_reading = template.truncation != "head-tail" and template.long_texts == "truncate"
+    for p, i in enumerate(inputs.windows.texts.tolist()):
+        text, pair = origin.texts[i]
+        ids, types = inputs.window(p)
+        read = tokenizer([text], None if pair is None else [pair], truncation=True)["input_ids"][0]
+        if same_reading and read != ids.tolist():
+            raise ParityError(f"the exported tokenizer reads text {i} differently; the export was not kept")
+        batch = {"input_ids": torch.from_numpy(ids.astype(np.int64))[None]}
+        if types is not None and "token_type_ids" in tokenizer.model_input_names:
+            batch["token_type_ids"] = torch.from_numpy(types.astype(np.int64))[None]
+        with torch.inference_mode():
+            parts[i].append(model(**batch).logits[0].double().numpy())
+    found = np.array([np.mean(part, axis=0) for part in parts]) * exported.temperatures
+    names = [model.config.id2label[i] for i in range(len(exported.labels))]
+    if names != exported.labels:
+        raise ParityError(f"the export's labels are {', '.join(names)}; it was not kept")
+    return compared(origin, found, expected)
+
+
+def check_outputs(origin: Origin, exported: Exported, folder: Path) -> dict[str, Any]:
+    """Compares the exported outputs with the run's, in fp32. Raises ParityError if they differ."""
+    inputs = origin.inputs()
+    return compared(origin, exported.logits(inputs), origin.adapted.logits(inputs))
+
+
+def compared(origin: Origin, found: Array, expected: Array) -> dict[str, Any]:
+    """Returns `texts` and `largest_difference`, or raises ParityError if an output or a label differs."""
+    difference = float(np.abs(found - expected).max())
+    same = bool((found.argmax(1) == expected.argmax(1)).all())
+    if not (difference <= origin.allowed(expected) and same):
+        raise ParityError(
+            f"the export gives other results than the run (logits differ by up to {difference:.2g} "
+            f"on {len(origin.texts)} texts); it was not kept"
+        )
+    return {"texts": len(origin.texts), "largest_difference": difference}
+
+
+FORMATS: dict[str, Format] = {
+    "merged": Format(_write_merged, _check_merged),
+    "adapter": Format(_write_adapter, has_model=False),
+}

@@ -1,0 +1,171 @@
+"""Exported folders: the run's answers wherever they land, or a clear error."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import LABELS, TEXTS, adapted_of, save_tiny_run
+from transformers import pipeline
+
+from bertlora.cli import main
+from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.learned import Learned
+from bertlora.confidence.spread import Spread
+from bertlora.confidence.thresholds import Thresholds
+from bertlora.errors import InputError, RunError
+from bertlora.export.certificate import Certificate
+from bertlora.model.base import quiet
+from bertlora.run.loaded import Run
+
+Tiny = Callable[[str], Path]
+WITH_MODEL = ["merged"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Returns a run whose temperature is not 1, with validation rows."""
+    folder = tmp_path_factory.mktemp("origin") / "run"
+    save_tiny_run(folder, adapted_of(tiny("bert"), targets=["all-linear"], max_length=16))
+    draws = np.random.default_rng(0)
+    y_true = draws.integers(0, 3, 400)
+    logits = (8 * draws.normal(size=(400, 3)) + 6 * np.eye(3)[y_true]).astype(np.float64)
+    return calibrated(folder, Calibration.fit(logits, y_true))
+
+
+def calibrated(folder: Path, learned: Learned, **facts: Any) -> Run:
+    """Returns the run of a folder after it got a calibration."""
+    learned.save(folder)
+    table = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(table | learned.facts() | facts))
+    return Run.load(folder)
+
+
+@pytest.fixture(scope="module", params=WITH_MODEL)
+def exported(request: pytest.FixtureRequest, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / request.param
+    run.export(folder, request.param)
+    return folder
+
+
+def alike(found: Any, expected: Any) -> bool:
+    """Returns whether two answers are the same, numbers up to rounding."""
+    if isinstance(expected, float):
+        return bool(abs(found - expected) < 1e-4)
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(alike(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list) and expected and isinstance(expected[0], float):
+        return bool(np.allclose(found, expected, atol=1e-4))
+    return bool(found == expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"raw": True}, {"abstain": "coverage=0.5"}, {"sets": 0.8}], ids=str)
+def test_an_export_answers_as_its_run(exported: Path, run: Run, options: dict[str, Any]) -> None:
+    assert run.manifest.temperature > 1.5
+    found, expected = Run.load(exported).predict(TEXTS, **options), run.predict(TEXTS, **options)
+    assert all(alike(one, other) for one, other in zip(found, expected, strict=True)), (found, expected)
+
+
+def test_the_command_line_takes_an_export(
+    exported: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(exported), *TEXTS, "--format", "jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(alike(one, other) for one, other in zip(lines, run.predict(TEXTS), strict=True))
+    assert main(["verify", str(exported), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["largest_difference"] < 1e-3
+    assert main(["export", str(exported), "--to", str(tmp_path / "again")]) == 2
+    assert "is an export" in capsys.readouterr().err
+
+
+def test_transformers_gives_the_calibrated_confidence(run: Run, tmp_path: Path) -> None:
+    run.export(tmp_path / "out", "merged")
+    with quiet():
+        pipe = pipeline("text-classification", model=str(tmp_path / "out"), device="cpu")
+        found = [{item["label"]: item["score"] for item in pipe(text, top_k=None, truncation=True)} for text in TEXTS]
+    assert np.allclose([[row[label] for label in LABELS] for row in found], run.predict_proba(TEXTS), atol=1e-5)
+
+
+def test_a_changed_file_is_found_at_the_next_load(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    for file in sorted(path for path in folder.iterdir() if not path.name.startswith("certificate")):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        with pytest.raises(RunError):
+            Run.load(folder)
+        file.unlink()
+        with pytest.raises((RunError, InputError)):
+            Run.load(folder)
+        file.write_bytes(whole)
+    assert Run.load(folder).predict(TEXTS[:1])
+
+
+def test_a_certificate_of_another_model_is_refused(exported: Path, tiny: Tiny, tmp_path: Path) -> None:
+    save_tiny_run(tmp_path / "other", adapted_of(tiny("bert"), targets=["query"], max_length=16, seed=9))
+    shutil.copytree(exported, tmp_path / "out")
+    shutil.copyfile(tmp_path / "other" / "certificate.safetensors", tmp_path / "out" / "certificate.safetensors")
+    with pytest.raises(RunError, match=r"does not give the run's answers here: logits differ by up to \d"):
+        Run.load(tmp_path / "out")
+
+
+def test_a_machine_replays_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Run.load(exported)
+
+    def replayed(*_: Any) -> Any:
+        raise AssertionError("replayed again")
+
+    monkeypatch.setattr("bertlora.export.exported.verify", replayed)
+    assert Run.load(exported).predict(TEXTS) == first.predict(TEXTS)
+    (exported / "run.json").touch()
+    with pytest.raises(AssertionError, match="replayed again"):
+        Run.load(exported)
+
+
+def test_bf16_is_taken_only_where_it_is_faster_and_the_certificate_holds(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bertlora.model.machine.speed", {"fp32": 1.0, "bf16": 1.0}.__getitem__)
+    assert Run.load(run.path).choose_precision("auto") == "fp32"
+    monkeypatch.setattr("bertlora.model.machine.speed", {"fp32": 1.0, "bf16": 9.0}.__getitem__)
+    assert Run.load(run.path).choose_precision("auto") == "bf16"
+    monkeypatch.setattr(Certificate, "allowed", lambda *_: 0.0)
+    assert Run.load(run.path).choose_precision("auto") == "bf16"  # it held when it was tried
+    monkeypatch.setattr("bertlora.export.exported.proven", lambda *_: tmp_path / "no mark")
+    assert Run.load(run.path).choose_precision("auto") == "fp32"
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_other_tasks(task: str, tiny: Tiny, tmp_path: Path) -> None:
+    draws = np.random.default_rng(1)
+    labels = LABELS if task == "multilabel" else ["stars"]
+    save_tiny_run(tmp_path / "run", adapted_of(tiny("bert"), labels, task=task))
+    learned: Learned = Spread.of(3.0, 1.0, draws.normal(size=(50, 1)), draws.normal(size=50))
+    if task == "multilabel":
+        learned = Thresholds.fit(9 * draws.normal(size=(200, 3)), draws.random((200, 3)) < 0.4)
+    run = calibrated(tmp_path / "run", learned)
+    for format in WITH_MODEL:
+        run.export(tmp_path / format, format)
+        found, expected = Run.load(tmp_path / format).predict(TEXTS), run.predict(TEXTS)
+        assert all(alike(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_the_adapter_alone_has_a_certificate_too(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run.export(tmp_path / "out", "adapter")
+    assert Run.load(tmp_path / "out").predict(TEXTS, sets=0.8) == run.predict(TEXTS, sets=0.8)
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert "adapter, " in capsys.readouterr().out
+    table = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    (tmp_path / "out" / "certificate.json").write_text(json.dumps(table | {"tolerance": -1}))
+    assert main(["verify", str(tmp_path / "out")]) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert Run.load(exported).predict(TEXTS[:1])
