@@ -75,7 +75,9 @@ class _Logits(nn.Module):
 
 
 def _example(name: str) -> Tensor:
-    return torch.zeros(EXAMPLE, dtype=torch.int64) if name == "token_type_ids" else torch.ones(EXAMPLE, dtype=torch.int64)
+    return (
+        torch.zeros(EXAMPLE, dtype=torch.int64) if name == "token_type_ids" else torch.ones(EXAMPLE, dtype=torch.int64)
+    )
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@
                                                                MatMulInteger ── · weight scale · token scale ── + bias
     W (D, M) ──── one scale for each column ── int8 (D, M) ────┘
 
-A token's scale depends on this token alone, and sums of whole numbers are exact. Thus a text's answer does not depend on
-the other texts of a batch, on their order or on padding. ONNX Runtime's own dynamic quantisation has one scale for a whole
-batch.
+A token's scale depends on this token alone, and sums of whole numbers are exact. Thus a text's answer does not depend
+on the other texts of a batch, on their order or on padding. ONNX Runtime's own dynamic quantisation has one scale for a
+whole batch.
 
 All operators are standard ONNX. Letters: B texts, T tokens, D inputs, M outputs, V words.
 """
@@ -21,8 +21,8 @@ import numpy.typing as npt
 from bertlora.errors import RunError
 from bertlora.export.extras import extra
 
-# Activations are uint8 around 128, weights at most 63 in size. CPUs without VNNI add two products in 16 bits, where 255 *
-# 63 * 2 still fits; the 127 of 8 bits does not.
+# Activations are uint8 around 128, weights at most 63 in size. CPUs without VNNI add two products in 16 bits, where
+# 2 * 255 * 63 still fits; 2 * 255 * 127 does not.
 ZERO_POINT, LARGEST_ACTIVATION, LARGEST_WEIGHT = 128, 127, 63
 # A token of zeros has a scale too.
 LEAST_SCALE = 1e-12
@@ -41,8 +41,8 @@ class Counts:
 def write_int8(source: Path, file: Path, largest_weight: int = LARGEST_WEIGHT) -> Counts:
     """Writes an fp32 graph, as `write_onnx` makes it, as an int8 graph with the same inputs and outputs.
 
-    Products with a constant weight and large tables of embeddings become int8. The classifier's product stays in fp32, in
-    a form in which the number of texts does not change the order of its sums.
+    Products with a constant weight and large tables of embeddings become int8. The classifier's product stays in fp32,
+    in a form in which the number of texts does not change the order of its sums.
 
     Args:
         source: the fp32 ONNX file.
@@ -87,7 +87,8 @@ class _Rewriting:
         largest: the largest int8 weight.
         nodes: the new graph's nodes so far.
         constants: its weights so far.
-        quantised: what is known of an activation: its int8 values, its scales, and its leading sizes.
+        quantised: for an activation the names of its uint8 values, its scales, and its leading sizes.
+        one: name of a number that is 1.
     """
 
     onnx: Any
@@ -96,6 +97,7 @@ class _Rewriting:
     nodes: list[Any] = field(default_factory=list)
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     quantised: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    one: str = ""
 
     def __post_init__(self) -> None:
         self.given = {tensor.name: tensor for tensor in self.graph.initializer}
@@ -130,7 +132,9 @@ class _Rewriting:
         whole, token_scales, leading = self._activation(node.input[0], weight.shape[0])
         total = self._add("MatMulInteger", whole, self._constant("weight", values), self._zero_point())
         total = self._add("Cast", total, to=self.onnx.TensorProto.FLOAT)
-        total = self._add("Mul", self._add("Mul", total, self._constant("scales", scales[0])), token_scales)
+        # In this form ONNX Runtime multiplies by the weight's scales inside the integer product (MatMulIntegerToFloat).
+        channel_scales = self._add("Mul", self._one(), self._constant("scales", scales[0]))
+        total = self._add("Mul", self._add("Mul", total, channel_scales), token_scales)
         size = self._add("Concat", leading, self._constant("size", np.array([weight.shape[1]])), axis=0)
         self._end(node, "Reshape", total, size)
 
@@ -145,7 +149,9 @@ class _Rewriting:
 
     def table(self, node: Any) -> None:
         """Writes a table of embeddings (V, D) in int8, one scale for each word."""
-        values, scales = _rounded(self.onnx.numpy_helper.to_array(self.given[node.input[0]]), LARGEST_ACTIVATION, axis=1)
+        values, scales = _rounded(
+            self.onnx.numpy_helper.to_array(self.given[node.input[0]]), LARGEST_ACTIVATION, axis=1
+        )
         found = self._add("Gather", self._constant("table", values), node.input[1], axis=0)
         found = self._add("Cast", found, to=self.onnx.TensorProto.FLOAT)
         scale = self._add("Gather", self._constant("scales", scales), node.input[1], axis=0)
@@ -179,6 +185,14 @@ class _Rewriting:
         self.quantised[name] = whole, scales, self._add("Shape", name, end=-1)
         return self.quantised[name]
 
+    def _one(self) -> str:
+        """Returns the name of a number that is 1, unless there is no text. Constants would be multiplied in advance."""
+        if not self.one:
+            texts = self._add("Shape", self.graph.input[0].name, start=0, end=1)
+            one = self._add("Min", texts, self._constant("one", np.array([1])))
+            self.one = self._add("Cast", one, to=self.onnx.TensorProto.FLOAT)
+        return self.one
+
     def _end(self, node: Any, operator: str, *inputs: str) -> None:
         """Writes the last node of a product, and the bias that a Gemm adds."""
         bias = list(node.input[2:])
@@ -198,7 +212,9 @@ class _Rewriting:
     def _add(self, operator: str, *inputs: str, to_name: str | None = None, **attributes: Any) -> str:
         """Writes a node and returns the name of its output."""
         output = to_name or f"int8_{operator}_{len(self.nodes)}"
-        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=f"node_{output}", **attributes))
+        self.nodes.append(
+            self.onnx.helper.make_node(operator, list(inputs), [output], name=f"node_{output}", **attributes)
+        )
         return output
 
 

@@ -13,7 +13,7 @@ Other rooms import only what is below. Reading order:
 from bertlora.model.engine.changes import evaluating, last_linear, owned, unwrapped
 from bertlora.model.engine.execution import BATCH_SIZE, ROW_TOKENS, Execution, executing
 from bertlora.model.engine.lora_linear import LoraLinear
-from bertlora.model.engine.packing import takes_token_types
+from bertlora.model.engine.packing import padded, pooled, takes_token_types
 from bertlora.model.engine.prefix import frozen_share
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "frozen_share",
     "last_linear",
     "owned",
+    "padded",
+    "pooled",
     "takes_token_types",
     "unwrapped",
 ]
