@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from helpers import TEXTS, adapted_of, save_tiny_run
@@ -54,10 +55,11 @@ def test_a_text_passes_at_most_20_files_on_its_way_to_logits(tiny: Callable[[str
 def test_training_from_a_prepared_folder_passes_at_most_55_files(
     tiny: Callable[[str], Path], reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to the finished run folder, with rivals and advice. The verb's checks and the report are other ways."""
+    """Up to the run folder, with rivals and advice. The verb's checks, certificate and report are other ways."""
     bertlora.prepare(reviews, tmp_path / "data", model=str(tiny("bert")))
     data, recipe = Prepared.load(tmp_path / "data"), Recipe(model=str(tiny("bert")), epochs=3, max_length=32)
     monkeypatch.setattr("bertlora.pipeline.training_run.report_training", lambda *_: None)
+    monkeypatch.setattr("bertlora.export.certificate.Certificate.of", lambda _: Mock())
     with files_passed() as passed:
         train_run(data, recipe, tmp_path / "run")
     assert {"pipeline/training_run.py", "training/loop.py", "run/folder.py"} <= passed

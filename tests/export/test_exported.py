@@ -22,7 +22,7 @@ from bertlora.model.base import quiet
 from bertlora.run.loaded import Run
 
 Tiny = Callable[[str], Path]
-WITH_MODEL = ["merged"]
+WITH_MODEL = ["merged", "onnx", "openvino"]
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,18 @@ def show_export(found: dict[str, Any]) -> None:
 
     sizes = f"{megabytes(found['bytes'])}; the full base model: {megabytes(found['base_bytes'])}"
     print(f"{found['to']}: {found['format']}, {sizes}")
+    if "lost_points" in found:
+        before, after = _figures(found["before"]), _figures(found["after"])
+        print(f"on {found['rows']:,} validation rows: {before} before, {after} after")
     if "largest_difference" in found:
         difference = f"logits differ by at most {found['largest_difference']:.2g}, labels agree"
         print(f"parity on {found['texts']} texts: {difference}")
     for note in found.get("notes", ()):
         print(note)
+
+
+def _figures(found: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
 
 
 @verb(
@@ -27,8 +34,8 @@ def show_export(found: dict[str, Any]) -> None:
     Option(
         "--format",
         "merged: a plain transformers model; onnx: for ONNX Runtime; onnx-int8: the same with weights and activations "
-        "in 8 bits; adapter: only PEFT's folder. Each is kept only if it gives the run's answers",
-        type=OneOf(("merged", "onnx", "onnx-int8", "adapter")),
+        "in 8 bits; openvino: for OpenVINO; adapter: only PEFT's folder. It is kept only if it gives the run's answers",
+        type=OneOf(("merged", "onnx", "onnx-int8", "openvino", "adapter")),
         default="merged",
     ),
     Option(

@@ -1,6 +1,7 @@
 """The formats of exports: how each is written, and how it is compared with the run before it is kept."""
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,22 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bertlora.confidence.learned import Learned, divisors
-from bertlora.confidence.probabilities import Array
+from bertlora.confidence.probabilities import Array, cross_entropy
+from bertlora.confidence.spread import Spread
+from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Examples
-from bertlora.errors import BertloraError, ModelError
+from bertlora.errors import BertloraError, InputError, ModelError
 from bertlora.export.certificate import FP32_DIFFERENCE, largest
 from bertlora.export.exported import Exported
+from bertlora.export.extras import extra
+from bertlora.export.onnx_graph import write_onnx
+from bertlora.export.per_token import write_int8
+from bertlora.export.runners import GRAPH, OPENVINO_GRAPH, Runner
+from bertlora.export.runtime import onnx_runner
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
+from bertlora.model.engine import takes_token_types
 from bertlora.task import REGRESSION
 
 # A text, and the second text of a pair or None.
@@ -163,7 +172,101 @@ def compared(origin: Origin, found: Array, expected: Array) -> dict[str, Any]:
     return {"texts": len(origin.texts), "largest_difference": difference}
 
 
+def _write_onnx(origin: Origin, folder: Path) -> dict[str, Any]:
+    """Writes one ONNX file and the tokenizer."""
+    model = calibrated(origin)
+    write_onnx(model.cpu(), takes_token_types(model), folder / GRAPH)
+    origin.adapted.portable_tokenizer().save_pretrained(folder)
+    return {}
+
+
+def _write_openvino(origin: Origin, folder: Path) -> dict[str, Any]:
+    """Writes OpenVINO's own two files, in fp32, and the tokenizer."""
+    (openvino,) = extra("openvino", "openvino")
+    facts = _write_onnx(origin, folder)
+    openvino.save_model(openvino.convert_model(folder / GRAPH), folder / OPENVINO_GRAPH, compress_to_fp16=False)
+    (folder / GRAPH).unlink()
+    return facts
+
+
+def _write_int8(origin: Origin, folder: Path) -> dict[str, Any]:
+    """Writes one ONNX file in int8 and the tokenizer, and measures whether it is faster here."""
+    if origin.validation is None or not origin.calibration.rows:
+        raise InputError(
+            f"{origin.folder}: onnx-int8 loses some accuracy, which is measured on the validation rows; the run has "
+            "none, or its data is missing; use onnx"
+        )
+    whole = folder / "fp32.onnx"
+    facts = _write_onnx(origin, folder)
+    (folder / GRAPH).rename(whole)
+    counts = write_int8(whole, folder / GRAPH)
+    pad = origin.adapted.reader.pad_id
+    speeds = {
+        "onnx-int8": _texts_per_s(onnx_runner(folder / GRAPH, pad), origin),
+        "onnx": _texts_per_s(onnx_runner(whole, pad), origin),
+        "bertlora": _texts_per_s(origin.adapted, origin, origin.adapted.choose_precision("auto")),
+    }
+    whole.unlink()
+    best = max(speeds, key=lambda name: speeds[name])
+    slower = (
+        f"onnx-int8 is slower here than {best}: {speeds['onnx-int8']:.0f} and {speeds[best]:.0f} texts/s; use {best}"
+    )
+    facts |= {"quantised_products": counts.quantised, "other_products": counts.left, "texts_per_s": speeds}
+    return facts | ({"notes": [slower]} if best != "onnx-int8" else {})
+
+
+def _texts_per_s(runner: Runner, origin: Origin, precision: str = "fp32") -> float:
+    """Returns the speed on the texts of the comparison, after a first call."""
+    inputs = origin.inputs()
+    with runner.ready(precision):
+        runner.logits(inputs.take(range(min(2, len(inputs)))), precision=precision)
+        began = time.perf_counter()
+        runner.logits(inputs, precision=precision)
+        seconds: float = time.perf_counter() - began
+    return len(inputs) / seconds
+
+
+def _check_int8(origin: Origin, exported: Exported, folder: Path) -> dict[str, Any]:
+    """Compares the quality on the validation rows, and refuses a format that loses more than the tolerance.
+
+    Raises:
+        ParityError: it loses more points than `origin.tolerance`.
+    """
+    assert origin.validation is not None
+    y_true, learned = origin.validation.labels, origin.calibration
+    before = learned.values[:, None] if isinstance(learned, Spread) else learned.logits
+    after = exported.logits(origin.validation.inputs)
+    qualities = [_quality(logits.astype(np.float64), y_true, learned) for logits in (before, after)]
+    name = next(iter(qualities[0]))
+    lost = 100 * (qualities[0][name] - qualities[1][name])
+    if not lost <= origin.tolerance:
+        raise ParityError(
+            f"onnx-int8 loses {lost:.2f} points of {name} on {len(y_true):,} validation rows, and at most "
+            f"{origin.tolerance:g} are allowed; it was not kept; use onnx, or give --tolerance"
+        )
+    return {
+        "rows": len(y_true),
+        "before": qualities[0],
+        "after": qualities[1],
+        "lost_points": lost,
+    }
+
+
+def _quality(logits: Array, y_true: Any, learned: Learned) -> dict[str, float]:
+    """Returns how good outputs are, 0..1, by name; the first figure decides, and log loss in nats may follow."""
+    if isinstance(learned, Spread):
+        rest = np.square(logits[:, 0] - y_true).sum() / max(np.square(y_true - y_true.mean()).sum(), 1e-12)
+        return {"r2": 1 - float(rest)}
+    if isinstance(learned, Thresholds):
+        return {"label_accuracy": float((learned.chosen(logits) == y_true).mean())}
+    accuracy = float((logits.argmax(axis=1) == y_true).mean())
+    return {"accuracy": accuracy, "log_loss": cross_entropy(learned.scaled(logits), y_true)}
+
+
 FORMATS: dict[str, Format] = {
     "merged": Format(_write_merged, _check_merged),
+    "onnx": Format(_write_onnx, check_outputs),
+    "onnx-int8": Format(_write_int8, _check_int8, rounds=0.02),
+    "openvino": Format(_write_openvino, check_outputs),
     "adapter": Format(_write_adapter, has_model=False),
 }

@@ -116,7 +116,7 @@ class _Rewriting:
             name, turned = self.transposed[name], not turned
         if name not in self.given or len(self.given[name].dims) != 2:
             return None
-        weight = self.onnx.numpy_helper.to_array(self.given[name])
+        weight: npt.NDArray[np.float32] = self.onnx.numpy_helper.to_array(self.given[name])
         return weight.T if turned else weight
 
     def large_table(self, node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What runs an exported model: bertlora's own engine for a plain transformers folder, ONNX Runtime for the others."""
+"""What runs an exported model: bertlora's own engine for a plain transformers folder, ONNX Runtime for graphs."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,9 +13,12 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Reader
 from bertlora.errors import RunError
+from bertlora.export.runtime import onnx_runner, openvino_runner
+from bertlora.model.adapted import Runnable
 from bertlora.model.base import quiet
 from bertlora.model.machine import default_device
-from bertlora.model.runnable import Runnable
+
+GRAPH, OPENVINO_GRAPH = "model.onnx", "model.xml"
 
 
 class Runner(Protocol):
@@ -46,4 +49,18 @@ def _merged(folder: Path, reader: Reader, labels: list[str]) -> Runner:
     return Runnable(model.to(default_device()).eval(), reader, labels)
 
 
-RUNNERS: dict[str, Callable[[Path, Reader, list[str]], Runner]] = {"merged": _merged}
+def _onnx(folder: Path, reader: Reader, labels: list[str]) -> Runner:
+    return onnx_runner(folder / GRAPH, reader.pad_id)
+
+
+def _openvino(folder: Path, reader: Reader, labels: list[str]) -> Runner:
+    return openvino_runner(folder / OPENVINO_GRAPH, reader.pad_id)
+
+
+# Format → what loads its model.
+RUNNERS: dict[str, Callable[[Path, Reader, list[str]], Runner]] = {
+    "merged": _merged,
+    "onnx": _onnx,
+    "onnx-int8": _onnx,
+    "openvino": _openvino,
+}

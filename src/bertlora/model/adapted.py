@@ -1,10 +1,11 @@
-"""Adapted: a base model with its adapter, and the reader of its texts. Made fresh, saved and loaded here."""
+"""Runnable: a classifier and the reader of its texts. Adapted: a base with its adapter, made, saved and loaded."""
 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from peft import PeftModel
@@ -19,9 +20,8 @@ from bertlora.errors import ModelError, RunError
 from bertlora.model.adapter_files import WEIGHTS_FILE, read_adapter_config
 from bertlora.model.base import Base, check_length, find_base, quiet
 from bertlora.model.build import ADAPTER, add_adapter, build_classifier, new_modules, use_own_linear
-from bertlora.model.engine import BATCH_SIZE, Execution, owned, takes_token_types
-from bertlora.model.machine import default_device
-from bertlora.model.runnable import Runnable
+from bertlora.model.engine import BATCH_SIZE, Execution, executing, owned, takes_token_types, unwrapped
+from bertlora.model.machine import choose_precision, default_device
 from bertlora.model.state import (
     changed_values,
     missing_weights,
@@ -31,7 +31,83 @@ from bertlora.model.state import (
     without_pissa,
 )
 from bertlora.recipe import Recipe
-from bertlora.task import CLASSIFICATION
+from bertlora.task import CLASSIFICATION, task_of_problem
+
+
+@dataclass
+class Runnable:
+    """A transformers classifier, with or without an adapter, and the reader of its texts.
+
+    Threads may share it: while one runs the model, the others wait.
+
+    Attributes:
+        model: transformers' sequence classifier, or PEFT's model around it.
+        reader: turns texts into inputs.
+        labels: names in the order of the logits; the name of the number in a regression.
+    """
+
+    model: Any
+    reader: Reader
+    labels: list[str]
+    _held: tuple[int, str, Execution] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def architecture(self) -> str:
+        """transformers' model type: `bert`, `distilbert`, ..."""
+        return str(unwrapped(self.model).config.model_type)
+
+    @property
+    def task(self) -> str:
+        """What it predicts: `classification`, `multilabel` or `regression`."""
+        return task_of_problem(unwrapped(self.model).config.problem_type).name
+
+    def choose_precision(self, wanted: str) -> str:
+        """Returns `fp32` or `bf16` for `fp32`, `bf16` or `auto`; see `machine.choose_precision`."""
+        return choose_precision(wanted, self.architecture)
+
+    @contextmanager
+    def execution(self, precision: str = "fp32", **how: Any) -> Iterator[Execution]:
+        """Inside, the model is ready to run, and other threads wait.
+
+        Args:
+            precision: `fp32`, `bf16` or `auto`.
+            how: `tokens`, `training`, `pack`, `base` and `head`, as `executing` takes them.
+
+        Raises:
+            InUseError: this thread uses the model already.
+        """
+        with executing(self.model, self.reader.pad_id, self.choose_precision(precision), **how) as execution:
+            yield execution
+
+    @contextmanager
+    def ready(self, precision: str = "fp32") -> Iterator[None]:
+        """Inside, predictions of this thread start at once: the weights stay merged and cast between calls.
+
+        Args:
+            precision: `fp32`, `bf16` or `auto`. Inside, `logits` must be asked for the same.
+
+        Raises:
+            InUseError: this thread uses the model already.
+        """
+        precision = self.choose_precision(precision)
+        with self.execution(precision) as execution:
+            self._held = get_ident(), precision, execution
+            try:
+                yield
+            finally:
+                self._held = None
+
+    def logits(self, inputs: Inputs, *, precision: str = "fp32", batch_size: int = BATCH_SIZE) -> Array:
+        """Returns logits, (B, K) float64.
+
+        Raises:
+            InUseError: this thread holds the model ready in another precision, or trains it.
+        """
+        precision = self.choose_precision(precision)
+        if self._held is not None and self._held[:2] == (get_ident(), precision):
+            return self._held[2].predict(inputs, batch_size)
+        with self.execution(precision, tokens=int(inputs.lengths.sum())) as execution:
+            return execution.predict(inputs, batch_size)
 
 
 @dataclass

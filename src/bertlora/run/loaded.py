@@ -283,7 +283,8 @@ class Run:
 
         Args:
             to: the folder to write.
-            format: `merged` (a plain transformers model), `onnx`, `onnx-int8` or `adapter` (PEFT's folder).
+            format: `merged` (a plain transformers model), `onnx`, `onnx-int8`, `openvino` or
+                `adapter` (PEFT's folder).
             overwrite: replace what `to` holds.
             tolerance: points of accuracy that `onnx-int8` may lose on the validation rows.
 
