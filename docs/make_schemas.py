@@ -420,6 +420,16 @@ SCHEMAS: dict[str, Schema] = {
         {"format": TEXT, "to": TEXT, "bytes": COUNT, "base_bytes": COUNT},
         {"texts": COUNT, "largest_difference": POSITIVE},
     ),
+    "push": table(
+        {
+            "repo": TEXT,
+            "private": FLAG,
+            "files": listed(table({"path": TEXT, "bytes": COUNT})),
+            "bytes": COUNT,
+            "sent": said(FLAG, "false after a no"),
+        },
+        {"url": TEXT, "commit": TEXT},
+    ),
     "cache": table({"model": TEXT, "folder": TEXT, "sha256": TEXT, "bytes": COUNT}),
     "recipes": {"anyOf": [table({"recipes": by_name(TEXT)}), said(table({"model": TEXT, "rank": COUNT}), "of NAME")]},
     "env": table(ENVIRONMENT | {"threads": COUNT}),

@@ -6,7 +6,7 @@ Reading order:
 
 - `app`: `main`, and what an error looks like.
 - `verb`, `options`, `recipe_options`: what a verb is, options that several verbs take, recipe keys as options.
-- `preparing`, `auditing`, `training`, `evaluating`, `predicting`, `exporting`, `about`: the verbs.
+- `preparing`, `auditing`, `training`, `evaluating`, `predicting`, `exporting`, `pushing`, `about`: the verbs.
 - `texts`: what `predict` reads.
 - `console`, `display`, `metrics`, `answers`, `explaining`: what the verbs print with.
 

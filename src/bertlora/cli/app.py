@@ -32,7 +32,7 @@ FILE_FAULTS = (
 )
 
 # Each module registers its verbs. The help page lists them in this order.
-for _room in ("preparing", "auditing", "training", "evaluating", "predicting", "exporting", "about"):
+for _room in ("preparing", "auditing", "training", "evaluating", "predicting", "exporting", "pushing", "about"):
     import_module(f"bertlora.cli.{_room}")
 
 
