@@ -7,6 +7,7 @@ and the linear models, whose files hold paths, words or hashes of the data.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +116,15 @@ def send(parcel: Parcel) -> dict[str, Any]:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    import bertlora
-
+    version = metadata.version("bertlora")
     disable_progress_bars()
-    api = HfApi(library_name="bertlora", library_version=bertlora.__version__)
+    api = HfApi(library_name="bertlora", library_version=version)
     try:
         made = api.create_repo(parcel.repo, private=parcel.private, exist_ok=True)
         private = bool(api.repo_info(made.repo_id).private)
         # An older repository keeps what it was: the hub then ignores what `create_repo` asks for.
         if private or not parcel.private:
-            message = f"Sent by bertlora {bertlora.__version__}"
+            message = f"Sent by bertlora {version}"
             adds = [CommitOperationAdd(name, what) for name, what in parcel.files.items()]
             commit = api.create_commit(made.repo_id, adds, commit_message=message)
     except Exception as error:  # of the hub's library, its HTTP client and its storage client: no common type
