@@ -1,4 +1,4 @@
-"""The container cannot be built here: syntax and paths of its file, and all commands in it and on its page, are checked."""
+"""The container cannot be built here: its file, and all commands in it and on its page, are checked."""
 
 import json
 import re

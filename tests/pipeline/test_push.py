@@ -74,9 +74,9 @@ def test_a_pushed_run_predicts_the_same_and_holds_no_text(
 
 
 def test_an_export_is_pushed_whole(hub: HubStandIn, push: Push, tmp_path: Path) -> None:
-    export = downloaded({"export.json": b"{}", "onnx/model.onnx": b"graph", ".cache/x": b""}, tmp_path / "export")
+    export = downloaded({"certificate.json": b"{}", "onnx/model.onnx": b"graph", ".cache/x": b""}, tmp_path / "export")
     assert push("--yes", "--public", run=export).status == 0
-    assert hub.repositories["models", REPO] == {"export.json": b"{}", "onnx/model.onnx": b"graph"}
+    assert hub.repositories["models", REPO] == {"certificate.json": b"{}", "onnx/model.onnx": b"graph"}
     assert hub.private == set()
 
 

@@ -17,7 +17,8 @@ from bertlora.pipeline.public_report import without_texts
 from bertlora.run.folder import REPORT
 from bertlora.run.manifest import MANIFEST, read_manifest
 
-EXPORT = "export.json"  # every exported folder has it
+# An exported folder has it. A run has it too, but next to its folder `adapter`.
+CERTIFICATE = "certificate.json"
 CARD = "README.md"
 # Of an adapter's folder. PEFT's users keep other files in it, such as data and states of an optimiser.
 ADAPTER_FILES = (
@@ -90,7 +91,7 @@ def pack(run: str | Path, repo: str, public: bool = False) -> Parcel:
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; name a run folder, or a folder that 'bertlora export' wrote")
     notes: list[str] = []
-    if (folder / EXPORT).is_file():
+    if (folder / CERTIFICATE).is_file() and not (folder / "adapter").is_dir():
         files = _export_files(folder)
     elif is_adapter(folder):
         files = _named(folder, ADAPTER_FILES)
