@@ -41,7 +41,7 @@ prose: $(READY)  ## words, sentences and line widths; docs/words.toml is the lis
 BENCH := runs/bench
 RUN := $(BENCH)/sst2
 
-bench: $(READY)  ## speed compared with the peers, and without each part of the engine; an hour on an idle machine
+bench: $(READY)  ## speed compared with the peers, and without each part of the engine; hours on an idle machine
 	mkdir -p $(BENCH)
 	$(BIN)/python benchmarks/training_speed.py $(DATA)/imdb_train.parquet --peers $(PEERS) --log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/training_speed.py $(DATA)/sst2_train.parquet --peers $(PEERS) --log $(BENCH)/speed.jsonl \
@@ -51,6 +51,8 @@ bench: $(READY)  ## speed compared with the peers, and without each part of the 
 		--log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/prediction_speed.py $(RUN) $(DATA)/imdb_train.parquet --rows 1000 --peers $(PEERS) \
 		--log $(BENCH)/speed.jsonl
+	$(BIN)/python benchmarks/engines.py $(RUN) $(DATA)/sst2_validation.parquet --log $(BENCH)/engines.jsonl
+	$(BIN)/python benchmarks/engines.py $(RUN) $(DATA)/imdb_train.parquet --rows 1000 --log $(BENCH)/engines.jsonl
 	$(BIN)/python benchmarks/startup.py $(RUN) --log $(BENCH)/speed.jsonl
 	$(BIN)/python benchmarks/plan_time.py $(DATA)/sst2_train.parquet --rows 1000 --rounds 3 --log $(BENCH)/plan.jsonl
 	$(BIN)/python benchmarks/plan_time.py $(DATA)/imdb_train.parquet --rows 300 --rounds 3 --log $(BENCH)/plan.jsonl \
