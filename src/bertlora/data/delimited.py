@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from bertlora.data.dialect import csv_dialect, reader, tsv_dialect
 from bertlora.data.glue import COLA_COLUMNS, QQP_COLUMNS
+from bertlora.data.record_lines import RecordLines
 from bertlora.data.source import Batch, in_batches
 from bertlora.data.text_file import OVERRIDE, TextFile, detected
 from bertlora.errors import DataError
@@ -42,8 +43,14 @@ class DelimitedSource:
         """Returns the file's name and the line."""
         return f"{self.name} line {position}"
 
+    @property
+    def fraction_read(self) -> float | None:
+        """How much of the file is read, 0..1, if that is known."""
+        return self._file.fraction_read
+
     def _read_header(self) -> list[str]:
-        _, fields = next(self._records(), (1, []))
+        # Without the names of the columns nothing can be read: a fault here is always an error.
+        _, fields = next(self._records(RecordLines(self._file.lines()), strict=True), (1, []))
         columns = [field.strip() for field in fields]
         twice = [column for column in columns if column and columns.count(column) > 1]
         if twice:
@@ -53,7 +60,9 @@ class DelimitedSource:
         return columns
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        records = self._records()
+        undecodable: dict[int, str] | None = None if self._file.on_fault is None else {}
+        lines = RecordLines(self._file.lines(undecodable), undecodable)
+        records = self._records(lines)
         if self._dialect.header:
             next(records)
         # GLUE's own QQP file has rows cut in two and blank questions: everyone leaves these out.
@@ -63,7 +72,9 @@ class DelimitedSource:
                 if len(fields) == 1 and not fields[0].strip():
                     continue
                 if not forgiving:
-                    raise self._miscounted(line, fields)
+                    self._file.fault(line, self._miscounted(fields))
+                    lines.again()
+                    continue
             elif not forgiving or all(field.strip() for field in fields[-3:]):
                 yield line, fields
                 continue
@@ -72,27 +83,30 @@ class DelimitedSource:
         if left_out and note not in self.notes:
             self.notes.append(note)
 
-    def _miscounted(self, line: int, fields: list[str]) -> DataError:
+    def _miscounted(self, fields: list[str]) -> str:
         sign = self._dialect.sign
         advice = f"put quotes around a text that holds a {sign}" if self._dialect.quoted else f"check its {sign}s"
-        return DataError(
-            f"{self.name} line {line}: {len(fields)} fields, expected {len(self.columns)} "
-            f"({', '.join(self.columns)}); {advice}"
-        )
+        return f"{len(fields)} fields, expected {len(self.columns)} ({', '.join(self.columns)}); {advice}"
 
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Yields (line on which the record starts, fields), without blank lines."""
-        records = reader(self._file.lines(), self._dialect)
+    def _records(self, lines: RecordLines, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+        """Yields (line on which the record starts, fields), without blank lines and records that cannot be read."""
+        records = reader(lines, self._dialect)
         while True:
-            line = records.line_num + 1
+            lines.begin()
             try:
                 fields = next(records)
             except StopIteration:
                 return
             except csv.Error as error:
-                raise DataError(f"{self.name} line {line}: {_explanation(error)}") from error
-            if fields:
-                yield line, fields
+                if strict:
+                    raise DataError(f"{self.name} line {lines.number}: {_explanation(error)}") from error
+                self._file.fault(lines.number, _explanation(error), error)
+                lines.again()
+                continue
+            if reason := lines.undecodable():
+                self._file.fault(lines.number, reason)
+            elif fields:
+                yield lines.number, fields
 
 
 def _explanation(error: csv.Error) -> str:

@@ -8,7 +8,7 @@ from bertlora.data.source import Batch, Source, in_batches
 from bertlora.data.text_file import OVERRIDE, TextFile, detected
 from bertlora.errors import DataError
 
-PEEK_ROWS = 100
+PEEK_ROWS, PEEK_CHARACTERS = 100, 10_000
 _EXAMPLE = '{"text": "...", "label": "..."}'
 
 
@@ -38,10 +38,23 @@ class JsonLinesSource:
         """Returns the columns of all rows, from a whole pass; `columns` are those of the first 100."""
         return _columns(row for _, row in self._rows())
 
+    @property
+    def fraction_read(self) -> float | None:
+        """How much of the file is read, 0..1, if that is known."""
+        return self._file.fraction_read
+
     def _rows(self) -> Iterator[tuple[int, dict[str, object]]]:
-        for number, line in enumerate(self._file.lines(), 1):
-            if line.strip():
-                yield number, _json_object(line, f"{self.name} line {number}")
+        undecodable: dict[int, str] | None = None if self._file.on_fault is None else {}
+        for number, line in enumerate(self._file.lines(undecodable), 1):
+            if undecodable and number in undecodable:
+                self._file.fault(number, undecodable.pop(number))
+            elif line.strip():
+                try:
+                    row = _json_object(line)
+                except _NotJsonError as error:
+                    self._file.fault(number, str(error), error)
+                    continue
+                yield number, row
 
 
 class JsonListSource:
@@ -55,7 +68,10 @@ class JsonListSource:
         self.name = file.name
         self.class_names: dict[str, list[str]] = {}
         self.notes = [f"{detected(file)}; {OVERRIDE}"] if file.detected else []
-        self._rows: list[dict[str, object]] = _parsed(file.text(), file.name)
+        try:
+            self._rows: list[dict[str, object]] = _parsed(file.text())
+        except _NotJsonError as error:
+            raise DataError(f"{file.name}: {error}") from error
         for row, item in enumerate(self._rows):
             if not isinstance(item, dict):
                 raise DataError(f"{self.place(row)}: got {_short(item)}, expected an object such as {_EXAMPLE}")
@@ -79,7 +95,7 @@ def every_column(source: Source) -> list[str]:
 
 def is_json_list(file: TextFile) -> bool:
     """Returns whether a .json file holds one list, and not an object on each line."""
-    first = next((line.lstrip() for line in file.lines() if line.strip()), "")
+    first = next((line.lstrip() for line in file.sample(PEEK_CHARACTERS)[0] if line.strip()), "")
     return first.startswith("[")
 
 
@@ -105,22 +121,24 @@ def _value(row: Mapping[str, object], column: str) -> object:
     return _value(inner, rest) if dot and isinstance(inner, dict) else None
 
 
-def _json_object(text: str, place: str) -> dict[str, object]:
-    value = _parsed(text, place)
+class _NotJsonError(ValueError):
+    """A text that is not JSON, or not an object."""
+
+
+def _json_object(text: str) -> dict[str, object]:
+    value = _parsed(text)
     if not isinstance(value, dict):
-        raise DataError(f"{place}: got {_short(value)}, expected a JSON object such as {_EXAMPLE}")
+        raise _NotJsonError(f"got {_short(value)}, expected a JSON object such as {_EXAMPLE}")
     return value
 
 
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: str) -> Any:
     try:
         value = json.loads(text)
         if "\\u" in text:  # JSON can escape half of a surrogate pair, which is not text
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{place}: not JSON ({error}), expected an object such as {_EXAMPLE}; correct the line"
-        ) from error
+        raise _NotJsonError(f"not JSON ({error}), expected an object such as {_EXAMPLE}; correct the line") from error
     return value
 
 

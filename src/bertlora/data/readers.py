@@ -17,6 +17,9 @@ class ParquetSource:
 
     If `datasets` stored names of classes in the file's metadata (`ClassLabel`), they are used.
 
+    Attributes:
+        fraction_read: how much of the rows is read, 0..1; None before the first.
+
     Raises:
         DataError: the file is missing, empty or broken.
     """
@@ -26,6 +29,7 @@ class ParquetSource:
         self.path = path
         self.name = name
         self.notes: list[str] = []
+        self.fraction_read: float | None = None
         with self._open() as file:
             self.columns: list[str] = list(file.schema_arrow.names)
             self.class_names = _class_names(file.schema_arrow.metadata or {}, self.columns)
@@ -36,11 +40,13 @@ class ParquetSource:
 
         row = 0
         with self._open() as file:
+            total = file.metadata.num_rows
             try:
                 for part in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
                     values = part.to_pydict()
                     for column in self.class_names.keys() & values.keys():
                         values[column] = [class_name(value, self.class_names[column]) for value in values[column]]
+                    self.fraction_read = (row + part.num_rows) / total
                     yield Batch(values, list(range(row, row + part.num_rows)))
                     row += part.num_rows
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -126,12 +132,24 @@ class PlainTextSource:
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Yields all lines in order, without line ends; see `Source.batches`."""
-        lines = enumerate(self._file.lines(), 1)
-        return in_batches(((number, [line.rstrip("\r\n")]) for number, line in lines), columns)
+        return in_batches(((number, [line.rstrip("\r\n")]) for number, line in self._lines()), columns)
 
     def place(self, position: int) -> str:
         """Returns the file's name and the line."""
         return f"{self.name} line {position}"
+
+    @property
+    def fraction_read(self) -> float | None:
+        """How much of the file is read, 0..1, if that is known."""
+        return self._file.fraction_read
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        undecodable: dict[int, str] | None = None if self._file.on_fault is None else {}
+        for number, line in enumerate(self._file.lines(undecodable), 1):
+            if undecodable and number in undecodable:
+                self._file.fault(number, undecodable.pop(number))
+            else:
+                yield number, line
 
 
 def class_folders(path: Path) -> list[str]:

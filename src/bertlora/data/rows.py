@@ -16,8 +16,8 @@ from bertlora.data.readers import PlainTextSource
 from bertlora.data.row_targets import NO_RULES, row_target
 from bertlora.data.source import Batch, Source
 from bertlora.data.sources import AS_FOUND, is_table_file, open_sources
-from bertlora.data.text_batches import text_batches
-from bertlora.data.text_file import FileFormat, TextFile
+from bertlora.data.text_batches import TextBatch, text_batches
+from bertlora.data.text_file import FileFormat, OnFault, TextFile
 from bertlora.errors import DataError, suggestion
 from bertlora.task import CLASSIFICATION, MULTILABEL, TASKS
 
@@ -172,10 +172,27 @@ def iter_rows(
     """
     notes = [] if notes is None else notes
     notes += source.notes
-    text, pair = columns.get("text_column"), columns.get("text_pair_column")
-    plain = isinstance(source, PlainTextSource)
-    found = Columns("text") if plain else find_columns(source, text, pair, need_label=False)
-    return _stream(_Keeping(source, names), found, notes)
+    return _stream(source, names, text_columns(source, **columns), notes)
+
+
+def text_columns(source: Source, **columns: Unpack[ColumnNames]) -> Columns:
+    """Returns the columns of the texts of a source; found by their names if not given.
+
+    Raises:
+        DataError: the source does not have them.
+    """
+    if isinstance(source, PlainTextSource):
+        return Columns("text")
+    return find_columns(source, columns.get("text_column"), columns.get("text_pair_column"), need_label=False)
+
+
+def kept_batches(
+    source: Source, names: Sequence[str], columns: Columns, on_fault: OnFault | None = None
+) -> Iterator[tuple[TextBatch, dict[str, list[object]]]]:
+    """Yields the texts of a source in batches, each with the columns `names` of the same rows; see `text_batches`."""
+    keeping = _Keeping(source, names)
+    for batch in text_batches(keeping, columns, with_labels=False, on_fault=on_fault):
+        yield batch, keeping.kept
 
 
 def texts_source(spec: str, split: str = "test", form: FileFormat = AS_FOUND) -> Source:
@@ -187,7 +204,7 @@ def texts_source(spec: str, split: str = "test", form: FileFormat = AS_FOUND) ->
     """
     path = Path(spec)
     if path.exists() and not path.is_dir() and not is_table_file(path):
-        return PlainTextSource(TextFile(path, path.name, form.encoding))
+        return PlainTextSource(TextFile(path, path.name, form.encoding, form.on_fault))
     return _one_table(open_sources([spec], form), split)
 
 
@@ -217,14 +234,14 @@ class _Keeping:
 
 
 def _stream(
-    source: _Keeping, columns: Columns, notes: list[str]
+    source: Source, names: Sequence[str], columns: Columns, notes: list[str]
 ) -> Iterator[tuple[list[tuple[str, str | None]], dict[str, list[object]]]]:
     blank = BlankRows(source)
     pairs: list[str] | list[None]
-    for batch in text_batches(source, columns, with_labels=False):
+    for batch, kept in kept_batches(source, names, columns):
         blank.add(batch)
         pairs = batch.pairs or [None] * len(batch.texts)
-        yield list(zip(batch.texts, pairs, strict=True)), source.kept
+        yield list(zip(batch.texts, pairs, strict=True)), kept
     if not blank.rows:
         raise no_rows(source)
     notes += blank.notes("got no label")

@@ -94,7 +94,7 @@ def open_table(path: Path, name: str = "", form: FileFormat = AS_FOUND) -> Sourc
         case _ if kind in SHEET_TYPES:
             return SheetSource(path, name)
         case _ if kind in TEXT_TYPES:
-            file = TextFile(path, name, form.encoding)
+            file = TextFile(path, name, form.encoding, form.on_fault)
             if kind in DELIMITED_TYPES:
                 return DelimitedSource(file, kind == ".tsv", form.sign)
             return JsonListSource(file) if kind == ".json" and is_json_list(file) else JsonLinesSource(file)

@@ -7,6 +7,7 @@ from bertlora.data.columns import Columns
 from bertlora.data.label_sets import NO_LABELS, set_of_columns
 from bertlora.data.labels import normalise_label
 from bertlora.data.source import Source
+from bertlora.data.text_file import OnFault
 from bertlora.errors import DataError
 
 # In MNLI and SNLI, `-` says that the annotators did not agree: everyone leaves these rows out.
@@ -28,7 +29,13 @@ class TextBatch(NamedTuple):
     faults: list[str]
 
 
-def text_batches(source: Source, columns: Columns, with_labels: bool = True, sets: bool = False) -> Iterator[TextBatch]:
+def text_batches(
+    source: Source,
+    columns: Columns,
+    with_labels: bool = True,
+    sets: bool = False,
+    on_fault: OnFault | None = None,
+) -> Iterator[TextBatch]:
     """Yields the rows of a source in order, blank ones included.
 
     Args:
@@ -36,6 +43,7 @@ def text_batches(source: Source, columns: Columns, with_labels: bool = True, set
         columns: its columns.
         with_labels: whether labels are wanted.
         sets: whether a row may have any number of labels. An empty cell is then a row without labels.
+        on_fault: gets the rows whose text is no text, which then count as blank; None makes the first one an error.
 
     Raises:
         DataError: a text or label has the wrong type, or the source is broken.
@@ -43,7 +51,7 @@ def text_batches(source: Source, columns: Columns, with_labels: bool = True, set
     label = columns.label if with_labels else None
     placing, wanted = columns.placing(), columns.labels() if with_labels else []
     for values, positions in source.batches([*columns.texts(), *wanted, *placing.values()]):
-        found = {name: _texts(source, name, values[name], positions) for name in columns.texts()}
+        found = {name: _texts(source, name, values[name], positions, on_fault) for name in columns.texts()}
         labels = _labels(source, columns, values, positions, sets) if wanted else None
         checked = found | ({label: labels} if label and labels is not None else {})
         yield TextBatch(
@@ -62,7 +70,9 @@ def _fault(columns: Sequence[str], values: Sequence[str]) -> str:
     return f"{' and '.join(blank)} {'are' if len(blank) > 1 else 'is'} blank"
 
 
-def _texts(source: Source, column: str, values: Sequence[object], positions: Sequence[int]) -> list[str]:
+def _texts(
+    source: Source, column: str, values: Sequence[object], positions: Sequence[int], on_fault: OnFault | None
+) -> list[str]:
     texts = []
     for value, position in zip(values, positions, strict=True):
         if value is None or isinstance(value, str):
@@ -70,8 +80,11 @@ def _texts(source: Source, column: str, values: Sequence[object], positions: Seq
         elif isinstance(value, bool | int | float):
             texts.append(str(value) if value == value else "")
         else:
-            fault = f"'{column}' holds {str(value)[:40]}, expected a text"
-            raise DataError(f"{source.place(position)}: {fault}; correct the row, or name another column")
+            fault = f"'{column}' holds {str(value)[:40]}, expected a text; correct the row, or name another column"
+            if on_fault is None:
+                raise DataError(f"{source.place(position)}: {fault}")
+            on_fault(position, fault)
+            texts.append("")
     return texts
 
 

@@ -9,7 +9,7 @@ import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from bertlora.errors import DataError, InputError
 FILE_TYPES = ".csv, .tsv, .jsonl, .ndjson, .json (also with .gz or .zst), .parquet, .xlsx or .ods"
 COMPRESSED = (".gz", ".zst")
 OVERRIDE = "if that is wrong, give --encoding"
+# Gets the line (from 1) of a row that cannot be read, or the row from 0, and the reason.
+OnFault = Callable[[int, str], None]
 DELIMITER_NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "\t"}
 
 
@@ -32,6 +34,7 @@ class FileFormat:
     Attributes:
         encoding: the name of a codec of Python, such as `cp1252`.
         delimiter: one character, or `comma`, `semicolon`, `tab`, `pipe`.
+        on_fault: gets the rows that cannot be read, which are then left out; None makes the first one an error.
 
     Raises:
         InputError: Python has no such codec for text, or the delimiter is not one character.
@@ -39,6 +42,7 @@ class FileFormat:
 
     encoding: str | None = None
     delimiter: str | None = None
+    on_fault: OnFault | None = None
 
     @classmethod
     def of(cls, options: ColumnNames) -> "FileFormat":
@@ -65,20 +69,24 @@ class TextFile:
         name: its name in messages.
         encoding: the codec that reads it.
         detected: whether the encoding was detected and is not UTF-8.
+        on_fault: gets the rows that cannot be read; None makes the first one an error.
 
     Args:
         path: the file.
         name: its name in messages.
         encoding: the codec; None detects it.
+        on_fault: see above.
 
     Raises:
         DataError: it is missing, a folder, empty, or cannot be decompressed.
     """
 
-    def __init__(self, path: Path, name: str, encoding: str | None = None) -> None:
+    def __init__(self, path: Path, name: str, encoding: str | None = None, on_fault: OnFault | None = None) -> None:
         check_file(path)
         self.path = path
         self.name = name
+        self.on_fault = on_fault
+        self._raw: IO[bytes] | None = None  # the file as it is on disk, while it is read
         given = encoding is not None
         if encoding is None:
             with self._opened() as file:
@@ -92,18 +100,39 @@ class TextFile:
         """Whether the encoding is UTF-8."""
         return self.encoding == "utf-8-sig"
 
-    def lines(self) -> Iterator[str]:
-        r"""Yields the lines with their line ends. Only `\n` ends a line, as in editors, so line numbers agree.
+    @property
+    def fraction_read(self) -> float | None:
+        """How much of the file is read, 0..1; None if it is closed, or if that is not known."""
+        if self._raw is None or self._raw.closed:
+            return None
+        return self._raw.tell() / self.path.stat().st_size or None
+
+    def fault(self, line: int, reason: str, cause: Exception | None = None) -> None:
+        """Reports a row that cannot be read to `on_fault`.
 
         Raises:
-            DataError: the file cannot be opened, or a line is not of the encoding.
+            DataError: there is no `on_fault`.
+        """
+        if self.on_fault is None:
+            raise DataError(f"{self.name} line {line}: {reason}") from cause
+        self.on_fault(line, reason)
+
+    def lines(self, undecodable: dict[int, str] | None = None) -> Iterator[str]:
+        r"""Yields the lines with their line ends. Only `\n` ends a line, as in editors, so line numbers agree.
+
+        Args:
+            undecodable: gets the lines that are not of the encoding, as line number → reason. They are yielded with
+                `\ufffd` in place of what cannot be decoded. UTF-16 and UTF-32 have no such lines.
+
+        Raises:
+            DataError: the file cannot be opened, or without `undecodable` a line is not of the encoding.
         """
         with self._opened() as file:
             if codecs.lookup(self.encoding).name.startswith(("utf-16", "utf-32")):
                 yield from self._wide_lines(file)
                 return
             for number, raw in enumerate(file, 1):
-                yield self._decoded(raw, number)
+                yield self._decoded(raw, number, undecodable)
 
     def text(self) -> str:
         """Returns the whole text of a (small) file.
@@ -116,7 +145,7 @@ class TextFile:
     def sample(self, characters: int) -> tuple[list[str], bool]:
         """Returns the first lines, of about this many characters, and whether they are all."""
         taken: list[str] = []
-        for line in self.lines():
+        for line in self.lines(None if self.on_fault is None else {}):
             if characters <= 0:
                 return taken, False
             taken.append(line)
@@ -131,26 +160,30 @@ class TextFile:
                 number += 1
                 yield line.removeprefix("\ufeff") if number == 1 else line
         except UnicodeDecodeError as error:
-            raise self._not_of_encoding(f"after line {number}: the text") from error
+            raise DataError(f"{self.name} after line {number}: {self._not_of_encoding('the text')}") from error
         finally:
             text.detach()  # `file` is closed by its own block
 
-    def _decoded(self, raw: bytes, number: int) -> str:
+    def _decoded(self, raw: bytes, number: int, undecodable: dict[int, str] | None) -> str:
+        codec = self.encoding if number == 1 or not self.is_utf8 else "utf-8"
         try:
-            return raw.decode(self.encoding if number == 1 or not self.is_utf8 else "utf-8")
+            return raw.decode(codec)
         except UnicodeDecodeError as error:
-            fault = f"line {number}: byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-            raise self._not_of_encoding(fault) from error
+            reason = self._not_of_encoding(f"byte 0x{raw[error.start]:02x} at column {error.start + 1}")
+            if undecodable is None:
+                raise DataError(f"{self.name} line {number}: {reason}") from error
+            undecodable[number] = reason
+            return raw.decode(codec, "replace")
 
-    def _not_of_encoding(self, fault: str) -> DataError:
+    def _not_of_encoding(self, what: str) -> str:
         encoding = "UTF-8" if self.is_utf8 else self.encoding
-        return DataError(f"{self.name} {fault} is not {encoding}; give another --encoding")
+        return f"{what} is not {encoding}; give another --encoding"
 
     @contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
         """Yields the file, decompressed. A fault of the file becomes a DataError."""
         try:
-            with _decompressed(self.path) as file:
+            with self.path.open("rb") as self._raw, _decompressed(self.path, self._raw) as file:
                 yield file
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"{self.name}: cannot be decompressed ({error}); fetch or write it again") from error
@@ -190,15 +223,15 @@ def unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read ({error.strerror or error})")
 
 
-def _decompressed(path: Path) -> IO[bytes]:
+def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes]:
     match path.suffix.lower():
         case ".gz":
-            return io.BufferedReader(gzip.GzipFile(path, "rb"))
+            return io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"))
         case ".zst":
             import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
             return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
-    return path.open("rb")
+    return raw
 
 
 def _is_codec(encoding: str) -> bool:

@@ -1,6 +1,6 @@
 """Predictions for the rows of a file: its columns stay, and the predictions come after them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -93,11 +93,11 @@ def predicted_names(run: "Run", options: dict[str, Any], probabilities: bool) ->
     return names + [f"probability of {label}" for label in run.manifest.labels if probabilities]
 
 
-def check_names(rows: FileRows, names: Sequence[str]) -> None:
-    """Raises InputError if the file has a column of these names already."""
-    if taken := [name for name in names if name in rows.names]:
+def check_names(source: str, kept: Sequence[str], names: Sequence[str]) -> None:
+    """Raises InputError if one of the columns `kept` of a source has one of these names."""
+    if taken := [name for name in names if name in kept]:
         raise InputError(
-            f"{rows.source.name}: has a column '{taken[0]}' already; rename it, or keep one other column by --id-column"
+            f"{source}: has a column '{taken[0]}' already; rename it, or keep one other column by --id-column"
         )
 
 
@@ -129,10 +129,10 @@ def write_predictions(
         OutputError: `out` cannot be written.
     """
     names = predicted_names(run, options, probabilities)
-    check_names(rows, names)
+    check_names(rows.source.name, rows.names, names)
     target: AbstractContextManager[Write]
     if isinstance(out, Path):
-        types = predicted_types(run, rows, options, probabilities) if format == "parquet" else None
+        types = predicted_types(run, rows.parts(), options, probabilities) if format == "parquet" else None
         target = table_file(out, format, types)
     else:
         target = nullcontext(text_rows(out, format))
@@ -160,10 +160,21 @@ def predicted_parts(
     names = predicted_names(run, options, probabilities)
     for chunk, lines in predicted_chunks(run, rows, options):
         answers = [answer_of(line, row[:2]) for line, row in zip(lines, chunk, strict=True)]
-        if one_text:
-            answers = [answer | {"labels": DELIMITERS[0].join(answer["labels"] or ())} for answer in answers]
         values = {name: [row[2][i] for row in chunk] for i, name in enumerate(rows.names)}
-        yield values | {name: [_value(answer, name) for answer in answers] for name in names}
+        yield values | predicted_columns(names, answers, one_text)
+
+
+def predicted_columns(names: Sequence[str], answers: Sequence[Line], one_text: bool) -> dict[str, list[object]]:
+    """Returns the columns that predictions add to some rows.
+
+    Args:
+        names: see `predicted_names`.
+        answers: the line of `Run.predict` of each row.
+        one_text: whether a row's several labels become one text, with `|` between them.
+    """
+    if one_text:
+        answers = [answer | {"labels": DELIMITERS[0].join(answer["labels"] or ())} for answer in answers]
+    return {name: [_value(answer, name) for answer in answers] for name in names}
 
 
 def predicted_chunks(run: "Run", rows: FileRows, options: dict[str, Any]) -> Iterator[tuple[list[Row], list[Line]]]:
@@ -182,14 +193,23 @@ def predicted_chunks(run: "Run", rows: FileRows, options: dict[str, Any]) -> Ite
             yield chunk, run.predict(list(texts), seconds, **options)
 
 
-def predicted_types(run: "Run", rows: FileRows, options: dict[str, Any], probabilities: bool) -> dict[str, Any]:
-    """Returns the Arrow types of the columns that `predicted_parts` yields. The file is read once for them."""
+def predicted_types(
+    run: "Run", parts: Iterable[Part], options: dict[str, Any], probabilities: bool
+) -> dict[str, Any]:
+    """Returns the Arrow types of the columns that `predicted_parts` yields. `parts`, the kept ones, are read for them.
+
+    Args:
+        run: the run.
+        parts: the kept columns of all rows.
+        options: those of `Run.predict`.
+        probabilities: whether each label's probability gets a column.
+    """
     import pyarrow as pa
 
     text, number = pa.string(), pa.float64()
     known = {"predicted_label": text, "abstained": pa.bool_(), "predicted_labels": pa.list_(text)}
     names = predicted_names(run, options, probabilities)
-    return column_types(rows.parts()) | {name: known.get(name, number) for name in names}
+    return column_types(parts) | {name: known.get(name, number) for name in names}
 
 
 def answer_of(line: dict[str, Any], row: tuple[str, str | None]) -> dict[str, Any]:
