@@ -416,6 +416,18 @@ SCHEMAS: dict[str, Schema] = {
             said(table({"out": TEXT, "texts": COUNT}), "with --out"),
         ]
     },
+    "score": table(
+        {
+            "out": TEXT,
+            "rows": COUNT,
+            "quarantined": said(COUNT, "rows that cannot be scored"),
+            "quarantine": said(TEXT, "the file that lists them; empty without any"),
+            "resumed": said(COUNT, "rows of both kinds that were done at an earlier start"),
+            "seconds": POSITIVE,
+            "rows_per_s": said(POSITIVE, "of this start"),
+            "precision": TEXT,
+        }
+    ),
     "export": table(
         {"format": TEXT, "to": TEXT, "bytes": COUNT, "base_bytes": COUNT},
         {"texts": COUNT, "largest_difference": POSITIVE},

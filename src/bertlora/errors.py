@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_SWITCHES = frozenset(["overwrite", "resume", "strict", "fix", "train-missing", "per-class", "raw", "base"])
+_SWITCHES = frozenset(["overwrite", "resume", "strict", "fix", "train-missing", "per-class", "raw", "base", "safe-csv"])
 # A whole command in quotes stays; a flag is a word of its own, not a part of a path.
 _FLAG = re.compile(r"'bertlora [^']*'|`bertlora [^`]*`|(?<![\w./-])--([a-z][a-z0-9-]*)")
 _FLAGS_SHOWN: ContextVar[bool] = ContextVar("flags_shown", default=False)

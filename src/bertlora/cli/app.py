@@ -32,7 +32,8 @@ FILE_FAULTS = (
 )
 
 # Each module registers its verbs. The help page lists them in this order.
-for _room in ("preparing", "auditing", "training", "evaluating", "predicting", "exporting", "pushing", "about"):
+ROOMS = ("preparing", "auditing", "training", "evaluating", "predicting", "scoring", "exporting", "pushing", "about")
+for _room in ROOMS:
     import_module(f"bertlora.cli.{_room}")
 
 
@@ -81,6 +82,8 @@ def _run(argv: list[str], debug: bool) -> int:
 
 def _state(argv: Sequence[str]) -> str:
     """Returns what an interrupt leaves."""
+    if argv[:1] == ["score"]:
+        return "the same command goes on where it stopped"
     if argv[:1] != ["train"]:
         return "nothing was half-written"
     if "--overwrite" in argv:

@@ -193,9 +193,7 @@ def predicted_chunks(run: "Run", rows: FileRows, options: dict[str, Any]) -> Ite
             yield chunk, run.predict(list(texts), seconds, **options)
 
 
-def predicted_types(
-    run: "Run", parts: Iterable[Part], options: dict[str, Any], probabilities: bool
-) -> dict[str, Any]:
+def predicted_types(run: "Run", parts: Iterable[Part], options: dict[str, Any], probabilities: bool) -> dict[str, Any]:
     """Returns the Arrow types of the columns that `predicted_parts` yields. `parts`, the kept ones, are read for them.
 
     Args:

@@ -1,0 +1,230 @@
+"""Scoring of files: every row once and in order, whatever is broken and whenever it is killed."""
+
+import csv
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bertlora.errors import DataError, InputError, OutputError
+from bertlora.scoring import score
+
+FILES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+
+
+class Stub:
+    """A run whose output is the length of the text, and that counts the texts it was given."""
+
+    path = Path("no run")
+    manifest = SimpleNamespace(labels=["short", "long"], task="classification")
+
+    def __init__(self) -> None:
+        self.texts = self.readies = 0
+        self.adapted = SimpleNamespace(reader=SimpleNamespace(read=self._read), logits=self._logits)
+
+    def _read(self, texts: list[str], pairs: list[str] | None) -> list[str]:
+        return texts
+
+    def _logits(self, texts: list[str], precision: str) -> Any:
+        self.texts += len(texts)
+        return np.array([[float(len(text))] for text in texts])
+
+    @contextmanager
+    def ready(self, precision: str) -> Iterator[None]:
+        self.readies += 1
+        yield
+
+    def predictions(self, **options: Any) -> Any:
+        def line(length: float) -> dict[str, Any]:
+            both = {"short": 1 / (1 + length), "long": length / (1 + length)}
+            return {"label": "long" if length > 8 else "short", "confidence": max(both.values()), "probabilities": both}
+
+        return lambda outputs: [line(row[0]) for row in outputs]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of three rows."""
+    for place in ("data.source.BATCH_ROWS", "data.readers.BATCH_ROWS", "scoring.parts.PART_ROWS"):
+        monkeypatch.setattr(f"bertlora.{place}", 3)
+
+
+def run(folder: Path, specs: list[Path], out: str, **options: Any) -> Any:
+    stub = Stub()
+    found = score(stub, [str(spec) for spec in specs], folder / out, **options)  # type: ignore[arg-type]
+    assert stub.readies <= 1
+    assert not list(folder.glob(".*"))
+    return found
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def table(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        return list(pq.read_table(path).to_pylist())
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+def mixed_csv(path: Path) -> Path:
+    """Ten good rows among rows that are broken in every way that a CSV file knows."""
+    rows = [f'{i},"text {i}, caf\u00e9 {"x" * i}\nsecond line",{i * i}\n' for i in range(10)]
+    rows.insert(8, "8.5,   ,7\n")
+    rows.insert(6, '5.5,"never closed,0\n')
+    rows.insert(4, "3.5,too,many,fields\n")
+    rows.insert(4, '3.25,"goes" on,1\n')
+    return write(path, f"id,text,square\n{''.join(rows)}".encode() + b"10,\xff bytes,1\n11,the last,121\n")
+
+
+@pytest.mark.parametrize("out", ["o.csv", "o.tsv", "o.jsonl", "o.parquet"])
+def test_every_good_row_is_written_in_order_and_every_bad_one_is_set_aside(tmp_path: Path, out: str) -> None:
+    source = mixed_csv(tmp_path / "r.csv")
+    found = run(tmp_path, [source], out, probabilities=True)
+    rows = table(tmp_path / out)
+    assert list(rows[0]) == [
+        "id", "text", "square", "predicted_label", "confidence", "probability of short", "probability of long",
+    ]  # fmt: skip
+    assert [row["id"] for row in rows] == [*map(str, range(10)), "11"]
+    assert rows[9]["text"] == f"text 9, caf\u00e9 {'x' * 9}\nsecond line"
+    assert [row["predicted_label"] for row in rows] == ["long"] * 10 + ["short"]
+    bad = table(Path(found.quarantine))
+    assert [(one["place"].rpartition("r.csv ")[2], one["reason"][:12]) for one in bad] == [
+        ("line 10", "a quoted tex"), ("line 11", "4 fields, ex"), ("line 16", "a quoted tex"),
+        ("line 21", "'text' is bl"), ("line 26", "line 26: byt"),
+    ]  # fmt: skip
+    assert (found.rows, found.quarantined, found.resumed) == (11, 5, 0)
+
+
+def test_json_lines_of_several_files_are_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(
+        folder / "a.jsonl", '{"text": "one", "n": 1}\nno json\n{"text": ["a list"]}\n{"text": "two", "x": {"y": 2}}\n'
+    )
+    write(folder / "b.jsonl", '[1]\n{"n": 5}\n{"text": "three"}\n')
+    for specs in ([folder], [folder / "*.jsonl"], [folder / "a.jsonl", folder / "b.jsonl"]):
+        found = run(folder, specs, "out.jsonl", overwrite=True)
+        rows = table(folder / "out.jsonl")
+        assert [(row["text"], row["n"], row["x.y"]) for row in rows] == [
+            ("one", 1, None), ("two", None, 2), ("three", None, None)
+        ]  # fmt: skip
+        bad = [(Path(one["file"]).name, one["position"]) for one in table(Path(found.quarantine))]
+        assert bad == [("a.jsonl", 2), ("a.jsonl", 3), ("b.jsonl", 1), ("b.jsonl", 2)]
+    found = run(folder, [write(folder / "c.jsonl", '{"text": "fine"}\n')], "out.jsonl", overwrite=True)
+    assert not found.quarantine
+    assert not (folder / "out.jsonl.quarantine.jsonl").exists()
+
+
+def test_cells_that_look_like_formulas_stay_unless_asked(tmp_path: Path) -> None:
+    source = write(tmp_path / "r.csv", 'text,x\ngood one,=1+1\n@name,-3\nplain,3\n"\ttab",\n')
+    cells = {}
+    for safe in (False, True):
+        run(tmp_path, [source], "o.csv", overwrite=True, safe_csv=safe)
+        cells[safe] = [(row["text"], row["x"]) for row in table(tmp_path / "o.csv")]
+    assert cells[False] == [("good one", "=1+1"), ("@name", "-3"), ("plain", "3"), ("\ttab", "")]
+    assert cells[True] == [("good one", "'=1+1"), ("'@name", "'-3"), ("plain", "3"), ("'\ttab", "")]
+
+
+def killed_at(step: int, folder: Path, source: Path, out: str) -> bool:
+    """Scores in a process that kills itself before its file operation number `step`. Returns whether it was killed."""
+    if child := os.fork():
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    count = 0
+
+    def hook(event: str, args: Any) -> None:
+        nonlocal count
+        if event in FILES and out in str(args[0]):
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    score(Stub(), [str(source)], folder / out)  # type: ignore[arg-type]
+    os._exit(0)
+
+
+@pytest.mark.parametrize("out", ["o.csv", "o.parquet"])
+def test_a_kill_before_any_file_operation_loses_no_row_and_doubles_none(tmp_path: Path, out: str) -> None:
+    source = mixed_csv(tmp_path / "r.csv")
+    run(tmp_path, [source], out)
+    outputs = [tmp_path / out, tmp_path / f"{out}.quarantine.jsonl"]
+    whole = [path.read_bytes() for path in outputs]
+    steps = computed = 0
+    while True:
+        steps += 1
+        for path in outputs:
+            path.unlink()
+        if not killed_at(steps, tmp_path, source, out):
+            break
+        if not (tmp_path / f".{out}.parts" / "state.json").exists() and outputs[0].exists():
+            continue  # killed after the end: all is there
+        stub = Stub()
+        score(stub, [str(source)], tmp_path / out)  # type: ignore[arg-type]
+        computed += stub.texts
+        assert [path.read_bytes() for path in outputs] == whole, steps
+        assert [path.name for path in tmp_path.glob(".*")] == []
+    assert steps > 25
+    assert computed < 0.75 * steps * 11  # parts that were done are not computed again
+
+
+def test_another_work_than_the_unfinished_one_is_refused(tmp_path: Path) -> None:
+    source = mixed_csv(tmp_path / "r.csv")
+
+    def again(**options: Any) -> None:
+        score(Stub(), [str(source)], tmp_path / "o.csv", **options)  # type: ignore[arg-type]
+
+    def fail(progress: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        again(progress=fail)
+    assert not (tmp_path / "o.csv").exists()
+    with pytest.raises(OutputError, match=r"parts: holds unfinished parts of other options; repeat .* overwrite=True"):
+        again(probabilities=True)
+    source.write_bytes(source.read_bytes() + b"12,new,1\n")
+    with pytest.raises(OutputError, match="of another or changed source"):
+        again()
+    again(overwrite=True)
+    assert [row["id"] for row in table(tmp_path / "o.csv")][-1] == "12"
+    with pytest.raises(OutputError, match=r"o\.csv: is there already"):
+        again()
+
+
+def test_what_cannot_be_scored_leaves_nothing(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a.csv", "text,x\na,1\n"), write(tmp_path / "b.csv", "text,y\na,1\n")
+    empty, added = write(tmp_path / "e.csv", "text\n"), write(tmp_path / "c.csv", "text,confidence\na,1\n")
+    with pytest.raises(DataError, match=r"a\.csv: lacks the column 'y' of b\.csv"):
+        run(tmp_path, [a, b], "o.csv")
+    with pytest.raises(InputError, match=r"e\.csv: has no rows"):
+        run(tmp_path, [empty], "o.csv")
+    with pytest.raises(InputError, match="has a column 'confidence' already"):
+        run(tmp_path, [added], "o.csv")
+    with pytest.raises(InputError, match=r"o\.txt does not name a format"):
+        run(tmp_path, [a], "o.txt")
+    with pytest.raises(DataError, match="no file has such a name"):
+        run(tmp_path, [tmp_path / "*.nope"], "o.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv", "c.csv", "e.csv"]
+
+
+def test_parquet_keeps_types_across_parts(tmp_path: Path) -> None:
+    rows = {"text": [f"t{i}" for i in range(8)], "n": [None] * 4 + [1, 2, 3, 4], "tags": [["a"]] * 8}
+    pq.write_table(pa.table(rows), tmp_path / "r.parquet")
+    run(tmp_path, [tmp_path / "r.parquet"], "o.parquet")
+    found = pq.read_table(tmp_path / "o.parquet")
+    assert {name: found[name].to_pylist() for name in rows} == rows
+    assert [str(found.schema.field(name).type) for name in rows] == ["string", "int64", "list<element: string>"]
