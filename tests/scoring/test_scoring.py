@@ -30,7 +30,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.texts = self.readies = 0
-        self.adapted = SimpleNamespace(reader=SimpleNamespace(read=self._read), logits=self._logits)
+        self.model = SimpleNamespace(reader=SimpleNamespace(read=self._read), logits=self._logits)
 
     def _read(self, texts: list[str], pairs: list[str] | None) -> list[str]:
         return texts
@@ -38,6 +38,9 @@ class Stub:
     def _logits(self, texts: list[str], precision: str) -> Any:
         self.texts += len(texts)
         return np.array([[float(len(text))] for text in texts])
+
+    def choose_precision(self, wanted: str) -> str:
+        return wanted
 
     @contextmanager
     def ready(self, precision: str) -> Iterator[None]:

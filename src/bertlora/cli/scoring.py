@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertlora.cli.console import duration, say
-from bertlora.cli.options import MODEL, OVERWRITE_FILE, PATH, PRECISION, RUN, TEXT_COLUMNS, Option, flag, required
+from bertlora.cli.options import (
+    MODEL,
+    OVERWRITE_FILE,
+    PATH,
+    PRECISION,
+    RUN,
+    TEXT_COLUMNS,
+    OneOf,
+    Option,
+    Whole,
+    flag,
+    required,
+)
 from bertlora.cli.verb import Argument, is_quiet, verb
 from bertlora.errors import InputError
 
@@ -54,16 +66,32 @@ def show_scored(found: dict[str, Any]) -> None:
     flag("--per-class", "as for predict"),
     MODEL,
     PRECISION,
+    Option(
+        "--engine",
+        "local: in this process; ray: on a Ray cluster (docs/scale.md)",
+        type=OneOf(("local", "ray")),
+        default="local",
+    ),
+    Option(
+        "--workers", "with --engine ray: the processes that run the model; default: a CPU each, but one", type=Whole(1)
+    ),
     show=show_scored,
     messages=True,
 )
-def score(run: str, sources: Sequence[str], out: str, model: str, **options: Any) -> dict[str, Any]:
+def score(
+    run: str, sources: Sequence[str], out: str, model: str, engine: str, workers: int | None, **options: Any
+) -> dict[str, Any]:
     """Labels the rows of files."""
+    from bertlora.scoring.ray_engine import Cluster, check_ray
     from bertlora.scoring.score import checked_format
 
     if options["per_class"] and options["sets"] is None:
         raise InputError("--per-class: is for label sets; give --sets too, such as --sets 0.9")
+    if workers and engine != "ray":
+        raise InputError("--workers: is for --engine ray; leave it out, or give both")
     checked_format(Path(out), options["safe_csv"])
+    if engine == "ray":
+        check_ray()
     names = ("text_column", "text_pair_column", "encoding", "delimiter")
     columns = {name: options.pop(name) for name in names}
     from bertlora.run.loaded import Run
@@ -73,8 +101,10 @@ def score(run: str, sources: Sequence[str], out: str, model: str, **options: Any
     chosen = {name: options[name] for name in ("raw", "abstain", "sets", "per_class")}
     for note in loaded.predictions(**chosen).notes:
         say(note)
+    cluster = Cluster(workers, model) if engine == "ray" else None
     with _shown() as progress:
-        return score(loaded, sources, Path(out), columns=columns, progress=progress, **options).to_json()
+        found = score(loaded, sources, Path(out), columns=columns, cluster=cluster, progress=progress, **options)
+    return found.to_json()
 
 
 class _Lines:

@@ -33,7 +33,7 @@ def computed(run: "Run", parts: Generator[Part, None, None], precision: str) -> 
 def _tokenised(run: "Run", parts: Generator[Part, None, None]) -> Generator[tuple[Part, Any], None, None]:
     with closing(parts):
         for part in parts:
-            yield part, run.adapted.reader.read(part.texts, part.pairs)
+            yield part, run.model.reader.read(part.texts, part.pairs)
 
 
 def _outputs(
@@ -41,4 +41,4 @@ def _outputs(
 ) -> Generator[Computed, None, None]:
     with closing(tokenised), run.ready(precision):
         for part, inputs in tokenised:
-            yield Computed(part, run.adapted.logits(inputs, precision=precision))
+            yield Computed(part, run.model.logits(inputs, precision=precision))

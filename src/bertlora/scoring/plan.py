@@ -88,7 +88,8 @@ def planned(run: "Run", sources: Sources, folder: PartFolder, belongs: dict[str,
         if folder.format == "parquet":
             parts = (rows.kept for rows in sources.rows(kept))
             types = types_to_text(predicted_types(run, parts, options, probabilities))
-        state = belongs | {"kept": kept, "types": types, "precision": _resolved(run, chosen["precision"])}
+        # A second start must not measure again which precision is faster.
+        state = belongs | {"kept": kept, "types": types, "precision": run.choose_precision(chosen["precision"])}
         folder.begin(state)
     types_found = types_of_text(state["types"]) if state["types"] else None
     return Plan(run.manifest.task, state["kept"], added, options, state["precision"], chosen["safe_csv"], types_found)
@@ -102,12 +103,3 @@ def identity(run: "Run") -> str:
         with path.open("rb") as file:
             digest.update(f"{path.relative_to(run.path)} ".encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _resolved(run: "Run", precision: str) -> str:
-    """Returns `fp32` or `bf16`: a second start must not measure again which is faster."""
-    if precision != "auto":
-        return precision
-    from bertlora.model.machine import choose_precision  # it imports torch
-
-    return choose_precision(precision, run.adapted.architecture)

@@ -16,6 +16,7 @@ from bertlora.scoring.part_folder import PartFolder
 from bertlora.scoring.parts import in_parts
 from bertlora.scoring.plan import Plan, belonging, planned
 from bertlora.scoring.progress import Clock, Progress
+from bertlora.scoring.ray_engine import Cluster, computed_by_ray
 from bertlora.scoring.sources import Sources, expanded
 from bertlora.scoring.writing import TEXT_FORMATS, join, safe, write_part
 from bertlora.task import MULTILABEL
@@ -65,6 +66,7 @@ def score(
     split: str = "test",
     precision: str = "fp32",
     columns: dict[str, Any] | None = None,
+    cluster: Cluster | None = None,
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Scored:
@@ -84,6 +86,7 @@ def score(
         split: the split of a hub data set.
         precision: `fp32`, `bf16` or `auto`.
         columns: `text_column`, `text_pair_column`, `encoding` and `delimiter`, as `iter_texts` takes them.
+        cluster: runs the model on Ray; None runs it in this process.
         progress: gets the progress after each part.
         options: `raw`, `abstain`, `sets` and `per_class`, as `Run.predict` takes them.
 
@@ -100,7 +103,7 @@ def score(
     with folder.locked():
         plan = planned(run, sources, folder, belongs, overwrite)
         if not folder.end():
-            _finish(run, sources, folder, plan, progress)
+            _finish(run, sources, folder, plan, cluster, progress)
         end = folder.end()
         folder.publish()
     seconds, quarantine = time.perf_counter() - began, str(folder.quarantine) if end["quarantined"] else ""
@@ -125,11 +128,16 @@ def checked_format(out: Path, safe_csv: bool) -> str:
 
 
 def _finish(
-    run: "Run", sources: Sources, folder: PartFolder, plan: Plan, progress: Callable[[Progress], None] | None
+    run: "Run",
+    sources: Sources,
+    folder: PartFolder,
+    plan: Plan,
+    cluster: Cluster | None,
+    progress: Callable[[Progress], None] | None,
 ) -> None:
     """Computes the parts that are missing, and joins all."""
     try:
-        resumed = _compute(run, sources, folder, plan, progress)
+        resumed = _compute(run, sources, folder, plan, cluster, progress)
         rows, bad = join(folder, plan.names, plan.types)
         if not rows + bad:
             folder.clear()
@@ -140,13 +148,23 @@ def _finish(
 
 
 def _compute(
-    run: "Run", sources: Sources, folder: PartFolder, plan: Plan, progress: Callable[[Progress], None] | None
+    run: "Run",
+    sources: Sources,
+    folder: PartFolder,
+    plan: Plan,
+    cluster: Cluster | None,
+    progress: Callable[[Progress], None] | None,
 ) -> int:
     """Computes and writes the parts that are missing. Returns the number of rows that were done before."""
     done = {number: record["rows"] + len(record["faults"]) for number, record in folder.records()}
     clock = Clock(sum(done.values()), progress)
     answers_of, one_text = run.predictions(**plan.options), folder.format in TEXT_FORMATS and plan.task == MULTILABEL
-    with closing(computed(run, in_parts(sources.rows(plan.kept), done), plan.precision)) as found:
+    parts = in_parts(sources.rows(plan.kept), done)
+    if cluster is None:
+        results = computed(run, parts, plan.precision)
+    else:
+        results = computed_by_ray(run, parts, sources, plan.kept, done, plan.precision, cluster)
+    with closing(results) as found:
         for part, outputs in found:
             kept = safe(part.kept) if plan.safe_csv else part.kept
             answers = answers_of(outputs) if part.texts else []

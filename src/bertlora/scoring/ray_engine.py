@@ -1,0 +1,216 @@
+"""Runs the model on parts on a Ray cluster, by Ray Data.
+
+This process, the driver, reads the sources for the kept columns, and writes. A task of Ray on the same machine reads
+them once more and streams the texts of each part to actors, which send the outputs back: (B, K) numbers for B texts.
+So only the texts and the outputs move over the network, and only this machine needs the sources.
+"""
+
+import logging
+import os
+from collections.abc import Collection, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bertlora.errors import InputError, OutputError, first_line
+from bertlora.export.extras import extra
+from bertlora.scoring.ahead import ahead
+from bertlora.scoring.engine import Computed
+from bertlora.scoring.parts import Part, in_parts
+from bertlora.scoring.sources import Sources
+
+if TYPE_CHECKING:
+    from bertlora.run.loaded import Run
+
+# Actors take a CPU each. The reader takes less, which also keeps Ray from running it inside of one actor: it does that
+# with steps that ask for the same.
+READER_CPUS = 0.5
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How the model runs on Ray.
+
+    Attributes:
+        workers: the number of actors; None takes all CPUs but one, since the reader needs a place (ray issue 44687).
+        model: where the base model is on every machine, if it has moved.
+    """
+
+    workers: int | None = None
+    model: str = ""
+
+
+def check_ray() -> None:
+    """Raises InputError if Ray is not installed."""
+    extra("ray", "ray", "ray.data")
+
+
+def computed_by_ray(
+    run: "Run",
+    parts: Generator[Part, None, None],
+    sources: Sources,
+    names: Sequence[str],
+    done: Collection[int],
+    precision: str,
+    cluster: Cluster,
+) -> Generator[Computed, None, None]:
+    """Yields the parts with their outputs, in order; see `engine.computed`.
+
+    Args:
+        run: the run. Every machine has it in the same folder.
+        parts: the parts, as this process reads them.
+        sources: the sources, of which a task reads the same parts.
+        names: the columns that are read.
+        done: the numbers of parts that are left out.
+        precision: `fp32` or `bf16`.
+        cluster: how the model runs.
+
+    Raises:
+        InputError: Ray is not installed, or a part cannot be computed.
+        OutputError: a worker died twice on the same part, or the cluster does not answer.
+    """
+    ray, data = extra("ray", "ray", "ray.data")
+    with closing(ahead(parts)) as read:
+        first = next(read, None)
+        if first is None:
+            return
+        with _connected(ray), _settings(data):
+            workers = cluster.workers or max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
+            results = _dataset(ray, data, partial(_texts, sources, list(names), set(done))).map_batches(
+                Worker,
+                fn_constructor_args=(str(run.path.resolve()), cluster.model, precision),
+                compute=data.ActorPoolStrategy(size=workers),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=1,
+                # A worker that dies is replaced, and its part is done once more.
+                max_restarts=-1,
+                max_task_retries=1,
+            )
+            part: Part | None = first
+            try:
+                for block in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+                    for row in block.to_pylist():
+                        assert part is not None
+                        yield Computed(part, _outputs(part, row))
+                        part = next(read, None)
+            except ray.exceptions.RayError as error:
+                raise OutputError(
+                    f"Ray: a worker died, and once more when its rows were redone ({first_line(error)})"
+                ) from error
+            if part is not None:
+                raise OutputError(f"Ray: the outputs of part {part.number} are missing")
+
+
+class Worker:
+    """An actor: it loads the run, keeps its weights ready, and computes the outputs of parts."""
+
+    def __init__(self, path: str, model: str, precision: str) -> None:
+        self._precision = precision
+        # The weights are ready for one thread, and Ray may call from several.
+        self._thread = ThreadPoolExecutor(1)
+        self._thread.submit(self._load, path, model).result()
+
+    def __call__(self, batch: Any) -> Any:
+        """Returns number, outputs and error of the part in a table of one row with number, texts and pairs."""
+        return self._thread.submit(self._computed, batch).result()
+
+    def _load(self, path: str, model: str) -> None:
+        from bertlora.run.loaded import Run
+
+        self._run, self._held = Run.load(path, model), ExitStack()
+        self._held.enter_context(self._run.ready(self._precision))
+
+    def _computed(self, batch: Any) -> Any:
+        import pyarrow as pa
+
+        part = batch.to_pylist()[0]
+        outputs, error = b"", ""
+        try:
+            inputs = self._run.model.reader.read(part["texts"], part["pairs"])
+            outputs = np.asarray(self._run.model.logits(inputs, precision=self._precision), np.float64).tobytes()
+        except Exception as fault:  # Ray would stop everything, with a message of its own
+            error = str(fault) or type(fault).__name__
+        return pa.table({"number": [part["number"]], "outputs": pa.array([outputs], pa.binary()), "error": [error]})
+
+
+def _outputs(part: Part, row: dict[str, Any]) -> Any:
+    """Returns the outputs of a part, (B, K), from a row of a worker."""
+    if row["error"]:
+        raise InputError(row["error"])
+    if row["number"] != part.number:
+        raise OutputError(f"Ray: got part {row['number']} for part {part.number}; is a source being changed?")
+    return np.frombuffer(row["outputs"]).reshape(len(part.texts), -1) if part.texts else np.empty((0, 0))
+
+
+def _texts(sources: Sources, names: list[str], done: Collection[int]) -> Iterator[Any]:
+    """Yields a table of one row for each part: its number, texts and pairs."""
+    import pyarrow as pa
+
+    texts = pa.list_(pa.string())
+    for part in in_parts(sources.rows(names), done):
+        yield pa.table(
+            {"number": [part.number], "texts": pa.array([part.texts], texts), "pairs": pa.array([part.pairs], texts)}
+        )
+
+
+def _dataset(ray: Any, data: Any, read: Any) -> Any:
+    """Returns the dataset whose one task, on this machine, calls `read`."""
+    from ray.data.block import BlockMetadata
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class Parts(data.Datasource):  # type: ignore[misc]
+        """The parts of the sources."""
+
+        def get_read_tasks(self, parallelism: int, *more: Any, **named: Any) -> list[Any]:
+            """Returns the one task."""
+            facts = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+            return [data.ReadTask(read, facts)]
+
+        def estimate_inmemory_data_size(self) -> int | None:
+            """Returns None: it is not known."""
+            return None
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    where = {"scheduling_strategy": here}
+    return data.read_datasource(Parts(), num_cpus=READER_CPUS, override_num_blocks=1, ray_remote_args=where)
+
+
+@contextmanager
+def _connected(ray: Any) -> Iterator[None]:
+    """Inside, this process is connected to the cluster of RAY_ADDRESS, one on this machine, or one of its own."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _settings(data: Any) -> Iterator[None]:
+    """Inside, new datasets keep the order, print nothing, and have a part in each block."""
+    context = data.DataContext.get_current()
+    wanted = {"target_max_block_size": 1, "enable_progress_bars": False}
+    before = {name: getattr(context, name) for name in wanted}
+    ordered = context.execution_options.preserve_order
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    try:
+        for name, value in wanted.items():
+            setattr(context, name, value)
+        context.execution_options.preserve_order = True
+        logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        context.execution_options.preserve_order = ordered
+        logger.setLevel(level)
