@@ -240,7 +240,10 @@ LABELS_EVALUATED = WHERE | {
         by_name(table(COMPARISON | {"macro_f1": GAIN})), "LoRA against each other model; accuracy is subset accuracy"
     ),
 }
-CHOSEN_BY = {"best_metric": said(TEXT, "what chose the adapter; empty if that is not known")}
+CHOSEN_BY = {
+    "best_metric": said(TEXT, "what chose the adapter; empty if that is not known"),
+    "precision": {"enum": ["fp32", "bf16"]},
+}
 VALUE_FIGURES = table(
     VALUES | {f"{name}_ci95": maybe(interval(found) | CI) for name, found in OF_VALUES.items()},
     {"training_seconds": POSITIVE},
@@ -430,7 +433,30 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "export": table(
         {"format": TEXT, "to": TEXT, "bytes": COUNT, "base_bytes": COUNT},
-        {"texts": COUNT, "largest_difference": POSITIVE},
+        {
+            "texts": COUNT,
+            "largest_difference": POSITIVE,
+            "rows": said(COUNT, "validation rows on which a format that rounds was checked"),
+            "before": by_name(NUMBER),
+            "after": by_name(NUMBER),
+            "lost_points": said(NUMBER, "of the first figure"),
+            "quantised_products": COUNT,
+            "other_products": COUNT,
+            "texts_per_s": said(by_name(POSITIVE), "on this machine, by what runs the texts"),
+            "notes": listed(TEXT),
+        },
+    ),
+    "verify": table(
+        {
+            "path": TEXT,
+            "format": TEXT,
+            "texts": COUNT,
+            "largest_difference": POSITIVE,
+            "tolerance": said(POSITIVE, "how far a logit may differ"),
+            "precision": {"enum": ["fp32", "bf16"]},
+            "files": said(COUNT, "files whose SHA-256 was checked"),
+            "made_on": said(by_name(TEXT), "processor and versions that gave the answers"),
+        }
     ),
     "push": table(
         {

@@ -128,6 +128,7 @@ def test_a_machine_replays_once(exported: Path, monkeypatch: pytest.MonkeyPatch)
 def test_bf16_is_taken_only_where_it_is_faster_and_the_certificate_holds(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bertlora.model.machine.has_bf16", lambda: True)
     monkeypatch.setattr("bertlora.model.machine.speed", {"fp32": 1.0, "bf16": 1.0}.__getitem__)
     assert Run.load(run.path).choose_precision("auto") == "fp32"
     monkeypatch.setattr("bertlora.model.machine.speed", {"fp32": 1.0, "bf16": 9.0}.__getitem__)
@@ -153,7 +154,9 @@ def test_other_tasks(task: str, tiny: Tiny, tmp_path: Path) -> None:
         assert all(alike(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def test_the_adapter_alone_has_a_certificate_too(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exported_adapter_has_a_certificate_too(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run.export(tmp_path / "out", "adapter")
     assert Run.load(tmp_path / "out").predict(TEXTS, sets=0.8) == run.predict(TEXTS, sets=0.8)
     assert main(["verify", str(tmp_path / "out")]) == 0

@@ -100,6 +100,7 @@ def test_deberta_gets_fp32_and_says_so(tiny: Tiny) -> None:
 def test_auto_precision_measures_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for times, expected in ((1.4, "fp32"), (1.6, "bf16")):
         rates = {"fp32": 1.0, "bf16": times}
+        monkeypatch.setattr(machine, "has_bf16", lambda: True)
         monkeypatch.setattr(machine, "speed", rates.__getitem__)
         assert choose_precision("auto", "bert") == expected
 

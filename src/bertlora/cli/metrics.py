@@ -22,7 +22,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     from bertlora.evaluation.verdict import legacy_lines
 
     print(result["verdict"])
-    print(f"\n{result['n']:,} rows ({result['where']})\n")
+    print(f"\n{result['n']:,} rows ({result['where']}), in {result['precision']}\n")
     if result["task"] == REGRESSION:
         _print_values(result)
         return

@@ -32,7 +32,7 @@ from bertlora.task import REGRESSION
 
 FILES = FACTS, ANSWERS = "certificate.json", "certificate.safetensors"
 TEXTS = 64
-# Another order of additions in fp32 changes a logit by less. Numbers have a unit: theirs is a share of the largest.
+# Another order of additions in fp32 changes a logit by less. Numbers have a unit: theirs is a fraction of the largest.
 FP32_DIFFERENCE = 1e-3
 # bf16 keeps 8 bits, so each layer rounds by up to 0.4 %.
 BF16_SHARE = 0.05
@@ -71,7 +71,7 @@ class Certificate:
         second: of the second texts, if the model reads pairs.
         logits: (C, K) float64, the run's answers in fp32.
         tolerance: how far a logit may be from them.
-        files: SHA-256 of the files beside it, by name.
+        files: SHA-256 of the files next to it, by name.
         made_on: the machine and the versions that gave the answers.
     """
 
@@ -197,7 +197,7 @@ def sha256(path: Path) -> str:
 def proven(folder: Path, certificate: "Certificate", precision: str = "fp32") -> Path:
     """Returns a mark in this user's cache. It exists if this machine has replayed the certificate of these files.
 
-    Other versions of a library have another mark, and so has a folder whose files were written anew.
+    Other versions of a library have another mark, and so has a folder whose files were written again.
     """
     paths = [folder / name for name in (*FILES, *certificate.files)]
     seen = [path.stat() for path in paths if path.exists()]

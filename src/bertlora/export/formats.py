@@ -66,7 +66,7 @@ class Origin:
         return self.adapted.reader.read([t for t, _ in self.texts], [p for _, p in self.texts if p is not None] or None)
 
     def allowed(self, expected: Array) -> float:
-        """Returns how far outputs in fp32 may differ. Numbers have a unit, so theirs is a share of the largest."""
+        """Returns how far outputs in fp32 may differ. Numbers have a unit, so theirs is a fraction of the largest."""
         return FP32_DIFFERENCE * (largest(expected) if self.adapted.task == REGRESSION else 1.0)
 
 

@@ -62,7 +62,7 @@ def write_onnx(model: Any, token_types: bool, file: Path) -> None:
 
 
 class _Logits(nn.Module):
-    """A classifier that takes its inputs by position and returns logits alone."""
+    """A classifier that takes its inputs by position and returns only logits."""
 
     def __init__(self, model: Any, names: list[str]) -> None:
         super().__init__()

@@ -4,7 +4,7 @@
                                                                MatMulInteger ── · weight scale · token scale ── + bias
     W (D, M) ──── one scale for each column ── int8 (D, M) ────┘
 
-A token's scale depends on this token alone, and sums of whole numbers are exact. Thus a text's answer does not depend
+A token's scale depends only on this token, and sums of whole numbers are exact. Thus a text's answer does not depend
 on the other texts of a batch, on their order or on padding. ONNX Runtime's own dynamic quantisation has one scale for a
 whole batch.
 

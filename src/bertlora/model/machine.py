@@ -42,7 +42,15 @@ def choose_precision(wanted: str, architecture: str = "") -> str:
         return wanted
     if architecture in FP32_ALONE:
         return "fp32"
+    if not has_bf16():
+        return "fp32"
     return "bf16" if speed("bf16") >= WORTH_IT * speed("fp32") else "fp32"
+
+
+def has_bf16() -> bool:
+    """Returns whether the device in use multiplies bf16 at all. On a CPU without it, one product takes a second."""
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not documented
+    return default_device().type == "cuda" or known is None or bool(known())
 
 
 def speed(precision: str) -> float:

@@ -31,7 +31,7 @@ def compare(
     seeds: int = 1,
     train_missing: bool = False,
     model: str = "",
-    precision: str = "fp32",
+    precision: str = "auto",
     on_progress: Callable[[str], None] = lambda _: None,
     on_event: Listener = lambda _: None,
     **columns: Unpack[ColumnNames],
@@ -171,7 +171,7 @@ def evaluated_runs(
         for note in rows.texts.notes:
             on_progress(f"note: {note}")
         on_progress(f"evaluating {len(rows.examples):,} rows by {name}")
-        logits = run.adapted.logits(rows.examples.inputs, precision=precision)
+        logits = run.adapted.logits(rows.examples.inputs, precision=run.choose_precision(precision))
         yield name, run, evaluated_of(run, rows.examples.labels, {"lora": logits}), where
 
 

@@ -17,7 +17,7 @@ def evaluate(
     split: str = "test",
     *,
     model: str = "",
-    precision: str = "fp32",
+    precision: str = "auto",
     slice_column: str | None = None,
     **columns: Unpack[ColumnNames],
 ) -> dict[str, Any]:
@@ -28,14 +28,15 @@ def evaluate(
         data: a prepared folder or any labelled source; empty takes the data on which the run was trained.
         split: which split.
         model: where the base model is, if it has moved.
-        precision: `fp32`, `bf16` or `auto`.
+        precision: `fp32`, `bf16` or `auto`, which is the one that `predict` takes here.
         slice_column: a column of `data`, a source, whose values are slices too.
         columns: the columns of a source.
 
     Returns:
         `n`, `base`, `probe`, `lora`, `verdict` and more, as `evaluate --json` prints. `slices`: see `slice_figures`.
         `where` says what the rows are, and `caution` is a sentence if the run may know them already. `notes` say
-        what was left out. `best_metric` is the metric that chose the adapter, empty if the run does not say.
+        what was left out. `precision` is the one that was used. `best_metric` is the metric that chose the adapter,
+        empty if the run does not say.
 
     Raises:
         RunError: the run cannot be loaded.
@@ -52,10 +53,11 @@ def evaluate(
 
     run = run if isinstance(run, Run) else Run.load(run, model)
     rows = rows_for(run, data, split, **columns)
+    precision = run.choose_precision(precision)
     evaluated = evaluate_rows(run, rows.examples, rows.texts, precision, rows_of(rows.where))
     slices = figures_by_slice(evaluated, rows, data, slice_column, form)
     found = {"slices": slices, "where": rows.where, "caution": rows.met.caution, "notes": list(rows.texts.notes)}
-    return figures(evaluated) | found | {"best_metric": _best_metric(run)}
+    return figures(evaluated) | found | {"precision": precision, "best_metric": _best_metric(run)}
 
 
 def _best_metric(run: "Run") -> str:

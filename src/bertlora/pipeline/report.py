@@ -37,7 +37,7 @@ def report(
     slice_column: str | None = None,
     overwrite: bool = False,
     model: str = "",
-    precision: str = "fp32",
+    precision: str = "auto",
     on_progress: Progress = lambda _: None,
     **columns: Unpack[ColumnNames],
 ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The folder beside the output that holds what is done: parts, their records, and what they belong to.
+"""The folder next to the output that holds what is done: parts, their records, and what they belong to.
 
     .FILE.parts/
       state.json           what the parts belong to: sources, run, options. Written first, deleted last. Its key `end`,

@@ -55,13 +55,13 @@ def belonging(run: "Run", sources: Sources, chosen: dict[str, Any], options: dic
         chosen: `probabilities`, `safe_csv`, `id_column` and `precision`.
         options: of the predictions.
     """
-    from bertlora import __version__
+    from bertlora.run.manifest import versions
 
     return {
         "sources": [sources.state(), sources.split, sources.columns],
         "run": identity(run),
         "options": {"predictions": options, **chosen},
-        "format": [__version__, PART_ROWS, PART_CHARACTERS],
+        "format": [versions()["bertlora"], PART_ROWS, PART_CHARACTERS],
     }
 
 

@@ -63,7 +63,7 @@ def computed_by_ray(
     Args:
         run: the run. Every machine has it in the same folder.
         parts: the parts, as this process reads them.
-        sources: the sources, of which a task reads the same parts.
+        sources: the sources; a task reads the same parts from them.
         names: the columns that are read.
         done: the numbers of parts that are left out.
         precision: `fp32` or `bf16`.

@@ -1,4 +1,4 @@
-"""The story of a scoring: begin or go on, compute the parts that are missing, join them."""
+"""The steps of a scoring: begin or go on, compute the parts that are missing, join them."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bertlora.model.machine import has_bf16
+
 
 class FrozenWeight:
     """A frozen weight (out, in) in torch's usual layout."""
@@ -37,7 +39,7 @@ class Reordered(FrozenWeight):
         """Returns whether this machine and this torch version support the layout for `weight`."""
         ops = torch.ops.mkldnn
         known = hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")
-        return known and weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _has_bf16()
+        return known and weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_bf16()
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return _pointwise(x, self.forward_order, bias)
@@ -55,10 +57,6 @@ def _reordered(weight: Tensor) -> Tensor:
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
-
-
-def _has_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def frozen_product(x: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:
