@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bertlora.errors import ModelError, first_line
 from bertlora.export.extras import extra
+from bertlora.export.first_token import keep_first_token
 from bertlora.model.base import quiet
 
 # A protobuf message holds at most 2 GiB. The rest is for the graph itself.
@@ -36,7 +37,7 @@ def write_onnx(model: Any, token_types: bool, file: Path) -> None:
         InputError: the extra `onnx` is not installed.
         ModelError: the model is too large for one file, or torch cannot export it.
     """
-    extra("onnx", "onnx", "onnxscript")
+    onnx, _ = extra("onnx", "onnx", "onnxscript")
     kind = model.config.model_type
     size = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
     if size > MOST_BYTES:
@@ -58,7 +59,9 @@ def write_onnx(model: Any, token_types: bool, file: Path) -> None:
             cause = first_line(error.__cause__ or error)
             raise ModelError(f"torch cannot export this {kind} model to ONNX ({cause})") from error
         assert program is not None
-        program.save(file, external_data=False)
+        graph = program.model_proto
+    keep_first_token(onnx, graph)
+    onnx.save(graph, str(file))
 
 
 class _Logits(nn.Module):

@@ -27,7 +27,7 @@ ZERO_POINT, LARGEST_ACTIVATION, LARGEST_WEIGHT = 128, 127, 63
 # A token of zeros has a scale too.
 LEAST_SCALE = 1e-12
 # Tables of embeddings with fewer values than this stay in fp32.
-LARGE_TABLE = 1_000_000
+LARGE_TABLE = 500_000
 
 
 @dataclass(frozen=True)
