@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -29,6 +30,8 @@ def test_a_file_gives_transformers_logits_for_any_shape(architecture: str, expor
         assert np.ptp(expected) > 1e-3
         assert np.allclose(session.run(["logits"], batch)[0], expected, atol=1e-5 * np.abs(expected).max())
     assert len(list(one.fp32.parent.iterdir())) == 2  # no data outside the files
+    # The last layer reads the first token of attention's result and of its own input.
+    assert sum(node.name.startswith("first_") for node in onnx.load(one.fp32).graph.node) == 2
 
 
 def test_what_cannot_be_written_is_one_line(

@@ -29,7 +29,8 @@ def keep_first_token(onnx: Any, model: Any) -> int:
     if chosen is None:
         return 0
     shapes = {
-        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.value_info
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info)
     }
     length = graph.input[0].type.tensor_type.shape.dim[1].dim_param
     moved = _movable(graph, chosen, constants)
