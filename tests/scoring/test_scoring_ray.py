@@ -1,4 +1,4 @@
-"""The same file from Ray Data on a local cluster of two workers. One of them dies."""
+"""The same file from Ray Data on a local cluster of two workers; one of them dies."""
 
 import os
 import signal

@@ -27,7 +27,8 @@ def export(origin: Origin, out: Path, kind: str, overwrite: bool = False) -> dic
 
     Returns:
         `format`, `to`, `bytes` of the result and `base_bytes` of the full base model. `texts` is the number of texts on
-        which it was compared with the run, and `largest_difference` is the largest between their logits. A format may add more.
+        which it was compared with the run, and `largest_difference` is the largest between their logits. A format may
+        add more.
 
     Raises:
         InputError: the format is unknown, or needs an extra that is not installed.

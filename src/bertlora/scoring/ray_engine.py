@@ -63,7 +63,7 @@ def computed_by_ray(
     Args:
         run: the run. Every machine has it in the same folder.
         parts: the parts, as this process reads them.
-        sources: the sources; a task reads the same parts from them.
+        sources: the sources; a task reads the same parts.
         names: the columns that are read.
         done: the numbers of parts that are left out.
         precision: `fp32` or `bf16`.
@@ -99,9 +99,7 @@ def computed_by_ray(
                         yield Computed(part, _outputs(part, row))
                         part = next(read, None)
             except ray.exceptions.RayError as error:
-                raise OutputError(
-                    f"Ray: a worker died, and once more when its rows were redone ({first_line(error)})"
-                ) from error
+                raise OutputError(f"Ray: {_reason(ray, error)}") from error
             if part is not None:
                 raise OutputError(f"Ray: the outputs of part {part.number} are missing")
 
@@ -136,6 +134,13 @@ class Worker:
         except Exception as fault:  # Ray would stop everything, with a message of its own
             error = str(fault) or type(fault).__name__
         return pa.table({"number": [part["number"]], "outputs": pa.array([outputs], pa.binary()), "error": [error]})
+
+
+def _reason(ray: Any, error: Exception) -> str:
+    """Returns why Ray stopped, in a line."""
+    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
+        return f"a worker died, also when its rows were redone ({first_line(error)})"
+    return f"stopped ({str(error).strip().splitlines()[-1]})"
 
 
 def _outputs(part: Part, row: dict[str, Any]) -> Any:

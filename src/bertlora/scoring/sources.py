@@ -50,7 +50,7 @@ class Sources:
     columns: dict[str, Any]
 
     def state(self) -> list[list[object]]:
-        """Returns the path, size and time of change of each file: they differ if a source has changed."""
+        """Returns the path, size and time of change of each file: they show whether a source has changed."""
         facts: list[list[object]] = []
         for spec in self.specs:
             path = Path(spec)
