@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Answer, answer
+from command_line import Answer, answer, contents
 from conftest import NEGATIVE, POSITIVE
 from hub_stand_in import Files, HubStandIn
 
+from bertlora.export.exported import verify
 from bertlora.pipeline.public_report import without_texts
 from bertlora.run.loaded import Run
 
@@ -67,17 +68,25 @@ def test_a_pushed_run_predicts_the_same_and_holds_no_text(
     assert b"<blockquote" in report, "the run's own report quotes texts"
     assert [name for name, content in files.items() if any(text in content for text in texts)] == []
 
-    here, there = Run.load(run_of_reviews), Run.load(downloaded(files, tmp_path / "snapshot"))
+    here, there = Run.load(run_of_reviews), Run.load(snapshot := downloaded(files, tmp_path / "snapshot"))
+    assert verify(snapshot, there.model)["format"] == "adapter"
     asked = ["a joy", "a long and dull evening", ""]
     assert there.predict(asked, sets=0.8) == here.predict(asked, sets=0.8)
     assert there.predict(asked, abstain="coverage=0.5") == here.predict(asked, abstain="coverage=0.5")
 
 
-def test_an_export_is_pushed_whole(hub: HubStandIn, push: Push, tmp_path: Path) -> None:
-    export = downloaded({"certificate.json": b"{}", "onnx/model.onnx": b"graph", ".cache/x": b""}, tmp_path / "export")
-    assert push("--yes", "--public", run=export).status == 0
-    assert hub.repositories["models", REPO] == {"certificate.json": b"{}", "onnx/model.onnx": b"graph"}
+def test_an_export_is_pushed_whole(hub: HubStandIn, push: Push, run_of_reviews: Path, tmp_path: Path) -> None:
+    run, export = Run.load(run_of_reviews), tmp_path / "export"
+    run.export(export, "merged")
+    whole = {name: content for name, content in contents(export).items() if content is not None}
+    (export / ".DS_Store").touch()
+    found = push("--yes", "--public", run=export)
+    assert found.status == 0
+    assert "no model card" in found.err
+    assert hub.repositories["models", REPO] == whole
     assert hub.private == set()
+    there = Run.load(downloaded(whole, tmp_path / "snapshot"))
+    assert verify(tmp_path / "snapshot", there.model)["format"] == "merged"
 
 
 class Terminal(io.StringIO):

@@ -4,7 +4,8 @@ The repository gets the adapter's files at its root, as PEFT expects them. Never
 and the linear models, whose files hold paths, words or hashes of the data.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import metadata
@@ -12,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bertlora.errors import HubError, InputError, RunError, first_line
+from bertlora.export.certificate import ANSWERS, FACTS
 from bertlora.model.adapter_files import is_adapter
 from bertlora.pipeline.public_report import without_texts
 from bertlora.run.folder import REPORT
 from bertlora.run.manifest import MANIFEST, read_manifest
 
-# An exported folder has it. A run has it too, but next to its folder `adapter`.
-CERTIFICATE = "certificate.json"
 CARD = "README.md"
 # Of an adapter's folder. PEFT's users keep other files in it, such as data and states of an optimiser.
 ADAPTER_FILES = (
@@ -91,7 +91,8 @@ def pack(run: str | Path, repo: str, public: bool = False) -> Parcel:
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; name a run folder, or a folder that 'bertlora export' wrote")
     notes: list[str] = []
-    if (folder / CERTIFICATE).is_file() and not (folder / "adapter").is_dir():
+    # A run has a certificate too, but next to its folder `adapter`.
+    if (folder / FACTS).is_file() and not (folder / "adapter").is_dir():
         files = _export_files(folder)
     elif is_adapter(folder):
         files = _named(folder, ADAPTER_FILES)
@@ -141,6 +142,7 @@ def _run_files(folder: Path) -> tuple[dict[str, Path | bytes], list[str]]:
     files = _named(folder / "adapter", ADAPTER_FILES) | _named(folder, CALIBRATION_FILES)
     if MANIFEST not in files:
         raise RunError(f"{folder / 'adapter'}: has no {MANIFEST}; the run is damaged")
+    files |= _certificate(folder, files)
     if not (folder / REPORT).is_file():
         return files, [f"there is no {REPORT}; 'bertlora report {folder}' writes it"]
     page = without_texts((folder / REPORT).read_text(encoding="utf-8"))
@@ -151,6 +153,16 @@ def _run_files(folder: Path) -> tuple[dict[str, Path | bytes], list[str]]:
         ]
     note = f"{REPORT} goes without the texts that it quotes; it has slices, words that the checks found, paths of data"
     return files | {REPORT: page.encode()}, [note]
+
+
+def _certificate(folder: Path, sent: Iterable[str]) -> dict[str, Path | bytes]:
+    """Returns a run's certificate for its adapter, whose files are at the root of the repository."""
+    if not (folder / FACTS).is_file():
+        return {}
+    table = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    hashes = {name.removeprefix("adapter/"): hash for name, hash in table["files"].items()}
+    table |= {"format": "adapter", "files": {name: hashes[name] for name in sent if name in hashes}}
+    return {FACTS: f"{json.dumps(table, indent=2)}\n".encode(), ANSWERS: folder / ANSWERS}
 
 
 def _named(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path | bytes]:
