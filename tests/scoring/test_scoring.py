@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,23 @@ def test_a_kill_before_any_file_operation_loses_no_row_and_doubles_none(tmp_path
         assert [path.name for path in tmp_path.glob(".*")] == []
     assert steps > 25
     assert computed < 0.75 * steps * 11  # parts that were done are not computed again
+
+
+def test_a_full_disk_is_one_line_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    lines = "".join(f"{i},{'text ' * (i * 10)}\n" for i in range(1, 20))
+    source = write(tmp_path / "r.csv", f"id,text\n{lines}")
+    if not (child := os.fork()):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # the error of a larger file stands for a full disk
+        try:
+            score(Stub(), [str(source)], tmp_path / "o.csv")  # type: ignore[arg-type]
+        except OutputError as error:
+            os._exit(0 if str(error).endswith("the same command goes on where it stopped") else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not (tmp_path / "o.csv").exists()
+    found = run(tmp_path, [source], "o.csv")
+    assert (found.rows, found.resumed) == (19, 3)
+    assert [row["id"] for row in table(tmp_path / "o.csv")] == [str(i) for i in range(1, 20)]
 
 
 def test_another_work_than_the_unfinished_one_is_refused(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def text_batches(
         columns: its columns.
         with_labels: whether labels are wanted.
         sets: whether a row may have any number of labels. An empty cell is then a row without labels.
-        on_fault: gets the rows whose text is not a text; they then count as blank; None makes the first one an error.
+        on_fault: gets the rows whose text is not a string. They then count as blank. None makes the first one an error.
 
     Raises:
         DataError: a text or label has the wrong type, or the source is broken.
