@@ -5,11 +5,13 @@
 
 For each number of rows it writes a CSV file with the columns id and text, made of the file's texts, repeated. Then
 fresh processes do the following, one after the other:
-- `logits`: `Run.adapted.logits` on up to 20,000 of these texts, as one call: with tokenisation (`read`), and without
-  (inputs made beforehand). The weights are made ready before. The second of two calls counts.
+- `logits`: `Run.model.logits` on up to 4,000 of these texts, as one call: with tokenisation, and without it (the inputs
+  are made before). The weights are made ready before, and a call on 500 texts goes first. It runs before and after
+  `score`, and the faster one counts.
 - `score`: the whole file. Its rows/s count from the start of scoring, after imports and loading. Resident memory is
   read from /proc every half second.
-- with --kills: the same, killed by SIGKILL at random times and started again. The output must be the same file.
+- With --kills, for the largest number of rows: the same, killed by SIGKILL at random times and started again. The
+  output must be the same file. A run on a tiny base is enough for this, and for the memory.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from contest import Result, machine, measured, table
 
 from bertlora.run.loaded import Run
 
-PACED_TEXTS = 20_000
+PACED_TEXTS, WARMING_TEXTS = 4_000, 500
 TICK_S = 0.5
 PAGE_KIB = 4
 
@@ -60,17 +62,17 @@ def measure(a: argparse.Namespace, folder: Path, rows: int) -> None:
     source, out = folder / f"{rows}.csv", folder / f"{rows}.scored.csv"
     write_rows(Path(a.texts), source, rows)
     own = [sys.executable, __file__, a.run, str(source), "--logits", "--precision", a.precision]
-    paces = measured(own)
+    before = measured(own)
     result, memory = scored(command(a, source, out))
     after = measured(own)
-    read, alone = (max(paces[name], after[name]) for name in ("read", "alone"))
+    read, without = (max(before[name], after[name]) for name in ("read", "without"))
     pace, third = result["rows_per_s"], max(1, len(memory) // 3)
     figures = {
         "rows/s of `score`": f"{pace:,.0f}",
         "`logits` with tokenisation, texts/s": f"{read:,.0f}",
         "`score` by it": f"{pace / read:.0%}",
-        "`logits` without tokenisation, texts/s": f"{alone:,.0f}",
-        "`score` by this": f"{pace / alone:.0%}",
+        "`logits` without tokenisation, texts/s": f"{without:,.0f}",
+        "`score` by this": f"{pace / without:.0%}",
         "peak memory, MiB": f"{max(memory):,.0f}",
         "mean memory in the second and the last third, MiB": " and ".join(
             f"{sum(part) / len(part):,.0f}" for part in (memory[third : 2 * third] or memory, memory[-third:])
@@ -78,7 +80,7 @@ def measure(a: argparse.Namespace, folder: Path, rows: int) -> None:
         "file, MB": f"{source.stat().st_size / 1e6:,.1f}",
     }
     check_ids(out, rows)
-    if a.kills:
+    if a.kills and rows == max(a.rows):
         figures["kills"] = killed(a, source, folder / f"{rows}.killed.csv", out, result["seconds"])
     print(table([f"{rows:,} rows, {result['precision']}", ""], list(figures.items())), "\n", flush=True)
 
@@ -144,18 +146,17 @@ def check_ids(out: Path, rows: int) -> None:
 
 
 def logits(run: str, source: str, precision: str) -> Result:
-    """Returns the texts/s of the second of two calls, with and without tokenisation."""
+    """Returns the texts/s with and without tokenisation."""
     texts = pd.read_csv(source, keep_default_na=False).text.tolist()[:PACED_TEXTS]
-    adapted, seconds = Run.load(run).adapted, {"read": 0.0, "alone": 0.0}
-    with adapted.ready(precision):
-        for _ in range(2):
-            began = time.perf_counter()
-            inputs = adapted.reader.read(texts)
-            middle = time.perf_counter()
-            adapted.logits(inputs, precision=precision)
-            end = time.perf_counter()
-            seconds = {"read": end - began, "alone": end - middle}
-    return {name: len(texts) / took for name, took in seconds.items()}
+    model = Run.load(run).model
+    with model.ready(precision):
+        model.logits(model.reader.read(texts[:WARMING_TEXTS]), precision=precision)
+        began = time.perf_counter()
+        inputs = model.reader.read(texts)
+        middle = time.perf_counter()
+        model.logits(inputs, precision=precision)
+        end = time.perf_counter()
+    return {"read": len(texts) / (end - began), "without": len(texts) / (end - middle)}
 
 
 if __name__ == "__main__":
