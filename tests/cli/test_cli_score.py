@@ -1,5 +1,6 @@
 """The verb score: the answers of predict, one object of JSON, and one line for what is refused."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,4 +28,9 @@ def test_score_writes_what_predict_writes(
         assert failed.status == 2
         assert message in failed.err
         assert failed.err.count("\n") == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)  # as if it were not installed
+        failed = answer(capsys, "score", run_of_reviews, reviews, "--out", tmp_path / "n.csv", "--engine", "ray")
+    assert failed.status == 2
+    assert "pip install 'bertlora[ray]'" in failed.err
     assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from bertlora.errors import InputError
 from bertlora.run.loaded import Run
 from bertlora.scoring import score
 from bertlora.scoring.progress import Progress
-from bertlora.scoring.ray_engine import Cluster
+from bertlora.scoring.ray_engine import Cluster, _places
 
 WORKER = b"ray::MapWorker"
 
@@ -45,6 +46,9 @@ def test_ray_gives_the_same_file_and_redoes_the_rows_of_a_dead_worker(
             killed.append(progress.rows)
             kill_a_worker()
 
+    assert [_places(None, cpus)[0] for cpus in (1, 2, 3)] == [1, 1, 2]
+    with pytest.raises(InputError, match="got 3, expected at most 2"):
+        _places(3, 3)
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     try:
         there = score(

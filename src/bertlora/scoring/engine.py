@@ -4,6 +4,8 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from bertlora.confidence.probabilities import Array
 from bertlora.scoring.ahead import ahead
 from bertlora.scoring.parts import Part
@@ -41,4 +43,5 @@ def _outputs(
 ) -> Generator[Computed, None, None]:
     with closing(tokenised), run.ready(precision):
         for part, inputs in tokenised:
-            yield Computed(part, run.model.logits(inputs, precision=precision))
+            # A part may hold bad rows only.
+            yield Computed(part, run.model.logits(inputs, precision=precision) if part.texts else np.empty((0, 0)))

@@ -10,8 +10,9 @@ import os
 from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def computed_by_ray(
         cluster: how the model runs.
 
     Raises:
-        InputError: Ray is not installed, or a part cannot be computed.
+        InputError: Ray is not installed, has too few CPUs, or a part cannot be computed.
         OutputError: a worker died twice on the same part, or the cluster does not answer.
     """
     ray, data = extra("ray", "ray", "ray.data")
@@ -79,14 +80,17 @@ def computed_by_ray(
         if first is None:
             return
         with _connected(ray), _settings(data):
-            workers = cluster.workers or max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
-            results = _dataset(ray, data, partial(_texts, sources, list(names), set(done))).map_batches(
+            workers, cpus = _places(cluster.workers, ray.cluster_resources().get("CPU", 0))
+            # The task's working folder is another.
+            specs = [str(Path(spec).absolute()) if Path(spec).exists() else spec for spec in sources.specs]
+            read_texts = partial(_texts, replace(sources, specs=specs), list(names), set(done))
+            results = _dataset(ray, data, read_texts).map_batches(
                 Worker,
                 fn_constructor_args=(str(run.path.resolve()), cluster.model, precision),
                 compute=data.ActorPoolStrategy(size=workers),
                 batch_size=1,
                 batch_format="pyarrow",
-                num_cpus=1,
+                num_cpus=cpus,
                 # A worker that dies is replaced, and its part is done once more.
                 max_restarts=-1,
                 max_task_retries=1,
@@ -129,11 +133,26 @@ class Worker:
         part = batch.to_pylist()[0]
         outputs, error = b"", ""
         try:
-            inputs = self._run.model.reader.read(part["texts"], part["pairs"])
-            outputs = np.asarray(self._run.model.logits(inputs, precision=self._precision), np.float64).tobytes()
+            if part["texts"]:
+                inputs = self._run.model.reader.read(part["texts"], part["pairs"])
+                outputs = np.asarray(self._run.model.logits(inputs, precision=self._precision), np.float64).tobytes()
         except Exception as fault:  # Ray would stop everything, with a message of its own
             error = str(fault) or type(fault).__name__
         return pa.table({"number": [part["number"]], "outputs": pa.array([outputs], pa.binary()), "error": [error]})
+
+
+def _places(workers: int | None, cpus: float) -> tuple[int, float]:
+    """Returns the number of workers, and the CPUs of each. They leave room for the reader, for which Ray would wait.
+
+    Raises:
+        InputError: the cluster has no room for so many.
+    """
+    if cpus <= 1:  # a share each; not the reader's, see READER_CPUS
+        return 1, max(0.0, cpus - READER_CPUS) * 0.9
+    most = int(cpus - READER_CPUS)
+    if workers and workers > most:
+        raise InputError(f"--workers: got {workers}, expected at most {most}: the cluster has {cpus:g} CPUs in all")
+    return workers or most, 1
 
 
 def _reason(ray: Any, error: Exception) -> str:

@@ -1,7 +1,7 @@
 """What is scored: files, folders and globs of files, read in order as one table, with the rows that cannot be read."""
 
 import glob
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,27 +69,19 @@ class Sources:
         tables: dict[str, list[str]] = {}
         for spec in self.specs:
             source = self._opened(spec, _ignored)
-            pairs.setdefault(text_columns(source, **self.columns).text_pair is not None, source.name)
+            pairs.setdefault(text_columns(source, **self.columns).text_pair is not None, spec)
             if id_column:
                 require_column(source, id_column)
+                names[id_column] = spec
                 continue
             found = every_column(source)
-            names = (
-                dict.fromkeys(found, source.name) | names
-                if not names
-                else names | {name: source.name for name in found if name not in names}
-            )
+            names |= {name: spec for name in found if name not in names}
             if not isinstance(source, JsonLinesSource | JsonListSource):  # an object may lack a key
-                tables[source.name] = found
+                tables[spec] = found
         if len(pairs) > 1:
             raise DataError(f"{pairs[True]} has pairs of texts and {pairs[False]} has not; score them one by one")
-        for table, own in tables.items():
-            if lacking := [name for name in names if name not in own]:
-                raise DataError(
-                    f"{table}: lacks the column '{lacking[0]}' of {names[lacking[0]]}; score them one by one, or keep "
-                    "one common column by --id-column"
-                )
-        return [id_column] if id_column else list(names)
+        _check_whole(names, tables)
+        return list(names)
 
     def rows(self, names: Sequence[str]) -> Generator[Rows, None, None]:
         """Yields all rows in order, with the columns `names`. The last ones of a source may be faults only.
@@ -97,13 +89,14 @@ class Sources:
         Raises:
             DataError: a source is broken as a whole.
         """
-        sizes = [float(Path(spec).stat().st_size) if Path(spec).is_file() else 0.0 for spec in self.specs]
-        for i, spec in enumerate(self.specs):
-            before, share = (sum(part) / sum(sizes) if all(sizes) else None for part in (sizes[:i], sizes[i : i + 1]))
+        sizes = [Path(spec).stat().st_size if Path(spec).is_file() else 0 for spec in self.specs]
+        total, before = sum(sizes) if all(sizes) else 0, 0.0
+        for spec, size in zip(self.specs, sizes, strict=True):
             with closing(self._rows_of(spec, names)) as found:
                 for rows in found:
-                    known = rows.fraction is not None and before is not None and share is not None
-                    yield rows._replace(fraction=before + share * rows.fraction if known else None)  # type: ignore[operator]
+                    read = rows.fraction if total else None
+                    yield rows._replace(fraction=None if read is None else (before + size * read) / total)
+            before += size
 
     def _rows_of(self, spec: str, names: Sequence[str]) -> Generator[Rows, None, None]:
         faults: dict[int, str] = {}
@@ -168,6 +161,16 @@ def expanded(specs: Sequence[str], outputs: Sequence[Path] = ()) -> list[str]:
         kept = [str(file) for file in files if not file.name.startswith(".") and file.resolve() not in written]
         found += kept or [spec]  # such as a folder with a folder of texts for each class
     return list(dict.fromkeys(found))
+
+
+def _check_whole(names: Mapping[str, str], tables: Mapping[str, Sequence[str]]) -> None:
+    """Raises DataError if a table lacks one of the columns `names`, each with the source that has it."""
+    for table, own in tables.items():
+        if lacking := [name for name in names if name not in own]:
+            raise DataError(
+                f"{table}: lacks the column '{lacking[0]}' of {names[lacking[0]]}; score them one by one, or keep one "
+                "common column by --id-column"
+            )
 
 
 def _ignored(position: int, reason: str) -> None:
