@@ -95,7 +95,7 @@ def prepare(a: argparse.Namespace, work: Path) -> dict[str, str]:
     frame.to_parquet(work / "rows.parquet")
     (work / "run").symlink_to(Path(a.run).resolve())
     missing = {name: reason for name, engine in ENGINES.items() if (reason := engine.absent())}
-    for format in ("merged", "onnx", "onnx-int8"):
+    for format in ("merged", "onnx", "onnx-int8", "openvino"):
         users = [name for name, engine in ENGINES.items() if format in engine.formats and name not in a.without]
         if not [name for name in users if name not in missing]:
             continue
@@ -294,18 +294,22 @@ class Engine:
 
 DYNAMIC = "ONNX Runtime, dynamic int8"
 GRAPH = ("merged", "onnx")
+ONNX = ("onnxruntime", "onnx", "onnxscript")
+OPENVINO = ("openvino", *ONNX)
 ENGINES = {
     "pipeline": Engine(load_pipeline, ("merged",)),
     "tuned": Engine(load_tuned, ("merged",)),
-    "ONNX Runtime, fp32": Engine(load_onnx_runtime("onnx/model.onnx"), GRAPH, ("onnxruntime", "onnx", "onnxscript")),
-    DYNAMIC: Engine(load_onnx_runtime("dynamic.onnx"), GRAPH, ("onnxruntime", "onnx", "onnxscript")),
-    "OpenVINO, fp32": Engine(load_openvino("f32"), GRAPH, ("openvino", "onnx", "onnxscript")),
-    "OpenVINO, bf16": Engine(load_openvino("bf16"), GRAPH, ("openvino", "onnx", "onnxscript"), "BF16"),
+    "ONNX Runtime, fp32": Engine(load_onnx_runtime("onnx/model.onnx"), GRAPH, ONNX),
+    DYNAMIC: Engine(load_onnx_runtime("dynamic.onnx"), GRAPH, ONNX),
+    "OpenVINO, fp32": Engine(load_openvino("f32"), GRAPH, OPENVINO),
+    "OpenVINO, bf16": Engine(load_openvino("bf16"), GRAPH, OPENVINO, "BF16"),
     "bertlora, fp32": Engine(load_own("run", "fp32")),
     "bertlora, bf16": Engine(load_own("run", "bf16")),
     "bertlora, merged": Engine(load_own("merged", "fp32"), ("merged",)),
-    "bertlora, onnx": Engine(load_own("onnx", "fp32"), ("onnx",), ("onnxruntime", "onnx", "onnxscript")),
-    "bertlora, onnx-int8": Engine(load_own("onnx-int8", "fp32"), ("onnx-int8",), ("onnxruntime", "onnx", "onnxscript")),
+    "bertlora, onnx": Engine(load_own("onnx", "fp32"), ("onnx",), ONNX),
+    "bertlora, onnx-int8": Engine(load_own("onnx-int8", "fp32"), ("onnx-int8",), ONNX),
+    "bertlora, openvino": Engine(load_own("openvino", "fp32"), ("openvino",), OPENVINO),
+    "bertlora, openvino, bf16": Engine(load_own("openvino", "bf16"), ("openvino",), OPENVINO, "BF16"),
 }
 
 
