@@ -4,7 +4,7 @@
     python benchmarks/int8_graphs.py RUN sst2_validation.parquet --graphs FOLDER
 
 Prints a Markdown table. Speed is texts for each second of CPU time on one thread, without reading and tokenising, the
-best of the rounds. The engines take turns. `alone` is the share of texts whose logits are the same, bit for bit, alone
+best of the rounds. The engines take turns. `apart` is the share of texts whose logits are the same, bit for bit, apart
 and among others.
 """
 
@@ -28,7 +28,7 @@ from bertlora.export.runners import Runner
 from bertlora.export.runtime import onnx_runner
 from bertlora.run.loaded import Run
 
-HEAD = ["", "MB", "texts/s", "accuracy", "log loss", "labels as fp32", "alone"]
+HEAD = ["", "MB", "texts/s", "accuracy", "log loss", "labels as fp32", "apart"]
 ALONE = 40
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     engines |= {name: onnx_runner(file, run.adapted.reader.pad_id) for name, file in graphs.items()}
     with run.adapted.ready():
         found, seconds = timed(engines, inputs, a.rounds)
-        alone = {name: same_alone(engine, inputs, found[name]) for name, engine in engines.items()}
+        apart = {name: same_apart(engine, inputs, found[name]) for name, engine in engines.items()}
     exact = found["bertlora, fp32"]
     rows = [
         [
@@ -56,7 +56,7 @@ def main() -> None:
             f"{graphs[name].stat().st_size / 1e6:.0f}" if name in graphs else "",
             f"{len(inputs) / seconds[name]:.1f}",
             *scores(found[name], labels, exact),
-            f"{alone[name]:.0%}",
+            f"{apart[name]:.0%}",
         ]
         for name in engines
     ]
@@ -97,8 +97,8 @@ def timed(engines: dict[str, Runner], inputs: Inputs, rounds: int) -> tuple[dict
     return found, seconds
 
 
-def same_alone(engine: Runner, inputs: Inputs, found: Array) -> float:
-    """Returns the share of the first texts whose logits alone are the same bit for bit."""
+def same_apart(engine: Runner, inputs: Inputs, found: Array) -> float:
+    """Returns the share of the first texts whose logits apart are the same bit for bit."""
     rows = range(min(ALONE, len(inputs)))
     return float(np.mean([np.array_equal(engine.logits(inputs.take([i]))[0], found[i]) for i in rows]))
 

@@ -139,8 +139,8 @@ def test_bf16_is_taken_only_where_it_is_faster_and_the_certificate_holds(
     assert Run.load(run.path).choose_precision("auto") == "fp32"
 
 
-@pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_other_tasks(task: str, tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "format"), [("multilabel", "onnx"), ("regression", "merged")])
+def test_other_tasks(task: str, format: str, tiny: Tiny, tmp_path: Path) -> None:
     draws = np.random.default_rng(1)
     labels = LABELS if task == "multilabel" else ["stars"]
     save_tiny_run(tmp_path / "run", adapted_of(tiny("bert"), labels, task=task))
@@ -148,10 +148,35 @@ def test_other_tasks(task: str, tiny: Tiny, tmp_path: Path) -> None:
     if task == "multilabel":
         learned = Thresholds.fit(9 * draws.normal(size=(200, 3)), draws.random((200, 3)) < 0.4)
     run = calibrated(tmp_path / "run", learned)
-    for format in WITH_MODEL:
-        run.export(tmp_path / format, format)
-        found, expected = Run.load(tmp_path / format).predict(TEXTS), run.predict(TEXTS)
-        assert all(alike(one, other) for one, other in zip(found, expected, strict=True))
+    run.export(tmp_path / format, format)
+    found, expected = Run.load(tmp_path / format).predict(TEXTS), run.predict(TEXTS)
+    assert all(alike(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_int8_is_measured_on_the_validation_rows_or_refused(
+    run_of_reviews: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(run_of_reviews), "--format", "onnx-int8", "--to", str(tmp_path / "out")]
+    assert main([*words, "--tolerance", "20", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    trained = Run.load(run_of_reviews)
+    assert found["rows"] == trained.calibration.rows
+    assert found["before"]["accuracy"] == trained.metrics()["validation"]["accuracy"]
+    assert found["lost_points"] == 100 * (found["before"]["accuracy"] - found["after"]["accuracy"])
+    assert found["quantised_products"] > found["other_products"] > 0
+    assert found["texts_per_s"].keys() == {"onnx-int8", "onnx", "bertlora"}
+    fastest = max(found["texts_per_s"], key=found["texts_per_s"].get)
+    assert (fastest != "onnx-int8") == ("notes" in found)
+    texts = ["A joy from start to finish.", "Dull, and far too long.", "Not bad at all."]
+    together = Run.load(tmp_path / "out").predict_proba(texts)
+    assert np.array_equal(together[1:2], Run.load(tmp_path / "out").predict_proba(texts[1:2]))
+    assert np.abs(together - trained.predict_proba(texts)).max() < 0.05
+    assert main([*words, "--overwrite", "--tolerance", "-100"]) == 2
+    assert "points of accuracy" in capsys.readouterr().err
+    assert Run.load(tmp_path / "out").predict(texts)  # the older one stays
+    with pytest.raises(InputError, match="measured on the validation rows"):
+        run.export(tmp_path / "other", "onnx-int8")
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_exported_adapter_has_a_certificate_too(

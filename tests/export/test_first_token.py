@@ -1,4 +1,4 @@
-"""The first token alone where nothing else is read: the same results from fewer operations."""
+"""Only the first token, where nothing else is read: the same results from fewer operations."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Where a classifier reads the first token alone, its last layer need not compute the others after attention.
+"""Where a classifier reads only the first token, its last layer need not compute the others after attention.
 
     context (B, T, D) ── product, norm, feed-forward, norm (B, T, D) ── first token (B, D)     before
     context (B, T, D) ── first token (B, D) ── product, norm, feed-forward, norm (B, D)        after
@@ -21,7 +21,7 @@ def keep_first_token(onnx: Any, model: Any) -> int:
         model: the graph, which is changed. It stays as it is if it does not choose the first token.
 
     Returns:
-        How many operators now work on the first token alone.
+        How many operators now work only on the first token.
     """
     graph = model.graph
     constants = {tensor.name: list(tensor.dims) for tensor in graph.initializer}

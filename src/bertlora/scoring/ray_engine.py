@@ -145,7 +145,7 @@ def _places(workers: int | None, cpus: float) -> tuple[int, float]:
     """Returns the number of workers, and the CPUs of each. They leave room for the reader, for which Ray would wait.
 
     Raises:
-        InputError: the cluster has no room for so many.
+        InputError: the cluster has no room for this many workers.
     """
     if cpus <= 1:  # a share each; not the reader's, see READER_CPUS
         return 1, max(0.0, cpus - READER_CPUS) * 0.9
