@@ -91,7 +91,7 @@ def prepare(a: argparse.Namespace, work: Path) -> dict[str, str]:
     if a.rows:
         frame = frame.iloc[np.linspace(0, len(frame) - 1, a.rows).astype(int)]
     frame["y_true"] = [run.manifest.source_labels.index(str(label)) for label in frame.label]
-    frame["exact"] = run.predict_proba(frame.text.tolist()).argmax(1)
+    frame["exact"] = run.predict_proba(frame.text.tolist(), precision="fp32").argmax(1)
     frame.to_parquet(work / "rows.parquet")
     (work / "run").symlink_to(Path(a.run).resolve())
     missing = {name: reason for name, engine in ENGINES.items() if (reason := engine.absent())}
