@@ -10,7 +10,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="bertlora-cache-")  # mar
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,34 @@ NEGATIVE = [
     "boring and far too long",
 ]
 SEEN = ["on a rainy sunday", "late at night", "with three old friends", "in an empty cinema", "for the second time"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_strengths() -> Iterator[Callable[..., Any]]:
+    """Lets regressions choose among every fourth strength: cross-validation is most of the time of a tiny training.
+
+    Gives the function that tries all of them; see `every_strength`.
+    """
+    from bertlora.rivals import regression
+
+    of_all = regression._cross_validated
+
+    def of_few(features: Any, y_true: Any, classes: int, strengths: Any, *more: Any) -> Any:
+        return of_all(features, y_true, classes, strengths[::4], *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regression, "_cross_validated", of_few)
+        yield of_all
+
+
+@pytest.fixture(scope="module")
+def every_strength(few_strengths: Callable[..., Any]) -> Iterator[None]:
+    """Lets regressions choose among all strengths, as users' do: for tests of these models and of their figures."""
+    from bertlora.rivals import regression
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regression, "_cross_validated", few_strengths)
+        yield
 
 
 @pytest.fixture(scope="session")

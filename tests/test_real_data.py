@@ -23,19 +23,24 @@ from bertlora.run.loaded import Run
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 KEPT = {"sst2": 872, "imdb": 800}
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not available")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("every_strength"),
+    pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not available"),
+]
 
 
 @pytest.fixture(scope="module", params=KEPT)
 def evaluated(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Evaluated, dict[str, Any]]:
-    """Returns the outputs and figures of a run, trained on a few hundred rows, on held-out rows."""
+    """Returns the outputs and figures of a run, trained on some rows, on held-out rows; reviews without their end."""
     folder = tmp_path_factory.mktemp(request.param)
     rows = pd.read_parquet(DATA / f"{request.param}_train.parquet").sample(frac=1, random_state=1)
     kept = pd.read_parquet(DATA / "sst2_validation.parquet") if request.param == "sst2" else rows[-KEPT["imdb"] :]
-    for name, part in {"train": rows[:300], "validation": rows[300:400], "test": kept}.items():
-        part[["text", "label"]].to_parquet(folder / f"{name}.parquet")
+    for name, part in {"train": rows[:150], "validation": rows[150:210], "test": kept}.items():
+        part = part[["text", "label"]].assign(text=part["text"].str.slice(stop=300))
+        part.to_parquet(folder / f"{name}.parquet")
     data = prepare([f"{name}={folder / name}.parquet" for name in ("train", "validation", "test")], folder / "data")
     recipe = Recipe.named("default").replace(max_length=24, epochs=1)
     precision = train_run(data, recipe, folder / "run")["train"]["precision"]

@@ -26,6 +26,7 @@ from bertlora.rivals.probe import (
 from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
+pytestmark = pytest.mark.usefixtures("every_strength")
 
 
 @pytest.mark.parametrize(

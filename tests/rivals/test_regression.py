@@ -11,6 +11,7 @@ from bertlora.confidence.calibration import calibration_error
 from bertlora.confidence.probabilities import Array, Labels, cross_entropy, softmax
 from bertlora.rivals.regression import fit_regression
 
+pytestmark = pytest.mark.usefixtures("every_strength")
 STRENGTHS = tuple(10.0**power for power in range(-5, 4))
 
 

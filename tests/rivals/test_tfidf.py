@@ -12,6 +12,8 @@ from bertlora.errors import RunError
 from bertlora.rivals import tfidf as module
 from bertlora.rivals.tfidf import Tfidf, fit_tfidf
 
+pytestmark = pytest.mark.usefixtures("every_strength")
+
 GOOD = ["a fine film", "a fine, warm film", "fine acting and a warm story", "warm and fine"]
 BAD = ["a dull film", "a dull, cold film", "dull acting and a cold story", "cold and dull"]
 TEXTS, LABELS = GOOD + BAD, np.array([1] * 4 + [0] * 4)

@@ -165,17 +165,18 @@ def fit_temperature(logits: Array, labels: Labels) -> float:
         The temperature; 1.0 with fewer than 30 rows, or if no temperature fits significantly better.
     """
     from scipy.optimize import minimize_scalar  # scipy takes a second to import, and predictions do not need it
-    from scipy.special import logsumexp
 
     rows = len(labels)
     if rows < FEWEST_ROWS:
         return 1.0
     doubt = 1 / (rows + 1)
-    right = float(np.mean((1 - doubt) * logits[np.arange(rows), labels] + doubt * logits.mean(axis=1)))
+    # The highest logit of a row is 0, so no power overflows at any temperature.
+    below = logits - logits.max(axis=1, keepdims=True)
+    right = float(np.mean((1 - doubt) * below[np.arange(rows), labels] + doubt * below.mean(axis=1)))
 
     def loss(log_temperature: float) -> float:
         scale = float(np.exp(-log_temperature))
-        return float(np.mean(logsumexp(logits * scale, axis=1))) - right * scale
+        return float(np.mean(np.log(np.exp(below * scale).sum(axis=1)))) - right * scale
 
     bounds = -np.log(HOTTEST), np.log(HOTTEST)
     found = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)

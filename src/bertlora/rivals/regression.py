@@ -7,13 +7,15 @@ Letters: N rows, F features, K classes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.probabilities import Array, Labels, cross_entropy
@@ -206,9 +208,23 @@ def some(weights: Weights, rows: Labels) -> Weights:
 
 
 def _fitted(model: Any, features: Any, y_true: Labels, weights: Weights) -> Any:
-    # The products are small. BLAS threads compete with torch's, and the fit would take six times as long.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         return model.fit(features, y_true, sample_weight=weights)
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Keeps BLAS to one thread; call it when scikit-learn is loaded, and so BLAS.
+
+    The products are small. BLAS threads compete with torch's, and a fit would take six times as long.
+    """
+    limited: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+    return limited
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    # Finding the libraries of a process takes longer than fitting some dozen rows.
+    return ThreadpoolController()
 
 
 def _coefficients(fitted: Any, classes: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.probabilities import Array, Labels, cross_entropy
-from bertlora.rivals.regression import FOLDS, NEVER, Regression, Weights, deal, some
+from bertlora.rivals.regression import FOLDS, NEVER, Regression, Weights, deal, one_blas_thread, some
 
 # Alpha is one of these multiples of the mean squared length of a column, the strongest first: for numbers, for classes.
 ALPHAS, CLASS_ALPHAS = tuple(10.0 ** (half / 2) for half in range(6, -9, -1)), (10.0, 1.0, 0.1)
@@ -70,8 +69,7 @@ def fit_indicators_fixed(
 
     present = np.unique(y_true)
     indicators = (y_true[:, None] == present).astype(np.float64)
-    # As in `regression`: small products gain nothing from BLAS threads.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         fitted = Ridge(alpha=alpha, tol=TOLERANCE).fit(features, indicators, sample_weight=weights)
     weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, NEVER)
     weight[present], bias[present] = fitted.coef_, fitted.intercept_
@@ -106,8 +104,7 @@ def fit_ridge_fixed(
     """Fits ridge regression with a given alpha."""
     from sklearn.linear_model import Ridge
 
-    # As in `regression`.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         fitted = Ridge(alpha=alpha).fit(features, targets, sample_weight=weights)
     return Regression(fitted.coef_.reshape(1, -1), np.array([float(fitted.intercept_)]), alpha, loss)
 
