@@ -4,9 +4,6 @@ import contextlib
 import json
 import os
 import pty
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import click
 import pytest
+from fork_server import ForkServer, Process
 from jsonschema import Draft202012Validator
 
 from bertlora.cli import main, verbs
@@ -84,11 +82,15 @@ def parsed(verb: str, *argv: str) -> click.Context:
     return verbs.commands[verb].make_context(verb, list(argv), parent=click.Context(verbs, info_name="bertlora"))
 
 
-def start(*argv: object, env: dict[str, str] | None = None, **more: Any) -> subprocess.Popen[bytes]:
-    """Starts a verb in a process of its own, with pipes."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, "-m", "bertlora", *(word if isinstance(word, bytes) else str(word) for word in argv)]
-    return subprocess.Popen(command, env=os.environ | (env or {}), preexec_fn=_hears_interrupts, **(pipes | more))
+def start(*argv: object, **more: Any) -> Process:
+    """Starts a verb in a process of its own, with pipes; see `ForkServer.start`."""
+    return _server().start([os.fsdecode(word) if isinstance(word, bytes) else str(word) for word in argv], **more)
+
+
+@cache
+def _server() -> ForkServer:
+    # It ends with this process, when nobody can ask it any more.
+    return ForkServer()
 
 
 def on_terminal(*argv: object, stream: str = "stdout", columns: int = 80) -> str:
@@ -104,11 +106,6 @@ def on_terminal(*argv: object, stream: str = "stdout", columns: int = 80) -> str
     os.close(ours)
     assert process.returncode == 0
     return shown.decode().replace("\r\n", "\n")
-
-
-def _hears_interrupts() -> None:
-    """A shell starts what runs in its background deaf to interrupts, and a child takes that on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

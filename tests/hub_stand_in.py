@@ -38,12 +38,15 @@ class HubStandIn:
         repositories: kind and name → files.
         private: names of the repositories that only their owners may read.
         refuses: the token may not write.
+
+    Args:
+        port: 0 is any free one.
     """
 
     token = "hf_right"
     owner = "someone"
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.repositories: dict[tuple[str, str], Files] = {}
         self.private: set[str] = set()
         self.refuses = False
@@ -54,9 +57,10 @@ class HubStandIn:
         class Handler(_Handler):
             hub = stand_in
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def add(self, kind: str, name: str, files: Files) -> None:
         """Adds a repository of `models` or `datasets`."""

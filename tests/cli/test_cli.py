@@ -441,7 +441,7 @@ def test_predict_takes_pairs(tmp_path: Path, model: tuple[object, ...], capsys: 
 
 
 def test_predict_answers_each_line_of_stdin_at_once(trained: Path) -> None:
-    with start("predict", trained, bufsize=0) as process:
+    with start("predict", trained) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None

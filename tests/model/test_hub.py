@@ -3,6 +3,9 @@
 import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command_line import Answer, contents, start
+from command_line import Answer, contents
+from fork_server import ForkServer
 from glue_files import ROWS, hub_splits
 from hub_stand_in import HubStandIn
 
@@ -59,10 +63,17 @@ def files(tiny: Callable[[str], Path]) -> dict[tuple[str, str], dict[str, bytes]
     }
 
 
-@pytest.fixture
-def hub(files: dict[tuple[str, str], dict[str, bytes]]) -> Iterator[HubStandIn]:
-    """Returns a stand-in that is up."""
+@pytest.fixture(scope="module")
+def port() -> int:
+    """Returns the port of all stand-ins: libraries read the hub's address when they are imported."""
     with HubStandIn() as stand_in:
+        return stand_in.port
+
+
+@pytest.fixture
+def hub(files: dict[tuple[str, str], dict[str, bytes]], port: int) -> Iterator[HubStandIn]:
+    """Returns a stand-in that is up."""
+    with HubStandIn(port) as stand_in:
         stand_in.repositories = dict(files)
         yield stand_in
 
@@ -70,17 +81,39 @@ def hub(files: dict[tuple[str, str], dict[str, bytes]]) -> Iterator[HubStandIn]:
 Ask = Callable[..., Answer]
 
 
-@pytest.fixture
-def ask(hub: HubStandIn, tmp_path: Path) -> Ask:
-    """Returns a function that runs a verb, in a process of its own, with the stand-in as its hub."""
-    env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    env |= {name: "" for name in os.environ if name.lower().endswith("_proxy")}
+@pytest.fixture(scope="module")
+def env(port: int, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Returns the environment in which libraries ask the stand-in."""
+    home = tmp_path_factory.mktemp("home")
+    found = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    found |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    return found | {name: "" for name in os.environ if name.lower().endswith("_proxy")}
 
-    def asked(*argv: object, **more: str) -> Answer:
-        with start(*argv, env=env | more, cwd=tmp_path) as process:
+
+@pytest.fixture(scope="module")
+def server(env: dict[str, str]) -> Iterator[ForkServer]:
+    with ForkServer(["bertlora.data.hub", "datasets"], env) as forks:
+        yield forks
+
+
+@pytest.fixture
+def home(env: dict[str, str]) -> Path:
+    """Returns the folder of the caches, empty."""
+    home = Path(env["HF_HOME"])
+    shutil.rmtree(home)
+    home.mkdir()
+    return home
+
+
+@pytest.fixture
+def ask(hub: HubStandIn, server: ForkServer, env: dict[str, str], home: Path, tmp_path: Path) -> Ask:
+    """Returns a function that runs a verb, in a process of its own, with the stand-in as its hub."""
+
+    def asked(*argv: object) -> Answer:
+        words = tuple(map(str, argv))
+        with server.start(words, env=env, cwd=tmp_path) as process:
             out, err = process.communicate(timeout=120)
-        return Answer(process.returncode, out.decode(), err.decode(), tuple(map(str, argv)))
+        return Answer(process.wait(), out.decode(), err.decode(), words)
 
     return asked
 
@@ -91,7 +124,7 @@ def refused(found: Answer, expected: str) -> bool:
     return (found.status, found.out, found.err.count("\n")) == (2, "", 1) and found.err.startswith("bertlora: ")
 
 
-def test_a_model_is_fetched_once_and_then_found_offline(hub: HubStandIn, ask: Ask) -> None:
+def test_a_model_is_fetched_once_and_then_found_offline(hub: HubStandIn, ask: Ask, env: dict[str, str]) -> None:
     fetched = ask("cache", "someone/tiny", "--json")
     assert fetched.status == 0, fetched.err
     facts = fetched.json
@@ -102,7 +135,9 @@ def test_a_model_is_fetched_once_and_then_found_offline(hub: HubStandIn, ask: As
 
     hub.stop()
     assert ask("cache", "someone/tiny", "--json").json == facts
-    assert ask("plan", "--model", "someone/tiny", "--max-length", "64", "--json", HF_HUB_OFFLINE="1").json["total"] > 0
+    plan = [sys.executable, "-m", "bertlora", "plan", "--model", "someone/tiny", "--max-length", "64", "--json"]
+    offline = os.environ | env | {"HF_HUB_OFFLINE": "1"}  # read when libraries are imported
+    assert json.loads(subprocess.run(plan, env=offline, capture_output=True, check=True).stdout)["total"] > 0
 
 
 def test_a_model_is_copied_to_a_folder(ask: Ask, tiny: Callable[[str], Path], tmp_path: Path) -> None:
@@ -126,11 +161,11 @@ def test_models_that_cannot_serve(model: str, expected: str, ask: Ask, tmp_path:
     assert not (tmp_path / "model").exists()
 
 
-def test_a_half_cached_model_is_fetched_whole(ask: Ask, tmp_path: Path) -> None:
+def test_a_half_cached_model_is_fetched_whole(ask: Ask, home: Path) -> None:
     facts = ask("cache", "someone/tiny", "--json").json
     # This is left if another program has asked only for the config: no list of files, no weights.
     (Path(facts["folder"]) / "model.safetensors").unlink()
-    for listing in tmp_path.glob("home/hub/models--*/trees/*"):
+    for listing in home.glob("hub/models--*/trees/*"):
         listing.unlink()
     assert ask("cache", "someone/tiny", "--json").json == facts
 
