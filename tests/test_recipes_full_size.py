@@ -9,6 +9,7 @@ import transformers
 
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.model.base import find_base, quiet
+from bertlora.model.plan import plan
 from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
 from bertlora.run.loaded import Run
@@ -21,6 +22,8 @@ PUBLISHED = {
     "imdb-bert-cased": ("Bert", 38_402, 36_864),
     "sst2-bert": ("Bert", 148_994, 147_456),
 }
+# One with names for its labels and frozen layers, one with LoRA in each layer: the others differ in numbers.
+TRAINED = ["imdb-distilbert-quick", "sst2-bert"]
 TEXTS = ["A joy from start to finish.", "Dull and far too long."]
 
 
@@ -45,8 +48,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare([str(folder / "rows.csv")], folder / "data", split="80/10/10")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
+def test_as_many_parameters_are_trained_as_published(name: str, checkpoints: dict[str, Path]) -> None:
+    kind, trained, adapter = PUBLISHED[name]
+    found = plan(Recipe.named(name).replace(model=str(checkpoints[kind])), 2)
+    assert (found["trainable"], found["lora_parameters"]) == (trained, adapter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
 def test_trains_two_steps_saves_and_reloads(
     name: str, checkpoints: dict[str, Path], data: Prepared, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ import select
 import shlex
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from command_line import SMALL, Answer, answer, good, on_terminal, start
 
 from bertlora.data.checks import named_rows
+from bertlora.data.reviews import embedded_specs
 from bertlora.pipeline.prepare import absolute_specs
 from bertlora.recipe import Recipe, recipe_keys, recipe_names, recipe_path
 
@@ -254,40 +255,49 @@ def test_label_names_are_shown_and_data_keep_their_own(
         assert sum(sum(row) for row in found["lora"]["confusion"]) == found["n"]
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.usefixtures("one_thread")
 def test_an_interrupted_run_resumes_to_the_same_end(
-    tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys, sign: signal.Signals
+    trained: Path, tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
 ) -> None:
     """An interrupted run is written in place; a killed one was to replace another run, which then still predicts."""
-    how = (reviews, *model, "--epochs", 20, "--lora-dropout", 0.1)
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    old = sign == signal.SIGKILL
-    if old:
-        good(capsys, "train", reviews, "--out", tmp_path / "a", *model, "--epochs", 1)
-        answers = good(capsys, "predict", tmp_path / "a", *TEXTS).lines
-    with start("train", *how, "--out", tmp_path / "a", *["--overwrite"] * old, env=threads) as process:
+    how = (reviews, *model, "--epochs", 8, "--lora-dropout", 0.1)
+    whole = good(capsys, "train", *how, "--out", tmp_path / "whole", "--json").json
+    answers = good(capsys, "predict", trained, *TEXTS).lines
+
+    assert stopped(signal.SIGINT, "train", *how, "--out", tmp_path / "a") == (130, "bertlora: interrupted")
+    assert not (tmp_path / "a" / "run.json").exists()
+    assert stopped(signal.SIGKILL, "train", *how, "--out", trained, "--overwrite")[0] == -signal.SIGKILL
+    assert good(capsys, "predict", trained, *TEXTS).lines == answers
+
+    for run in (tmp_path / "a", trained):
+        found = good(capsys, "train", *how, "--out", run, "--resume", "--json").json
+        assert timeless(found) == timeless(whole)
+        assert found["run"] == str(run)
+        adapters = [(one / "adapter" / "adapter_model.safetensors").read_bytes() for one in (tmp_path / "whole", run)]
+        assert adapters[0] == adapters[1]
+        assert not [path for path in run.iterdir() if path.name.startswith((".", "checkpoint"))]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Lets this process add in the order of one that `start` started: the sums are then the same to the last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def stopped(sign: signal.Signals, *argv: object) -> tuple[int, str]:
+    """Sends a signal to a training after its third epoch; returns its exit status and the start of its last line."""
+    with start(*argv) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(b"epoch 3/"):
                 process.send_signal(sign)
                 break
-        last = process.stderr.read().decode().splitlines()[-1:]
-    if old:
-        assert process.returncode == -sign
-        assert good(capsys, "predict", tmp_path / "a", *TEXTS).lines == answers
-    else:
-        assert process.returncode == 130
-        assert last[0].startswith("bertlora: interrupted")
-        assert not (tmp_path / "a" / "run.json").exists()
-
-    found = good(capsys, "train", *how, "--out", tmp_path / "a", "--resume", "--json").json
-    whole = good(capsys, "train", *how, "--out", tmp_path / "b", "--json").json
-    assert timeless(found) == timeless(whole)
-    assert found["run"] == str(tmp_path / "a")
-    adapters = [(tmp_path / run / "adapter" / "adapter_model.safetensors").read_bytes() for run in "ab"]
-    assert adapters[0] == adapters[1]
-    assert not [path for path in (tmp_path / "a").iterdir() if path.name.startswith((".", "checkpoint"))]
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+        last = (process.stderr.read().decode().splitlines() or [""])[-1]
+        return process.wait(), last.partition(";")[0]
 
 
 def test_resume_without_a_word_on_the_recipe(
@@ -493,8 +503,13 @@ def served(folder: Path) -> list[float]:
 
 
 @pytest.fixture
-def small_demo(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the demo train the tiny model for an epoch."""
+def small_demo(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the demo train the tiny model for an epoch on every tenth review."""
+    specs = []
+    for split, path in (spec.split("=") for spec in embedded_specs()):
+        (tmp_path / f"{split}.jsonl").write_text("".join(Path(path).read_text().splitlines(keepends=True)[::10]))
+        specs.append(f"{split}={tmp_path / split}.jsonl")
+    monkeypatch.setattr("bertlora.pipeline.demo.embedded_specs", lambda: specs)
     small = Recipe.named("default").replace(model=str(base), max_length=32, epochs=1, precision="fp32")
     monkeypatch.setattr(Recipe, "named", lambda name: small)
 

@@ -2,9 +2,19 @@
 
 import pytest
 from promises import PROMISES, Promise
+from promises.tasks import BALANCED
+
+from bertlora.evaluation import choice
 
 # Draws by topic; some take long.
 DRAWS = {"coverage": 60, "chance": 20, "power": 60, "choice": 20, "advice": 100}
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a choice resample 200 times: this adds a hundredth to the variance of a draw."""
+    monkeypatch.setattr(choice, "RESAMPLES", 200)
+    monkeypatch.setattr(choice, "CHUNK", 200 * BALANCED.rows)
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: f"{promise.topic}: {promise.case}")

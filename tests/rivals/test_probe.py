@@ -126,7 +126,9 @@ def test_the_learning_curve_rises_if_there_is_more_to_learn() -> None:
 def test_a_point_of_the_curve_has_every_fold_or_is_left_out() -> None:
     """400 rows, four of them of one class: a quarter of the training rows sometimes has no row of that class."""
     features, labels = np.random.default_rng(1).normal(size=(400, 3)), (np.arange(400) < 4).astype(np.int64)
-    curves = [curve_of(features, labels, seed) for seed in range(8)]
+    frozen = FrozenView(features, labels, 2)
+    probe = fit_probe(frozen, seed=0)
+    curves = [learning_curve(frozen, probe, seed) for seed in range(8)]
     assert {len(point.accuracies) for curve in curves for point in curve} == {CURVE_FOLDS}
     assert all(curve[-1].rows == 300 for curve in curves)
     assert {len(curve) for curve in curves} > {3}
