@@ -150,8 +150,13 @@ LABEL_KINDS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", LABEL_KINDS)
-@pytest.mark.parametrize("container", [list, np.array, pd.Series, lambda y: pd.Series(y, dtype=object)])
+CONTAINERS: list[Callable[..., Any]] = [list, np.array, pd.Series, lambda y: pd.Series(y, dtype=object)]
+
+
+# Each kind in two containers, and each container with two kinds.
+@pytest.mark.parametrize(
+    ("kind", "container"), [(kind, CONTAINERS[(i + j) % 4]) for i, kind in enumerate(LABEL_KINDS) for j in range(2)]
+)
 def test_labels_come_back_in_their_type(make: Make, tmp_path: Path, kind: str, container: Callable[..., Any]) -> None:
     values = LABEL_KINDS[kind]
     classifier = make(epochs=10).fit(TEXTS, container([values[1]] * len(GOOD) + [values[0]] * len(BAD)))
@@ -207,16 +212,20 @@ def test_containers_of_texts(fitted: LoraClassifier, container: Callable[..., An
     assert np.array_equal(fitted.predict_proba(container(TEXTS)), fitted.predict_proba(TEXTS))
 
 
-@pytest.mark.parametrize("container", [list, np.array, pd.DataFrame], ids=["list", "array", "frame"])
-def test_pairs(make: Make, tmp_path: Path, container: Callable[..., Any]) -> None:
+def test_pairs(make: Make, tmp_path: Path) -> None:
     pairs = [(a, b) for a in (GOOD[0], BAD[0]) for b in (GOOD[1], BAD[1])]
     agree = [True, False, False, True]
-    classifier = make(epochs=60, targets=("all-linear",)).fit(container(pairs), agree)
-    assert classifier.predict(container(pairs)).tolist() == agree
-    assert not np.allclose(classifier.predict_proba(pairs), classifier.predict_proba([(b, b) for _, b in pairs]))
+    classifier = make(epochs=60, targets=("all-linear",)).fit(pairs, agree)
+    probabilities = classifier.predict_proba(pairs)
+    assert classifier.predict(pairs).tolist() == agree
+    assert not np.allclose(probabilities, classifier.predict_proba([(b, b) for _, b in pairs]))
     classifier.save(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["pairs"] is True
-    assert np.array_equal(LoraClassifier.load(tmp_path / "run").predict_proba(pairs), classifier.predict_proba(pairs))
+    assert np.array_equal(LoraClassifier.load(tmp_path / "run").predict_proba(pairs), probabilities)
+    short = make(max_steps=1).fit(pairs, agree).predict_proba(pairs)
+    for container in (np.array, pd.DataFrame):
+        assert np.array_equal(classifier.predict_proba(container(pairs)), probabilities)
+        assert np.array_equal(make(max_steps=1).fit(container(pairs), agree).predict_proba(pairs), short)
 
 
 def test_validation_chooses_the_adapter(make: Make) -> None:

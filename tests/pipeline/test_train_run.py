@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import start
 from helpers import probabilities_of
 from safetensors.numpy import load_file
 from small_training import small_recipe, without_timings
@@ -305,7 +307,10 @@ def test_two_processes_end_as_one(tiny: Tiny, reviews: Path, tmp_path: Path, tas
     assert data.task == task
     recipe = brisk_recipe(tiny, batch_size=9, lora_dropout=0.0, learning_rate=1e-3, samples=(), head_start="probe")
     train_run(data, recipe, tmp_path / "one")
-    launch(data, recipe, tmp_path / "two", processes=2)
+    run_twice = under_torchrun if task == "classification" else as_torchrun_does
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe.to_toml())
+    run_twice("train", data.folder, "--recipe", file, "--out", tmp_path / "two")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     assert max(float(np.abs(one[name] - two[name]).max()) for name in one) < 1e-5
@@ -315,18 +320,28 @@ def test_two_processes_end_as_one(tiny: Tiny, reviews: Path, tmp_path: Path, tas
     assert not list((tmp_path / "two").rglob("*partial*"))
 
 
-def launch(data: Prepared, recipe: Recipe, out: Path, processes: int) -> None:
-    """Trains under torchrun, from the command line that users type.
+def under_torchrun(*words: object) -> None:
+    """Runs a verb in two processes, from the command line that users type.
 
     `accelerate launch --cpu` starts one process only, whatever number it is given.
     """
-    file = data.folder.parent / "recipe.toml"
-    file.write_text(recipe.to_toml())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command += ["-m", "bertlora", "train", str(data.folder), "--recipe", str(file), "--out", str(out)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "bertlora"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command += map(str, words)
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def as_torchrun_does(*words: object) -> None:
+    """Runs a verb in two processes with what torchrun tells them, without importing torch three times."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    address |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = [start(*words, env=address | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
+    for process in ranks:
+        with process:
+            said = process.communicate(timeout=240)[1]
+        assert process.returncode == 0, said
 
 
 def test_the_history_is_there_while_training_goes_on(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:
