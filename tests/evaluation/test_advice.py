@@ -235,9 +235,10 @@ def test_more_data_is_seldom_advised_by_chance() -> None:
     """Labels independent of the features: their curve rises by a point or more in about every third case."""
     random = np.random.default_rng(0)
     rises = advised = 0
-    for seed in range(30):
-        frozen = FrozenView(random.normal(size=(400, 4)), random.integers(0, 2, size=400), 2)
-        points = learning_curve(frozen, fit_probe(frozen, seed), seed)
+    draws = [FrozenView(random.normal(size=(400, 4)), random.integers(0, 2, size=400), 2) for _ in range(30)]
+    probe = fit_probe(draws[0], seed=0)  # the curve takes only its strength
+    for seed, frozen in enumerate(draws):
+        points = learning_curve(frozen, probe, seed)
         rises += points[-1].accuracy - points[-2].accuracy >= 0.01
         advised += "are likely to raise the accuracy" in topics(curve=points).get("data", {"text": ""})["text"]
     print(f"{rises} curves of 30 rise by a point, more data is advised for {advised}")
