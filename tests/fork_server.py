@@ -3,8 +3,8 @@
     with ForkServer() as server, server.start(["predict", "run", "a joy"]) as process:
         out, err = process.communicate()
 
-A server imports the modules once. For each verb it forks a process, as `multiprocessing` does with its fork server; but
-here the process has the streams, the folder and the environment that a shell would give it, and runs the program.
+A server imports the modules once, and forks a process for each verb, as the fork server of `multiprocessing` does. Here
+the process has the streams, the folder and the environment that a shell would give it, and runs the program.
 """
 
 import json
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from io import FileIO, TextIOWrapper
+from io import FileIO
 from typing import Any, NoReturn, Self
 
 # Together they import nearly all that a verb needs.
@@ -71,9 +71,7 @@ class ForkServer:
         """
         pipes = [None if stream != PIPE else os.pipe() for stream in (stdin, stdout, stderr)]
         given = (stdin, stdout, stderr)
-        theirs = [
-            given[i] if pipe is None else pipe[0 if i == 0 else 1] for i, pipe in enumerate(pipes)
-        ]
+        theirs = [given[i] if pipe is None else pipe[0 if i == 0 else 1] for i, pipe in enumerate(pipes)]
         ours = [None if pipe is None else pipe[1 if i == 0 else 0] for i, pipe in enumerate(pipes)]
         channel, other = socket.socketpair()
         socket.send_fds(self._control, [b"+"], [*theirs, other.fileno()])
@@ -178,11 +176,13 @@ def _run(request: dict[str, Any], streams: Sequence[int]) -> NoReturn:
         os.dup2(fd, i)
         os.close(fd)
     sys.stdin, sys.stdout, sys.stderr = (
-        TextIOWrapper(
-            open(i, "rb" if i == 0 else "wb", closefd=False),
+        os.fdopen(
+            i,
+            "r" if i == 0 else "w",
+            buffering=1 if i == 2 or os.isatty(i) else -1,
             encoding=old.encoding,
             errors=old.errors,
-            line_buffering=i == 2 or os.isatty(i),
+            closefd=False,
         )
         for i, old in enumerate((sys.stdin, sys.stdout, sys.stderr))
     )

@@ -67,7 +67,7 @@ def test_on_new_rows_it_lowers_log_loss_and_error_and_changes_no_label(classes: 
 def test_a_model_that_has_learned_nothing_mostly_keeps_temperature_1(rows: int) -> None:
     """Small logits independent of the labels fit 60 rows by chance at a low temperature, but no other rows.
 
-    Only the margin counts: the logit of the right class minus that of the wrong one.
+    Only the margin counts: the logit of the right class minus the logit of the wrong one.
     """
     rng, draws, heats = np.random.default_rng(rows), 600, np.exp(np.linspace(-4.6, 4.6, 60))
     seen = 0.05 * rng.normal(size=(draws, rows, 2))
