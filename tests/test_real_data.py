@@ -23,11 +23,7 @@ from bertlora.run.loaded import Run
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 KEPT = {"sst2": 872, "imdb": 800}
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.usefixtures("every_strength"),
-    pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not available"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not available")]
 
 
 @pytest.fixture(scope="module", params=KEPT)
