@@ -102,11 +102,11 @@ def test_every_good_row_is_written_in_order_and_every_bad_one_is_set_aside(tmp_p
     found = run(tmp_path, [source], out, probabilities=True)
     rows = table(tmp_path / out)
     assert list(rows[0]) == [
-        "id", "text", "square", "predicted_label", "confidence", "probability of short", "probability of long",
+        "id", "text", "square", "label", "confidence", "probability of short", "probability of long",
     ]  # fmt: skip
     assert [row["id"] for row in rows] == [*map(str, range(10)), "11"]
     assert rows[9]["text"] == f"text 9, caf\u00e9 {'x' * 9}\nsecond line"
-    assert [row["predicted_label"] for row in rows] == ["long"] * 10 + ["short"]
+    assert [row["label"] for row in rows] == ["long"] * 10 + ["short"]
     bad = table(Path(found.quarantine))
     assert [(one["place"].rpartition("r.csv ")[2], one["reason"][:12]) for one in bad] == [
         ("line 10", "a quoted tex"), ("line 11", "4 fields, ex"), ("line 16", "a quoted tex"),

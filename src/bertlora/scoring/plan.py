@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         task: of the run.
         kept: the columns of the sources that are written again.
-        added: the columns that predictions add.
+        added: the columns that predictions add, and the names under which they are written.
         options: of the predictions.
         precision: `fp32` or `bf16`.
         safe_csv: see `score`.
@@ -34,7 +34,7 @@ class Plan:
 
     task: str
     kept: list[str]
-    added: list[str]
+    added: dict[str, str]
     options: dict[str, Any]
     precision: str
     safe_csv: bool
@@ -43,7 +43,7 @@ class Plan:
     @property
     def names(self) -> list[str]:
         """All columns, in order."""
-        return [*self.kept, *self.added]
+        return [*self.kept, *self.added.values()]
 
 
 def belonging(run: "Run", sources: Sources, chosen: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def planned(run: "Run", sources: Sources, folder: PartFolder, belongs: dict[str,
     """
     chosen = belongs["options"]
     options, probabilities = chosen["predictions"], chosen["probabilities"]
-    added = predicted_names(run, options, probabilities)
+    predicted = predicted_names(run, options, probabilities)
     run.predictions(**options)  # checks them
     if other := folder.other_than(belongs):
         if not overwrite:
@@ -84,15 +84,24 @@ def planned(run: "Run", sources: Sources, folder: PartFolder, belongs: dict[str,
     state = folder.saved()
     if not state:
         kept, types = sources.names(chosen["id_column"]), ""
-        check_names(sources.specs[0], kept, added)
+        check_names(sources.specs[0], kept, list(_short(predicted, kept).values()))
         if folder.format == "parquet":
             parts = (rows.kept for rows in sources.rows(kept))
-            types = types_to_text(predicted_types(run, parts, options, probabilities))
+            found = predicted_types(run, parts, options, probabilities)
+            shown = _short(predicted, kept)
+            types = types_to_text({shown.get(name, name): kind for name, kind in found.items()})
         # A second start must not measure again which precision is faster.
         state = belongs | {"kept": kept, "types": types, "precision": run.choose_precision(chosen["precision"])}
         folder.begin(state)
     types_found = types_of_text(state["types"]) if state["types"] else None
+    added = _short(predicted, state["kept"])
     return Plan(run.manifest.task, state["kept"], added, options, state["precision"], chosen["safe_csv"], types_found)
+
+
+def _short(predicted: list[str], kept: list[str]) -> dict[str, str]:
+    """Returns each predicted column with its name: `label` for `predicted_label`, unless the sources have a `label`."""
+    short = {name: name.removeprefix("predicted_") for name in predicted}
+    return {name: name if new in kept else new for name, new in short.items()}
 
 
 def identity(run: "Run") -> str:

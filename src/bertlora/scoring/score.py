@@ -168,7 +168,8 @@ def _compute(
         for part, outputs in found:
             kept = safe(part.kept) if plan.safe_csv else part.kept
             answers = answers_of(outputs) if part.texts else []
-            columns = kept | predicted_columns(plan.added, answers, one_text)
+            added = predicted_columns(list(plan.added), answers, one_text)
+            columns = kept | {plan.added[name]: values for name, values in added.items()}
             write_part(folder, part.number, columns, part.faults, plan.types)
             clock.add(len(part.texts) + len(part.faults), part.fraction)
     return sum(done.values())
