@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, pipeline
 
 from bertlora.errors import InputError, OutputError
-from bertlora.export.formats import ParityError
+from bertlora.export.origin import ParityError
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
 from bertlora.run.loaded import Run

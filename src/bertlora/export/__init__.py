@@ -2,8 +2,9 @@
 
 Reading order:
 
-- `certificate`: embedded reviews with the logits that a model gave for them; replayed on another machine
-- `runners`: what runs an exported model
-- `exported`: an exported folder that predicts
-- `writing`: from a run to a checked folder; `formats` has the formats
+- `certificate`: embedded reviews with the logits that a run gave for them; replayed on another machine
+- `exported`: an exported folder that predicts; `runners`, `runtime`: what runs its model
+- `origin`, `formats`, `writing`: from a run to a checked folder
+- `onnx_graph`, `first_token`, `per_token`: the graphs
+- `extras`: packages that only some formats need
 """

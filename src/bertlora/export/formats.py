@@ -2,72 +2,29 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bertlora.confidence.learned import Learned, divisors
+from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array, cross_entropy
 from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
-from bertlora.data.inputs import Inputs
-from bertlora.data.reader import Examples
-from bertlora.errors import BertloraError, InputError, ModelError
-from bertlora.export.certificate import FP32_DIFFERENCE, largest
+from bertlora.errors import InputError
 from bertlora.export.exported import Exported
 from bertlora.export.extras import extra
 from bertlora.export.onnx_graph import write_onnx
+from bertlora.export.origin import Origin, ParityError, calibrated
 from bertlora.export.per_token import write_int8
 from bertlora.export.runners import GRAPH, OPENVINO_GRAPH, Runner
 from bertlora.export.runtime import onnx_runner
-from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
 from bertlora.model.engine import takes_token_types
-from bertlora.task import REGRESSION
-
-# A text, and the second text of a pair or None.
-Texts = Sequence[tuple[str, str | None]]
-
-
-class ParityError(BertloraError, RuntimeError):
-    """An export that does not give what the run gives. It was not kept."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What is exported.
-
-    Attributes:
-        adapted: the model with its adapter.
-        calibration: what its validation rows taught.
-        folder: the run folder or adapter folder from which it was loaded.
-        manifest: the text of run.json, without the data's folder.
-        texts: real texts on which the export is compared.
-        validation: the validation rows, for formats that lose accuracy; None if they are missing.
-        tolerance: points of accuracy that such a format may lose on them.
-    """
-
-    adapted: Adapted
-    calibration: Learned
-    folder: Path
-    manifest: str
-    texts: Texts
-    validation: Examples | None = None
-    tolerance: float = 0.5
-
-    def inputs(self) -> Inputs:
-        """Returns the inputs of the texts."""
-        return self.adapted.reader.read([t for t, _ in self.texts], [p for _, p in self.texts if p is not None] or None)
-
-    def allowed(self, expected: Array) -> float:
-        """Returns how far outputs in fp32 may differ. Numbers have a unit, so theirs is a fraction of the largest."""
-        return FP32_DIFFERENCE * (largest(expected) if self.adapted.task == REGRESSION else 1.0)
 
 
 @dataclass(frozen=True)
@@ -85,21 +42,6 @@ class Format:
     check: Callable[[Origin, Exported, Path], dict[str, Any]] = lambda origin, exported, folder: {}
     has_model: bool = True
     rounds: float = 0.0
-
-
-def calibrated(origin: Origin) -> Any:
-    """Returns the merged model with the temperature in its last linear layer, so that softmax gives its confidence."""
-    merged = origin.adapted.merged().float().eval()
-    outside = {name for name, _ in merged.named_modules() if not name.startswith(f"{merged.base_model_prefix}.")}
-    heads = [m for name, m in merged.named_modules() if name in outside and isinstance(m, nn.Linear)]
-    if not heads or heads[-1].out_features != len(origin.adapted.labels):
-        raise ModelError(f"{origin.adapted.architecture}: its head has no last linear layer for the temperature")
-    head, scale = heads[-1], torch.from_numpy(divisors(origin.calibration, len(origin.adapted.labels)))
-    with torch.no_grad():
-        head.weight.copy_(head.weight.double() / scale.to(head.weight.device)[:, None])
-        if head.bias is not None:
-            head.bias.copy_(head.bias.double() / scale.to(head.bias.device))
-    return merged
 
 
 def _write_adapter(origin: Origin, folder: Path) -> dict[str, Any]:

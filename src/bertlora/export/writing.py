@@ -10,7 +10,8 @@ from bertlora.confidence.learned import divisors
 from bertlora.errors import InputError, suggestion
 from bertlora.export.certificate import Certificate, largest
 from bertlora.export.exported import Exported
-from bertlora.export.formats import FORMATS, Origin, ParityError
+from bertlora.export.formats import FORMATS
+from bertlora.export.origin import Origin, ParityError
 from bertlora.files import size_of, whole_folder, write_whole
 
 MANIFEST = "run.json"

@@ -297,7 +297,7 @@ class Run:
             ParityError: the export gives other results; nothing is kept.
             OutputError: `to` is not empty, or cannot be written.
         """
-        from bertlora.export.formats import Origin  # their imports take a while, and predictions do not need them
+        from bertlora.export.origin import Origin  # their imports take a while, and predictions do not need them
         from bertlora.export.writing import export
 
         adapted = self.adapted
