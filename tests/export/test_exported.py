@@ -164,7 +164,7 @@ def test_int8_is_measured_on_the_validation_rows_or_refused(
     assert found["before"]["accuracy"] == trained.metrics()["validation"]["accuracy"]
     assert found["lost_points"] == 100 * (found["before"]["accuracy"] - found["after"]["accuracy"])
     assert found["quantised_products"] > found["other_products"] > 0
-    assert found["texts_per_s"].keys() == {"onnx-int8", "onnx", "bertlora"}
+    assert found["texts_per_s"].keys() == {"onnx-int8", "onnx", "merged"}
     fastest = max(found["texts_per_s"], key=found["texts_per_s"].get)
     assert (fastest != "onnx-int8") == ("notes" in found)
     texts = ["A joy from start to finish.", "Dull, and far too long.", "Not bad at all."]

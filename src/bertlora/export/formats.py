@@ -146,7 +146,7 @@ def _write_int8(origin: Origin, folder: Path) -> dict[str, Any]:
     speeds = {
         "onnx-int8": _texts_per_s(onnx_runner(folder / GRAPH, pad), origin),
         "onnx": _texts_per_s(onnx_runner(whole, pad), origin),
-        "bertlora": _texts_per_s(origin.adapted, origin, origin.adapted.choose_precision("auto")),
+        "merged": _texts_per_s(origin.adapted, origin, origin.adapted.choose_precision("auto")),  # the same engine
     }
     whole.unlink()
     best = max(speeds, key=lambda name: speeds[name])
