@@ -163,3 +163,11 @@ def run_of_reviews(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     flags = ("--out", folder / "run", "--model", tiny("bert"), *SMALL, "--epochs", 2)
     assert main([str(word) for word in ("train", _write_reviews(folder / "reviews.csv"), *flags)]) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Returns a function: architecture → its tiny classifier as ONNX files. Writing one takes torch some seconds."""
+    from onnx_files import exporter
+
+    return exporter(tiny, tmp_path_factory)

@@ -197,10 +197,10 @@ USAGE = {
     ),
     "recipe that is not UTF-8": Case("plan --recipe r.toml", "r.toml: not a TOML file", table(b"# \xe9", "r.toml")),
     "unknown format": Case(
-        "export PLACE/run --to o --format onix", "--format: got 'onix', expected one of merged, adapter"
+        "export PLACE/run --to o --format onix", "--format: got 'onix', expected one of merged, onnx"
     ),
     "unknown precision": Case(
-        "predict PLACE/run a --precision fp16", "--precision: got 'fp16', expected one of fp32, bf16, auto"
+        "predict PLACE/run a --precision fp16", "--precision: got 'fp16', expected one of auto, fp32, bf16"
     ),
     "texts and a file": Case("predict PLACE/run a --file r.csv", "takes texts or --file, not both"),
 }
@@ -391,7 +391,7 @@ OVERWRITTEN = {
             "export",
             "unknown format",
             "export PLACE/run --to full --overwrite --format x",
-            "--format: got 'x', expected one of merged, adapter",
+            "--format: got 'x', expected one of merged, onnx",
         ),
         ("cache", "missing model", "cache a/b --to full --overwrite", "run 'bertlora cache a/b"),
     )

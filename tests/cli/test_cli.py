@@ -348,7 +348,7 @@ def test_evaluate_prints_the_four_lines(trained: Path, capsys: Capsys) -> None:
         f"Relative Improvement: {relative}\n"
     )
     said = good(capsys, "evaluate", trained)
-    assert said.out.startswith(f"{found['verdict']}\n\n6 rows (test split)\n")
+    assert said.out.startswith(f"{found['verdict']}\n\n6 rows (test split), in fp32\n")
     assert said.out.endswith(expected)
     assert said.err == ""
     parts = ("linear probe  ", "LoRA, class", "true \\ predicted", "Base BERT Accuracy")
@@ -389,7 +389,7 @@ def test_evaluate_says_which_rows(trained: Path, reviews: Path, capsys: Capsys) 
         ("--data", f"test={reviews}"): f"test={reviews}, test split",
         ("--data", reviews): str(reviews),
     }.items():
-        assert f"rows ({name})\n" in good(capsys, "evaluate", trained, *words).out
+        assert f"rows ({name}), in fp32\n" in good(capsys, "evaluate", trained, *words).out
 
 
 def test_predict_gives_one_line_for_each_text_in_order(trained: Path, capsys: Capsys) -> None:

@@ -50,10 +50,12 @@ def demo(
 
     run = Run.load(out)
     rows = rows_for(run)
-    evaluated = evaluate_rows(run, rows.examples, rows.texts, rows_name="test reviews")
+    precision = run.choose_precision("auto")
+    evaluated = evaluate_rows(run, rows.examples, rows.texts, precision, "test reviews")
     slices = figures_by_slice(evaluated, rows)
     report = write_report(run, report_material(run, evaluated, rows, slices, on_progress=on_progress))
     adapter = (run.path / "adapter" / "adapter_model.safetensors").stat().st_size
     sizes = {"adapter": adapter, "base": run.adapted.base.weight_bytes, "run": size_of(run.path)}
     evaluation = figures(evaluated) | {"slices": slices, "where": rows.where, "caution": "", "notes": []}
+    evaluation |= {"precision": precision}
     return metrics | {"evaluation": evaluation, "report": str(report), "sizes": sizes}
