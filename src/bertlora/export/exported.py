@@ -8,8 +8,7 @@ EXPORT/
   certificate.json  certificate.safetensors    see `certificate`
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Reader
 from bertlora.errors import InputError, RunError
 from bertlora.export.certificate import FACTS, Certificate, Model, proven
-from bertlora.export.runners import RUNNERS, Runner
+from bertlora.export.runners import Runner
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,6 @@ class Exported:
     runner: Runner
     temperatures: Array
 
-    @classmethod
-    def load(cls, folder: Path, reader: Reader, labels: list[str], task: str, temperatures: Array) -> "Exported":
-        """Loads the model of a folder.
-
-        Raises:
-            RunError: the folder has no certificate, or its model cannot be read.
-            InputError: the format needs an extra that is not installed.
-        """
-        certificate = Certificate.load(folder)
-        if certificate is None or certificate.format not in RUNNERS:
-            raise RunError(f"{folder / FACTS}: names no format that this bertlora reads; export again")
-        runner = RUNNERS[certificate.format](folder, reader, labels)
-        return cls(certificate.format, reader, labels, task, runner, temperatures)
-
     def choose_precision(self, wanted: str) -> str:
         """Returns the precision in which the format runs.
 
@@ -63,23 +48,13 @@ class Exported:
         """
         return self.runner.choose_precision(wanted)
 
-    @contextmanager
-    def ready(self, precision: str = "fp32") -> Iterator[None]:
+    def ready(self, precision: str = "fp32") -> AbstractContextManager[None]:
         """Inside, predictions of this thread start at once."""
-        with self.runner.ready(precision):
-            yield
+        return self.runner.ready(precision)
 
     def logits(self, inputs: Inputs, *, precision: str = "fp32") -> Array:
         """Returns the run's logits, (B, K) float64: the exported outputs times the temperature."""
         return self.runner.logits(inputs, precision=precision) * self.temperatures
-
-
-def is_export(folder: Path) -> bool:
-    """Returns whether a folder is an export that has a model of its own."""
-    if not (folder / FACTS).is_file():
-        return False
-    certificate = Certificate.load(folder)
-    return certificate is not None and certificate.format in RUNNERS
 
 
 def verify(folder: Path, model: Model, precision: str = "fp32") -> dict[str, object]:
@@ -97,6 +72,34 @@ def verify(folder: Path, model: Model, precision: str = "fp32") -> dict[str, obj
     if certificate is None:
         raise InputError(f"{folder}: has no certificate ({FACTS}); 'bertlora export' and 'bertlora train' write one")
     certificate.check_files(folder)
+    return {
+        "format": certificate.format,
+        "texts": len(certificate.first),
+        "largest_difference": replay(folder, certificate, model, precision),
+        "tolerance": certificate.allowed(precision),
+        "precision": precision,
+        "files": len(certificate.files),
+        "made_on": certificate.made_on,
+    }
+
+
+def prove(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32") -> None:
+    """Checks the files and the answers of a model, unless this machine has replayed the certificate of these files.
+
+    Raises:
+        RunError: as for `verify`.
+    """
+    if not proven(folder, certificate, precision).exists():
+        certificate.check_files(folder)
+        replay(folder, certificate, model, precision)
+
+
+def replay(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32") -> float:
+    """Returns how far a model's answers are from the certificate's, and remembers that they are right.
+
+    Raises:
+        RunError: an answer differs by more than the tolerance.
+    """
     found, allowed = certificate.difference(model, precision), certificate.allowed(precision)
     if not found <= allowed:
         raise RunError(
@@ -107,30 +110,4 @@ def verify(folder: Path, model: Model, precision: str = "fp32") -> dict[str, obj
     with suppress(OSError):  # a cache that cannot be written only costs time
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
-    return {
-        "format": certificate.format,
-        "texts": len(certificate.first),
-        "largest_difference": found,
-        "tolerance": allowed,
-        "precision": precision,
-        "files": len(certificate.files),
-        "made_on": certificate.made_on,
-    }
-
-
-def verify_once(folder: Path, model: Model, precision: str = "fp32") -> None:
-    """Replays the certificate if this machine has not done so since the files were written. See `verify`."""
-    certificate = Certificate.load(folder)
-    if certificate is not None and not proven(folder, certificate, precision).exists():
-        verify(folder, model, precision)
-
-
-def check_once(folder: Path) -> None:
-    """Checks the files before they are read, if this machine has not replayed the certificate of these files yet.
-
-    Raises:
-        RunError: a file is missing or was changed.
-    """
-    certificate = Certificate.load(folder)
-    if certificate is not None and not proven(folder, certificate).exists():
-        certificate.check_files(folder)
+    return found

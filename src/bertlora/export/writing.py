@@ -12,6 +12,7 @@ from bertlora.export.certificate import Certificate, largest
 from bertlora.export.exported import Exported
 from bertlora.export.formats import FORMATS
 from bertlora.export.origin import Origin, ParityError
+from bertlora.export.runners import RUNNERS
 from bertlora.files import size_of, whole_folder, write_whole
 
 MANIFEST = "run.json"
@@ -49,7 +50,8 @@ def export(origin: Origin, out: Path, kind: str, overwrite: bool = False) -> dic
         certificate.save(folder)
         if form.has_model:
             scale = divisors(origin.calibration, len(adapted.labels))
-            exported = Exported.load(folder, adapted.reader, adapted.labels, adapted.task, scale)
+            runner = RUNNERS[kind](folder, adapted.reader, adapted.labels)
+            exported = Exported(kind, adapted.reader, adapted.labels, adapted.task, runner, scale)
             facts |= form.check(origin, exported, folder)
             found = certificate.difference(exported)
             if form.rounds:

@@ -19,8 +19,9 @@ from bertlora.data.reader import Reader, split_examples
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokenizer import from_transformers
 from bertlora.errors import InputError, RunError
-from bertlora.export.certificate import FACTS
-from bertlora.export.exported import Exported, check_once, is_export, verify_once
+from bertlora.export.certificate import Certificate, proven
+from bertlora.export.exported import Exported, prove, replay
+from bertlora.export.runners import RUNNERS
 from bertlora.model.adapted import Adapted
 from bertlora.model.adapter_files import adapter_classes, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
@@ -77,23 +78,28 @@ class Run:
         if not (path / MANIFEST).is_file() and is_adapter(path):
             return cls._of_peft(path, model)
         manifest = read_manifest(path)
-        if is_export(path):
-            return cls._of_export(path, manifest)
+        certificate = Certificate.load(path)
+        if certificate is not None and certificate.format in RUNNERS:
+            return cls._of_export(path, manifest, certificate)
         base = its_base(path, manifest, model)
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
         reader = _reader(adapter, manifest)
         adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed, manifest.task)
-        if adapter == path:  # it was exported, perhaps on another machine
-            verify_once(path, adapted)
+        if certificate is not None and adapter == path:  # it was exported, perhaps on another machine
+            prove(path, certificate, adapted)
         return cls(path, manifest, adapted, its_calibration(path, manifest))
 
     @classmethod
-    def _of_export(cls, path: Path, manifest: Manifest) -> "Run":
-        check_once(path)
-        calibration = its_calibration(path, manifest)
+    def _of_export(cls, path: Path, manifest: Manifest, certificate: Certificate) -> "Run":
+        known = proven(path, certificate).exists()
+        if not known:
+            certificate.check_files(path)  # before they are read
+        reader, calibration = _reader(path, manifest), its_calibration(path, manifest)
+        runner = RUNNERS[certificate.format](path, reader, manifest.labels)
         scale = divisors(calibration, len(manifest.labels))
-        exported = Exported.load(path, _reader(path, manifest), manifest.labels, manifest.task, scale)
-        verify_once(path, exported)
+        exported = Exported(certificate.format, reader, manifest.labels, manifest.task, runner, scale)
+        if not known:
+            replay(path, certificate, exported)
         return cls(path, manifest, exported, calibration)
 
     @classmethod
@@ -142,10 +148,11 @@ class Run:
 
     @cached_property
     def _holds_in_bf16(self) -> bool:
-        if not (self.path / FACTS).is_file():
+        certificate = Certificate.load(self.path)
+        if certificate is None:
             return False
         try:
-            verify_once(self.path, self.model, "bf16")
+            prove(self.path, certificate, self.model, "bf16")
         except RunError:
             return False
         return True
