@@ -44,11 +44,8 @@ class JsonLinesSource:
         return self._file.fraction_read
 
     def _rows(self) -> Iterator[tuple[int, dict[str, object]]]:
-        undecodable: dict[int, str] | None = None if self._file.on_fault is None else {}
-        for number, line in enumerate(self._file.lines(undecodable), 1):
-            if undecodable and number in undecodable:
-                self._file.fault(number, undecodable.pop(number))
-            elif line.strip():
+        for number, line in self._file.readable_lines():
+            if line.strip():
                 try:
                     row = _json_object(line)
                 except _NotJsonError as error:

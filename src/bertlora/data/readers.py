@@ -132,7 +132,7 @@ class PlainTextSource:
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Yields all lines in order, without line ends; see `Source.batches`."""
-        return in_batches(((number, [line.rstrip("\r\n")]) for number, line in self._lines()), columns)
+        return in_batches(((number, [line.rstrip("\r\n")]) for number, line in self._file.readable_lines()), columns)
 
     def place(self, position: int) -> str:
         """Returns the file's name and the line."""
@@ -142,14 +142,6 @@ class PlainTextSource:
     def fraction_read(self) -> float | None:
         """How much of the file is read, 0..1, if that is known."""
         return self._file.fraction_read
-
-    def _lines(self) -> Iterator[tuple[int, str]]:
-        undecodable: dict[int, str] | None = None if self._file.on_fault is None else {}
-        for number, line in enumerate(self._file.lines(undecodable), 1):
-            if undecodable and number in undecodable:
-                self._file.fault(number, undecodable.pop(number))
-            else:
-                yield number, line
 
 
 def class_folders(path: Path) -> list[str]:

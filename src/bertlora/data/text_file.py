@@ -134,6 +134,19 @@ class TextFile:
             for number, raw in enumerate(file, 1):
                 yield self._decoded(raw, number, undecodable)
 
+    def readable_lines(self) -> Iterator[tuple[int, str]]:
+        """Yields line numbers, from 1, with the lines. A line that is not of the encoding is a fault, and left out.
+
+        Raises:
+            DataError: as in `lines`; and for such a line, if there is no `on_fault`.
+        """
+        undecodable: dict[int, str] | None = None if self.on_fault is None else {}
+        for number, line in enumerate(self.lines(undecodable), 1):
+            if undecodable and number in undecodable:
+                self.fault(number, undecodable.pop(number))
+            else:
+                yield number, line
+
     def text(self) -> str:
         """Returns the whole text of a (small) file.
 

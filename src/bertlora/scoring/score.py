@@ -1,8 +1,8 @@
 """The steps of a scoring: begin or go on, compute the parts that are missing, join them."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +103,9 @@ def score(
     with folder.locked():
         plan = planned(run, sources, folder, belongs, overwrite)
         if not folder.end():
-            _finish(run, sources, folder, plan, cluster, progress)
+            with _resumable():
+                resumed = _compute(run, sources, folder, plan, cluster, progress)
+                _join(sources, folder, plan, resumed)
         end = folder.end()
         folder.publish()
     seconds, quarantine = time.perf_counter() - began, str(folder.quarantine) if end["quarantined"] else ""
@@ -127,24 +129,22 @@ def checked_format(out: Path, safe_csv: bool) -> str:
     return format
 
 
-def _finish(
-    run: "Run",
-    sources: Sources,
-    folder: PartFolder,
-    plan: Plan,
-    cluster: Cluster | None,
-    progress: Callable[[Progress], None] | None,
-) -> None:
-    """Computes the parts that are missing, and joins all."""
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Inside, an output that cannot be written also says that the work is not lost."""
     try:
-        resumed = _compute(run, sources, folder, plan, cluster, progress)
-        rows, bad = join(folder, plan.names, plan.types)
-        if not rows + bad:
-            folder.clear()
-            raise InputError(f"{sources.specs[0]}: has no rows, expected texts below its header")
-        folder.write_end({"rows": rows, "quarantined": bad, "resumed": resumed})
+        yield
     except OutputError as error:
         raise OutputError(f"{error.args[0]}; the same command goes on where it stopped") from error
+
+
+def _join(sources: Sources, folder: PartFolder, plan: Plan, resumed: int) -> None:
+    """Joins the parts, which are all done; `resumed` rows of them at an earlier start."""
+    rows, bad = join(folder, plan.names, plan.types)
+    if not rows + bad:
+        folder.clear()
+        raise InputError(f"{sources.specs[0]}: has no rows, expected texts below its header")
+    folder.write_end({"rows": rows, "quarantined": bad, "resumed": resumed})
 
 
 def _compute(
