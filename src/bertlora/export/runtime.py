@@ -19,12 +19,14 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs, token_batches
 from bertlora.errors import InputError, RunError
 from bertlora.export.extras import extra
-from bertlora.model.engine import BATCH_SIZE, ROW_TOKENS, padded, pooled
+from bertlora.model.engine import padded, pooled
 from bertlora.model.machine import choose_precision
 
 # From the graph's inputs by name, each (P, T), to its logits (P, K).
 Call = Callable[[dict[str, npt.NDArray[np.int64]]], npt.NDArray[np.float32]]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Most texts and tokens in a batch: its activations stay in the processor's cache (docs/performance.md).
+BATCH_SIZE, BATCH_TOKENS = 16, 1024
 # Letters of an error that are shown: its end says most.
 MOST_SAID = 240
 
@@ -75,7 +77,7 @@ class GraphRunner:
         """
         call = self.calls[self.choose_precision(precision)]
         values = np.empty((0, 0))
-        for rows in token_batches(inputs.lengths, batch_size, ROW_TOKENS):
+        for rows in token_batches(inputs.lengths, batch_size, BATCH_TOKENS):
             windows, owners = inputs.windows_of(rows)
             part = torch.from_numpy(call(self._batch(inputs, windows))).double()
             if len(part) != len(windows):
