@@ -1,0 +1,1 @@
+"""A client of the server: questions in Python, answers as `Run.predict` gives them."""
