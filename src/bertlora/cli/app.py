@@ -32,7 +32,18 @@ FILE_FAULTS = (
 )
 
 # Each module registers its verbs. The help page lists them in this order.
-ROOMS = ("preparing", "auditing", "training", "evaluating", "predicting", "scoring", "exporting", "pushing", "about")
+ROOMS = (
+    "preparing",
+    "auditing",
+    "training",
+    "evaluating",
+    "predicting",
+    "scoring",
+    "exporting",
+    "pushing",
+    "serving",
+    "about",
+)
 for _room in ROOMS:
     import_module(f"bertlora.cli.{_room}")
 

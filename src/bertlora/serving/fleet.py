@@ -1,14 +1,29 @@
-"""The adapters that the server knows, by name."""
+"""The adapters that the server knows, by name: loaded, replaced, dropped, and unloaded past a bound."""
 
-from dataclasses import dataclass
+import logging
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from bertlora.confidence.probabilities import Array
-from bertlora.errors import suggestion
+from bertlora.errors import BertloraError, InputError, suggestion
+from bertlora.export.certificate import Certificate
+from bertlora.export.exported import Exported, prove
+from bertlora.model.adapted import Adapted
 from bertlora.run.loaded import Run
+from bertlora.serving.batcher import Source
+from bertlora.serving.computing import Alone, BaseOf
 from bertlora.serving.refused import RequestError, Why
+from bertlora.serving.watching import Watch
+
+LOG = logging.getLogger("bertlora.serving")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# Adapters that are loaded whole, with a base of their own: for explanations, and for answers of the base.
+WHOLE = 2
 
 
 @dataclass(frozen=True)
@@ -18,10 +33,12 @@ class Served:
     Attributes:
         name: by which clients ask for it.
         run: the run or export; `run.manifest` has its labels, and `run.model.reader` reads its texts.
+        precision: in which it runs, `fp32` or `bf16`.
     """
 
     name: str
     run: Run
+    precision: str = "fp32"
 
     @property
     def labels(self) -> list[str]:
@@ -37,40 +54,223 @@ class Served:
         """Returns what `Run.predict` says of logits (B, K), without the texts. `options` are those of `predictions`."""
         return list(self.run.predictions(**options)(logits))
 
+    def source(self, truncation: str | None = None) -> Source:
+        """Returns what answers texts, cut as asked: `left`, `right`, or as the run does."""
+        if truncation in (None, "none"):
+            return self._source
+        return self._cut[str(truncation)]
+
+    def base_source(self, adapted: Adapted, truncation: str | None = None) -> Source:
+        """Returns what answers texts without the adapter. `adapted` is the whole adapter."""
+        return Source(BaseOf(adapted), self.source(truncation).template)
+
+    @cached_property
+    def _source(self) -> Source:
+        model = self.run.model
+        mixed = getattr(model, "shared", None) is not None
+        return Source(model if mixed else Alone(model, self.precision), model.reader.template)
+
+    @cached_property
+    def _cut(self) -> dict[str, Source]:
+        template = self._source.template
+        return {
+            side: replace(self._source, template=replace(template, truncation=side, long_texts="truncate"))
+            for side in ("left", "right")
+        }
+
+
+@dataclass
+class _Entry:
+    """Where an adapter comes from; `served` is None while it is unloaded."""
+
+    path: Path
+    model: str
+    served: Served | None = None
+
 
 class Fleet:
-    """Adapters by name. Its methods may take a while and are safe for threads."""
+    """Adapters by name. Its methods are safe for threads; those that load an adapter take a while.
 
-    def __init__(self) -> None:
-        self._served: dict[str, Served] = {}
-        self._lock = Lock()
+    Args:
+        most_loaded: adapters in memory. Beyond, the one that was asked least recently is unloaded; the next question
+            loads it again. None keeps all.
+        model: where the base model is, if it has moved.
+        precision: `fp32`, `bf16` or `auto`, which chooses for each adapter.
+    """
+
+    def __init__(self, most_loaded: int | None = None, model: str = "", precision: str = "fp32") -> None:
+        self._most, self._model, self._precision = most_loaded, model, precision
+        self._entries: dict[str, _Entry] = {}
+        self._used: OrderedDict[str, None] = OrderedDict()  # the loaded ones, least recently asked first
+        self._whole: OrderedDict[Path, tuple[Served, Adapted]] = OrderedDict()
+        self._lock = RLock()  # of these tables
+        self._loading = RLock()  # one is loaded at a time
+        self._watches: list[Watch] = []
 
     @property
     def names(self) -> list[str]:
         """The names that clients may ask for, in the order in which they came; the first is the default."""
-        return list(self._served)
+        return list(self._entries)
 
-    def get(self, name: str) -> Served:
-        """Returns an adapter.
+    @property
+    def loaded(self) -> list[str]:
+        """The names of those in memory, least recently asked first."""
+        with self._lock:
+            return list(self._used)
+
+    @property
+    def full(self) -> bool:
+        """Whether another one in memory means that one is unloaded."""
+        return self._most is not None and len(self._used) >= self._most
+
+    def check(self, name: str) -> None:
+        """Raises RequestError if there is no adapter of this name."""
+        if name not in self._entries:
+            near = suggestion(name, self._entries)
+            raise RequestError(Why.UNKNOWN, f"no adapter is called {name!r}; /v1/adapters lists them{near}")
+
+    def get_loaded(self, name: str) -> Served | None:
+        """Returns an adapter if it is in memory, at once.
 
         Raises:
             RequestError: there is none of this name.
         """
-        try:
-            return self._served[name]
-        except KeyError:
-            near = suggestion(name, self._served)
-            raise RequestError(Why.UNKNOWN, f"no adapter is called {name!r}; /v1/adapters lists them{near}") from None
+        with self._lock:
+            self.check(name)
+            served = self._entries[name].served
+            if served is not None:
+                self._used.move_to_end(name)
+            return served
+
+    def get(self, name: str) -> Served:
+        """Returns an adapter. If it was unloaded, it is loaded again.
+
+        Raises:
+            RequestError: there is none of this name, or its files cannot be read any more.
+        """
+        served = self.get_loaded(name)
+        if served is not None:
+            return served
+        with self._loading:
+            if (served := self.get_loaded(name)) is not None:
+                return served
+            entry = self._entries.get(name)
+            self.check(name)
+            assert entry is not None
+            try:
+                served = self._read(name, entry)
+            except (BertloraError, OSError) as error:
+                LOG.error("adapter %s cannot be loaded again: %s", name, error)
+                raise RequestError(
+                    Why.BACKEND, f"adapter {name!r} cannot be loaded; the server's log says why"
+                ) from None
+            self._put(name, entry, served)
+            return served
 
     def load(self, name: str, path: Path, model: str = "") -> Served:
-        """Loads a run or export under a name. If there is one of this name, it answers until the new one is ready."""
-        served = Served(name, Run.load(path, model))
-        with self._lock:
-            self._served[name] = served
+        """Loads a run or export under a name. If there is one of this name, it answers until the new one is ready.
+
+        Raises:
+            InputError, RunError: the name or the run cannot be used, or the answers are not those of its certificate.
+                The old one stays.
+        """
+        check_name(name)
+        entry = _Entry(Path(path), model or self._model)
+        with self._loading:
+            served = self._read(name, entry)
+            with self._lock:
+                self._entries[name] = entry
+                self._put(name, entry, served)
         return served
 
-    def drop(self, name: str) -> None:
-        """Forgets an adapter. Requests that were accepted are still answered by it."""
-        self.get(name)
+    def add(self, name: str, path: Path, model: str = "") -> None:
+        """Makes an adapter known, which the first question loads."""
+        check_name(name)
         with self._lock:
-            self._served.pop(name, None)
+            self._entries[name] = _Entry(Path(path), model or self._model)
+            self._used.pop(name, None)
+
+    def drop(self, name: str) -> None:
+        """Forgets an adapter. Requests that were accepted are still answered by it.
+
+        Raises:
+            RequestError: there is none of this name.
+        """
+        with self._lock:
+            self.check(name)
+            del self._entries[name]
+            self._used.pop(name, None)
+
+    def watch(self, folder: Path, every_s: float = 1.0) -> None:
+        """Keeps the runs in a folder served, each under its folder's name; see `Watch`.
+
+        Raises:
+            InputError: it is no folder.
+        """
+        self._watches.append(Watch(self, folder, every_s))
+
+    def close(self) -> None:
+        """Ends the watching of folders."""
+        for watch in self._watches:
+            watch.end()
+
+    def whole(self, served: Served) -> Adapted:
+        """Returns an adapter with a base of its own. The last few are kept.
+
+        Raises:
+            RequestError: it is an export, or its files cannot be read any more.
+        """
+        run = served.run
+        if isinstance(run.model, Adapted):
+            return run.model
+        if isinstance(run.model, Exported):
+            reason = f"adapter {served.name!r} is an export ({run.model.format}), without adapter and base"
+            raise RequestError(Why.INVALID, f"{reason}; serve the run itself for explanations and answers of the base")
+        with self._loading:
+            kept = self._whole.get(run.path)
+            if kept is None or kept[0].run is not run:
+                try:
+                    kept = served, Run.load(run.path, self._model_of(served.name)).adapted
+                except (BertloraError, OSError) as error:
+                    LOG.error("adapter %s cannot be loaded whole: %s", served.name, error)
+                    reason = f"adapter {served.name!r} cannot be loaded whole; the server's log says why"
+                    raise RequestError(Why.BACKEND, reason) from None
+                self._whole[run.path] = kept
+            self._whole.move_to_end(run.path)
+            if len(self._whole) > WHOLE:
+                self._whole.popitem(last=False)
+            return kept[1]
+
+    def _model_of(self, name: str) -> str:
+        entry = self._entries.get(name)
+        return entry.model if entry else self._model
+
+    def _read(self, name: str, entry: _Entry) -> Served:
+        """Returns the adapter of an entry, after its certificate held."""
+        run = Run.load(entry.path, entry.model)
+        precision = run.choose_precision(self._precision)
+        certificate = Certificate.load(entry.path)
+        if certificate is not None:
+            prove(entry.path, certificate, run.model, precision)
+        return Served(name, run, precision)
+
+    def _put(self, name: str, entry: _Entry, served: Served) -> None:
+        """Keeps an adapter in memory, unless the entry was dropped or replaced meanwhile; unloads others if needed."""
+        with self._lock:
+            if self._entries.get(name) is not entry:
+                return
+            entry.served = served
+            self._used[name] = None
+            self._used.move_to_end(name)
+            while self._most is not None and len(self._used) > self._most:
+                oldest, _ = self._used.popitem(last=False)
+                self._entries[oldest].served = None
+
+
+def check_name(name: str) -> None:
+    """Raises InputError if a name cannot be an adapter's: it stands in URLs, logs and metrics."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:40]!r}: is no name for an adapter; take up to 128 letters, digits, '-', '_' and '.', and "
+            "do not start with '-' or '.'"
+        )

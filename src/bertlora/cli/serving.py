@@ -1,0 +1,127 @@
+"""The verb that answers over HTTP: serve."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertlora.cli.console import print_json, say
+from bertlora.cli.options import MODEL, PATH, PRECISION, Option, Whole
+from bertlora.cli.verb import Argument, verb
+from bertlora.errors import InputError
+
+if TYPE_CHECKING:
+    from bertlora.serving.fleet import Fleet
+
+KEY = "BERTLORA_API_KEY"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@verb(
+    "Answer over HTTP: many adapters on one base, and a playground.",
+    "bertlora serve runs/a spam=runs/b --port 8080",
+    Argument(
+        "runs",
+        text="run folders, exports, or adapters that PEFT saved; each with a name, or named as its folder",
+        nargs=-1,
+        type=PATH,
+        metavar="[[NAME=]RUN]...",
+    ),
+    Option("--host", "the address to listen at; others than this machine reach 0.0.0.0", default="127.0.0.1"),
+    Option("--port", "the port; 0 takes a free one", type=Whole(0), default=8080),
+    Option("--watch", "a folder of runs: new ones are loaded, changed ones replaced, removed ones dropped", type=PATH),
+    Option(
+        "--most-loaded",
+        "adapters in memory; beyond, the one that was asked least recently is unloaded until it is asked again. "
+        "Default: all stay",
+        type=Whole(1),
+    ),
+    Option("--queue", "texts that may wait; beyond, requests get status 429", type=Whole(2), default=4096),
+    Option(
+        "--batch-ms",
+        "aim for batches that take this long: longer ones give more texts a second, shorter ones earlier answers",
+        type=Whole(1),
+        default=200,
+    ),
+    Option(
+        "--key-file",
+        f"a file with the API key that clients must send; default: the environment variable {KEY}, or no key",
+        type=PATH,
+    ),
+    MODEL,
+    PRECISION,
+    messages=True,
+)
+def serve(
+    runs: Sequence[str],
+    host: str,
+    port: int,
+    watch: str | None,
+    most_loaded: int | None,
+    queue: int,
+    batch_ms: int,
+    key_file: str | None,
+    model: str,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Serves until it is told to end."""
+    if not runs and not watch:
+        raise InputError("required: RUN or --watch; name the runs to serve, or a folder of runs; see 'serve --help'")
+    named, key = named_runs(runs), api_key(key_file)
+    from bertlora.serving.app import make_app
+    from bertlora.serving.server import address, listening, run_server
+    from bertlora.serving.service import Service
+
+    with listening(host, port) as listener:
+        fleet = _fleet(named, watch, most_loaded, model, precision)
+        service = Service(fleet, queue=queue, batch_s=batch_ms / 1000)
+        app = make_app(service, key=key)
+        where = address(listener)
+        print_json({"url": where, "adapters": fleet.names}) if as_json else print(f"serving at {where}", flush=True)
+        if host not in LOOPBACK and not key:
+            say(f"caution: anyone who reaches {where} may use it and change its adapters; give --key-file")
+        run_server(app, service, listener)
+
+
+def named_runs(words: Sequence[str]) -> dict[str, Path]:
+    """Returns the runs by name, from `RUN` or `NAME=RUN`.
+
+    Raises:
+        InputError: a name is used twice.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or Path(word).is_dir():
+            name, path = Path(word).resolve().name, word
+        if name in found:
+            raise InputError(f"{word}: the name '{name}' is taken by {found[name]}; give another, as in NAME={path}")
+        found[name] = Path(path)
+    return found
+
+
+def api_key(file: str | None) -> str:
+    """Returns the API key, empty if there is none.
+
+    Raises:
+        InputError: the file is empty.
+    """
+    if file is None:
+        return os.environ.get(KEY, "").strip()
+    key = Path(file).read_text(encoding="utf-8").strip()
+    if not key:
+        raise InputError(f"--key-file {file}: is empty; write the key in it")
+    return key
+
+
+def _fleet(runs: dict[str, Path], watch: str | None, most_loaded: int | None, model: str, precision: str) -> "Fleet":
+    """Returns the adapters, loaded."""
+    from bertlora.serving.fleet import Fleet
+
+    fleet = Fleet(most_loaded=most_loaded, model=model, precision=precision)
+    for name, path in runs.items():
+        fleet.load(name, path)
+    if watch:
+        fleet.watch(Path(watch))
+    return fleet

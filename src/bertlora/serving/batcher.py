@@ -1,0 +1,321 @@
+"""From questions to batches: continuous batching on one thread that computes.
+
+A batch is formed when the thread is free, of what waits by then; nothing waits for a batch to fill. It has as many
+tokens as the model reads in `batch_s` seconds, so a text that comes meanwhile waits about that long for the next one.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import groupby
+from threading import Condition, Thread
+from typing import Any, Protocol
+
+import numpy as np
+
+from bertlora.confidence.probabilities import Array
+from bertlora.data.inputs import Inputs
+from bertlora.data.template import InputTemplate
+from bertlora.data.tokens import Ids, TokenTable
+from bertlora.model.engine import ROW_TOKENS
+from bertlora.model.machine import limit_threads
+from bertlora.serving.fair import PORTION_TOKENS, FairQueue, Portion
+from bertlora.serving.refused import RequestError, Why
+
+LOG = logging.getLogger("bertlora.serving")
+# How much older batches count for the measured speed, next to the last one: about the last ten count.
+KEPT = 0.9
+FIRST_SPEED = 2000.0  # tokens/s, until the first batch is measured
+
+
+@dataclass(eq=False, frozen=True)
+class Source:
+    """What answers texts: a model, and the template with which it reads them. Texts of one source share a batch's part.
+
+    Attributes:
+        model: has `logits(inputs)`.
+        template: where texts are cut.
+    """
+
+    model: Any
+    template: InputTemplate
+
+
+@dataclass(eq=False)
+class Text:
+    """A text that waits, and its answer.
+
+    Attributes:
+        lane: the adapter's name.
+        source: what answers it.
+        first: its token ids, without special tokens and not cut.
+        second: those of the second text of a pair.
+        tokens: that the model reads.
+        logits: (K,) float64, once it is answered.
+        began: when its batch began, by `time.perf_counter`.
+        ended: when its batch ended.
+    """
+
+    lane: str
+    source: Source
+    first: Ids
+    second: Ids | None
+    tokens: int
+    logits: Array = field(default_factory=lambda: np.empty(0))
+    began: float = 0.0
+    ended: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that was computed, for metrics.
+
+    Attributes:
+        texts: how many.
+        tokens: that the model read.
+        lanes: how many adapters.
+        seconds: of computing.
+    """
+
+    texts: int
+    tokens: int
+    lanes: int
+    seconds: float
+
+
+class Backend(AbstractContextManager["Backend"], Protocol):
+    """What computes. It is entered, used and left on the thread that computes."""
+
+    def logits(self, parts: Sequence[tuple[Any, Inputs]]) -> list[Array | Exception]:
+        """Returns for each part, a model and its texts, the logits (B, K), or why there are none."""
+        ...
+
+    def job(self, job: Callable[[], Any]) -> Any:
+        """Returns what a job returns. Jobs may use models that `logits` keeps ready."""
+        ...
+
+
+@dataclass(eq=False)
+class _Request:
+    """Texts that are answered together."""
+
+    texts: Sequence[Text]
+    left: int
+    future: "Future[Any]" = field(default_factory=Future)
+
+
+class Batcher:
+    """Computes texts in batches. Its methods are safe for threads.
+
+    Args:
+        backend: makes what computes; once for each thread that computes.
+        batch_s: how long a batch should take, in seconds.
+        seen: is called after each batch, on the thread that computes.
+    """
+
+    def __init__(
+        self, backend: Callable[[], Backend], batch_s: float = 0.2, seen: Callable[[Batch], None] = lambda batch: None
+    ) -> None:
+        self._backend, self._batch_s, self._seen = backend, batch_s, seen
+        self._queue, self._changed = FairQueue(), Condition()
+        self._ended = False
+        self._thread: Thread | None = None
+        # Decayed sums over batches.
+        self._tokens = self._seconds = 0.0
+
+    @property
+    def speed(self) -> float:
+        """Tokens/s of the last batches."""
+        return self._tokens / self._seconds if self._seconds else FIRST_SPEED
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Texts and tokens that wait for a batch."""
+        return self._queue.texts, self._queue.tokens
+
+    def submit(self, texts: Sequence[Text]) -> "Future[Sequence[Text]]":
+        """Takes texts. The future gives the same ones, answered; cancelling it removes those that still wait.
+
+        Its errors are RequestErrors with `Why.BACKEND`; `Why.NOT_READY` if the batcher has ended.
+        """
+        cut = portions(texts)
+        return self._submit(_Request(texts, len(cut)), cut)
+
+    def run(self, lane: str, tokens: int, job: Callable[[], Any]) -> "Future[Any]":
+        """Calls a job on the thread that computes, in turn. The future gives what it returns, or the job's own error.
+
+        Args:
+            lane: the adapter's name.
+            tokens: about how many the model reads in it.
+            job: what is called.
+        """
+        return self._submit(_Request((), 1), [Portion(lane, None, tokens, job=job)])
+
+    def end(self) -> None:
+        """Answers what was taken, then ends the thread."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        while (thread := self._thread) is not None:
+            thread.join()
+
+    def _submit(self, request: _Request, cut: Sequence[Portion]) -> "Future[Any]":
+        if not cut:
+            request.future.set_result(request.texts)
+            return request.future
+        for portion in cut:
+            portion.owner = request
+        with self._changed:
+            if self._ended:
+                raise RequestError(Why.NOT_READY, "the server ends; ask another one")
+            self._queue.add(cut)
+            if self._thread is None:
+                self._start()
+            self._changed.notify_all()
+        request.future.add_done_callback(lambda future: self._forget(request) if future.cancelled() else None)
+        return request.future
+
+    def _forget(self, request: _Request) -> None:
+        with self._changed:
+            self._queue.remove(request)
+
+    # On the thread that computes
+
+    def _start(self) -> None:
+        self._thread = Thread(target=self._work, name="bertlora-compute", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        """Computes batches until the end. If the thread dies, another one goes on."""
+        batch: list[Portion] = []
+        limit_threads()
+        try:
+            with self._backend() as backend:
+                while batch := self._next():
+                    self._compute(backend, batch)
+                    batch = []
+        except BaseException as error:  # whatever it was, what waits must be answered
+            LOG.critical("the thread that computes died of %s; another one goes on", _kind(error))
+            self._fail(batch, error)
+        with self._changed:
+            self._thread = None
+            if self._queue.texts:
+                self._start()
+
+    def _next(self) -> list[Portion]:
+        """Returns the next batch, as soon as something waits; nothing at the end."""
+        with self._changed:
+            while not (batch := self._queue.take(self._budget)) and not self._ended:
+                self._changed.wait()
+            return batch
+
+    @property
+    def _budget(self) -> float:
+        """Tokens of a batch. The last portion may go beyond it."""
+        return min(max(self.speed * self._batch_s, PORTION_TOKENS), ROW_TOKENS - PORTION_TOKENS)
+
+    def _compute(self, backend: Backend, batch: Sequence[Portion]) -> None:
+        if (job := batch[0].job) is not None:
+            self._do(backend, batch[0].owner, job)
+            return
+        texts = [text for portion in batch for text in portion.texts]
+        parts = parts_of(texts)
+        began = time.perf_counter()
+        found = backend.logits([part for part, _ in parts])
+        ended = time.perf_counter()
+        faults: dict[int, Exception] = {}
+        for (_, members), logits in zip(parts, found, strict=True):
+            for row, text in enumerate(members):
+                text.began, text.ended = began, ended
+                if isinstance(logits, Exception):
+                    faults[id(text)] = logits
+                else:
+                    text.logits = logits[row]
+        self._measure(texts, len({portion.lane for portion in batch}), ended - began)
+        for portion in batch:
+            fault = next((faults[id(text)] for text in portion.texts if id(text) in faults), None)
+            self._settle(portion, fault)
+
+    def _do(self, backend: Backend, request: _Request, job: Callable[[], Any]) -> None:
+        if not request.future.set_running_or_notify_cancel():
+            return
+        try:
+            request.future.set_result(backend.job(job))
+        except Exception as error:
+            request.future.set_exception(error)
+        except BaseException as error:
+            request.future.set_exception(_backend_error(error))
+            raise
+
+    def _measure(self, texts: Sequence[Text], lanes: int, seconds: float) -> None:
+        tokens = sum(text.tokens for text in texts)
+        self._tokens = KEPT * self._tokens + tokens
+        self._seconds = KEPT * self._seconds + seconds
+        self._seen(Batch(len(texts), tokens, lanes, seconds))
+
+    def _settle(self, portion: Portion, fault: BaseException | None) -> None:
+        """Notes that a portion is computed, and answers its request if that was the last one, or if it failed."""
+        request: _Request = portion.owner
+        request.left -= 1
+        if request.future.done() or (request.left and fault is None):
+            return
+        if not request.future.set_running_or_notify_cancel():
+            return
+        if fault is None:
+            request.future.set_result(request.texts)
+            return
+        self._forget(request)
+        request.future.set_exception(_backend_error(fault))
+
+    def _fail(self, batch: Sequence[Portion], error: BaseException) -> None:
+        for portion in batch:
+            self._settle(portion, error)
+
+
+def portions(texts: Sequence[Text]) -> list[Portion]:
+    """Returns texts of a request in portions, by adapter and in order."""
+    found: list[Portion] = []
+    for lane, group in groupby(sorted(texts, key=lambda text: text.lane), key=lambda text: text.lane):
+        members: list[Text] = []
+        tokens = 0
+        for text in group:
+            if members and tokens + text.tokens > PORTION_TOKENS:
+                found.append(Portion(lane, None, tokens, members))
+                members, tokens = [], 0
+            members.append(text)
+            tokens += text.tokens
+        found.append(Portion(lane, None, tokens, members))
+    return found
+
+
+def parts_of(texts: Sequence[Text]) -> list[tuple[tuple[Any, Inputs], list[Text]]]:
+    """Returns the parts of a batch, one for each source and for single texts and pairs; each with its texts."""
+    groups: dict[tuple[int, bool], list[Text]] = {}
+    for text in texts:
+        groups.setdefault((id(text.source), text.second is None), []).append(text)
+    found = []
+    for (_, single), members in groups.items():
+        source = members[0].source
+        second = None if single else _table([text.second for text in members])
+        inputs = Inputs(source.template, _table([text.first for text in members]), second)
+        found.append(((source.model, inputs), members))
+    return found
+
+
+def _table(rows: Sequence[Ids | None]) -> TokenTable:
+    ids = [row for row in rows if row is not None]
+    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in ids], out=offsets[1:])
+    return TokenTable(np.concatenate(ids), offsets)
+
+
+def _backend_error(fault: BaseException) -> RequestError:
+    """Returns the error that a client gets. It has no text: the message of a library may quote one."""
+    return RequestError(Why.BACKEND, f"the model failed ({_kind(fault)}); the server's log says where")
+
+
+def _kind(error: BaseException) -> str:
+    return type(error).__name__

@@ -1,0 +1,86 @@
+"""Sockets, signals, and an end that answers what was accepted."""
+
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.server import HANDLED_SIGNALS
+
+from bertlora.errors import InputError
+from bertlora.serving.service import Service
+
+END_S = 30  # for answers to what was accepted, after the signal to end; Kubernetes kills after as long
+IDLE_S = 75  # a connection stays open for the next request: longer than a load balancer keeps it
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Returns a socket that takes connections; with port 0 on a free port.
+
+    Raises:
+        InputError: the host or the port cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"--host {host} --port {port}: cannot listen there ({said}); give another") from error
+
+
+def address(listener: socket.socket) -> str:
+    """Returns the URL of a socket that takes connections."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run_server(app: Any, service: Service, listener: socket.socket) -> None:
+    """Serves until SIGINT or SIGTERM comes. Then it takes nothing new, answers what it accepted, and returns.
+
+    A second SIGINT ends it at once.
+
+    Args:
+        app: the ASGI application.
+        service: what the application asks.
+        listener: where connections come in; it is closed at the end.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=END_S,
+    )
+    try:
+        _Server(config, service).run(sockets=[listener])
+    finally:
+        service.close()
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells the service when the end begins, and whose end is no fault."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins the end."""
+        self._service.refuse()
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Inside, signals begin the end. uvicorn would raise them again afterwards, as if the process had failed."""
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
