@@ -10,6 +10,7 @@ class Why(Enum):
 
     EMPTY = 400
     NO_KEY = 401
+    FORBIDDEN = 403
     UNKNOWN = 404
     TOO_LARGE = 413
     INVALID = 422

@@ -1,0 +1,42 @@
+"""The HTTP application: the contracts behind one gate."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from bertlora.errors import BertloraError
+from bertlora.serving.contracts import own, tei
+from bertlora.serving.faults import Faults
+from bertlora.serving.gate import Gate
+from bertlora.serving.limits import Limits
+from bertlora.serving.service import Service
+
+DESCRIPTION = "LoRA classifiers on one base model. An error says what, where, and what was expected."
+
+
+def make_app(
+    service: Service, *, key: str = "", shadow: Any = None, runs: Path | None = None, limits: Limits | None = None
+) -> FastAPI:
+    """Returns the application.
+
+    Args:
+        service: answers questions.
+        key: what clients must send as `Authorization: Bearer KEY`; empty lets all in.
+        shadow: candidates that ride along; see `shadow`.
+        runs: the folder whose runs may be loaded by a call; None allows none. A call needs the key as well.
+        limits: the largest request; None takes the defaults.
+    """
+    limits = limits or Limits()
+    # The pages of FastAPI at /docs and /redoc load scripts from the network.
+    app = FastAPI(title="bertlora", version=version("bertlora"), description=DESCRIPTION, docs_url=None, redoc_url=None)
+    faults = Faults(dict.fromkeys(tei.PATHS, tei.fault), own.fault)
+    for kind in (RequestValidationError, HTTPException, BertloraError):
+        app.add_exception_handler(kind, faults)
+    app.include_router(own.router(service, limits, runs if key else None))
+    app.include_router(tei.router(service, limits))
+    app.add_middleware(Gate, key=key, limits=limits, faults=faults)
+    return app
