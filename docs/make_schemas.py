@@ -289,6 +289,20 @@ VALUE = {"text": TEXT, "value": NUMBER, "interval": said(maybe(interval(NUMBER))
 NO_VALUE = {"text": TEXT, "value": NOTHING, "interval": NOTHING, "error": TEXT}
 LABELLED = {"text": TEXT, "labels": said(listed(TEXT), "the most probable first"), "probabilities": by_name(SHARE)}
 UNLABELLED = {"text": TEXT, "labels": NOTHING, "probabilities": by_name(NOTHING), "error": TEXT}
+SHADOW = {
+    "adapter": TEXT,
+    "candidate": TEXT,
+    "texts": said(COUNT, "that both answered"),
+    "agreed": COUNT,
+    "disagreed": COUNT,
+    "agreement": said(maybe(SHARE), "null without texts"),
+    "labelled": COUNT,
+    "unlabelled": COUNT,
+    "repeated": COUNT,
+    "comparison": said(maybe(table(COMPARISON)), "the candidate against the adapter; null without labels"),
+    "decision": {"enum": ["promote", "keep", "undecided"]},
+    "verdict": TEXT,
+}
 ENVIRONMENT = dict.fromkeys(("python", "bertlora", "torch", "transformers", "peft", "device", "precision"), TEXT)
 
 SCHEMAS: dict[str, Schema] = {
@@ -404,6 +418,10 @@ SCHEMAS: dict[str, Schema] = {
                     }
                 ),
                 "with --seeds",
+            ),
+            said(
+                table({"where": TEXT, "note": TEXT, "shadows": listed(table(SHADOW))}),
+                "the log of a server's shadows",
             ),
         ]
     },

@@ -90,7 +90,10 @@ def print_label_models(models: Mapping[str, dict[str, Any]]) -> None:
 
 
 def print_comparison(result: dict[str, Any]) -> None:
-    """Prints the runs by rank, every pair with its test, and what choosing the best costs."""
+    """Prints the runs by rank, every pair with its test, and what choosing the best costs; or shadows."""
+    if "shadows" in result:
+        _print_shadows(result)
+        return
     print(f"Ranking on {result['n']:,} rows ({result['where']}):\n")
     if "seeds" in result:
         _print_recipes(result)
@@ -101,6 +104,20 @@ def print_comparison(result: dict[str, Any]) -> None:
     else:
         _print_runs(result)
     print("\n".join(filter(None, [(result.get("choice") or {}).get("sentence"), result["note"]])))
+
+
+def _print_shadows(result: dict[str, Any]) -> None:
+    """Prints how often each candidate agreed with its adapter, and whether to promote it."""
+    from bertlora.cli.console import print_table
+
+    columns = ["adapter", "candidate", "texts", "agreed", "disagreed", "labelled", "unlabelled"]
+    rows = [[found[key] for key in columns] for found in result["shadows"]]
+    for row, found in zip(rows, result["shadows"], strict=True):
+        row.append("" if found["agreement"] is None else f"{100 * found['agreement']:.2f} %")
+    print_table([*columns, "agreement"], rows)
+    for found in result["shadows"]:
+        print(f"{found['adapter']}: {found['verdict']}")
+    print(result["note"])
 
 
 def _print_runs(result: dict[str, Any]) -> None:

@@ -38,8 +38,11 @@ def compare(
 ) -> dict[str, Any]:
     """Compares runs on the same rows; with `seeds`, the recipes of the runs under the same seeds.
 
+    One file in place of runs is the log of shadows that `serve` wrote: each candidate is compared with its adapter, on
+    the texts that people have labelled in it.
+
     Args:
-        runs: two or more run folders, or adapters that PEFT saved.
+        runs: two or more run folders, or adapters that PEFT saved; or the log of shadows, and then no other option.
         data: a prepared folder or any labelled source; empty takes the data of the first run.
         split: which split; empty takes validation, or test if a prepared folder has no validation split.
         seeds: compare this number of seeds of each run, 3 or more, as `train --seeds` made them; 1 compares the runs.
@@ -52,12 +55,19 @@ def compare(
 
     Returns:
         What `compare --json` prints: `n`, `where`, `runs` {name: figures}, `metric`, `ranking`, `pairs`, `note`. With
-        several seeds also `seeds`, otherwise `choice`: how much the figure of the best run is too high.
+        several seeds also `seeds`, otherwise `choice`: how much the figure of the best run is too high. For the log of
+        shadows what `compare_shadows` returns.
 
     Raises:
         InputError: fewer than two different runs, two seeds, or a run does not have the seeds.
-        RunError, DataError: a run cannot be loaded, or there are no such rows.
+        RunError, DataError: a run or the log cannot be read, or there are no such rows.
     """
+    if len(runs) == 1 and Path(runs[0]).is_file():
+        from bertlora.pipeline.shadow_log import compare_shadows
+
+        if data or split or seeds > 1 or train_missing or any(columns.values()):
+            raise InputError(f"{runs[0]}: holds its own texts and labels; leave the options for runs and rows out")
+        return compare_shadows(Path(runs[0]))
     check_different(runs)
     if seeds == 2:
         raise InputError(
