@@ -11,6 +11,7 @@ from bertlora.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertlora.classifier import LoraClassifier
+    from bertlora.client.client import Client
     from bertlora.multilabel import LoraMultilabelClassifier
     from bertlora.pipeline.audit import audit
     from bertlora.pipeline.compare import compare
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BertloraError",
+    "Client",
     "LoraClassifier",
     "LoraMultilabelClassifier",
     "LoraRegressor",
@@ -44,7 +46,7 @@ __all__ = [
 _VERBS = ("audit", "compare", "evaluate", "plan", "prepare", "report", "train")
 _HOMES = {"LoraClassifier": "bertlora.classifier", "LoraRegressor": "bertlora.regressor"}
 _HOMES |= {"LoraMultilabelClassifier": "bertlora.multilabel"}
-_HOMES |= {"Run": "bertlora.run.loaded"}
+_HOMES |= {"Client": "bertlora.client.client", "Run": "bertlora.run.loaded"}
 _HOMES |= {verb: f"bertlora.pipeline.{verb}" for verb in _VERBS}
 
 

@@ -10,6 +10,7 @@ Each also inherits the standard type that fits, so that `except ValueError` and 
     ├── RunError             (ValueError)    a run folder that is unfinished, foreign, or of another base
     ├── OutputError          (OSError)       an output that cannot be written, or is in the way
     ├── HubError             (OSError)       a hub that cannot be reached
+    ├── ServerError          (OSError)       a server that cannot be reached, is busy, or failed
     ├── HealthError          (RuntimeError)  training that cannot succeed, stopped with its cause
     └── InUseError           (RuntimeError)  a model that this thread already uses
 
@@ -65,6 +66,10 @@ class OutputError(BertloraError, OSError):
 
 class HubError(BertloraError, OSError):
     """A hub that cannot be reached, or that does not have what was asked for."""
+
+
+class ServerError(BertloraError, OSError):
+    """A server of bertlora that cannot be reached, does not answer in time, or failed."""
 
 
 class HealthError(BertloraError, RuntimeError):

@@ -1,9 +1,7 @@
 """The verb that uses a run: predict."""
 
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +13,22 @@ from bertlora.cli.options import (
     OVERWRITE_FILE,
     PATH,
     PRECISION,
-    RUN,
     TEXT_COLUMNS,
     OneOf,
     Option,
     flag,
 )
 from bertlora.cli.predict_options import GLUE, ChosenForm, check_options, chosen_form
+from bertlora.cli.predicted import answers, form_of, output, print_every
 from bertlora.cli.texts import Chunks, text_chunks
 from bertlora.cli.verb import Argument, verb
 from bertlora.errors import InputError
-from bertlora.task import MULTILABEL, REGRESSION
+from bertlora.task import REGRESSION
 
 if TYPE_CHECKING:
     from bertlora.cli.answers import Form
+    from bertlora.cli.predicted import AnyRun
     from bertlora.pipeline.predict import FileRows
-    from bertlora.run.loaded import Run
 
 # Lines of stdin in one call: enough for full speed, few enough that answers come while the rest is read.
 CHUNK_TEXTS = 1024
@@ -39,7 +37,13 @@ CHUNK_TEXTS = 1024
 @verb(
     "Label texts, one answer a text, in order.",
     'bertlora predict runs/a "A joy from start to finish."',
-    RUN,
+    Argument(
+        "run",
+        text="a run folder, an adapter that PEFT saved, or http://HOST:PORT[/ADAPTER], where 'bertlora serve' runs; "
+        "its API key is taken from BERTLORA_API_KEY",
+        type=PATH,
+        metavar="RUN",
+    ),
     Argument("texts", text="texts to label; without any, lines are read from stdin", nargs=-1, metavar="[TEXT]..."),
     click.Option(
         ["--pair", "pairs"], nargs=2, multiple=True, metavar="A B", help="a pair of texts to label; may be repeated"
@@ -105,26 +109,36 @@ def predict(
     check_options(out, file, overwrite, form, as_json, explain, options)
     rows = _opened_rows(form, file, id_column, notes, where) if file else None
     chunks = iter(()) if rows else text_chunks(texts, pairs, file, CHUNK_TEXTS, notes=notes, **where)
-    from bertlora.run.loaded import Run
-
-    loaded = Run.load(run, model)
+    loaded = _loaded(run, model, form, options["precision"], notes)
     if loaded.manifest.pairs and not (file or pairs):
         raise InputError(f"{run}: was trained on pairs of texts; give --pair A B, or --file with both columns")
     _say_notes(loaded, options)
     terminal = sys.stdout.isatty() and not (out or format or as_json)
     if explain and terminal:
-        _print_explained(loaded, chunks, options)
+        print_every(loaded, chunks, options)
         _say_all(notes)
         return
     if rows:
         count = _write_rows(loaded, rows, out, form, probabilities, options)
     else:
-        count = _write_lines(loaded, chunks, out, _form(loaded, form.name, terminal), explain, options)
+        count = _write_lines(loaded, chunks, out, form_of(loaded, form.name, terminal), explain, options)
     _say_all(notes)
     if out and as_json:
         print_json({"out": out, "texts": count})
     elif out:
         print(f"{out}: {count:,} texts")
+
+
+def _loaded(run: str, model: str, form: ChosenForm, precision: str, notes: list[str]) -> "AnyRun":
+    """Returns a run, or an adapter of a server, whose notes go to `notes`."""
+    from bertlora.cli.remote import RemoteRun, check_remote, is_url
+
+    if is_url(run):
+        check_remote(form.name, model, precision)
+        return RemoteRun(run, notes)
+    from bertlora.run.loaded import Run
+
+    return Run.load(run, model)
 
 
 def _opened_rows(
@@ -143,12 +157,14 @@ def _opened_rows(
 
 
 def _write_rows(
-    run: "Run", rows: "FileRows", out: str | None, form: ChosenForm, probabilities: bool, options: dict[str, Any]
+    run: "AnyRun", rows: "FileRows", out: str | None, form: ChosenForm, probabilities: bool, options: dict[str, Any]
 ) -> int:
     """Writes the rows with their answers, and returns how many."""
     if form.name == GLUE and out:
         from bertlora.pipeline.submission import write_submission
+        from bertlora.run.loaded import Run
 
+        assert isinstance(run, Run)  # `check_remote` refuses servers
         return write_submission(run, rows, Path(out), **options)
     from bertlora.pipeline.predict import write_predictions
 
@@ -157,12 +173,12 @@ def _write_rows(
 
 
 def _write_lines(
-    run: "Run", chunks: Chunks, out: str | None, form: "Form", explain: bool, options: dict[str, Any]
+    run: "AnyRun", chunks: Chunks, out: str | None, form: "Form", explain: bool, options: dict[str, Any]
 ) -> int:
     """Writes one answer a text, and returns how many."""
     count = 0
-    with _output(out) as write:
-        for lines in _answers(run, chunks, explain, options):
+    with output(out) as write:
+        for lines in answers(run, chunks, explain, options):
             write(form(lines))
             count += len(lines)
     return count
@@ -174,78 +190,14 @@ def _say_all(notes: Sequence[str]) -> None:
         say(f"note: {note}")
 
 
-def _say_notes(run: "Run", options: dict[str, Any]) -> None:
-    """Prints on stderr how a threshold was chosen, and which labels are in every set."""
+def _say_notes(run: "AnyRun", options: dict[str, Any]) -> None:
+    """Prints on stderr how a threshold was chosen, and which labels are in every set. A server says it with answers."""
+    from bertlora.cli.remote import RemoteRun
+
+    if isinstance(run, RemoteRun):
+        return
     chosen = {name: options[name] for name in ("abstain", "sets", "per_class")}
     if run.manifest.task == REGRESSION and options["base"]:
         return
     for note in run.predictions(raw=options["raw"] or options["base"], **chosen).notes:
         say(note)
-
-
-def _answers(run: "Run", chunks: Chunks, explain: bool, options: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """Yields the predictions of each chunk; with `explain`, each text with its explanation as soon as it is there."""
-    if explain:
-        for line, explanation in _explained(run, chunks, options):
-            yield [line | {"explanation": explanation and explanation.to_json()}]
-        return
-    from bertlora.pipeline.predict import answer_of
-
-    # Held ready, the model answers each chunk at once. The base runs without the adapter, for which nothing is held.
-    with nullcontext() if options["base"] else run.ready(options["precision"]):
-        for chunk in chunks:
-            lines = run.predict(*_columns(chunk), **options)
-            yield [answer_of(line, row) for line, row in zip(lines, chunk, strict=True)]
-
-
-def _explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yields each prediction with its `Explanation`; None for a blank text."""
-    from bertlora.model.explain import explain
-    from bertlora.pipeline.predict import answer_of
-
-    for chunk in chunks:
-        lines = run.predict(*_columns(chunk), **options | {"precision": "fp32"})
-        for line, (text, pair) in zip(lines, chunk, strict=True):
-            answer = answer_of(line, (text, pair))
-            pairs = None if pair is None else [pair]
-            yield answer, None if "error" in answer else explain(run.adapted, [text], pairs, options["base"])[0]
-
-
-def _print_explained(run: "Run", chunks: Chunks, options: dict[str, Any]) -> None:
-    from bertlora.cli.explaining import print_explained
-
-    for line, explanation in _explained(run, chunks, options):
-        if explanation is None:
-            print(f"no label: {line['error']}\n")
-        else:
-            print_explained(line, explanation)
-
-
-def _columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[str] | None]:
-    """Returns the texts of a chunk, and the second texts if they are pairs."""
-    return [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None] or None
-
-
-def _form(run: "Run", format: str, terminal: bool) -> "Form":
-    from bertlora.cli.answers import CsvRows, LabelsTable, PredictionTable, ValueTable, json_lines
-
-    width = shutil.get_terminal_size().columns
-    if terminal and run.manifest.task == REGRESSION:
-        return ValueTable(width)
-    if terminal and run.manifest.task == MULTILABEL:
-        return LabelsTable(width)
-    if terminal:
-        return PredictionTable(run.manifest.labels, width)
-    return CsvRows() if format == "csv" else json_lines
-
-
-@contextmanager
-def _output(out: str | None) -> Iterator[Any]:
-    """Yields a function that writes text to the file `out`, whole or not at all, or to stdout at once."""
-    if out:
-        from bertlora.files import whole_file
-
-        with whole_file(Path(out)) as file:
-            yield file.write
-    else:
-        yield lambda text: print(text, end="", flush=True)

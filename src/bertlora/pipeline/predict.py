@@ -1,11 +1,11 @@
 """Predictions for the rows of a file: its columns stay, and the predictions come after them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from bertlora.data.json_source import every_column
 from bertlora.data.label_sets import DELIMITERS
@@ -16,14 +16,43 @@ from bertlora.data.text_file import FileFormat
 from bertlora.errors import InputError
 from bertlora.task import MULTILABEL, REGRESSION
 
-if TYPE_CHECKING:
-    from bertlora.run.loaded import Run
-
 ROWS = 1024  # predicted in one call
 ENDS = "low", "high"  # of the interval of a number
 # A text, its second text or None, and the values of the kept columns.
 Row = tuple[str, str | None, tuple[object, ...]]
 Line = dict[str, Any]  # of `Run.predict`
+
+
+class Described(Protocol):
+    """What is said of predictions: the part of a manifest that their form depends on."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes."""
+
+    @property
+    def task(self) -> str:
+        """What is predicted."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether pairs of texts are read."""
+
+
+class Predictor(Protocol):
+    """What predicts: a `Run`, or an adapter of a server."""
+
+    @property
+    def manifest(self) -> Described:
+        """What it predicts."""
+
+    @property
+    def predict(self) -> Callable[..., list[Line]]:
+        """Labels texts; see `Run.predict`."""
+
+    @property
+    def ready(self) -> Callable[[str], AbstractContextManager[None]]:
+        """Inside, predictions start at once."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +100,7 @@ class FileRows:
                 yield text, pair, kept
 
 
-def predicted_names(run: "Run", options: dict[str, Any], probabilities: bool) -> list[str]:
+def predicted_names(run: Predictor, options: dict[str, Any], probabilities: bool) -> list[str]:
     """Returns the columns that predictions add.
 
     Args:
@@ -102,7 +131,7 @@ def check_names(source: str, kept: Sequence[str], names: Sequence[str]) -> None:
 
 
 def write_predictions(
-    run: "Run",
+    run: Predictor,
     rows: FileRows,
     out: Path | TextIO,
     format: str,
@@ -145,7 +174,7 @@ def write_predictions(
 
 
 def predicted_parts(
-    run: "Run", rows: FileRows, options: dict[str, Any], probabilities: bool, cells: bool = False
+    run: Predictor, rows: FileRows, options: dict[str, Any], probabilities: bool, cells: bool = False
 ) -> Iterator[dict[str, list[object]]]:
     """Yields the kept columns of the rows with their predictions, in parts, in order.
 
@@ -177,7 +206,7 @@ def predicted_columns(names: Sequence[str], answers: Sequence[Line], one_text: b
     return {name: [_value(answer, name) for answer in answers] for name in names}
 
 
-def predicted_chunks(run: "Run", rows: FileRows, options: dict[str, Any]) -> Iterator[tuple[list[Row], list[Line]]]:
+def predicted_chunks(run: Predictor, rows: FileRows, options: dict[str, Any]) -> Iterator[tuple[list[Row], list[Line]]]:
     """Yields some rows at a time, in order, each with its line of `Run.predict`. Blank texts have one too.
 
     Args:
@@ -193,7 +222,9 @@ def predicted_chunks(run: "Run", rows: FileRows, options: dict[str, Any]) -> Ite
             yield chunk, run.predict(list(texts), seconds, **options)
 
 
-def predicted_types(run: "Run", parts: Iterable[Part], options: dict[str, Any], probabilities: bool) -> dict[str, Any]:
+def predicted_types(
+    run: Predictor, parts: Iterable[Part], options: dict[str, Any], probabilities: bool
+) -> dict[str, Any]:
     """Returns the Arrow types of the columns that `predicted_parts` yields. `parts`, the kept ones, are read for them.
 
     Args:

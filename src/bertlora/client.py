@@ -1,1 +1,0 @@
-"""A client of the server: questions in Python, answers as `Run.predict` gives them."""
