@@ -135,7 +135,9 @@ def _loaded(run: str, model: str, form: ChosenForm, precision: str, notes: list[
 
     if is_url(run):
         check_remote(form.name, model, precision)
-        return RemoteRun(run, notes)
+        remote = RemoteRun(run, notes)
+        click.get_current_context().call_on_close(remote.close)
+        return remote
     from bertlora.run.loaded import Run
 
     return Run.load(run, model)

@@ -64,6 +64,10 @@ class RemoteRun:
         (line,) = self._client.predict([text], pairs, self._adapter, base=base, explain=True)
         return explanation_of(line["explanation"], self.manifest, text, pair)
 
+    def close(self) -> None:
+        """Closes the connection."""
+        self._client.close()
+
     @contextmanager
     def ready(self, precision: str = "auto") -> Iterator[None]:
         """Does nothing: the server is ready."""

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from threading import local
 from typing import Any
 from urllib.parse import urlsplit
@@ -141,6 +141,9 @@ def _parts(connection: HTTPConnection, response: HTTPResponse, deadline: float) 
     while part := response.read1(2**16):
         yield part
         _limit(connection, deadline)
+    if response.length:  # what `read` checks, and `read1` does not
+        raise IncompleteRead(b"", response.length)
+    response.close()
 
 
 def _message(answer: bytes) -> str:
