@@ -17,7 +17,8 @@ from bertlora.errors import InputError, OutputError
 from bertlora.evaluation.comparison import Comparison
 from bertlora.serving.fleet import Served
 from bertlora.serving.service import Answer, Question
-from bertlora.serving.shadow import ShadowLog, Shadows
+from bertlora.serving.shadow import Shadows
+from bertlora.serving.shadow_file import ShadowLog
 
 LABELS = ["bad", "fine", "good"]
 ROWS = 4000
@@ -46,7 +47,8 @@ def shadowed(file: Path, first: np.ndarray, second: np.ndarray, limit: int = 2**
     counts: Counter[tuple[str, str]] = Counter()
     adapter, candidate = served("a"), served("b")
     for half in (range(ROWS // 2), range(ROWS // 2, ROWS)):
-        shadows = Shadows({"a": candidate}, ShadowLog(file, limit), lambda *names: counts.update([names]))
+        shadows = Shadows({"a": candidate}, ShadowLog(file, limit))
+        shadows.count = lambda *names: counts.update([names])
         for i in half:
             question = Question("a", f"text {i}")
             assert shadows.candidate(question) is candidate
@@ -117,14 +119,13 @@ def test_a_log_is_bounded_keeps_its_counts_and_has_one_writer(tmp_path: Path) ->
 def test_a_candidate_that_fails_is_counted_and_reaches_nothing(tmp_path: Path) -> None:
     counts: Counter[tuple[str, str]] = Counter()
     log = ShadowLog(tmp_path / "log.jsonl")
-    shadows = Shadows({"a": served("b")}, log, lambda *names: counts.update([names]))
+    shadows = Shadows({"a": served("b")}, log)
+    shadows.count = lambda *names: counts.update([names])
     question, right = Question("a", "text"), Answer(served("a"), np.array([0.0, 1.0, 2.0]), 3)
-    shadows.seen(question, right, None)
     shadows.seen(question, right, Answer(served("b"), np.array([0.0]), 3))
     shadows.seen(question, right, Answer(served("b", ["x", "y", "z"]), np.array([0.0, 1.0, 2.0]), 3))
-    shadows.dropped(question)
     log.close()
     shadows.seen(question, right, Answer(served("b"), np.array([3.0, 1.0, 2.0]), 3))  # the file is gone: counted only
-    assert counts == {("a", "failed"): 3, ("a", "dropped"): 1, ("a", "disagreed"): 1}
+    assert counts == {("a", "failed"): 2, ("a", "disagreed"): 1}
     assert shadows.candidate(Question("a", "text", base=True)) is None
     assert shadows.candidate(Question("other", "text")) is None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from bertlora.cli.serving import KEY
 from bertlora.client.client import Client
 from bertlora.errors import InputError
 from bertlora.task import CLASSIFICATION, MULTILABEL
@@ -14,7 +15,6 @@ from bertlora.task import CLASSIFICATION, MULTILABEL
 if TYPE_CHECKING:
     from bertlora.model.explain import Explanation, Word
 
-KEY = "BERTLORA_API_KEY"
 # Files have blank texts, which a server refuses. Their answers are left out afterwards.
 NOT_BLANK = "-"
 

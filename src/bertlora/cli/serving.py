@@ -1,13 +1,14 @@
 """The verb that answers over HTTP: serve."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertlora.cli.console import print_json, say
-from bertlora.cli.options import MODEL, PATH, PRECISION, Option, Whole
-from bertlora.cli.verb import Argument, verb
+from bertlora.cli.options import MODEL, PATH, PRECISION, Option, Repeated, Whole
+from bertlora.cli.verb import Argument, is_quiet, verb
 from bertlora.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
         f"a file with the API key that clients must send; default: the environment variable {KEY}, or no key",
         type=PATH,
     ),
+    Repeated("--shadow", "a candidate that reads the questions of the adapter NAME, and answers nobody", "NAME=RUN"),
+    Option(
+        "--shadow-log",
+        "a file that keeps the texts on which a candidate and its adapter differ, for labelling; "
+        "'bertlora compare FILE' reads it",
+        type=PATH,
+        metavar="FILE",
+    ),
     MODEL,
     PRECISION,
     messages=True,
@@ -61,26 +70,36 @@ def serve(
     queue: int,
     batch_ms: int,
     key_file: str | None,
+    shadow: Sequence[str],
+    shadow_log: str | None,
     model: str,
     precision: str,
     as_json: bool,
 ) -> None:
     """Serves until it is told to end."""
+    candidates = shadow_runs(shadow, shadow_log)
     if not runs and not watch:
         raise InputError("required: RUN or --watch; name the runs to serve, or a folder of runs; see 'serve --help'")
     named, key = named_runs(runs), api_key(key_file)
     from bertlora.serving.app import make_app
+    from bertlora.serving.logs import start_logs
     from bertlora.serving.server import address, listening, run_server
     from bertlora.serving.service import Service
+    from bertlora.serving.shadow import Shadows
 
     with listening(host, port) as listener:
         fleet = _fleet(named, watch, most_loaded, model, precision)
         service = Service(fleet, queue=queue, batch_s=batch_ms / 1000)
+        if candidates:
+            service.shadows = Shadows.load(fleet, candidates, Path(shadow_log) if shadow_log else None)
         app = make_app(service, key=key)
         where = address(listener)
         print_json({"url": where, "adapters": fleet.names}) if as_json else print(f"serving at {where}", flush=True)
         if host not in LOOPBACK and not key:
             say(f"caution: anyone who reaches {where} may use it and change its adapters; give --key-file")
+        if shadow_log:
+            say(f"note: {shadow_log} keeps the texts on which a candidate and its adapter differ")
+        start_logs(sys.stderr, is_quiet())
         run_server(app, service, listener)
 
 
@@ -98,6 +117,23 @@ def named_runs(words: Sequence[str]) -> dict[str, Path]:
         if name in found:
             raise InputError(f"{word}: the name '{name}' is taken by {found[name]}; give another, as in NAME={path}")
         found[name] = Path(path)
+    return found
+
+
+def shadow_runs(words: Sequence[str], log: str | None) -> dict[str, Path]:
+    """Returns the candidates by the name of their adapter, from `NAME=RUN`.
+
+    Raises:
+        InputError: a word has another form, a name is used twice, or there is a log without candidates.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, _, path = word.partition("=")
+        if not name or not path or name in found:
+            raise InputError(f"--shadow: got '{word}', expected NAME=RUN, one candidate for each adapter")
+        found[name] = Path(path)
+    if log and not found:
+        raise InputError("--shadow-log: is for candidates; give --shadow NAME=RUN too")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,20 +12,18 @@ from bertlora.serving.contracts import own, tei
 from bertlora.serving.faults import Faults
 from bertlora.serving.gate import Gate
 from bertlora.serving.limits import Limits
+from bertlora.serving.operations import operate
 from bertlora.serving.service import Service
 
 DESCRIPTION = "LoRA classifiers on one base model. An error says what, where, and what was expected."
 
 
-def make_app(
-    service: Service, *, key: str = "", shadow: Any = None, runs: Path | None = None, limits: Limits | None = None
-) -> FastAPI:
+def make_app(service: Service, *, key: str = "", runs: Path | None = None, limits: Limits | None = None) -> FastAPI:
     """Returns the application.
 
     Args:
         service: answers questions.
         key: what clients must send as `Authorization: Bearer KEY`; empty lets all in.
-        shadow: candidates that ride along; see `shadow`.
         runs: the folder whose runs may be loaded by a call; None allows none. A call needs the key as well.
         limits: the largest request; None takes the defaults.
     """
@@ -39,4 +36,5 @@ def make_app(
     app.include_router(own.router(service, limits, runs if key else None))
     app.include_router(tei.router(service, limits))
     app.add_middleware(Gate, key=key, limits=limits, faults=faults)
+    operate(app, service)
     return app

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from threading import Condition, Thread
 from typing import Any, Protocol
@@ -141,8 +142,20 @@ class Batcher:
 
         Its errors are RequestErrors with `Why.BACKEND`; `Why.NOT_READY` if the batcher has ended.
         """
-        cut = portions(texts)
-        return self._submit(_Request(texts, len(cut)), cut)
+        return self.submit_with(texts, ())[0]
+
+    def submit_with(
+        self, texts: Sequence[Text], riders: Sequence[Text]
+    ) -> "tuple[Future[Sequence[Text]], Future[Sequence[Text]]]":
+        """Takes texts, and others that come into the same batch if it has room. Returns a future for each."""
+        cuts = portions(texts), portions(riders)
+        requests = _Request(texts, len(cuts[0])), _Request(riders, len(cuts[1]))
+        self._submit(*zip(requests, cuts, strict=True))
+        return requests[0].future, requests[1].future
+
+    def has_room(self, tokens: int) -> bool:
+        """Returns whether the next batch has room for so many tokens, next to all that waits."""
+        return self.waiting[1] + tokens <= self._budget
 
     def run(self, lane: str, tokens: int, job: Callable[[], Any]) -> "Future[Any]":
         """Calls a job on the thread that computes, in turn. The future gives what it returns, or the job's own error.
@@ -152,7 +165,9 @@ class Batcher:
             tokens: about how many the model reads in it.
             job: what is called.
         """
-        return self._submit(_Request((), 1), [Portion(lane, None, tokens, job=job)])
+        request = _Request((), 1)
+        self._submit((request, [Portion(lane, None, tokens, job=job)]))
+        return request.future
 
     def end(self) -> None:
         """Answers what was taken, then ends the thread."""
@@ -162,21 +177,26 @@ class Batcher:
         while (thread := self._thread) is not None:
             thread.join()
 
-    def _submit(self, request: _Request, cut: Sequence[Portion]) -> "Future[Any]":
-        if not cut:
-            request.future.set_result(request.texts)
-            return request.future
-        for portion in cut:
-            portion.owner = request
+    def _submit(self, *requests: tuple[_Request, Sequence[Portion]]) -> None:
+        for request, cut in requests:
+            if not cut:
+                request.future.set_result(request.texts)
+            for portion in cut:
+                portion.owner = request
         with self._changed:
             if self._ended:
                 raise RequestError(Why.NOT_READY, "the server ends; ask another one")
-            self._queue.add(cut)
+            for _, cut in requests:
+                self._queue.add(cut)
             if self._thread is None:
                 self._start()
             self._changed.notify_all()
-        request.future.add_done_callback(lambda future: self._forget(request) if future.cancelled() else None)
-        return request.future
+        for request, _ in requests:
+            request.future.add_done_callback(partial(self._forget_cancelled, request))
+
+    def _forget_cancelled(self, request: _Request, future: "Future[Any]") -> None:
+        if future.cancelled():
+            self._forget(request)
 
     def _forget(self, request: _Request) -> None:
         with self._changed:

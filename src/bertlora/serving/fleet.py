@@ -183,6 +183,11 @@ class Fleet:
                 self._put(name, entry, served)
         return served
 
+    def load_apart(self, name: str, path: Path) -> Served:
+        """Returns an adapter that no client can ask for, after its certificate held; errors are those of `load`."""
+        with self._loading:
+            return self._read(name, _Entry(Path(path), self._model))
+
     def add(self, name: str, path: Path, model: str = "") -> None:
         """Makes an adapter known, which the first question loads."""
         check_name(name)

@@ -57,8 +57,9 @@ class Gate:
             if scope["method"] in _WITH_BODY:
                 await self._with_body(scope, headers, receive, answered)
             else:
-                method = "GET" if scope["method"] == "HEAD" else scope["method"]
-                await self.app({**scope, "method": method}, receive, answered)
+                # In place: the router puts the route into the scope, which the log reads.
+                scope["method"] = "GET" if scope["method"] == "HEAD" else scope["method"]
+                await self.app(scope, receive, answered)
         except RequestError as error:
             await self._refuse(scope, receive, answered, error)
         except Exception as error:

@@ -1,6 +1,7 @@
 """What /metrics says, in the text format of Prometheus. docs/operations.md has the table."""
 
 from collections import Counter as Counts
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -9,6 +10,8 @@ from bertlora.serving.record import Record
 from bertlora.serving.service import Service
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+ADAPTER = "adapter"  # a label
+STAGES = {"queue": "Time in the queue", "tokenization": "Time of tokenisation", "compute": "Time of the batch"}
 SIZES = tuple(2**power for power in range(15))
 # Status → outcome; other statuses are the next lower hundred's.
 OUTCOMES = {200: "answered", 400: "invalid", 401: "no_key", 403: "forbidden", 404: "unknown", 413: "too_large"}
@@ -24,34 +27,27 @@ class Metrics:
 
     def __init__(self, service: Service) -> None:
         self.registry = CollectorRegistry()
-        in_registry = {"registry": self.registry}
-        by = "adapter"
-        self._requests = Counter("bertlora_requests", "Requests.", [by, "outcome"], **in_registry)
-        self._texts = Counter("bertlora_texts", "Texts that were answered.", [by], **in_registry)
-        self._tokens = Counter("bertlora_tokens", "Tokens of the texts that were answered.", [by], **in_registry)
-        self._shadows = Counter("bertlora_shadow_texts", "Texts of a shadow.", [by, "outcome"], **in_registry)
-        seconds, sizes = in_registry | {"buckets": SECONDS}, in_registry | {"buckets": SIZES}
-        self._whole = Histogram("bertlora_request_seconds", "Time of a request with answers.", **seconds)
+        count = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        seconds = partial(Histogram, registry=self.registry, buckets=SECONDS)
+        sizes = partial(Histogram, registry=self.registry, buckets=SIZES)
+        self._requests = count("bertlora_requests", "Requests.", [ADAPTER, "outcome"])
+        self._texts = count("bertlora_texts", "Texts that were answered.", [ADAPTER])
+        self._tokens = count("bertlora_tokens", "Tokens of the texts that were answered.", [ADAPTER])
+        self._shadows = count("bertlora_shadow_texts", "Texts of a candidate.", [ADAPTER, "outcome"])
+        self._whole = seconds("bertlora_request_seconds", "Time of a request with answers.")
         self._stages = {
-            stage: Histogram(f"bertlora_{stage}_seconds", f"{text} of a request's slowest text.", **seconds)
-            for stage, text in (
-                ("queue", "Time in the queue"),
-                ("tokenization", "Time of tokenisation"),
-                ("compute", "Time of the batch"),
-            )
+            stage: seconds(f"bertlora_{stage}_seconds", f"{text} of a request's slowest text.")
+            for stage, text in STAGES.items()
         }
-        self._batch_tokens = Histogram("bertlora_batch_tokens", "Tokens of a batch.", **sizes)
-        self._batch_texts = Histogram("bertlora_batch_texts", "Texts of a batch.", **sizes)
-        self._batch_adapters = Histogram("bertlora_batch_adapters", "Adapters of a batch.", **sizes)
-        gauges = {
-            "queue_texts": ("Texts that wait for a batch.", lambda: service.batcher.waiting[0]),
-            "accepted_texts": ("Texts that are accepted and not yet answered.", lambda: service.accepted),
-            "adapters": ("Adapters that clients may ask for.", lambda: len(service.fleet.names)),
-            "adapters_loaded": ("Adapters in memory.", lambda: len(service.fleet.loaded)),
-            "ready": ("1 if the server takes questions.", lambda: float(service.ready)),
-        }
-        for name, (text, value) in gauges.items():
-            Gauge(f"bertlora_{name}", text, **in_registry).set_function(value)
+        self._batch_tokens = sizes("bertlora_batch_tokens", "Tokens of a batch.")
+        self._batch_texts = sizes("bertlora_batch_texts", "Texts of a batch.")
+        self._batch_adapters = sizes("bertlora_batch_adapters", "Adapters of a batch.")
+        gauge("bertlora_queue_texts", "Texts that wait for a batch.").set_function(lambda: service.batcher.waiting[0])
+        gauge("bertlora_accepted_texts", "Texts that are not answered yet.").set_function(lambda: service.accepted)
+        gauge("bertlora_adapters", "Adapters that clients may ask for.").set_function(lambda: len(service.fleet.names))
+        gauge("bertlora_adapters_loaded", "Adapters in memory.").set_function(lambda: len(service.fleet.loaded))
+        gauge("bertlora_ready", "1 if the server takes questions.").set_function(lambda: float(service.ready))
 
     def request(self, record: Record, status: int, seconds: float) -> None:
         """Counts a request, once for each adapter that it asked; with an empty adapter if it asked none that exists."""

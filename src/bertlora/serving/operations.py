@@ -5,13 +5,14 @@ import logging
 import time
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bertlora.serving.metrics import Metrics, outcome
 from bertlora.serving.record import Record, recording
+from bertlora.serving.service import Service
 
 LOG = logging.getLogger("bertlora.serving.requests")
 METRICS = "/metrics"
@@ -20,6 +21,16 @@ WATCHED = (METRICS, "/health", "/v2/health/live", "/v2/health/ready")
 CLIENT_GONE = 499  # as nginx has it: nobody was there to be answered
 # Names of adapters in a line.
 NAMED = 16
+
+
+def operate(app: FastAPI, service: Service) -> None:
+    """Adds metrics and logs to an application, outside all that it has."""
+    metrics = Metrics(service)
+    service.seen = metrics.batch
+    if service.shadows is not None:
+        service.shadows.count = metrics.shadow
+    app.include_router(router(metrics))
+    app.add_middleware(Operations, metrics=metrics)
 
 
 class Operations:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,8 +20,12 @@ from bertlora.serving.batcher import Batch, Batcher, Source, Text
 from bertlora.serving.computing import Computing
 from bertlora.serving.fair import Places
 from bertlora.serving.fleet import Fleet, Served
+from bertlora.serving.record import note
 from bertlora.serving.refused import RequestError, Why
 from bertlora.task import REGRESSION
+
+if TYPE_CHECKING:
+    from bertlora.serving.shadow import Riders, Shadows
 
 T = TypeVar("T")
 # Texts that are tokenised in one go: a huge request lets others pass.
@@ -86,6 +90,7 @@ class Service:
     Attributes:
         fleet: the adapters.
         batcher: what waits, and how fast it is computed.
+        shadows: candidates that read questions too; None if there are none.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Service:
         self.fleet = fleet
         self.batcher = Batcher(Computing, batch_s, lambda batch: self.seen(batch))
         self.seen = seen
+        self.shadows: Shadows | None = None
         self._texts, self._tokens = Places(queue), Places(queue * TOKENS_A_TEXT)
         self._refuses = False
         self._tokenizing = ThreadPoolExecutor(TOKENIZING_THREADS, "bertlora-tokenize")
@@ -120,15 +126,19 @@ class Service:
             RequestError: an adapter is unknown, a text is too long and must not be cut, pairs are missing, the queue is
                 full, the server ends, or the model failed.
         """
+        known = set(self.fleet.names)
+        note([question for question in questions if question.adapter in known])
         with self._accepted(Counter(question.adapter for question in questions)):
             began = time.perf_counter()
             served = {name: await self.adapter(name) for name in {question.adapter for question in questions}}
             loaded = time.perf_counter()
             texts = await self._read(questions, served)
             read = time.perf_counter()
+            riders = await self._riders(questions, texts)
             with self._room(_tokens(texts), self._tokens, "tokens"):
-                await asyncio.wrap_future(self.batcher.submit(texts))
-        return [
+                done, shadowed = self.batcher.submit_with(texts, riders.texts if riders else ())
+                await asyncio.wrap_future(done)
+        answers = [
             Answer(
                 served[question.adapter],
                 text.logits,
@@ -139,6 +149,10 @@ class Service:
             )
             for question, text in zip(questions, texts, strict=True)
         ]
+        note((), answers)
+        if self.shadows is not None and riders:
+            self.shadows.compare(questions, answers, riders, shadowed)
+        return answers
 
     async def explain(self, question: Question) -> Explanation:
         """Returns how much each word counts; see `model.explain`. It takes its turn with the batches.
@@ -183,6 +197,8 @@ class Service:
         self.batcher.end()
         for pool in (self._tokenizing, self._loading):
             pool.shutdown(cancel_futures=True)
+        if self.shadows is not None:
+            self.shadows.close()
 
     @contextmanager
     def _accepted(self, wanted: Mapping[str, int]) -> Iterator[None]:
@@ -226,6 +242,12 @@ class Service:
                 asked = [questions[i] for i in some]
                 texts.update(zip(some, await self._on(self._tokenizing, read, adapter, source, asked), strict=True))
         return [texts[i] for i in range(len(questions))]
+
+    async def _riders(self, questions: Sequence[Question], texts: Sequence[Text]) -> "Riders | None":
+        """Returns the questions that candidates read too. While the server is busy, they read none."""
+        if self.shadows is None:
+            return None
+        return await self.shadows.riders(questions, self.batcher.has_room(2 * sum(text.tokens for text in texts)))
 
     async def _base(self, served: Served, truncation: str | None) -> Source:
         """Returns what answers for the base without the adapter; a regression's base says the mean of its targets."""

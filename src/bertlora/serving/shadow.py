@@ -1,86 +1,171 @@
 """Shadows: candidates that read an adapter's questions in its batches, and whose answers nobody gets."""
 
-import fcntl
-import json
-import os
-import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Self
 
-from bertlora.errors import InputError, OutputError
-from bertlora.files import json_line, writing
-from bertlora.pipeline.shadow_log import COUNTS
-from bertlora.serving.fleet import Served
-from bertlora.serving.service import Answer, Question
+from bertlora.errors import InputError
+from bertlora.serving.batcher import Text
+from bertlora.serving.fleet import Fleet, Served
+from bertlora.serving.service import Answer, Question, read
+from bertlora.serving.shadow_file import ShadowLog
 from bertlora.task import MULTILABEL, REGRESSION
 
-AGREED, DISAGREED, FAILED, DROPPED = OUTCOMES = ("agreed", "disagreed", "failed", "dropped")
-# A log does not grow past this; it is then counted on, and no text is added.
-LOG_BYTES = 64 * 2**20
-COUNTS_BYTES = 2**20  # for lines of counts, also in a full log
-# A crash loses at most the agreements of so long.
-COUNTS_EVERY_S = 5.0
-DIGITS = 12  # of a count in a line of counts, which is written over in place
+OUTCOMES = AGREED, DISAGREED, FAILED, DROPPED = ("agreed", "disagreed", "failed", "dropped")
+# Texts of candidates that may wait to be compared; a disk may be slow.
+PENDING = 4096
 
 # Called with adapter and outcome.
 Count = Callable[[str, str], None]
 
 
+@dataclass
+class Riders:
+    """The questions of a request that candidates read too.
+
+    Attributes:
+        places: which questions.
+        candidates: who reads each.
+        texts: the same, with token ids.
+    """
+
+    places: list[int] = field(default_factory=list)
+    candidates: list[Served] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
+
+
 class Shadows:
-    """The candidates of a server. Its methods are called by the thread that computes, and never raise.
+    """The candidates of a server. Nothing that goes wrong in them is raised.
 
     Args:
         candidates: by the name of the adapter whose questions they read.
         log: keeps disagreements; None keeps none.
+
+    Attributes:
         count: is called with adapter and outcome, one of `OUTCOMES`, for each question.
 
     Raises:
         InputError: a candidate is a regression.
     """
 
-    def __init__(
-        self, candidates: Mapping[str, Served], log: "ShadowLog | None" = None, count: Count = lambda *_: None
-    ) -> None:
-        self._candidates, self._log, self.count = dict(candidates), log, count
+    def __init__(self, candidates: Mapping[str, Served], log: ShadowLog | None = None) -> None:
+        self._candidates, self._log = dict(candidates), log
+        self.count: Count = lambda adapter, outcome: None
+        self._comparing = ThreadPoolExecutor(1, "bertlora-shadow")
+        # Of texts; each is changed by one thread.
+        self._submitted = self._compared = 0
         for adapter, served in candidates.items():
             if served.task == REGRESSION:
                 raise InputError(f"--shadow {adapter}={served.run.path}: predicts numbers, which never quite agree")
             if log is not None:
                 log.begin(adapter, served)
 
+    @classmethod
+    def load(cls, fleet: Fleet, runs: Mapping[str, Path], log: Path | None = None) -> Self:
+        """Loads candidates.
+
+        Args:
+            fleet: has the adapters.
+            runs: the candidate of each adapter, by the adapter's name.
+            log: the file of the log; None keeps no disagreements.
+
+        Raises:
+            InputError: there is no such adapter, or the candidate has another task or other labels.
+            RunError, OutputError: a candidate cannot be loaded, or the log cannot be written.
+        """
+        candidates = {}
+        for name, path in runs.items():
+            if name not in fleet.names:
+                raise InputError(f"--shadow {name}={path}: no adapter is called '{name}'; serve it too")
+            # No client can ask for a name with a space.
+            candidate, served = fleet.load_apart(f"{name} (shadow)", path), fleet.get(name)
+            if not _comparable(candidate, served):
+                raise InputError(f"--shadow {name}={path}: has another task or other labels than the adapter '{name}'")
+            candidates[name] = candidate
+        return cls(candidates, log and ShadowLog(log))
+
     def candidate(self, question: Question) -> Served | None:
         """Returns the candidate that reads a question too; None if there is none."""
         return None if question.base else self._candidates.get(question.adapter)
 
-    def dropped(self, question: Question) -> None:
-        """Says that a candidate did not read a question, because the server is busy."""
-        self.count(question.adapter, DROPPED)
+    async def riders(self, questions: Sequence[Question], room: bool) -> Riders:
+        """Returns the questions that candidates read too.
 
-    def seen(self, question: Question, answer: Answer, candidate: Answer | None) -> None:
+        Args:
+            questions: of a request.
+            room: whether the next batch has room for all of them; otherwise none is read.
+        """
+        riders = Riders()
+        for place, question in enumerate(questions):
+            candidate = self.candidate(question)
+            if candidate is not None and room and self._submitted - self._compared < PENDING:
+                riders.places.append(place)
+                riders.candidates.append(candidate)
+            elif candidate is not None:
+                self.count(question.adapter, DROPPED)
+        if riders.places:
+            asked = [questions[place] for place in riders.places]
+            await asyncio.to_thread(_tokenize, riders, asked)
+            if not riders.texts:
+                self._failed(asked)
+                return Riders()
+        return riders
+
+    def compare(
+        self, questions: Sequence[Question], answers: Sequence[Answer], riders: Riders, done: "Future[Any]"
+    ) -> None:
+        """Compares the answers of a request with those of candidates, as soon as these are there, on another thread.
+
+        Args:
+            questions: of the request.
+            answers: that its client gets.
+            riders: the questions that candidates read too.
+            done: ends when their texts are computed.
+        """
+        self._submitted += len(riders.places)
+
+        def job() -> None:
+            try:
+                done.result()
+                for place, candidate, text in zip(riders.places, riders.candidates, riders.texts, strict=True):
+                    self.seen(questions[place], answers[place], Answer(candidate, text.logits, text.tokens))
+            except Exception:
+                self._failed([questions[place] for place in riders.places])
+            finally:
+                self._compared += len(riders.places)
+
+        self._comparing.submit(job)
+
+    def seen(self, question: Question, answer: Answer, candidate: Answer) -> None:
         """Compares what adapter and candidate say.
 
         Args:
             question: the question.
             answer: the adapter's, which the client gets.
-            candidate: the candidate's; None if it failed.
+            candidate: the candidate's.
         """
         try:
             outcome = self._outcome(question, answer, candidate)
-        except Exception:  # nothing that a candidate does may reach the answer
+        except Exception:
             outcome = FAILED
         self.count(question.adapter, outcome)
 
     def close(self) -> None:
-        """Writes the counts of the log."""
+        """Compares what is left, and writes the counts of the log."""
+        self._comparing.shutdown()
         if self._log is not None:
             self._log.close()
 
-    def _outcome(self, question: Question, answer: Answer, candidate: Answer | None) -> str:
-        # The adapter may have been replaced by one with other labels.
-        if candidate is None or sorted(candidate.served.labels) != sorted(answer.served.labels):
+    def _failed(self, questions: Sequence[Question]) -> None:
+        for question in questions:
+            self.count(question.adapter, FAILED)
+
+    def _outcome(self, question: Question, answer: Answer, candidate: Answer) -> str:
+        if not _comparable(candidate.served, answer.served):  # the adapter was replaced by another one
             return FAILED
         first, second = _line(answer), _line(candidate)
         key = "labels" if answer.served.task == MULTILABEL else "label"
@@ -88,6 +173,28 @@ class Shadows:
         if self._log is not None:
             self._log.add(question, None if agreed else _kept(question, first, second, key))
         return AGREED if agreed else DISAGREED
+
+
+def _comparable(candidate: Served, served: Served) -> bool:
+    """Returns whether two adapters predict the same; the order of their labels does not matter."""
+    return candidate.task == served.task and sorted(candidate.labels) == sorted(served.labels)
+
+
+def _tokenize(riders: Riders, questions: Sequence[Question]) -> None:
+    """Fills in the texts of riders; leaves them out if one cannot be read."""
+    try:
+        together = groupby(zip(riders.candidates, questions, strict=True), key=_read_together)
+        for (_, truncation, _), group in together:
+            members = list(group)
+            candidate = members[0][0]
+            riders.texts += read(candidate, candidate.source(truncation), [question for _, question in members])
+    except Exception:
+        riders.texts = []
+
+
+def _read_together(one: tuple[Served, Question]) -> tuple[int, str | None, bool]:
+    candidate, question = one
+    return id(candidate), question.truncation, question.pair is None
 
 
 def _line(answer: Answer) -> dict[str, Any]:
@@ -100,99 +207,3 @@ def _kept(question: Question, first: dict[str, Any], second: dict[str, Any], key
     answers = {"adapter_label": first[key], "candidate_label": second[key]}
     confidences = {"adapter_confidence": first.get("confidence"), "candidate_confidence": second.get("confidence")}
     return texts | answers | confidences | {"label": None}
-
-
-class ShadowLog:
-    """A local file of disagreements, which only its owner may read; `pipeline.shadow_log` has its form.
-
-    It holds texts of users. A distinct text is kept once. If the file cannot be written any more, it only counts.
-
-    Args:
-        path: the file; what it holds stays, and new lines come after it.
-        limit: bytes that it may have.
-
-    Raises:
-        OutputError: it cannot be written.
-        InputError: it is something else than a log of shadows.
-    """
-
-    def __init__(self, path: Path, limit: int = LOG_BYTES) -> None:
-        self.path, self._limit, self._lock = path, limit, threading.Lock()
-        self._counts: dict[str, tuple[int, dict[str, Any]]] = {}  # adapter → the place of its line, and the line
-        self._known: set[int] = set()
-        self._written = time.monotonic()
-        with writing(path):
-            self._file, self._size = _opened(path)
-
-    def begin(self, adapter: str, candidate: Served) -> None:
-        """Adds the line of counts of a candidate."""
-        names = {"adapter": adapter, "candidate": str(candidate.run.path), "labels": candidate.labels}
-        with self._lock:
-            self._counts[adapter] = self._size, names | {"agreed": 0, "disagreed": 0}
-            self._append(_counts_line(self._counts[adapter][1]), COUNTS_BYTES)
-
-    def add(self, question: Question, line: dict[str, Any] | None) -> None:
-        """Counts a text, and keeps the line of a disagreement; None is an agreement."""
-        with self._lock:
-            _, counts = self._counts[question.adapter]
-            counts["agreed" if line is None else "disagreed"] += 1
-            known = hash((question.adapter, question.text, question.pair))
-            if line is not None and known not in self._known and self._size < self._limit:
-                self._known.add(known)
-                names = {"adapter": question.adapter, "candidate": counts["candidate"]}
-                self._append(json_line(names | line))
-            if time.monotonic() - self._written > COUNTS_EVERY_S:
-                self._write_counts()
-
-    def close(self) -> None:
-        """Writes the counts, and closes the file."""
-        with self._lock:
-            self._write_counts()
-            self._file.close()
-
-    def _append(self, line: str, more: int = 0) -> None:
-        data = f"{line}\n".encode(errors="replace")
-        if self._size + len(data) <= self._limit + more and self._put(data, self._size):
-            self._size += len(data)
-            return
-        self._limit = 0  # it is full, or the disk is: half a line must not stay
-        with suppress(OSError, ValueError):
-            os.ftruncate(self._file.fileno(), self._size)
-
-    def _write_counts(self) -> None:
-        """Writes the counts over the old ones, in the same number of bytes."""
-        for place, counts in self._counts.values():
-            self._put(_counts_line(counts).encode(), place)
-        self._written = time.monotonic()
-
-    def _put(self, data: bytes, place: int) -> bool:
-        try:
-            return os.pwrite(self._file.fileno(), data, place) == len(data)
-        except (OSError, ValueError):
-            return False
-
-
-def _opened(path: Path) -> tuple[BinaryIO, int]:
-    """Returns the file, which no other process may write, and its size in bytes."""
-    with ExitStack() as on_error:
-        # Not os.O_APPEND, with which Linux would write the counts at the end.
-        file = on_error.enter_context(open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0))
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"--shadow-log {path}: another server writes it; name another file") from None
-        start = file.read(len(COUNTS) + 3)
-        if start and start != f'{{"{COUNTS}"'.encode():
-            raise InputError(f"--shadow-log {path}: is there already, and is no log of shadows; name another file")
-        os.fchmod(file.fileno(), 0o600)
-        size = file.seek(0, os.SEEK_END)
-        if start and os.pread(file.fileno(), 1, size - 1) != b"\n":  # an editor may leave it out
-            size += file.write(b"\n")
-        on_error.pop_all()
-    return file, size
-
-
-def _counts_line(counts: dict[str, Any]) -> str:
-    """Returns a line of counts, as long for any counts: spaces fill it."""
-    spaces = 2 * DIGITS - len(f"{counts['agreed']}{counts['disagreed']}")
-    return json.dumps({COUNTS: counts}) + " " * spaces
