@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from bertlora.errors import BertloraError
-from bertlora.serving.contracts import own, tei
+from bertlora.serving.contracts import open_inference, own, tei, vllm
 from bertlora.serving.faults import Faults
 from bertlora.serving.gate import Gate
 from bertlora.serving.limits import Limits
@@ -30,11 +30,13 @@ def make_app(service: Service, *, key: str = "", runs: Path | None = None, limit
     limits = limits or Limits()
     # The pages of FastAPI at /docs and /redoc load scripts from the network.
     app = FastAPI(title="bertlora", version=version("bertlora"), description=DESCRIPTION, docs_url=None, redoc_url=None)
-    faults = Faults(dict.fromkeys(tei.PATHS, tei.fault), own.fault)
+    clients = tei, vllm, open_inference
+    faults = Faults({path: contract.fault for contract in clients for path in contract.PATHS}, own.fault)
     for kind in (RequestValidationError, HTTPException, BertloraError):
         app.add_exception_handler(kind, faults)
     app.include_router(own.router(service, limits, runs if key else None))
-    app.include_router(tei.router(service, limits))
+    for contract in clients:
+        app.include_router(contract.router(service, limits))
     app.add_middleware(Gate, key=key, limits=limits, faults=faults)
     operate(app, service)
     return app

@@ -8,7 +8,7 @@ from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
 from bertlora.serving.limits import Limits
 from bertlora.serving.refused import RequestError, Why
-from bertlora.serving.service import Answer, Question
+from bertlora.serving.service import Answer, Question, Service
 
 # A text, and the second text of a pair.
 Item = tuple[str, str | None]
@@ -60,3 +60,14 @@ def scores_of(answer: Answer, raw: bool = False) -> list[float]:
     if raw or isinstance(learned, Spread):
         return [float(one) for one in logits[0]]
     return [float(one) for one in learned.probabilities(logits)[0]]
+
+
+def default_adapter(service: Service) -> str:
+    """Returns the name of the adapter that answers where a request names none.
+
+    Raises:
+        RequestError: no adapter is loaded.
+    """
+    if not service.fleet.names:
+        raise RequestError(Why.NOT_READY, "no adapter is loaded")
+    return service.fleet.names[0]
