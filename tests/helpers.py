@@ -9,6 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, ModernBertForSequenceClassification
 
 from bertlora.confidence.calibration import Calibration
+from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array, softmax
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base, quiet
@@ -72,12 +73,12 @@ def adapted_of(folder: Path, labels: list[str] = LABELS, pairs: bool | None = No
     return adapted
 
 
-def save_tiny_run(folder: Path, adapted: Adapted) -> Manifest:
+def save_tiny_run(folder: Path, adapted: Adapted, calibration: Learned | None = None) -> Manifest:
     """Writes the run folder of an adapter that was not trained."""
     template = adapted.reader.template
     recipe = tiny_recipe(Path(adapted.base.id), max_length=template.max_length, truncation=template.truncation)
     metrics = {"run": str(folder), "train": {"examples": 4, "seconds": 1.0}, "validation": None, "epochs": []}
-    return save_run(folder, adapted, recipe, metrics, calibration=Calibration.without_rows(len(adapted.labels)))
+    return save_run(folder, adapted, recipe, metrics, calibration=calibration or Calibration.without_rows(len(adapted.labels)))
 
 
 def plain_classifier(folder: Path, classes: int = len(LABELS), seed: int = 0) -> Any:

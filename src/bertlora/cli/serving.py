@@ -92,7 +92,7 @@ def serve(
         service = Service(fleet, queue=queue, batch_s=batch_ms / 1000)
         if candidates:
             service.shadows = Shadows.load(fleet, candidates, Path(shadow_log) if shadow_log else None)
-        app = make_app(service, key=key)
+        app = make_app(service, key=key, runs=Path(watch) if watch else None)
         where = address(listener)
         print_json({"url": where, "adapters": fleet.names}) if as_json else print(f"serving at {where}", flush=True)
         if host not in LOOPBACK and not key:

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from bertlora.errors import BertloraError
+from bertlora.serving import playground
 from bertlora.serving.contracts import open_inference, own, tei, vllm
 from bertlora.serving.faults import Faults
 from bertlora.serving.gate import Gate
@@ -37,6 +38,7 @@ def make_app(service: Service, *, key: str = "", runs: Path | None = None, limit
     app.include_router(own.router(service, limits, runs if key else None))
     for contract in clients:
         app.include_router(contract.router(service, limits))
+    app.include_router(playground.router)
     app.add_middleware(Gate, key=key, limits=limits, faults=faults)
     operate(app, service)
     return app

@@ -66,6 +66,11 @@ def check_encoding(request: Request) -> None:
         raise HTTPException(415, "content-encoding: compressed bodies are not taken; send it as it is")
 
 
+def shown(example: dict[str, Any]) -> ConfigDict:
+    """Returns the setting of a model that puts an example into /openapi.json."""
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 class Known(BaseModel):
     """A body of known fields only, so that a typing error in an option is found."""
 

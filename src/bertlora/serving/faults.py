@@ -63,7 +63,7 @@ def refusal(error: Exception) -> RequestError:
         return _by_status(error)
     if isinstance(error, BertloraError):  # an option that does not fit the adapter
         return RequestError(Why.INVALID, str(error))
-    return RequestError(Why.BACKEND, "the server failed; its log names the cause beside the x-request-id")
+    return RequestError(Why.BACKEND, "the server failed; its log has the cause, under the x-request-id of this answer")
 
 
 def _by_status(error: HTTPException) -> RequestError:

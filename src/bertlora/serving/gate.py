@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
-# Probes and the page itself need no key.
+# What watches the server and the page itself need no key.
 OPEN_PATHS = ("/", "/health", "/v2/health/live", "/v2/health/ready")
 OPEN_BELOW = "/playground/"
 

@@ -4,20 +4,28 @@ A model is an adapter. The inputs are BYTES tensors, `text` and for pairs `text_
 `specification/protocol/inference_rest.md` of kserve/open-inference-protocol has the shapes.
 """
 
-import asyncio
 import json
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from bertlora.serving.bodies import JsonRequest, JsonRoute, check_encoding
 from bertlora.serving.contracts.asked import Item, check_items, logits_of, questions_of
+from bertlora.serving.contracts.shapes.open_inference import (
+    InferAnswer,
+    InferFault,
+    InferRequest,
+    Live,
+    ModelFacts,
+    ModelReady,
+    Ready,
+    ServerFacts,
+)
 from bertlora.serving.contracts.tensors import Column, Tail, check_shape, texts_of_bytes, texts_of_json
 from bertlora.serving.fleet import Served
 from bertlora.serving.limits import Limits
@@ -29,96 +37,6 @@ PATHS = ("/v2",)
 STATUSES = {Why.INVALID: 400, Why.EMPTY: 400, Why.BACKEND: 500}
 LENGTH = "inference-header-content-length"
 TEXT, PAIR = "text", "text_pair"
-
-
-class Tensor(BaseModel):
-    """A tensor of texts that is asked about."""
-
-    name: str = Field(description="text, or text_pair for the second texts of pairs", examples=["text"])
-    shape: list[int] = Field(description="[N] or [N, 1]", examples=[[1]])
-    datatype: Literal["BYTES"]
-    parameters: dict[str, Any] = Field({}, description="binary_data_size if its data are behind the JSON")
-    data: Any = Field(None, description="the texts", examples=[["A joy from start to finish."]])
-
-
-class Wanted(BaseModel):
-    """A tensor that the answer must have."""
-
-    name: str = Field(examples=["probabilities"])
-    parameters: dict[str, Any] = Field({}, description="binary_data: true puts its data behind the JSON")
-
-
-class InferRequest(BaseModel):
-    """Texts for an adapter."""
-
-    id: str | None = None
-    parameters: dict[str, Any] = Field({}, description="binary_data_output: true puts all data behind the JSON")
-    inputs: list[Tensor] = Field(min_length=1)
-    outputs: list[Wanted] | None = Field(None, description="without it all tensors")
-
-
-class TensorFacts(BaseModel):
-    """A tensor of a model."""
-
-    name: str
-    datatype: Literal["BYTES", "FP64", "BOOL"]
-    shape: list[int] = Field(description="-1 is any number of texts")
-
-
-class OutputTensor(TensorFacts):
-    """A tensor of an answer."""
-
-    parameters: dict[str, int] | None = None
-    data: list[str] | list[float] | list[bool] | None = None
-
-
-class InferAnswer(BaseModel):
-    """The tensors, in the order of the texts."""
-
-    model_name: str
-    id: str | None = None
-    outputs: list[OutputTensor]
-
-
-class ModelFacts(BaseModel):
-    """The tensors of an adapter."""
-
-    name: str
-    platform: Literal["bertlora"]
-    inputs: list[TensorFacts]
-    outputs: list[TensorFacts]
-
-
-class ServerFacts(BaseModel):
-    """The server."""
-
-    name: Literal["bertlora"]
-    version: str
-    extensions: list[str]
-
-
-class Live(BaseModel):
-    """The server hears requests."""
-
-    live: bool
-
-
-class Ready(BaseModel):
-    """The server answers questions."""
-
-    ready: bool
-
-
-class ModelReady(Ready):
-    """The adapter answers questions."""
-
-    name: str
-
-
-class InferFault(BaseModel):
-    """A request that was refused."""
-
-    error: str = Field(examples=["inputs 'text'[3]: is blank, expected a text"])
 
 
 def fault(why: Why, message: str) -> tuple[int, dict[str, Any]]:
@@ -182,13 +100,12 @@ def router(service: Service, limits: Limits) -> APIRouter:
     @routes.get("/v2/models/{name}", response_model=ModelFacts)
     async def model(name: str) -> Response:
         """Names the tensors of an adapter."""
-        return JSONResponse(_facts(await asyncio.to_thread(service.fleet.get, name)))
+        return JSONResponse(_facts(await service.adapter(name)))
 
     @routes.get("/v2/models/{name}/ready", response_model=ModelReady)
     async def model_ready(name: str) -> Response:
         """Says whether an adapter answers questions."""
-        if name not in service.fleet.names:
-            raise RequestError(Why.UNKNOWN, "no adapter has this name; /v1/adapters lists them")
+        service.fleet.check(name)
         return JSONResponse({"name": name, "ready": service.ready}, 200 if service.ready else 503)
 
     @routes.post("/v2/models/{name}/infer", response_model=InferAnswer)
@@ -220,9 +137,12 @@ def _items(body: InferRequest, tail: Tail) -> list[Item]:
         check_shape(name, tensor.shape, len(texts))
         columns[name] = texts
     texts, pairs = columns[TEXT], columns.get(PAIR)
-    if pairs is not None and len(pairs) != len(texts):
-        raise RequestError(Why.INVALID, f"inputs: got {len(texts)} texts and {len(pairs)} second ones; expected equal")
-    return list(zip(texts, pairs or [None] * len(texts), strict=True))
+    if pairs is None:
+        return [(text, None) for text in texts]
+    if len(pairs) != len(texts):
+        message = f"inputs: got {len(texts):,} texts and {len(pairs):,} second texts; expected as many of each"
+        raise RequestError(Why.INVALID, message)
+    return list(zip(texts, pairs, strict=True))
 
 
 def _facts(served: Served) -> dict[str, Any]:
