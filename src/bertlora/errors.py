@@ -8,6 +8,7 @@ Each also inherits the standard type that fits, so that `except ValueError` and 
     │   ├── RecipeError                      an unknown key, a value out of range
     │   └── ModelError                       a base model that is missing or cannot serve
     ├── RunError             (ValueError)    a run folder that is unfinished, foreign, or of another base
+    │   └── NotMixable                       an adapter that cannot share a base in memory with others
     ├── OutputError          (OSError)       an output that cannot be written, or is in the way
     ├── HubError             (OSError)       a hub that cannot be reached
     ├── ServerError          (OSError)       a server that cannot be reached, is busy, or failed
@@ -58,6 +59,10 @@ class ModelError(InputError):
 
 class RunError(BertloraError, ValueError):
     """A run folder that is unfinished, foreign, or trained on another base."""
+
+
+class NotMixable(RunError):  # noqa: N818  # it is no fault: the adapter is loaded alone instead
+    """An adapter that cannot share a base in memory with others, for example DoRA; it can be loaded alone."""
 
 
 class OutputError(BertloraError, OSError):

@@ -18,13 +18,14 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Reader, split_examples
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokenizer import from_transformers
-from bertlora.errors import InputError, RunError
+from bertlora.errors import InputError, NotMixable, RunError
 from bertlora.export.certificate import Certificate, proven
 from bertlora.export.exported import Exported, prove, replay
 from bertlora.export.runners import RUNNERS
 from bertlora.model.adapted import Adapted
 from bertlora.model.adapter_files import adapter_classes, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
+from bertlora.model.mixed import MixedAdapter, MixedBase
 from bertlora.recipe import Recipe
 from bertlora.run.manifest import MANIFEST, Manifest, Seen, read_manifest
 from bertlora.run.parts import its_base, its_calibration
@@ -43,7 +44,7 @@ class Run:
     Attributes:
         path: its folder.
         manifest: labels, input template, base and versions.
-        model: the model with its adapter, or an exported one.
+        model: the model with its adapter, an exported one, or an adapter on a shared base.
         calibration: what the validation rows taught: the temperature of classes, the thresholds of several labels, or
             the spread of numbers.
 
@@ -54,11 +55,11 @@ class Run:
 
     path: Path
     manifest: Manifest
-    model: Adapted | Exported
+    model: Adapted | Exported | MixedAdapter
     calibration: Learned
 
     @classmethod
-    def load(cls, path: Path | str, model: str = "") -> "Run":
+    def load(cls, path: Path | str, model: str = "", on: MixedBase | None = None) -> "Run":
         """Loads a run folder, its `adapter/`, an export, or a folder with an adapter that PEFT saved.
 
         The first time that a machine sees an export, it replays the certificate.
@@ -66,8 +67,11 @@ class Run:
         Args:
             path: the folder.
             model: where the base model is, if it has moved. Its weights must be the same.
+            on: a base in memory that the run shares with others; None loads a base of its own.
 
         Raises:
+            NotMixable: the run cannot share the base `on`: it is an export, has another base, or is not plain LoRA. It
+                can be loaded without `on`.
             RunError: the run is unfinished, of a newer format, damaged, or was trained on another base. Or an export
                 does not give the run's answers here.
             InputError: an export needs an extra that is not installed.
@@ -76,18 +80,34 @@ class Run:
         if not path.is_dir():
             raise RunError(f"{path}: no such run folder; 'bertlora train DATA --out {path}' makes one")
         if not (path / MANIFEST).is_file() and is_adapter(path):
-            return cls._of_peft(path, model)
+            return cls._of_peft(path, model, on)
         manifest = read_manifest(path)
         certificate = Certificate.load(path)
         if certificate is not None and certificate.format in RUNNERS:
+            if on is not None:
+                raise NotMixable(f"{path}: is an export ({certificate.format}), which has no adapter")
             return cls._of_export(path, manifest, certificate)
-        base = its_base(path, manifest, model)
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
+        if on is not None:
+            return cls._on_shared(path, adapter, manifest, certificate, on)
+        base = its_base(path, manifest, model)
         reader = _reader(adapter, manifest)
         adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed, manifest.task)
         if certificate is not None and adapter == path:  # it was exported, perhaps on another machine
             prove(path, certificate, adapted)
         return cls(path, manifest, adapted, its_calibration(path, manifest))
+
+    @classmethod
+    def _on_shared(
+        cls, path: Path, adapter: Path, manifest: Manifest, certificate: Certificate | None, on: MixedBase
+    ) -> "Run":
+        on.check(path, manifest.base["sha256"])
+        template = manifest.max_length, manifest.truncation, manifest.long_texts
+        reader = Reader.of(on.tokenizer(adapter), *template, pairs=manifest.pairs)
+        mixed = on.load(adapter, manifest.labels, reader, manifest.task)
+        if certificate is not None and adapter == path:  # it was exported, perhaps on another machine
+            prove(path, certificate, mixed, on.precision)
+        return cls(path, manifest, mixed, its_calibration(path, manifest))
 
     @classmethod
     def _of_export(cls, path: Path, manifest: Manifest, certificate: Certificate) -> "Run":
@@ -103,7 +123,7 @@ class Run:
         return cls(path, manifest, exported, calibration)
 
     @classmethod
-    def _of_peft(cls, path: Path, model: str) -> "Run":
+    def _of_peft(cls, path: Path, model: str, on: MixedBase | None) -> "Run":
         """Loads an adapter that PEFT saved. Labels, length and truncation come from its tokenizer and the base."""
         config = read_adapter_config(path)
         base = find_base(model or str(config.base_model_name_or_path))
@@ -122,6 +142,9 @@ class Run:
             labels, labels, longest, tokenizer.truncation_side, False, base.identity(), Recipe.seed, task=task
         )
         reader = Reader.of(from_transformers(tokenizer, folder), longest, tokenizer.truncation_side)
+        if on is not None:
+            on.check(path, manifest.base["sha256"])
+            return cls(path, manifest, on.load(path, labels, reader, task), its_calibration(path, manifest))
         adapted = Adapted.load(path, base, labels, reader, manifest.seed, task)
         return cls(path, manifest, adapted, its_calibration(path, manifest))
 
@@ -130,8 +153,10 @@ class Run:
         """The model with its adapter.
 
         Raises:
-            InputError: this is an export, which has no adapter.
+            InputError: this is an export, which has no adapter, or the adapter is on a shared base.
         """
+        if isinstance(self.model, MixedAdapter):
+            raise InputError(f"{self.path}: is loaded on a shared base, which only predicts; load it alone")
         if isinstance(self.model, Exported):
             raise InputError(f"{self.path}: is an export ({self.model.format}), without adapter and base; name the run")
         return self.model
@@ -139,10 +164,11 @@ class Run:
     def choose_precision(self, wanted: str) -> str:
         """Returns `fp32` or `bf16` for `fp32`, `bf16` or `auto`.
 
-        `auto` is bf16 if this machine is at least 1.5 times as fast with it, and the run's certificate holds in it.
+        `auto` is bf16 if this machine is at least 1.5 times as fast with it, and the run's certificate holds in it. On
+        a shared base it is the base's precision.
         """
         chosen = self.model.choose_precision(wanted)
-        if wanted != "auto" or chosen == "fp32":
+        if wanted != "auto" or chosen == "fp32" or isinstance(self.model, MixedAdapter):
             return chosen
         return chosen if self._holds_in_bf16 else "fp32"
 

@@ -8,26 +8,37 @@ Other rooms import only what is below. Reading order:
 - `prefix`: frozen layers, run once
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run
+- `updates`, `heads`, `mixed`, `mixed_rows`: one encoder that runs many adapters
 """
 
 from bertlora.model.engine.changes import evaluating, last_linear, owned, unwrapped
 from bertlora.model.engine.execution import BATCH_SIZE, ROW_TOKENS, Execution, executing
+from bertlora.model.engine.heads import Head
+from bertlora.model.engine.layers import served
 from bertlora.model.engine.lora_linear import LoraLinear
+from bertlora.model.engine.mixed import MixedEncoder
+from bertlora.model.engine.mixed_rows import mixed_logits
 from bertlora.model.engine.packing import padded, pooled, takes_token_types
 from bertlora.model.engine.prefix import frozen_share
+from bertlora.model.engine.updates import Update
 
 __all__ = [
     "BATCH_SIZE",
     "ROW_TOKENS",
     "Execution",
+    "Head",
     "LoraLinear",
+    "MixedEncoder",
+    "Update",
     "evaluating",
     "executing",
     "frozen_share",
     "last_linear",
+    "mixed_logits",
     "owned",
     "padded",
     "pooled",
+    "served",
     "takes_token_types",
     "unwrapped",
 ]

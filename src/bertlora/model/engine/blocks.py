@@ -1,6 +1,6 @@
 """How attention sees packed texts: in batches of matrices.
 
-A `Bucket` is one batch: neighbouring texts of a row, and their `Places` in its matrices. A `Block` is some heads of it.
+A `Bucket` is one batch: some texts of a row, and their `Places` in its matrices. A `Block` is some heads of it.
 """
 
 import math
@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+# Rows of a tensor: neighbours, or their numbers.
+Rows = slice | Tensor
 # Added to a score, it makes the exponential 0.
 FAR_BELOW = -30_000.0
 # Exponentials are powers of 2: torch's exp is several times slower for arguments far below 0, and exp2 is not.
@@ -36,8 +38,9 @@ class Places:
     positions: Tensor
 
     @classmethod
-    def of(cls, starts: Tensor, lengths: Tensor, shape: tuple[int, int], rows: slice) -> "Places":
+    def of(cls, starts: Tensor, lengths: Tensor, shape: tuple[int, int], rows: Rows) -> "Places":
         """Returns the places of texts with these lengths and first places; `rows` are their rows, in order."""
+        numbers = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows.cpu()
         texts = torch.arange(len(lengths)).repeat_interleave(lengths)
         positions = torch.arange(len(texts)) - (lengths.cumsum(0) - lengths)[texts]
         real = starts[texts] + positions
@@ -46,7 +49,7 @@ class Places:
             return torch.full((shape[0] * shape[1],), elsewhere).index_copy_(0, real, values)
 
         owners, where = spread(texts, -1).view(shape), spread(positions, 0).view(shape)
-        return cls(spread(torch.arange(rows.start, rows.stop), rows.start), real, owners, where)
+        return cls(spread(numbers, int(numbers[0])), real, owners, where)
 
     def spread(self, x: Tensor) -> Tensor:
         """Returns the row of x (rows, ...) for each place, (N L, ...); at padding, some row of the bucket."""
@@ -68,20 +71,20 @@ class Places:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Neighbouring texts that attention processes as one batch of N matrices with L places.
+    """Texts of nearly the same length that attention processes as one batch of N matrices with L places.
 
     Attributes:
         texts: which texts of the row.
         tokens: which tokens of the row.
         count: N.
         longest: L.
-        keys: the places of the tokens; None if the tokens fill all places in order.
+        keys: the places of the tokens; None if neighbouring tokens fill all places in order.
         asked: the places of the queries, if each text has one; None if each matrix holds one text.
         masks: cache of `mask`.
     """
 
-    texts: slice
-    tokens: slice
+    texts: Rows
+    tokens: Rows
     count: int
     longest: int
     keys: Places | None = None
@@ -190,7 +193,7 @@ class Block:
         return x.view(-1, self.bucket.count, *x.shape[1:])
 
     def _taken(
-        self, x: Tensor, rows: slice, places: Places | None, by: Tensor | float, columns: tuple[float, ...]
+        self, x: Tensor, rows: Rows, places: Places | None, by: Tensor | float, columns: tuple[float, ...]
     ) -> Tensor:
         found = (x[rows] if places is None else places.spread(x))[:, self.heads]
         found = found.view(self.bucket.count, -1, *found.shape[1:]).permute(2, 0, 1, 3)
@@ -206,15 +209,15 @@ class Block:
             room[..., place] = value
         return room.flatten(0, 1)
 
-    def _put(self, out: Tensor, block: Tensor, rows: slice, places: Places | None, by: Tensor | float) -> None:
+    def _put(self, out: Tensor, block: Tensor, rows: Rows, places: Places | None, by: Tensor | float) -> None:
         block = self._by_text(block).permute(1, 2, 0, 3)
         if isinstance(by, Tensor):
             by = self._by_text(by).permute(1, 2, 0, 3)
-        if places is None:
+        if places is None and isinstance(rows, slice):
             torch.div(block, by, out=out[rows, self.heads].view(block.shape))
         else:
-            dense = torch.div(block, by, out=out.new_empty(block.shape))
-            out[rows, self.heads] = places.gathered(dense.flatten(0, 1))
+            dense = torch.div(block, by, out=out.new_empty(block.shape)).flatten(0, 1)
+            out[rows, self.heads] = dense if places is None else places.gathered(dense)
 
 
 def blocks_of(buckets: Iterable[Bucket], q: Tensor, k: Tensor, window: int | None) -> Iterator[Block]:

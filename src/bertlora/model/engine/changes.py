@@ -7,6 +7,7 @@ of the random numbers that torch draws.
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -51,6 +52,29 @@ def owned(model: Any) -> Iterator[None]:
             yield
         finally:
             held.thread = None
+
+
+class Turns:
+    """A lock that threads get in the order in which they asked for it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Inside, there is no other thread."""
+        me = object()
+        with self._changed:
+            self._queue.append(me)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue[0] is me)
+            yield
+        finally:  # also if something interrupted the wait
+            with self._changed:
+                self._queue.remove(me)
+                self._changed.notify_all()
 
 
 def unwrapped(model: Any) -> Any:

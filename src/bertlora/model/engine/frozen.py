@@ -1,5 +1,6 @@
 """The frozen linear layer: W x + b and its gradient, with W in the layout that this machine multiplies fastest."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,6 +58,37 @@ def _reordered(weight: Tensor) -> Tensor:
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
+
+
+def hold(weight: Tensor, training: bool) -> FrozenWeight:
+    """Returns the weight in the fastest layout; with `training`, for gradients too."""
+    return Reordered(weight, training) if Reordered.serves(weight) else FrozenWeight(weight)
+
+
+class JointProduct:
+    """Layers with the same input, such as query, key and value: one product W x for all.
+
+    The first layer that runs computes all outputs; the others take theirs.
+    """
+
+    def __init__(self, members: Sequence[Any], widths: Sequence[int]) -> None:
+        self.members, self.widths = list(members), list(widths)
+        self._input: Tensor | None = None
+        self._outputs: dict[int, Tensor] = {}
+
+    def __call__(self, member: Any, x: Tensor) -> Tensor:
+        """Returns this member's output, (..., out) for x (..., in)."""
+        if self._input is not x or id(member) not in self._outputs:
+            self._input = x
+            self._outputs = dict(zip(map(id, self.members), torch.split(self.all(x), self.widths, -1), strict=True))
+        y = self._outputs.pop(id(member))
+        if not self._outputs:
+            self._input = None
+        return y
+
+    def all(self, x: Tensor) -> Tensor:
+        """Returns all outputs, concatenated, (..., sum of outs) for x (..., in)."""
+        raise NotImplementedError
 
 
 def frozen_product(x: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tensor:

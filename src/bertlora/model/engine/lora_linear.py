@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bertlora.errors import InputError
 from bertlora.model.engine.changes import dropout_mask
-from bertlora.model.engine.frozen import FrozenWeight
+from bertlora.model.engine.frozen import FrozenWeight, JointProduct
 
 
 def lora_product(
@@ -197,33 +197,17 @@ def _refuse_adapter_names(arguments: dict[str, Any]) -> None:
         )
 
 
-class JointLinears:
-    """Adapted layers with the same input, such as query, key and value: one product W x and one A x for all.
-
-    The first layer that runs computes all outputs; the others take theirs. Weights and biases must be frozen.
-    """
+class JointLinears(JointProduct):
+    """Adapted layers with the same input: one product W x and one A x for all. Weights and biases must be frozen."""
 
     def __init__(self, members: Sequence[LoraLinear], hold: Callable[[Tensor], FrozenWeight]) -> None:
-        self.members = list(members)
+        super().__init__(members, [m.base_layer.out_features for m in members])
         self.frozen = hold(torch.cat(tuple(m.base_layer.weight for m in members)).detach())
         biases: list[Tensor] = [m.base_layer.bias for m in members if m.base_layer.bias is not None]
         self.bias = torch.cat(biases).detach() if biases else None
-        self.widths = [m.base_layer.out_features for m in members]
-        self._input: Tensor | None = None
-        self._outputs: dict[int, Tensor] = {}
 
-    def __call__(self, member: LoraLinear, x: Tensor) -> Tensor:
-        """Returns this member's output, (..., out) for x (..., in)."""
-        if self._input is not x or id(member) not in self._outputs:
-            self._input = x
-            self._outputs = dict(zip(map(id, self.members), torch.split(self._all(x), self.widths, -1), strict=True))
-        y = self._outputs.pop(id(member))
-        if not self._outputs:
-            self._input = None
-        return y
-
-    def _all(self, x: Tensor) -> Tensor:
-        """Returns all outputs, concatenated: A stacked, B block-diagonal, one dropout mask for the shared input."""
+    def all(self, x: Tensor) -> Tensor:
+        """Returns all outputs: A stacked, B block-diagonal, one dropout mask for the shared input."""
         downs, ups = zip(*(member.update() for member in self.members), strict=True)
         diagonal: Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
         mask = self.members[0].dropout_mask(x)

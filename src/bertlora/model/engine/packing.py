@@ -24,9 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from bertlora.data.inputs import Inputs
-from bertlora.model.engine.blocks import Bucket, Places
+from bertlora.data.tokens import Ids
+from bertlora.model.engine.blocks import Bucket, Places, Rows
 from bertlora.model.engine.changes import unwrapped
 
+# Ids and, for a pair, token types of a text's window, as `Inputs.window` gives them.
+Window = tuple[Ids, Ids | None]
 # Sizes of the matrices that short texts share; the smallest that holds the longest text is taken.
 ROOMS = (16, 32, 64)
 SHORT = ROOMS[-1]
@@ -42,22 +45,15 @@ TEXT_FINENESS, TEXT_LEAST = 8, 8
 
 @dataclass(frozen=True)
 class Packing:
-    """The texts of a packed row, longest first.
+    """The texts of a packed row, in any order. Its buckets take them longest first.
 
     Attributes:
         lengths: tokens of each text.
         device: the row's device.
-
-    Raises:
-        ValueError: a text is longer than the one before it.
     """
 
     lengths: tuple[int, ...]
     device: torch.device
-
-    def __post_init__(self) -> None:
-        if any(a < b for a, b in zip(self.lengths, self.lengths[1:], strict=False)):
-            raise ValueError("packed texts must come longest first")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -85,23 +81,45 @@ class Packing:
         return self.offsets[:-1].long()
 
     @cached_property
+    def longest_first(self) -> tuple[int, ...]:
+        """Tokens of each text, in the order of the buckets."""
+        return tuple(sorted(self.lengths, reverse=True))
+
+    @cached_property
+    def text_order(self) -> Tensor | None:
+        """(B,) the texts, longest first; None if they stand in this order already."""
+        if self.lengths == self.longest_first:
+            return None
+        return torch.tensor(sorted(range(len(self)), key=lambda text: -self.lengths[text]))
+
+    @cached_property
+    def token_order(self) -> Tensor | None:
+        """(tokens,) the tokens of the texts, longest text first; None if they stand in this order already."""
+        if self.text_order is None:
+            return None
+        own = torch.tensor(self.longest_first)
+        shifts = self.offsets[:-1].cpu()[self.text_order] - (own.cumsum(0) - own)
+        return torch.arange(self.tokens) + shifts.repeat_interleave(own)
+
+    @cached_property
     def buckets(self) -> list[Bucket]:
         """The buckets of the row, in order."""
         found, first, start = [], 0, 0
         while first < len(self):
             last = self._end(first)
-            tokens = sum(self.lengths[first:last])
+            tokens = sum(self.longest_first[first:last])
             found.append(self._bucket(slice(first, last), slice(start, start + tokens)))
             first, start = last, start + tokens
         return found
 
     def _end(self, first: int) -> int:
         """Returns the end of the bucket that starts with this text; a bucket of long texts has 1, 2, 4, ... texts."""
-        longest, wasted, last = self.lengths[first], 0, first + 1
+        lengths = self.longest_first
+        longest, wasted, last = lengths[first], 0, first + 1
         if longest <= SHORT:
             return self._end_of_short(first)
-        while last < len(self) and self.lengths[last] > SHORT:
-            wasted += longest**2 - self.lengths[last] ** 2
+        while last < len(self) and lengths[last] > SHORT:
+            wasted += longest**2 - lengths[last] ** 2
             if wasted > BUCKET_OVERHEAD:
                 break
             last += 1
@@ -109,25 +127,30 @@ class Packing:
 
     def _end_of_short(self, first: int) -> int:
         """Returns where texts begin for which a new bucket with smaller matrices saves more than it costs."""
-        smaller = _room(self.lengths[first]) // 2
-        split = next((i for i in range(first, len(self)) if self.lengths[i] <= smaller), len(self))
-        saved = sum(self.lengths[split:]) * smaller
+        lengths = self.longest_first
+        smaller = _room(lengths[first]) // 2
+        split = next((i for i in range(first, len(self)) if lengths[i] <= smaller), len(self))
+        saved = sum(lengths[split:]) * smaller
         return split if smaller in ROOMS and saved > BUCKET_OVERHEAD else len(self)
 
-    def _bucket(self, texts: slice, tokens: slice) -> Bucket:
-        lengths = self.lengths[texts]
+    def _bucket(self, among: slice, within: slice) -> Bucket:
+        """Returns the bucket of these texts and tokens, counted longest text first."""
+        lengths = self.longest_first[among]
+        texts, tokens = self._rows(self.text_order, among), self._rows(self.token_order, within)
         if lengths[0] <= SHORT and len(lengths) > 1:
-            return self._shared(texts, tokens, _room(lengths[0]))
+            return self._shared(lengths, texts, tokens, _room(lengths[0]))
         longest, count = rounded(lengths[0], self.device, TEXT_FINENESS, TEXT_LEAST), len(lengths)
-        if min(lengths) == longest:
+        if min(lengths) == longest and isinstance(tokens, slice):
             return Bucket(texts, tokens, count, longest)
         starts = torch.arange(count) * longest
         keys = Places.of(starts, torch.tensor(lengths), (count, longest), tokens)
         return Bucket(texts, tokens, count, longest, keys.to(self.device))
 
-    def _shared(self, texts: slice, tokens: slice, room: int) -> Bucket:
+    def _rows(self, order: Tensor | None, part: slice) -> Rows:
+        return part if order is None else order[part].to(self.device)
+
+    def _shared(self, own: tuple[int, ...], texts: Rows, tokens: Rows, room: int) -> Bucket:
         """Returns a bucket of short texts, which share matrices of this size."""
-        own = self.lengths[texts]
         matrices = filled(own, room)
         count, width = len(matrices), -(-max(map(len, matrices)) // 4) * 4
         starts, slots = [0] * len(own), [0] * len(own)
@@ -171,18 +194,25 @@ def rounded(size: int, device: torch.device, fineness: int, least: int) -> int:
 def packed(
     inputs: Inputs, windows: Sequence[int], config: Any, pad_id: int, takes_types: bool, device: torch.device
 ) -> tuple[dict[str, Tensor], Packing]:
-    """Returns the packed row of these windows, in their order, and where each lies.
+    """Returns the packed row of these windows, in their order, and where each lies; see `packed_row`."""
+    return packed_row([inputs.window(p) for p in windows], config, pad_id, takes_types, device)
+
+
+def packed_row(
+    formatted: Sequence[Window], config: Any, pad_id: int, takes_types: bool, device: torch.device
+) -> tuple[dict[str, Tensor], Packing]:
+    """Returns the packed row of these windows, each with its ids and token types, and where each lies.
 
     Returns:
-        input_ids and position_ids, both (1, T) int64; for pairs token_type_ids, (1, T), where the model takes them.
+        input_ids and position_ids, both (1, T) int64; if one has token types, token_type_ids, (1, T), where the model
+        takes them.
     """
-    formatted = [inputs.window(p) for p in windows]
-    packing = Packing(tuple(len(tokens) for tokens, _ in formatted), device)
+    packing = Packing(tuple(len(ids) for ids, _ in formatted), device)
     filler = packing.row - packing.tokens
-    ids = np.pad(np.concatenate([tokens for tokens, _ in formatted]), (0, filler), constant_values=pad_id)
+    ids = np.pad(np.concatenate([ids for ids, _ in formatted]), (0, filler), constant_values=pad_id)
     batch = {"input_ids": ids, "position_ids": positions(ids, (*packing.lengths, filler), config)}
-    kinds = [types for _, types in formatted if types is not None]
-    if kinds and takes_types:
+    if takes_types and any(types is not None for _, types in formatted):
+        kinds = [np.zeros(len(ids), dtype=np.int64) if types is None else types for ids, types in formatted]
         batch["token_type_ids"] = np.pad(np.concatenate(kinds), (0, filler))
     return {name: torch.from_numpy(x.astype(np.int64))[None].to(device) for name, x in batch.items()}, packing
 

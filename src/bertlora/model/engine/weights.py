@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import nn
 
 from bertlora.model.engine.changes import forwards, unwrapped
-from bertlora.model.engine.frozen import FrozenWeight, Reordered, frozen_product
+from bertlora.model.engine.frozen import frozen_product, hold
 from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.engine.lora_linear import JointLinears, LoraLinear, joinable
 from bertlora.model.roles import attention_inputs
@@ -61,7 +61,7 @@ def frozen(model: Any, training: bool) -> Iterator[None]:
 
     They share it if all three are adapted, except in the last layer, where the query reads only first tokens.
     """
-    hold, layers = partial(_hold, training=training), encoder_layers(model)
+    held, layers = partial(hold, training=training), encoder_layers(model)
     attending = partial(attention_inputs, unwrapped(model).config.model_type)
     groups: list[Any] = [g for g in map(attending, layers[:-1]) if g and joinable(g)]
     joined = [member for group in groups for member in group]
@@ -74,13 +74,13 @@ def frozen(model: Any, training: bool) -> Iterator[None]:
     plain = [m for m in layers.modules() if type(m) is nn.Linear and _is_frozen(m) and id(m) not in within]
     try:
         for group in groups:
-            joint = JointLinears(group, hold)
+            joint = JointLinears(group, held)
             for member in group:
                 member.joint = joint
         for layer in adapted:
-            layer.frozen = hold(layer.base_layer.weight)
+            layer.frozen = held(layer.base_layer.weight)
         with forwards(
-            {linear: partial(frozen_product, frozen=hold(linear.weight), bias=linear.bias) for linear in plain}
+            {linear: partial(frozen_product, frozen=held(linear.weight), bias=linear.bias) for linear in plain}
         ):
             yield
     finally:
@@ -91,10 +91,6 @@ def frozen(model: Any, training: bool) -> Iterator[None]:
 def _in_use(model: nn.Module) -> list[Any]:
     """Returns the adapted layers whose update is neither merged nor switched off."""
     return [m for m in model.modules() if isinstance(m, LoraLayer) and not (m.disable_adapters or m.merged)]
-
-
-def _hold(weight: Tensor, training: bool) -> FrozenWeight:
-    return Reordered(weight, training) if Reordered.serves(weight) else FrozenWeight(weight)
 
 
 def _is_frozen(module: nn.Module) -> bool:

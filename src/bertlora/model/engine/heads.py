@@ -1,0 +1,81 @@
+"""Heads on their own: from the last layer's output for first tokens to the logits, for every served architecture.
+
+transformers' classifier has one head. Adapters on a shared encoder have one each, as copies of its modules.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from bertlora.model.engine.changes import unwrapped
+
+
+@dataclass(frozen=True)
+class Head:
+    """The modules of one head, without dropout.
+
+    Attributes:
+        kind: the architecture.
+        modules: name in the classifier → module, in the order in which they run.
+    """
+
+    kind: str
+    modules: dict[str, nn.Module]
+
+    @classmethod
+    def of(cls, model: Any) -> "Head":
+        """Returns the head of a classifier; they share the modules."""
+        inner = unwrapped(model)
+        names = [name.format(inner.base_model_prefix) for name in _FAMILIES[inner.config.model_type][0]]
+        return cls(inner.config.model_type, {name: inner.get_submodule(name) for name in names})
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Returns the parameters by their names in the classifier; the last linear layer's come last."""
+        return {f"{at}.{name}": p for at, module in self.modules.items() for name, p in module.named_parameters()}
+
+    def replaced(self, values: Mapping[str, Tensor]) -> "Head":
+        """Returns a copy with these values by name; it shares all other parameters with this head."""
+        new = {
+            id(parameter): nn.Parameter(values[name], requires_grad=False) if name in values else parameter
+            for name, parameter in self.parameters().items()
+        }
+        return Head(self.kind, {name: copy.deepcopy(module, dict(new)) for name, module in self.modules.items()})
+
+    def logits(self, first: Tensor) -> Tensor:
+        """Returns the logits, (B, K), of the last layer's output for first tokens, (B, D), after the final norm."""
+        found: Tensor = _FAMILIES[self.kind][1](*self.modules.values(), first)
+        return found
+
+
+def _bert(pooler: nn.Module, classifier: nn.Module, first: Tensor) -> Tensor:
+    logits: Tensor = classifier(pooler(first[:, None]))
+    return logits
+
+
+def _roberta(classifier: nn.Module, first: Tensor) -> Tensor:
+    logits: Tensor = classifier(first[:, None])
+    return logits
+
+
+def _distilbert(pre_classifier: nn.Module, classifier: nn.Module, first: Tensor) -> Tensor:
+    logits: Tensor = classifier(pre_classifier(first).relu())
+    return logits
+
+
+def _modernbert(head: nn.Module, classifier: nn.Module, first: Tensor) -> Tensor:
+    logits: Tensor = classifier(head(first))
+    return logits
+
+
+# Architecture → the modules of its head ({} is the encoder's name), and how they run.
+_FAMILIES: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
+    "bert": (("{}.pooler", "classifier"), _bert),
+    "roberta": (("classifier",), _roberta),
+    "xlm-roberta": (("classifier",), _roberta),
+    "electra": (("classifier",), _roberta),
+    "distilbert": (("pre_classifier", "classifier"), _distilbert),
+    "modernbert": (("head", "classifier"), _modernbert),
+}
