@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertlora.serving import batcher as module
-from bertlora.serving.batcher import Batch, Batcher, Source, Text
+from bertlora.serving.batcher import Batch, Batcher
 from bertlora.serving.computing import Computing
 from bertlora.serving.fair import PORTION_TOKENS, FairQueue, Places, Portion
 from bertlora.serving.refused import RequestError, Why
+from bertlora.serving.texts import Source, Text
 
 TEMPLATE: Any = None  # the models here do not cut texts
 SPEED, OVERHEAD_S = 20_000.0, 0.004

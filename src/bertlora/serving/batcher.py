@@ -11,63 +11,21 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from threading import Condition, Thread
 from typing import Any, Protocol
 
-import numpy as np
-
 from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs
-from bertlora.data.template import InputTemplate
-from bertlora.data.tokens import Ids, TokenTable
 from bertlora.model.engine import ROW_TOKENS
 from bertlora.model.machine import limit_threads
 from bertlora.serving.fair import PORTION_TOKENS, FairQueue, Portion
 from bertlora.serving.refused import RequestError, Why
+from bertlora.serving.texts import Text, parts_of, portions
 
 LOG = logging.getLogger("bertlora.serving")
 # How much older batches count for the measured speed, next to the last one: about the last ten count.
 KEPT = 0.9
 FIRST_SPEED = 2000.0  # tokens/s, until the first batch is measured
-
-
-@dataclass(eq=False, frozen=True)
-class Source:
-    """What answers texts: a model, and the template with which it reads them. Texts of one source share a batch's part.
-
-    Attributes:
-        model: has `logits(inputs)`.
-        template: where texts are cut.
-    """
-
-    model: Any
-    template: InputTemplate
-
-
-@dataclass(eq=False)
-class Text:
-    """A text that waits, and its answer.
-
-    Attributes:
-        lane: the adapter's name.
-        source: what answers it.
-        first: its token ids, without special tokens and not cut.
-        second: those of the second text of a pair.
-        tokens: that the model reads.
-        logits: (K,) float64, once it is answered.
-        began: when its batch began, by `time.perf_counter`.
-        ended: when its batch ended.
-    """
-
-    lane: str
-    source: Source
-    first: Ids
-    second: Ids | None
-    tokens: int
-    logits: Array = field(default_factory=lambda: np.empty(0))
-    began: float = 0.0
-    ended: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -242,6 +200,14 @@ class Batcher:
             self._do(backend, batch[0].owner, job)
             return
         texts = [text for portion in batch for text in portion.texts]
+        faults = self._answer(backend, texts)
+        for portion in batch:
+            fault = next((faults[id(text)] for text in portion.texts if id(text) in faults), None)
+            self._settle(portion, fault)
+        self._measure(texts, len({portion.lane for portion in batch}))
+
+    def _answer(self, backend: Backend, texts: Sequence[Text]) -> dict[int, Exception]:
+        """Answers texts, and returns the errors of those that failed, by identity."""
         parts = parts_of(texts)
         began = time.perf_counter()
         found = backend.logits([part for part, _ in parts])
@@ -254,10 +220,7 @@ class Batcher:
                     faults[id(text)] = logits
                 else:
                     text.logits = logits[row]
-        self._measure(texts, len({portion.lane for portion in batch}), ended - began)
-        for portion in batch:
-            fault = next((faults[id(text)] for text in portion.texts if id(text) in faults), None)
-            self._settle(portion, fault)
+        return faults
 
     def _do(self, backend: Backend, request: _Request, job: Callable[[], Any]) -> None:
         if not request.future.set_running_or_notify_cancel():
@@ -270,8 +233,8 @@ class Batcher:
             request.future.set_exception(_backend_error(error))
             raise
 
-    def _measure(self, texts: Sequence[Text], lanes: int, seconds: float) -> None:
-        tokens = sum(text.tokens for text in texts)
+    def _measure(self, texts: Sequence[Text], lanes: int) -> None:
+        tokens, seconds = sum(text.tokens for text in texts), texts[0].ended - texts[0].began
         self._tokens = KEPT * self._tokens + tokens
         self._seconds = KEPT * self._seconds + seconds
         self._seen(Batch(len(texts), tokens, lanes, seconds))
@@ -293,43 +256,6 @@ class Batcher:
     def _fail(self, batch: Sequence[Portion], error: BaseException) -> None:
         for portion in batch:
             self._settle(portion, error)
-
-
-def portions(texts: Sequence[Text]) -> list[Portion]:
-    """Returns texts of a request in portions, by adapter and in order."""
-    found: list[Portion] = []
-    for lane, group in groupby(sorted(texts, key=lambda text: text.lane), key=lambda text: text.lane):
-        members: list[Text] = []
-        tokens = 0
-        for text in group:
-            if members and tokens + text.tokens > PORTION_TOKENS:
-                found.append(Portion(lane, None, tokens, members))
-                members, tokens = [], 0
-            members.append(text)
-            tokens += text.tokens
-        found.append(Portion(lane, None, tokens, members))
-    return found
-
-
-def parts_of(texts: Sequence[Text]) -> list[tuple[tuple[Any, Inputs], list[Text]]]:
-    """Returns the parts of a batch, one for each source and for single texts and pairs; each with its texts."""
-    groups: dict[tuple[int, bool], list[Text]] = {}
-    for text in texts:
-        groups.setdefault((id(text.source), text.second is None), []).append(text)
-    found = []
-    for (_, single), members in groups.items():
-        source = members[0].source
-        second = None if single else _table([text.second for text in members])
-        inputs = Inputs(source.template, _table([text.first for text in members]), second)
-        found.append(((source.model, inputs), members))
-    return found
-
-
-def _table(rows: Sequence[Ids | None]) -> TokenTable:
-    ids = [row for row in rows if row is not None]
-    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in ids], out=offsets[1:])
-    return TokenTable(np.concatenate(ids), offsets)
 
 
 def _backend_error(fault: BaseException) -> RequestError:

@@ -15,9 +15,9 @@ from bertlora.export.certificate import Certificate
 from bertlora.export.exported import Exported, prove
 from bertlora.model.adapted import Adapted
 from bertlora.run.loaded import Run
-from bertlora.serving.batcher import Source
 from bertlora.serving.computing import Alone, BaseOf
 from bertlora.serving.refused import RequestError, Why
+from bertlora.serving.texts import Source
 from bertlora.serving.watching import Watch
 
 LOG = logging.getLogger("bertlora.serving")
@@ -107,6 +107,9 @@ class Fleet:
         self._loading = RLock()  # one is loaded at a time
         self._watches: list[Watch] = []
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
     @property
     def names(self) -> list[str]:
         """The names that clients may ask for, in the order in which they came; the first is the default."""
@@ -158,7 +161,7 @@ class Fleet:
             self.check(name)
             assert entry is not None
             try:
-                served = self._read(name, entry)
+                served = self._read(name, entry.path, entry.model)
             except (BertloraError, OSError) as error:
                 LOG.error("adapter %s cannot be loaded again: %s", name, error)
                 raise RequestError(
@@ -177,7 +180,7 @@ class Fleet:
         check_name(name)
         entry = _Entry(Path(path), model or self._model)
         with self._loading:
-            served = self._read(name, entry)
+            served = self._read(name, entry.path, entry.model)
             with self._lock:
                 self._entries[name] = entry
                 self._put(name, entry, served)
@@ -186,7 +189,7 @@ class Fleet:
     def load_apart(self, name: str, path: Path) -> Served:
         """Returns an adapter that no client can ask for, after its certificate held; errors are those of `load`."""
         with self._loading:
-            return self._read(name, _Entry(Path(path), self._model))
+            return self._read(name, Path(path), self._model)
 
     def add(self, name: str, path: Path, model: str = "") -> None:
         """Makes an adapter known, which the first question loads."""
@@ -250,13 +253,13 @@ class Fleet:
         entry = self._entries.get(name)
         return entry.model if entry else self._model
 
-    def _read(self, name: str, entry: _Entry) -> Served:
-        """Returns the adapter of an entry, after its certificate held."""
-        run = Run.load(entry.path, entry.model)
+    def _read(self, name: str, path: Path, model: str) -> Served:
+        """Returns an adapter, on a base that it shares if it can, after its certificate held."""
+        run = Run.load(path, model)
         precision = run.choose_precision(self._precision)
-        certificate = Certificate.load(entry.path)
+        certificate = Certificate.load(path)
         if certificate is not None:
-            prove(entry.path, certificate, run.model, precision)
+            prove(path, certificate, run.model, precision)
         return Served(name, run, precision)
 
     def _put(self, name: str, entry: _Entry, served: Served) -> None:

@@ -6,22 +6,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from bertlora.confidence.probabilities import Array
-from bertlora.errors import BertloraError, InputError
+from bertlora.errors import InputError
 from bertlora.model.adapted import Adapted
 from bertlora.model.explain import Explanation, explain
-from bertlora.serving.batcher import Batch, Batcher, Source, Text
+from bertlora.serving.batcher import Batch, Batcher
 from bertlora.serving.computing import Computing
 from bertlora.serving.fair import Places
 from bertlora.serving.fleet import Fleet, Served
+from bertlora.serving.questions import Answer as Answer
+from bertlora.serving.questions import Question as Question
+from bertlora.serving.reading import Mean, read
 from bertlora.serving.record import note
 from bertlora.serving.refused import RequestError, Why
+from bertlora.serving.texts import Source, Text
 from bertlora.task import REGRESSION
 
 if TYPE_CHECKING:
@@ -35,46 +35,6 @@ TOKENIZING_THREADS = 2
 EXPLAINED = 64
 # Places for tokens, for each place for a text.
 TOKENS_A_TEXT = 64
-
-
-@dataclass(frozen=True)
-class Question:
-    """A text, or a pair of texts, for one adapter.
-
-    Attributes:
-        adapter: its name.
-        text: the text.
-        pair: the second text, if the adapter reads pairs.
-        truncation: where a long text is cut, `left` or `right`; `none` refuses it; None does what the run does.
-        base: the base with its untrained head answers, without the adapter.
-    """
-
-    adapter: str
-    text: str
-    pair: str | None = None
-    truncation: str | None = None
-    base: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model says of a question.
-
-    Attributes:
-        served: the adapter that answered, in the version that did; `served.lines(logits[None])` is its prediction.
-        logits: (K,) float64.
-        tokens: tokens that the model read.
-        queue_s: seconds from acceptance to the start of its batch, without tokenisation.
-        tokenization_s: seconds of tokenisation.
-        compute_s: seconds of its batch.
-    """
-
-    served: Served
-    logits: Array
-    tokens: int
-    queue_s: float = 0.0
-    tokenization_s: float = 0.0
-    compute_s: float = 0.0
 
 
 class Service:
@@ -126,27 +86,20 @@ class Service:
             RequestError: an adapter is unknown, a text is too long and must not be cut, pairs are missing, the queue is
                 full, the server ends, or the model failed.
         """
-        known = set(self.fleet.names)
-        note([question for question in questions if question.adapter in known])
+        note([question for question in questions if question.adapter in self.fleet])
         with self._accepted(Counter(question.adapter for question in questions)):
             began = time.perf_counter()
             served = {name: await self.adapter(name) for name in {question.adapter for question in questions}}
             loaded = time.perf_counter()
             texts = await self._read(questions, served)
-            read = time.perf_counter()
+            tokenized = time.perf_counter()
             riders = await self._riders(questions, texts)
             with self._room(_tokens(texts), self._tokens, "tokens"):
                 done, shadowed = self.batcher.submit_with(texts, riders.texts if riders else ())
                 await asyncio.wrap_future(done)
+        waited = loaded - began - tokenized
         answers = [
-            Answer(
-                served[question.adapter],
-                text.logits,
-                text.tokens,
-                queue_s=text.began - read + loaded - began,
-                tokenization_s=read - loaded,
-                compute_s=text.ended - text.began,
-            )
+            _answer(served[question.adapter], text, waited, tokenized - loaded)
             for question, text in zip(questions, texts, strict=True)
         ]
         note((), answers)
@@ -243,62 +196,21 @@ class Service:
                 texts.update(zip(some, await self._on(self._tokenizing, read, adapter, source, asked), strict=True))
         return [texts[i] for i in range(len(questions))]
 
+    async def _base(self, served: Served, truncation: str | None) -> Source:
+        """Returns what answers for the base without the adapter; a regression's base says the mean of its targets."""
+        if served.task == REGRESSION:
+            return Source(Mean(served.run.manifest.target_mean), served.source(truncation).template)
+        adapted: Adapted = await self._on(self._loading, self.fleet.whole, served)
+        return served.base_source(adapted, truncation)
+
     async def _riders(self, questions: Sequence[Question], texts: Sequence[Text]) -> "Riders | None":
         """Returns the questions that candidates read too. While the server is busy, they read none."""
         if self.shadows is None:
             return None
         return await self.shadows.riders(questions, self.batcher.has_room(2 * sum(text.tokens for text in texts)))
 
-    async def _base(self, served: Served, truncation: str | None) -> Source:
-        """Returns what answers for the base without the adapter; a regression's base says the mean of its targets."""
-        if served.task == REGRESSION:
-            return Source(_Mean(served.run.manifest.target_mean), served.source(truncation).template)
-        adapted: Adapted = await self._on(self._loading, self.fleet.whole, served)
-        return served.base_source(adapted, truncation)
-
     async def _on(self, pool: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
-
-
-@dataclass(frozen=True)
-class _Mean:
-    """A model that gives the same number for every text."""
-
-    value: float
-
-    def logits(self, inputs: Any) -> Array:
-        """Returns the number, (B, 1)."""
-        return np.full((len(inputs), 1), self.value)
-
-
-def read(served: Served, source: Source, questions: Sequence[Question]) -> list[Text]:
-    """Returns the texts of some questions with their token ids. Either all questions have pairs, or none has.
-
-    Raises:
-        RequestError: pairs are missing or not expected, or a text is too long and must not be cut.
-    """
-    reader, first = served.run.model.reader, questions[0]
-    if reader.pairs is not None and reader.pairs != (first.pair is not None):
-        wanted = "pairs of texts" if reader.pairs else "single texts"
-        raise RequestError(Why.INVALID, f"adapter {served.name!r} reads {wanted}; send them")
-    pairs = None if first.pair is None else [str(question.pair) for question in questions]
-    try:
-        inputs = replace(reader, template=source.template).read([question.text for question in questions], pairs)
-    except BertloraError as error:
-        raise RequestError(Why.INVALID, f"adapter {served.name!r}: {error}") from None
-    if first.truncation == "none":
-        _check_length(served.name, int(inputs.whole.max()), source.template.room(pairs is not None))
-    seconds = inputs.second
-    return [
-        Text(served.name, source, inputs.first[i], None if seconds is None else seconds[i], tokens)
-        for i, tokens in enumerate(inputs.lengths.tolist())
-    ]
-
-
-def _check_length(name: str, longest: int, room: int) -> None:
-    if longest > room:
-        reason = f"a text has {longest:,} tokens; adapter {name!r} reads at most {room:,}"
-        raise RequestError(Why.INVALID, f"{reason}, and truncation is off; shorten it, or allow truncation")
 
 
 def _tokens(texts: Sequence[Text]) -> dict[str, int]:
@@ -307,3 +219,9 @@ def _tokens(texts: Sequence[Text]) -> dict[str, int]:
     for text in texts:
         found[text.lane] = found.get(text.lane, 0) + text.tokens
     return found
+
+
+def _answer(served: Served, text: Text, waited: float, tokenization_s: float) -> Answer:
+    """Returns an answer. `waited` is the queue's time, less the clock when its batch began."""
+    compute_s = text.ended - text.began
+    return Answer(served, text.logits, text.tokens, waited + text.began, tokenization_s, compute_s)

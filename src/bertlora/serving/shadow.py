@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from bertlora.errors import InputError
-from bertlora.serving.batcher import Text
 from bertlora.serving.fleet import Fleet, Served
-from bertlora.serving.service import Answer, Question, read
+from bertlora.serving.reading import read
+from bertlora.serving.service import Answer, Question
 from bertlora.serving.shadow_file import ShadowLog
+from bertlora.serving.texts import Text
 from bertlora.task import MULTILABEL, REGRESSION
 
 OUTCOMES = AGREED, DISAGREED, FAILED, DROPPED = ("agreed", "disagreed", "failed", "dropped")

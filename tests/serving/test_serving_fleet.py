@@ -1,0 +1,175 @@
+"""The fleet and the service on tiny runs: each question gets its adapter's own answer, whatever comes and goes."""
+
+import asyncio
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import adapted_of, randomise, save_tiny_run
+
+from bertlora.errors import BertloraError, InputError
+from bertlora.model.explain import explain
+from bertlora.run.loaded import Run
+from bertlora.serving.fleet import Fleet
+from bertlora.serving.refused import RequestError, Why
+from bertlora.serving.service import Answer, Question, Service
+from bertlora.serving.watching import Watch
+
+TEXTS = ["a joy from the start", "dull", "i hated every minute of this long and lifeless film " * 4, "fine " * 90]
+NAMES = ("first", "second", "third", "fourth")
+Close = {"rtol": 0, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Returns runs by name, with 2 to 5 labels; the last reads pairs."""
+    folder, found = tmp_path_factory.mktemp("runs"), {}
+    for i, name in enumerate(NAMES):
+        adapted = adapted_of(tiny("bert"), [str(k) for k in range(2 + i)], pairs=i == 3)
+        randomise(adapted.model, seed=i)
+        save_tiny_run(folder / name, adapted)
+        found[name] = folder / name
+    return found
+
+
+def logits_of(run: Run, question: Question) -> np.ndarray:
+    """Returns what the run alone says."""
+    reader = run.model.reader
+    if question.truncation in ("left", "right"):
+        reader = replace(reader, template=replace(reader.template, truncation=question.truncation))
+    inputs = reader.read([question.text], None if question.pair is None else [question.pair])
+    return run.adapted.logits(inputs, base=question.base)[0]
+
+
+def answers(service: Service, questions: list[Question]) -> list[Answer]:
+    return asyncio.run(service.answer(questions))
+
+
+@pytest.fixture
+def service(runs: dict[str, Path]) -> Iterator[Service]:
+    """Returns a service with all runs, of which two are in memory."""
+    made = Service(Fleet(most_loaded=2), queue=200, batch_s=0.01)
+    for name, path in runs.items():
+        made.fleet.load(name, path)
+    yield made
+    made.close()
+
+
+def test_each_question_gets_its_adapters_own_answer(service: Service, runs: dict[str, Path]) -> None:
+    alone = {name: Run.load(path) for name, path in runs.items()}
+    draw = random.Random(0)
+
+    def drawn() -> Question:
+        name, text = draw.choice(NAMES), draw.choice(TEXTS)
+        cut, base = draw.choice([None, "left", "right"]), draw.random() < 0.2
+        return Question(name, text, draw.choice(TEXTS) if name == "fourth" else None, cut, base)
+
+    requests = [[drawn() for _ in range(draw.randint(1, 8))] for _ in range(12)]
+
+    async def all_at_once() -> list[list[Answer]]:
+        return await asyncio.gather(*(service.answer(questions) for questions in requests))
+
+    for questions, found in zip(requests, asyncio.run(all_at_once()), strict=True):
+        for question, one in zip(questions, found, strict=True):
+            assert one.served.name == question.adapter
+            np.testing.assert_allclose(one.logits, logits_of(alone[question.adapter], question), **Close)
+            assert min(one.queue_s, one.tokenization_s, one.compute_s) >= 0
+    assert len(service.fleet.loaded) == 2
+    assert service.accepted == 0
+
+
+def test_an_explanation_takes_its_turn(service: Service, runs: dict[str, Path]) -> None:
+    async def both() -> tuple[object, list[Answer]]:
+        asked = Question("first", TEXTS[0])
+        return await asyncio.gather(service.explain(asked), service.answer([asked] * 20))
+
+    found, others = asyncio.run(both())
+    (expected,) = explain(Run.load(runs["first"]).adapted, [TEXTS[0]])
+    assert found == expected
+    assert len(others) == 20
+
+
+def test_what_is_refused_says_why(service: Service) -> None:
+    def why(*questions: Question) -> Why:
+        with pytest.raises(RequestError) as refused:
+            answers(service, list(questions))
+        assert TEXTS[0] not in str(refused.value)
+        return refused.value.why
+
+    assert why(Question("frist", TEXTS[0])) is Why.UNKNOWN
+    assert why(Question("first", TEXTS[0], TEXTS[0])) is Why.INVALID
+    assert why(Question("fourth", TEXTS[0])) is Why.INVALID
+    assert why(Question("first", TEXTS[3], truncation="none")) is Why.INVALID
+    assert why(*[Question("first", TEXTS[0])] * 101) is Why.TOO_LARGE
+
+    async def flood() -> list[object]:
+        many = [service.answer([Question("first", TEXTS[0])] * 60) for _ in range(4)]
+        return await asyncio.gather(*many, service.answer([Question("second", TEXTS[1])]), return_exceptions=True)
+
+    *many, other = asyncio.run(flood())
+    refused = [one for one in many if isinstance(one, RequestError)]
+    assert len(refused) == 3
+    assert all(one.why is Why.OVERLOADED and (one.retry_after_s or 0) > 0 for one in refused)
+    assert isinstance(other, list)
+    service.refuse()
+    assert not service.ready
+    assert why(Question("first", TEXTS[0])) is Why.NOT_READY
+
+
+def test_a_new_version_answers_once_it_holds(runs: dict[str, Path], tmp_path: Path) -> None:
+    fleet = Fleet()
+    service, question = Service(fleet), Question("x", TEXTS[0])
+    fleet.load("x", runs["first"])
+    before = answers(service, [question])[0]
+    broken = tmp_path / "broken"
+    shutil.copytree(runs["second"], broken)
+    weights = broken / "adapter" / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-40:] = bytes(40)
+    weights.write_bytes(data)
+    with pytest.raises(BertloraError):  # its certificate does not hold
+        fleet.load("x", broken)
+    assert answers(service, [question])[0].served is before.served
+    fleet.load("x", runs["second"])
+    after = answers(service, [question])[0]
+    np.testing.assert_allclose(after.logits, logits_of(Run.load(runs["second"]), question), **Close)
+    fleet.drop("x")
+    with pytest.raises(RequestError):
+        answers(service, [question])
+    service.close()
+
+
+def test_a_watched_folder_is_followed(runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fleet = Fleet(most_loaded=1)
+    (tmp_path / "no-run").mkdir()
+    shutil.copytree(runs["first"], tmp_path / "a")
+    shutil.copytree(runs["second"], tmp_path / "b")
+    watch = Watch(fleet, tmp_path, every_s=3600)
+    assert fleet.names == ["a", "b"]
+    assert fleet.loaded == ["a"]  # the other one waits until it is asked
+    assert len(fleet.get("b").labels) == 3
+
+    shutil.rmtree(tmp_path / "b")
+    shutil.copytree(runs["third"], tmp_path / "b")
+    (tmp_path / "a" / "adapter" / "adapter_config.json").write_text("{")
+    shutil.copytree(runs["first"], tmp_path / "-bad name")
+    watch.look()
+    assert fleet.names == ["a", "b"]
+    assert len(fleet.get("b").labels) == 4
+    assert "the older version stays" in caplog.text
+    assert "is no name for an adapter" in caplog.text
+
+    shutil.rmtree(tmp_path / "b")
+    watch.look()
+    assert fleet.names == ["a"]
+    watch.end()
+
+
+@pytest.mark.parametrize("name", ["", "..", ".x", "-x", "a/b", "a\\b", "a b", "ä", "a\n", "x" * 129])
+def test_names_that_mean_something_elsewhere_are_refused(name: str, runs: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="no name for an adapter"):
+        Fleet().load(name, runs["first"])
