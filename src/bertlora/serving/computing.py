@@ -114,7 +114,7 @@ class Computing:
 
 
 def where(error: BaseException) -> str:
-    """Returns the type of an error and the lines of code that it passed. Its message may quote a text, so it stays out."""
+    """Returns the type of an error and the lines of code that it passed. Its message stays out: it may quote a text."""
     import traceback
 
     steps = [f"{step.filename}:{step.lineno}" for step in traceback.extract_tb(error.__traceback__)]

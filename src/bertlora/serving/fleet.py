@@ -14,7 +14,9 @@ from bertlora.errors import BertloraError, InputError, suggestion
 from bertlora.export.certificate import Certificate
 from bertlora.export.exported import Exported, prove
 from bertlora.model.adapted import Adapted
+from bertlora.model.mixed import MixedAdapter
 from bertlora.run.loaded import Run
+from bertlora.serving.bases import Bases
 from bertlora.serving.computing import Alone, BaseOf
 from bertlora.serving.refused import RequestError, Why
 from bertlora.serving.texts import Source
@@ -67,8 +69,7 @@ class Served:
     @cached_property
     def _source(self) -> Source:
         model = self.run.model
-        mixed = getattr(model, "shared", None) is not None
-        return Source(model if mixed else Alone(model, self.precision), model.reader.template)
+        return Source(model if isinstance(model, MixedAdapter) else Alone(model, self.precision), model.reader.template)
 
     @cached_property
     def _cut(self) -> dict[str, Source]:
@@ -100,6 +101,7 @@ class Fleet:
 
     def __init__(self, most_loaded: int | None = None, model: str = "", precision: str = "fp32") -> None:
         self._most, self._model, self._precision = most_loaded, model, precision
+        self._bases = Bases(precision)
         self._entries: dict[str, _Entry] = {}
         self._used: OrderedDict[str, None] = OrderedDict()  # the loaded ones, least recently asked first
         self._whole: OrderedDict[Path, tuple[Served, Adapted]] = OrderedDict()
@@ -255,7 +257,7 @@ class Fleet:
 
     def _read(self, name: str, path: Path, model: str) -> Served:
         """Returns an adapter, on a base that it shares if it can, after its certificate held."""
-        run = Run.load(path, model)
+        run = self._bases.load(path, model)
         precision = run.choose_precision(self._precision)
         certificate = Certificate.load(path)
         if certificate is not None:
