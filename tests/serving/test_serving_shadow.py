@@ -1,8 +1,12 @@
 """Shadows: what the log of a candidate says is what a comparison on all rows says, and nothing reaches the answer."""
 
+import asyncio
 import json
 import stat
 from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,13 +14,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from command_line import answer, good
+from helpers import TEXTS, adapted_of, save_tiny_run
 
 from bertlora.confidence.predictions import Predictions
 from bertlora.confidence.probabilities import softmax
 from bertlora.errors import InputError, OutputError
 from bertlora.evaluation.comparison import Comparison
-from bertlora.serving.fleet import Served
-from bertlora.serving.service import Answer, Question
+from bertlora.serving.batcher import Batch
+from bertlora.serving.fleet import Fleet, Served
+from bertlora.serving.service import Answer, Question, Service
 from bertlora.serving.shadow import Shadows
 from bertlora.serving.shadow_file import ShadowLog
 
@@ -129,3 +135,43 @@ def test_a_candidate_that_fails_is_counted_and_reaches_nothing(tmp_path: Path) -
     assert counts == {("a", "failed"): 2, ("a", "disagreed"): 1}
     assert shadows.candidate(Question("a", "text", base=True)) is None
     assert shadows.candidate(Question("other", "text")) is None
+
+
+class Broken:
+    """A model that fails when it computes."""
+
+    def __init__(self, model: Any) -> None:
+        self.reader = model.reader
+
+    @contextmanager
+    def ready(self, precision: str) -> Any:
+        yield
+
+    def logits(self, inputs: Any, precision: str = "fp32") -> Any:
+        raise RuntimeError(f"it holds {inputs}")
+
+
+@pytest.mark.parametrize("how", ["right", "broken", "busy"])
+def test_clients_get_the_same_answers_whatever_a_candidate_does(
+    how: str, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    save_tiny_run(tmp_path / "run", adapted_of(tiny("bert")))
+    fleet = Fleet()
+    own = fleet.load("a", tmp_path / "run")
+    candidate = fleet.load_apart("a (shadow)", tmp_path / "run")
+    if how == "broken":
+        candidate = replace(candidate, run=replace(candidate.run, model=cast(Any, Broken(candidate.run.model))))
+    service = Service(fleet, batch_s=1e-9 if how == "busy" else 60.0)
+    shadows = service.shadows = Shadows({"a": candidate}, ShadowLog(tmp_path / "log.jsonl"))
+    counts: Counter[str] = Counter()
+    shadows.count = lambda _, outcome: counts.update([outcome])
+    batches: list[Batch] = []
+    service.seen = batches.append
+    texts = TEXTS * (20 if how == "busy" else 1)
+    answers = asyncio.run(service.answer([Question("a", text) for text in texts]))
+    service.close()
+    expected = own.run.model.logits(own.run.model.reader.read(texts, None))
+    assert np.stack([one.logits for one in answers]) == pytest.approx(expected, abs=1e-5)
+    if how == "right":
+        assert [(one.texts, one.lanes) for one in batches] == [(2 * len(texts), 2)], "both are in one batch"
+    assert counts == {{"right": "agreed", "broken": "failed", "busy": "dropped"}[how]: len(texts)}

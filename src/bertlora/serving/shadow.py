@@ -87,7 +87,7 @@ class Shadows:
             if not _comparable(candidate, served):
                 raise InputError(f"--shadow {name}={path}: has another task or other labels than the adapter '{name}'")
             candidates[name] = candidate
-        return cls(candidates, log and ShadowLog(log))
+        return cls(candidates, ShadowLog(log) if log else None)
 
     def candidate(self, question: Question) -> Served | None:
         """Returns the candidate that reads a question too; None if there is none."""
