@@ -10,11 +10,13 @@ from command_line import parsed
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "Containerfile"
-PAGE = ROOT / "docs" / "container.md"
+PAGES = [ROOT / "docs" / name for name in ("container.md", "operations.md")]
 # Of the Dockerfile reference; MAINTAINER is deprecated, the others are not used by podman's own format.
 INSTRUCTIONS = {"FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "LABEL", "USER", "VOLUME", "ENTRYPOINT", "CMD"}
+INSTRUCTIONS |= {"EXPOSE"}
 PIP_VALUES = ("--constraint", "--index-url")
-RUN_VALUES = ("--network", "--tmpfs", "--user", "--userns", "--volume", "--env", "--cpus")
+RUN_VALUES = ("--network", "--tmpfs", "--user", "--userns", "--volume", "--env", "--cpus", "--name", "--publish")
+RUN_VALUES += ("--stop-timeout", "--health-cmd")
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -96,7 +98,7 @@ def test_its_commands_are_commands() -> None:
 
 
 def test_the_pages_commands_are_commands() -> None:
-    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES).replace("\\\n", " ")
     lines = [line for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
     runs = [re.split(r"(?:docker|podman) run ", line)[1] for line in lines if re.search(r"(docker|podman) run ", line)]
     assert len(runs) > 5

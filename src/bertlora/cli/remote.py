@@ -97,7 +97,7 @@ def check_remote(form: str, model: str, precision: str) -> None:
 
 
 def explanation_of(found: dict[str, Any], manifest: Described, text: str, pair: str | None) -> "Explanation":
-    """Returns the explanation of which `found` is the JSON."""
+    """Returns an explanation from its JSON."""
     from bertlora.model.explain import Explanation
 
     ends = {CLASSIFICATION: ("logit_difference", "baseline_difference"), MULTILABEL: ("logit", "baseline_logit")}

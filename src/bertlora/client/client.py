@@ -10,7 +10,7 @@ from bertlora.errors import InputError, ServerError
 if TYPE_CHECKING:
     from bertlora.confidence.probabilities import Array
 
-# A request has at most so many texts, and about so many characters: a slow server answers it within seconds.
+# The largest request, in texts and about in characters: a slow server answers it within seconds.
 CHUNK_TEXTS, CHUNK_CHARACTERS = 128, 500_000
 EXPLAINED_TEXTS = 8
 # A text, and the second text of a pair.

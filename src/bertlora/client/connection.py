@@ -137,7 +137,7 @@ def _limit(connection: HTTPConnection, deadline: float) -> None:
 
 
 def _parts(connection: HTTPConnection, response: HTTPResponse, deadline: float) -> Iterator[bytes]:
-    """Yields the body of an answer as it comes."""
+    """Yields the body of an answer in parts."""
     while part := response.read1(2**16):
         yield part
         _limit(connection, deadline)

@@ -112,7 +112,7 @@ class Batcher:
         return requests[0].future, requests[1].future
 
     def has_room(self, tokens: int) -> bool:
-        """Returns whether the next batch has room for so many tokens, next to all that waits."""
+        """Returns whether the next batch has room for this number of tokens, next to all that waits."""
         return self.waiting[1] + tokens <= self._budget
 
     def run(self, lane: str, tokens: int, job: Callable[[], Any]) -> "Future[Any]":
