@@ -111,5 +111,5 @@ def test_the_page_lists_every_metric_outcome_and_field() -> None:
     question, answer = Question("a", "text"), Answer.__new__(Answer)
     for key in ("tokens", "queue_s", "tokenization_s", "compute_s"):
         object.__setattr__(answer, key, 1)
-    line = fields({"type": "http"}, "POST", Record([question], [answer]), 200, 1.0)
+    line = fields({"type": "http"}, "POST", Record([question], [answer], "the queue is full"), 200, 1.0)
     assert sorted(line) == sorted(table("field", "Logs"))

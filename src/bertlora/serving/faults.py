@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from bertlora.errors import BertloraError
+from bertlora.serving.record import note_error
 from bertlora.serving.refused import RequestError, Why
 
 # Why and message → status and body.
@@ -33,6 +34,8 @@ class Faults:
     def answer(self, path: str, error: Exception) -> JSONResponse:
         """Returns the answer to an error."""
         refused, headers = refusal(error), {}
+        if refused.why in (Why.BACKEND, Why.OVERLOADED, Why.NOT_READY):
+            note_error(str(refused))
         status, body = self._shape(path)(refused.why, str(refused))
         if isinstance(error, HTTPException):  # of the router: it knows the status best
             status, headers = error.status_code, dict(error.headers or {})

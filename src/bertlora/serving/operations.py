@@ -95,7 +95,7 @@ def fields(scope: Scope, method: str, record: Record, status: int, seconds: floa
         line["tokens"] = sum(answer.tokens for answer in record.answers)
         stages = ("queue", "tokenization", "compute")
         line |= {f"{stage}_ms": _ms(getattr(record.slowest, f"{stage}_s")) for stage in stages}
-    return line
+    return line | ({"error": record.error} if record.error else {})
 
 
 def router(metrics: Metrics) -> APIRouter:

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Record:
-    """The questions and answers of a request of HTTP."""
+    """The questions and answers of a request of HTTP, and why the server could not answer; empty if it could."""
 
     questions: "list[Question]" = field(default_factory=list)
     answers: "list[Answer]" = field(default_factory=list)
+    error: str = ""
 
     @property
     def slowest(self) -> "Answer":
@@ -42,3 +43,9 @@ def note(questions: "Sequence[Question]", answers: "Sequence[Answer]" = ()) -> N
     if (record := _RECORD.get()) is not None:
         record.questions.extend(questions)
         record.answers.extend(answers)
+
+
+def note_error(reason: str) -> None:
+    """Adds why the server could not answer; it must have no words of a client."""
+    if (record := _RECORD.get()) is not None:
+        record.error = reason
