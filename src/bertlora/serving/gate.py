@@ -7,6 +7,7 @@ import re
 import traceback
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +24,7 @@ _WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
 # What watches the server and the page itself need no key.
 OPEN_PATHS = ("/", "/health", "/v2/health/live", "/v2/health/ready")
 OPEN_BELOW = "/playground/"
+LINGER_S = 2.0
 
 
 class Gate:
@@ -71,10 +73,15 @@ class Gate:
             await self._refuse(scope, receive, answered, error)
 
     async def _refuse(self, scope: Scope, receive: Receive, answered: "_Answer", error: Exception) -> None:
+        """Answers with an error, and closes the connection."""
         response = self.faults.answer(scope["path"], error)
         # The rest of the body would be taken for the next request.
         response.headers["connection"] = "close"
-        await response(scope, receive, answered)
+        await answered({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await answered({"type": "http.response.body", "body": response.body, "more_body": True})
+        if isinstance(error, RequestError) and error.why is Why.TOO_LARGE:
+            await _linger(receive)
+        await answered({"type": "http.response.body", "body": b""})
 
     def _check_key(self, path: str, headers: Headers) -> None:
         if not self._key or path in OPEN_PATHS or path.startswith(OPEN_BELOW):
@@ -133,6 +140,14 @@ class _Answer:
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)
+
+
+async def _linger(receive: Receive) -> None:
+    """Drops what a client still sends, for a while: if the connection closed meanwhile, it would not see the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body"):
+                pass
 
 
 def request_id(given: str) -> str:

@@ -111,8 +111,9 @@ def run_below(runs: Path | None, path: str) -> Path:
     folder = check_open(runs).resolve()
     try:
         found = (folder / path).resolve()
+        known = folder in found.parents and found.is_dir()
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, or links in a circle
-        found = folder
-    if folder not in found.parents:
+        known = False
+    if not known:
         raise RequestError(Why.INVALID, "path: expected a run below the folder of runs of the server")
     return found

@@ -107,16 +107,12 @@ class Info(BaseModel):
             "max_concurrent_requests": 1024,
             "max_input_length": 512,
             "max_batch_tokens": 524288,
-            "max_batch_requests": None,
             "max_client_batch_size": 1024,
             "auto_truncate": True,
             "tokenization_workers": 2,
             "version": "0.1.0",
-            "sha": None,
-            "docker_label": None,
         }
     )
-
 
     model_id: str = Field(description="the name of the adapter")
     model_sha: str | None = Field(description="SHA-256 of the weights of its base")
@@ -125,13 +121,13 @@ class Info(BaseModel):
     max_concurrent_requests: int
     max_input_length: int = Field(description="in tokens")
     max_batch_tokens: int
-    max_batch_requests: int | None
+    max_batch_requests: int | None = None
     max_client_batch_size: int = Field(description="texts in a request")
     auto_truncate: bool
     tokenization_workers: int
     version: str
-    sha: str | None
-    docker_label: str | None
+    sha: str | None = None
+    docker_label: str | None = None
 
 
 class TeiFault(BaseModel):

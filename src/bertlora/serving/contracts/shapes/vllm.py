@@ -97,7 +97,7 @@ class Model(BaseModel):
     created: int
     owned_by: Literal["bertlora"]
     root: str
-    parent: None
+    parent: None = None
 
 
 class Models(BaseModel):
