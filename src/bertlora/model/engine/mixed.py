@@ -40,8 +40,8 @@ class MixedProduct(JointProduct):
         super().__init__(members, [m.out_features for m in members])
         self.number, self.layer = number, layer
         self.mix: Mix | None = None
-        weight = torch.cat([m.weight for m in members]).detach() if len(members) > 1 else members[0].weight.detach()
-        for member, part in zip(members, weight.split(self.widths), strict=True):
+        weight = torch.cat(tuple(m.weight for m in members)).detach() if len(members) > 1 else members[0].weight.detach()
+        for member, part in zip(members, torch.split(weight, self.widths), strict=True):
             member.weight.data = part  # so that the base's weight is in memory once
         biases = [m.bias for m in members if m.bias is not None]
         self.bias = torch.cat(biases).detach() if biases else None
@@ -52,7 +52,7 @@ class MixedProduct(JointProduct):
         """Keeps a copy of the weight with this update added, if there is one."""
         self.merged = self.frozen  # first, so that there are never two copies
         if low is not None:
-            self.merged = hold(low.merged(self.frozen.weight), training=False)
+            self.merged = hold(low.merged(self.frozen.weight, self.widths), training=False)
 
     def all(self, x: Tensor) -> Tensor:
         """Returns all outputs, concatenated, (..., sum of outs) for x (..., in)."""
@@ -61,7 +61,7 @@ class MixedProduct(JointProduct):
             y = self.merged.product(flat, self.bias)
         else:
             y = self.frozen.product(flat, self.bias)
-            self.mix.add(self.number, flat, y)
+            self.mix.add(self.number, flat, y, self.widths)
         return y.view(*x.shape[:-1], -1)
 
 
@@ -82,7 +82,7 @@ class MixedEncoder:
         self.head, self.layers = Head.of(model), encoder_layers(model)
         self.device = next(model.parameters()).device
         half = precision == "bf16"
-        # On a CPU the low-rank parts run in fp32; see `LowRank.add`.
+        # oneDNN would generate code for every number of tokens of an adapter in bf16.
         self.low_dtype = torch.bfloat16 if half and self.device.type != "cpu" else torch.float32
         changes = ExitStack()
         finalize(self, changes.close)  # at exit too, while modules are still there
@@ -94,8 +94,8 @@ class MixedEncoder:
         changes.enter_context(forwards(runs))
         names = {module: name for name, module in self.inner.named_modules()}
         self.linears: dict[str, nn.Linear] = {names[m]: m for p in self.products for m in p.members}
-        # Name of a linear layer → its product, and where its outputs begin there.
-        self._places = {names[m]: (p, sum(p.widths[:i])) for p in self.products for i, m in enumerate(p.members)}
+        # Name of a linear layer → the number of its product, and its own number there.
+        self._places = {names[m]: (p.number, i) for p in self.products for i, m in enumerate(p.members)}
         self.plain = Update({}, len(self.layers), self.head)
         self._merged, self._latest, self._tokens = self.plain, self.plain, 0
         self._turns = Turns()
@@ -122,12 +122,11 @@ class MixedEncoder:
 
     def update(self, pairs: Mapping[str, tuple[Tensor, Tensor]], head: Head) -> Update:
         """Returns what an adapter adds; `pairs` has A (R, in) and s B (out, R) by the name of the linear layer."""
-        parts: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
+        parts: dict[int, dict[int, tuple[Tensor, Tensor]]] = {}
         for name, (a, b) in pairs.items():
-            product, begin = self._places[name]
-            pair = a.to(self.device, self.low_dtype), b.to(self.device, self.low_dtype)
-            parts.setdefault(product.number, []).append((begin, *pair))
-        low = {number: LowRank.of(sorted(found, key=lambda part: part[0])) for number, found in parts.items()}
+            number, member = self._places[name]
+            parts.setdefault(number, {})[member] = a.to(self.device, self.low_dtype), b.to(self.device, self.low_dtype)
+        low = {number: LowRank.of(found) for number, found in parts.items()}
         return Update(low, min([len(self.layers), *(self.products[number].layer for number in low)]), head)
 
     def first_tokens(
@@ -154,7 +153,7 @@ class MixedEncoder:
         route = Route(end=end, keep=True)
         self._run(batch, packing, [self.plain] * len(windows), route)
         assert route.hidden is not None
-        return list(torch.split(route.hidden[: packing.tokens], packing.lengths))
+        return list(torch.split(route.hidden[: packing.tokens], list(packing.lengths)))
 
     def _packed(self, windows: Sequence[Window]) -> tuple[dict[str, Tensor], Packing]:
         return packed_row(windows, self.inner.config, self.pad_id, self.takes_types, self.device)
@@ -162,7 +161,7 @@ class MixedEncoder:
     def _run(self, batch: dict[str, Tensor], packing: Packing, updates: Sequence[Update], route: Route) -> Tensor:
         encoder = getattr(self.inner, self.inner.base_model_prefix)
         with self._turns.taken(), torch.inference_mode():
-            mix = Mix.of(updates, packing)
+            mix = Mix.of(updates, packing, self.low_dtype)
             self._use(None if self._merges(mix) else mix)
             first: Tensor = encoder(**batch, packing=packing, route=route).last_hidden_state[:, 0]
             return first

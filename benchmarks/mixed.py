@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Measures many adapters on one base in memory: texts a second under a Zipf mix, and what the last adapter costs.
+
+    OMP_NUM_THREADS=1 python benchmarks/mixed.py sst2_train.parquet --rows 384
+
+The adapters are random: ranks 4 to 16 on every linear layer, 2 to 7 labels. Adapter number n gets a share of the texts
+in proportion to 1 / n. Texts are tokenised before, come in random order and are asked in batches. The contestants take
+turns, in one process, in fp32:
+
+- 1, 8 and 64 adapters that share a base (`MixedBase`), on the same batches;
+- PEFT's mixed batches (`adapter_names`) with the same 64 adapters, but two labels each, since PEFT cannot mix numbers
+  of labels; it gets padded batches of texts of similar length.
+
+Prints a Markdown table of medians.
+"""
+
+import argparse
+import gc
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from contest import machine
+from peft import LoraConfig, PeftModel, TaskType
+from safetensors.torch import save_file
+from torch import nn
+
+from bertlora.data.inputs import Inputs, token_batches
+from bertlora.data.reader import Reader
+from bertlora.model.base import Base, find_base, quiet
+from bertlora.model.build import build_classifier
+from bertlora.model.engine import padded, takes_token_types
+from bertlora.model.mixed import MixedAdapter, MixedBase
+
+COUNTS = (1, 8, 64)
+RANKS, LABELS = (4, 8, 12, 16), (2, 3, 4, 5, 6, 7)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", help="Parquet with a column text")
+    parser.add_argument("--model", default="minilm", help="the base")
+    parser.add_argument("--rows", type=int, default=384, help="number of texts")
+    parser.add_argument("--batch", type=int, default=64, help="texts in a batch")
+    parser.add_argument("--rounds", type=int, default=3, help="the contestants take turns this often")
+    parser.add_argument("--without-peft", action="store_true", help="leave PEFT out, which takes most of the time")
+    a = parser.parse_args()
+    base, texts = find_base(a.model), pd.read_parquet(a.texts)["text"].sample(a.rows, random_state=0).tolist()
+    reader = Reader.of(base.text_tokenizer(), 128, "right")
+    inputs = reader.read(texts)
+    with tempfile.TemporaryDirectory() as folder:
+        contestants = ours(base, reader, inputs, Path(folder), a.batch)
+        if not a.without_peft:
+            contestants["PEFT, 64 adapters"] = peft(base, inputs, Path(folder), a.batch)
+    print(f"{a.rows} texts, {int(inputs.lengths.sum())} tokens, batches of {a.batch}, {a.rounds} rounds. {machine()}\n")
+    print(table(contestants, a.rows, a.rounds))
+
+
+def ours(base: Base, reader: Reader, inputs: Inputs, folder: Path, size: int) -> dict[str, Callable[[], None]]:
+    """Returns a function for each number of adapters that answers all texts once. Prints the last adapter's cost."""
+    shared, adapters, model = MixedBase(base), list[MixedAdapter](), build_classifier(base, ["0", "1"], 0.0, 0)
+    for number in range(max(COUNTS)):
+        classes = LABELS[number % len(LABELS)]
+        path = saved(model, folder / str(number), RANKS[number % len(RANKS)], classes, number)
+        # The last one has the highest rank: its cost is printed.
+        before, began = held(), time.perf_counter()
+        adapters.append(shared.load(path, [str(k) for k in range(classes)], reader))
+    seconds, mib = time.perf_counter() - began, held() - before
+    print(f"adapter number {len(adapters)}: loaded in {1000 * seconds:.0f} ms, takes {mib:.2f} MiB\n")
+
+    def contestant(count: int) -> Callable[[], None]:
+        chosen = zipf(len(inputs), count)
+        batches = [range(i, min(i + size, len(inputs))) for i in range(0, len(inputs), size)]
+        parts = [
+            [(adapters[n], inputs.take([i for i in batch if chosen[i] == n])) for n in sorted({chosen[i] for i in batch})]
+            for batch in batches
+        ]
+        return lambda: [shared.logits(some) for some in parts] and None
+
+    return {f"shared base, {count} adapters": contestant(count) for count in COUNTS}
+
+
+def peft(base: Base, inputs: Inputs, folder: Path, size: int) -> Callable[[], None]:
+    """Returns a function that answers all texts once with PEFT's own layers."""
+    chosen, model = zipf(len(inputs), max(COUNTS)), build_classifier(base, ["0", "1"], 0.0, 0)
+    types = takes_token_types(model)
+    paths = [saved(model, folder / f"two{n}", RANKS[n % len(RANKS)], 2, n) for n in range(max(COUNTS))]
+    with quiet():
+        for number, path in enumerate(paths):
+            if number == 0:
+                model = PeftModel.from_pretrained(model, str(path), adapter_name="0")
+            else:
+                model.load_adapter(str(path), adapter_name=str(number))
+    model.eval()
+    batches = [
+        (padded(inputs, rows, 0, types), [str(chosen[i]) for i in rows])
+        for rows in token_batches(inputs.lengths, size, 1 << 20)
+    ]
+
+    def answer() -> None:
+        with torch.inference_mode():
+            for batch, names in batches:
+                model(**batch, adapter_names=names)
+
+    return answer
+
+
+def saved(model: Any, folder: Path, rank: int, classes: int, seed: int) -> Path:
+    """Writes a random adapter on every linear layer of this classifier, with a head, and returns its folder."""
+    draws, prefix = torch.Generator().manual_seed(seed), "base_model.model"
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and ".layer." in name}
+    tensors = {f"{prefix}.classifier.bias": torch.zeros(classes)}
+    tensors[f"{prefix}.classifier.weight"] = torch.randn(classes, model.config.hidden_size, generator=draws)
+    for name, layer in layers.items():
+        a, b = (rank, layer.in_features), (layer.out_features, rank)
+        tensors[f"{prefix}.{name}.lora_A.weight"] = 0.02 * torch.randn(*a, generator=draws)
+        tensors[f"{prefix}.{name}.lora_B.weight"] = 0.02 * torch.randn(*b, generator=draws)
+    config = LoraConfig(task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, target_modules=list(layers))
+    config.save_pretrained(str(folder))
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def zipf(texts: int, adapters: int) -> list[int]:
+    """Returns the adapter of each text: number n with a probability in proportion to 1 / n."""
+    weights = 1 / np.arange(1, adapters + 1)
+    return np.random.default_rng(0).choice(adapters, texts, p=weights / weights.sum()).tolist()
+
+
+def held() -> float:
+    """Returns the memory that this process holds, in MiB."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def table(contestants: dict[str, Callable[[], None]], texts: int, rounds: int) -> str:
+    """Returns texts a second of each contestant, the median of the rounds."""
+    speeds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):  # the first one warms up
+        for name, run in contestants.items():
+            began = time.process_time()
+            run()
+            if turn:
+                speeds[name].append(texts / (time.process_time() - began))
+    medians = {name: median(found) for name, found in speeds.items()}
+    first = next(iter(medians.values()))
+    rows = [f"| {name} | {value:.0f} | {value / first:.2f} |" for name, value in medians.items()]
+    return "\n".join(["| | texts/s | of one adapter |", "|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    main()
