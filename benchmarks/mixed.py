@@ -77,13 +77,17 @@ def ours(base: Base, reader: Reader, inputs: Inputs, folder: Path, size: int) ->
     print(f"adapter number {len(adapters)}: loaded in {1000 * seconds:.0f} ms, takes {mib:.2f} MiB\n")
 
     def contestant(count: int) -> Callable[[], None]:
-        chosen = zipf(len(inputs), count)
-        batches = [range(i, min(i + size, len(inputs))) for i in range(0, len(inputs), size)]
-        parts = [
-            [(adapters[n], inputs.take([i for i in batch if chosen[i] == n])) for n in sorted({chosen[i] for i in batch})]
-            for batch in batches
-        ]
-        return lambda: [shared.logits(some) for some in parts] and None
+        chosen, parts = np.array(zipf(len(inputs), count)), []
+        for start in range(0, len(inputs), size):
+            batch = chosen[start : start + size]
+            own = {n: (start + np.flatnonzero(batch == n)).tolist() for n in sorted(set(batch.tolist()))}
+            parts.append([(adapters[n], inputs.take(rows)) for n, rows in own.items()])
+
+        def answer() -> None:
+            for some in parts:
+                shared.logits(some)
+
+        return answer
 
     return {f"shared base, {count} adapters": contestant(count) for count in COUNTS}
 

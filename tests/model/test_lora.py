@@ -31,7 +31,7 @@ from bertlora.model.build import lora_parameters
 from bertlora.model.engine.changes import dropout_mask
 from bertlora.model.engine.frozen import FrozenWeight
 from bertlora.model.engine.lora_linear import LoraLinear, lora_product
-from bertlora.model.engine.packing import padded, takes_token_types
+from bertlora.model.engine.tensors import padded, takes_token_types
 from bertlora.model.state import trained_state
 
 Tiny = Callable[[str], Path]

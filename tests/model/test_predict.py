@@ -17,7 +17,7 @@ from bertlora.model import machine
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import evaluating
 from bertlora.model.engine.changes import unwrapped
-from bertlora.model.engine.packing import padded, takes_token_types
+from bertlora.model.engine.tensors import padded, takes_token_types
 from bertlora.model.machine import FP32_ALONE, choose_precision
 
 Tiny = Callable[[str], Path]

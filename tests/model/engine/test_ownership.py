@@ -15,6 +15,7 @@ from bertlora.confidence.probabilities import Array
 from bertlora.errors import InUseError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import owned
+from bertlora.model.engine.changes import Turns
 
 Tiny = Callable[[str], Path]
 # Texts of many lengths, enough tokens for the weights to be merged.
@@ -89,3 +90,21 @@ def test_an_owner_that_fails_gives_the_model_back(tiny: Tiny) -> None:
         1 / 0  # noqa: B018
     with owned(adapted.model.get_base_model()), pytest.raises(InUseError), owned(adapted.model):
         pass
+
+
+def test_threads_get_their_turns_in_the_order_in_which_they_asked() -> None:
+    turns, order = Turns(), list[int]()
+
+    def ask(number: int) -> None:
+        with turns.taken():
+            order.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    with turns.taken():
+        for waiting, thread in enumerate(threads, 2):
+            thread.start()
+            while len(turns._queue) < waiting:  # it has asked
+                pass
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))

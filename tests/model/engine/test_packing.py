@@ -1,6 +1,7 @@
 """Packed rows: every token has one place, every text one matrix, and sizes are few."""
 
 from itertools import pairwise
+from random import Random
 
 import pytest
 import torch
@@ -151,11 +152,19 @@ def test_a_gpu_needs_no_rounding() -> None:
     assert [rounded(size, GPU, ROW_FINENESS, ROW_LEAST) for size in range(1, 300)] == list(range(1, 300))
 
 
-def test_texts_come_longest_first() -> None:
-    for lengths in ((3, 4), (70, 5, 6), (1, 1, 2)):
-        with pytest.raises(ValueError, match="packed texts must come longest first"):
-            Packing(lengths, CPU)
-    assert len(Packing((4, 4, 3), CPU)) == 3
+@MANY
+@given(LENGTHS, st.randoms(use_true_random=False))
+def test_buckets_take_the_texts_of_any_order_longest_first(lengths: tuple[int, ...], draws: Random) -> None:
+    shuffled = list(lengths)
+    draws.shuffle(shuffled)
+    packing, texts, tokens = Packing(tuple(shuffled), CPU), list[int](), list[int]()
+    for bucket in packing.buckets:
+        texts += torch.arange(len(packing))[bucket.texts].tolist()
+        tokens += torch.arange(packing.tokens)[bucket.tokens].tolist()
+    assert sorted(texts) == list(range(len(lengths)))
+    assert [shuffled[text] for text in texts] == list(lengths)
+    starts = packing.starts.tolist()
+    assert tokens == [starts[text] + i for text in texts for i in range(shuffled[text])]
 
 
 @MANY

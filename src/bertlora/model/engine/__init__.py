@@ -3,7 +3,7 @@
 Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
-- `packing`, `blocks`: from texts to tensors
+- `packing`, `blocks`, `tensors`: from texts to tensors
 - `attention`, `layers`: the way through the encoder
 - `prefix`: frozen layers, run once
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
@@ -18,8 +18,8 @@ from bertlora.model.engine.layers import served
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.mixed import MixedEncoder
 from bertlora.model.engine.mixed_rows import mixed_logits
-from bertlora.model.engine.packing import padded, pooled, takes_token_types
 from bertlora.model.engine.prefix import frozen_share
+from bertlora.model.engine.tensors import padded, pooled, takes_token_types
 from bertlora.model.engine.updates import Update
 
 __all__ = [

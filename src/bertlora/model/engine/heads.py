@@ -36,6 +36,11 @@ class Head:
         """Returns the parameters by their names in the classifier; the last linear layer's come last."""
         return {f"{at}.{name}": p for at, module in self.modules.items() for name, p in module.named_parameters()}
 
+    @property
+    def classes(self) -> int:
+        """K, the number of its logits."""
+        return list(self.parameters().values())[-1].shape[0]
+
     def replaced(self, values: Mapping[str, Tensor]) -> "Head":
         """Returns a copy with these values by name; it shares all other parameters with this head."""
         new = {

@@ -17,7 +17,8 @@ from bertlora.model.engine.changes import Turns, forwards, unwrapped
 from bertlora.model.engine.frozen import FrozenWeight, JointProduct, hold
 from bertlora.model.engine.heads import Head
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
-from bertlora.model.engine.packing import Packing, Window, packed_row, takes_token_types
+from bertlora.model.engine.packing import Packing
+from bertlora.model.engine.tensors import Window, packed_row, takes_token_types
 from bertlora.model.engine.updates import LowRank, Mix, Update
 from bertlora.model.engine.weights import held_in
 from bertlora.model.machine import limit_threads
@@ -40,7 +41,9 @@ class MixedProduct(JointProduct):
         super().__init__(members, [m.out_features for m in members])
         self.number, self.layer = number, layer
         self.mix: Mix | None = None
-        weight = torch.cat(tuple(m.weight for m in members)).detach() if len(members) > 1 else members[0].weight.detach()
+        weight = (
+            torch.cat(tuple(m.weight for m in members)).detach() if len(members) > 1 else members[0].weight.detach()
+        )
         for member, part in zip(members, torch.split(weight, self.widths), strict=True):
             member.weight.data = part  # so that the base's weight is in memory once
         biases = [m.bias for m in members if m.bias is not None]

@@ -19,7 +19,7 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs, token_batches
 from bertlora.errors import InputError
 from bertlora.model.engine.mixed import MixedEncoder
-from bertlora.model.engine.packing import Window, pooled
+from bertlora.model.engine.tensors import Window, pooled
 from bertlora.model.engine.updates import Update
 from bertlora.model.machine import out_of_memory
 
@@ -72,7 +72,7 @@ def mixed_logits(encoder: MixedEncoder, parts: Sequence[tuple[Update, Inputs]], 
                 for row in _rows(entries, [entry.text for entry in entries], row_tokens):
                     _answer(encoder, row, depth)
     return [
-        _averaged(inputs, [text.logits[update] for text in texts])
+        _averaged(update, inputs, [text.logits[update] for text in texts])
         for (update, inputs), texts in zip(parts, asked, strict=True)
     ]
 
@@ -160,9 +160,9 @@ def _halving(compute: Callable[[Sequence[Item]], Sequence[Result]], items: Seque
     return [*_halving(compute, items[:half]), *_halving(compute, items[half:])]
 
 
-def _averaged(inputs: Inputs, logits: Sequence[Array]) -> Array:
+def _averaged(update: Update, inputs: Inputs, logits: Sequence[Array]) -> Array:
     """Returns the logits of each text, (B, K), the mean over its windows."""
     if not len(logits):
-        return np.empty((0, 0))
+        return np.empty((0, update.head.classes))
     values: Array = pooled(torch.from_numpy(np.stack(logits)), inputs.windows.texts, len(inputs)).numpy()
     return values
