@@ -49,6 +49,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
         f"a file with the API key that clients must send; default: the environment variable {KEY}, or no key",
         type=PATH,
     ),
+    Option("--load-from", "a folder whose runs calls may load and replace; needs a key", type=PATH, metavar="FOLDER"),
     Repeated("--shadow", "a candidate that reads the questions of the adapter NAME, and answers nobody", "NAME=RUN"),
     Option(
         "--shadow-log",
@@ -70,6 +71,7 @@ def serve(
     queue: int,
     batch_ms: int,
     key_file: str | None,
+    load_from: str | None,
     shadow: Sequence[str],
     shadow_log: str | None,
     model: str,
@@ -78,9 +80,13 @@ def serve(
 ) -> None:
     """Serves until it is told to end."""
     candidates = shadow_runs(shadow, shadow_log)
-    if not runs and not watch:
+    if not runs and not watch and not load_from:
         raise InputError("required: RUN or --watch; name the runs to serve, or a folder of runs; see 'serve --help'")
     named, key = named_runs(runs), api_key(key_file)
+    if load_from and not key:
+        raise InputError(
+            f"--load-from {load_from}: needs a key, so that not everyone changes adapters; give --key-file"
+        )
     from bertlora.serving.app import make_app
     from bertlora.serving.logs import start_logs
     from bertlora.serving.server import address, listening, run_server
@@ -92,11 +98,11 @@ def serve(
         service = Service(fleet, queue=queue, batch_s=batch_ms / 1000)
         if candidates:
             service.shadows = Shadows.load(fleet, candidates, Path(shadow_log) if shadow_log else None)
-        app = make_app(service, key=key, runs=Path(watch) if watch else None)
+        app = make_app(service, key=key, runs=Path(load_from) if load_from else None)
         where = address(listener)
         print_json({"url": where, "adapters": fleet.names}) if as_json else print(f"serving at {where}", flush=True)
         if host not in LOOPBACK and not key:
-            say(f"caution: anyone who reaches {where} may use it and change its adapters; give --key-file")
+            say(f"caution: anyone who reaches {where} may use it; give --key-file")
         if shadow_log:
             say(f"note: {shadow_log} keeps the texts on which a candidate and its adapter differ")
         start_logs(sys.stderr, is_quiet())

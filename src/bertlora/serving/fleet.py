@@ -23,7 +23,7 @@ from bertlora.serving.texts import Source
 from bertlora.serving.watching import Watch
 
 LOG = logging.getLogger("bertlora.serving")
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # Adapters that are loaded whole, with a base of their own: for explanations, and for answers of the base.
 WHOLE = 2
 
@@ -282,5 +282,5 @@ def check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise InputError(
             f"{name[:40]!r}: is no name for an adapter; take up to 128 letters, digits, '-', '_' and '.', and "
-            "do not start with '-' or '.'"
+            "start with a letter or digit"
         )

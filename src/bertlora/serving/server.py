@@ -13,6 +13,7 @@ from uvicorn.server import HANDLED_SIGNALS
 from bertlora.errors import InputError
 from bertlora.serving.service import Service
 
+MOST = 65535  # of a port
 END_S = 30  # for answers to what was accepted, after the signal to end; Kubernetes kills after as long
 IDLE_S = 75  # a connection stays open for the next request: longer than a load balancer keeps it
 
@@ -23,12 +24,15 @@ def listening(host: str, port: int) -> socket.socket:
     Raises:
         InputError: the host or the port cannot be used.
     """
+    if port > MOST:
+        raise InputError(f"--port {port}: expected a number up to {MOST}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"--host {host} --port {port}: cannot listen there ({said}); give another") from error
+    except OSError as error:
+        raise InputError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror}); give another"
+        ) from error
 
 
 def address(listener: socket.socket) -> str:
