@@ -111,9 +111,10 @@ class Batcher:
         self._submit(*zip(requests, cuts, strict=True))
         return requests[0].future, requests[1].future
 
-    def has_room(self, tokens: int) -> bool:
-        """Returns whether the next batch has room for this number of tokens, next to all that waits."""
-        return self.waiting[1] + tokens <= self._budget
+    @property
+    def room(self) -> float:
+        """Tokens that the next batch has room for, next to all that waits; below 0 if more waits than it takes."""
+        return self._budget - self.waiting[1]
 
     def run(self, lane: str, tokens: int, job: Callable[[], Any]) -> "Future[Any]":
         """Calls a job on the thread that computes, in turn. The future gives what it returns, or the job's own error.

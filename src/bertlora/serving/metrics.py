@@ -56,8 +56,9 @@ class Metrics:
         if not record.answers:
             return
         self._whole.observe(seconds)
+        slowest = record.slowest
         for stage, histogram in self._stages.items():
-            histogram.observe(getattr(record.slowest, f"{stage}_s"))
+            histogram.observe(getattr(slowest, f"{stage}_s"))
         texts, tokens = Counts[str](), Counts[str]()
         for answer in record.answers:
             texts[answer.served.name] += 1

@@ -93,8 +93,8 @@ def fields(scope: Scope, method: str, record: Record, status: int, seconds: floa
         line |= {"adapters": names[:NAMED], "texts": len(record.questions)}
     if record.answers:
         line["tokens"] = sum(answer.tokens for answer in record.answers)
-        stages = ("queue", "tokenization", "compute")
-        line |= {f"{stage}_ms": _ms(getattr(record.slowest, f"{stage}_s")) for stage in stages}
+        slowest, stages = record.slowest, ("queue", "tokenization", "compute")
+        line |= {f"{stage}_ms": _ms(getattr(slowest, f"{stage}_s")) for stage in stages}
     return line | ({"error": record.error} if record.error else {})
 
 

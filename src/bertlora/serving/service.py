@@ -204,10 +204,17 @@ class Service:
         return served.base_source(adapted, truncation)
 
     async def _riders(self, questions: Sequence[Question], texts: Sequence[Text]) -> "Riders | None":
-        """Returns the questions that candidates read too. While the server is busy, they read none."""
+        """Returns the questions that candidates read too: as many as the next batch has room for.
+
+        If nothing waits, they may read the longest text in any case: it can be longer than a batch by itself.
+        """
         if self.shadows is None:
             return None
-        return await self.shadows.riders(questions, self.batcher.has_room(2 * sum(text.tokens for text in texts)))
+        tokens = [text.tokens for text in texts]
+        room = self.batcher.room - sum(tokens)
+        if not self.batcher.waiting[1]:
+            room = max([room, *tokens])
+        return await self.shadows.riders(questions, tokens, room)
 
     async def _on(self, pool: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *args)

@@ -48,9 +48,6 @@ class Shadows:
 
     Attributes:
         count: is called with adapter and outcome, one of `OUTCOMES`, for each question.
-
-    Raises:
-        InputError: a candidate is a regression.
     """
 
     def __init__(self, candidates: Mapping[str, Served], log: ShadowLog | None = None) -> None:
@@ -60,8 +57,6 @@ class Shadows:
         # Of texts; each is changed by one thread.
         self._submitted = self._compared = 0
         for adapter, served in candidates.items():
-            if served.task == REGRESSION:
-                raise InputError(f"--shadow {adapter}={served.run.path}: predicts numbers, which never quite agree")
             if log is not None:
                 log.begin(adapter, served)
 
@@ -75,7 +70,7 @@ class Shadows:
             log: the file of the log; None keeps no disagreements.
 
         Raises:
-            InputError: there is no such adapter, or the candidate has another task or other labels.
+            InputError: there is no such adapter, or the candidate is a regression, or has another task or other labels.
             RunError, OutputError: a candidate cannot be loaded, or the log cannot be written.
         """
         candidates = {}
@@ -86,6 +81,8 @@ class Shadows:
             candidate, served = fleet.load_apart(f"{name} (shadow)", path), fleet.get(name)
             if not _comparable(candidate, served):
                 raise InputError(f"--shadow {name}={path}: has another task or other labels than the adapter '{name}'")
+            if candidate.task == REGRESSION:
+                raise InputError(f"--shadow {name}={path}: predicts numbers, which never quite agree; leave it out")
             candidates[name] = candidate
         return cls(candidates, ShadowLog(log) if log else None)
 
@@ -93,19 +90,21 @@ class Shadows:
         """Returns the candidate that reads a question too; None if there is none."""
         return None if question.base else self._candidates.get(question.adapter)
 
-    async def riders(self, questions: Sequence[Question], room: bool) -> Riders:
+    async def riders(self, questions: Sequence[Question], tokens: Sequence[int], room: float) -> Riders:
         """Returns the questions that candidates read too.
 
         Args:
             questions: of a request.
-            room: whether the next batch has room for all of them; otherwise none is read.
+            tokens: of each question.
+            room: tokens that candidates may read. The other questions are dropped.
         """
         riders = Riders()
         for place, question in enumerate(questions):
             candidate = self.candidate(question)
-            if candidate is not None and room and self._submitted - self._compared < PENDING:
+            if candidate is not None and tokens[place] <= room and self._submitted - self._compared < PENDING:
                 riders.places.append(place)
                 riders.candidates.append(candidate)
+                room -= tokens[place]
             elif candidate is not None:
                 self.count(question.adapter, DROPPED)
         if riders.places:
