@@ -15,6 +15,8 @@ from bertlora import Client
 from bertlora.errors import InputError, ServerError
 
 ADAPTER = {"name": "a", "task": "classification", "labels": ["no", "yes"], "pairs": False, "max_length": 64}
+EXPLANATION = {"label": "yes", "rival": "no", "logit_difference": 1.5, "baseline_difference": 0.5, "gap": 0.0}
+EXPLANATION |= {"words": [{"word": "joy", "attribution": 1.0}, {"word": "joy!", "attribution": None}]}
 # What happens to a request before it is answered: a status with headers, or a way to fail.
 Trouble = tuple[int, dict[str, str]] | str
 
@@ -69,7 +71,10 @@ class StandIn:
                     self._send(413, {"error": "too many texts"})
                     return
                 stand_in.asked.append(len(texts))
-                lines = [prediction(str(text)) for text in texts]
+                lines = [
+                    prediction(str(text)) | ({"explanation": EXPLANATION} if body.get("explain") else {})
+                    for text in texts
+                ]
                 self._send(200, {"adapter": "a", "predictions": lines, "tokens": 3, "notes": ["chosen"]})
 
             def _send(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
@@ -184,6 +189,8 @@ def test_predict_takes_a_server_in_place_of_a_run(
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(line["id"], line["predicted_label"]) for line in lines] == [(0, "yes"), (1, None), (2, "yes")]
     assert "text,label,confidence" in good(capsys, "predict", f"{server.url}/a", "a", "--format", "csv").out
+    (line,) = good(capsys, "predict", f"{server.url}/a", "  joy joy!", "--explain").lines
+    assert line["explanation"] == EXPLANATION
     for flags, said in (
         (("--model", "x"), "--model: is for a run"),
         (("--precision", "bf16"), "--precision: the server chooses it"),

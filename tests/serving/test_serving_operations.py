@@ -1,9 +1,11 @@
 """A server in a process of its own, seen by its client, its metrics, its log and its shadow."""
 
 import json
+import logging
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
@@ -19,6 +21,7 @@ from bertlora.cli.remote import Described, explanation_of
 from bertlora.errors import InputError, ServerError
 from bertlora.model.explain import explain
 from bertlora.pipeline.shadow_log import read_shadows
+from bertlora.serving.logs import JsonFormatter
 
 KEY = "a-key-that-no-log-has"
 WORDS = [
@@ -178,3 +181,20 @@ def check_shadow(served: Served, texts: list[str], expected: list[dict[str, Any]
     assert kept <= differ
     if not counts.get("dropped") and not counts.get("failed"):
         assert kept == differ
+
+
+@pytest.mark.parametrize("name", ["bertlora.serving", "uvicorn.error", "asyncio"])
+def test_an_exception_is_logged_by_its_type_and_place_without_its_words(name: str) -> None:
+    stream = StringIO()
+    handler, logger = logging.StreamHandler(stream), logging.Logger(name)
+    handler.setFormatter(JsonFormatter())
+    logger.addHandler(handler)
+    try:
+        raise ValueError("it quotes a text of a user")
+    except ValueError as error:
+        words = "a batch failed" if name.startswith("bertlora") else f"unhandled {error!r}"
+        logger.error(words, exc_info=True)
+    line = json.loads(stream.getvalue())
+    assert "quotes" not in stream.getvalue()
+    assert (line["level"], line["logger"]) == ("error", name)
+    assert line["cause"].startswith(f"ValueError at {__file__}:")
