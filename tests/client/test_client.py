@@ -138,8 +138,8 @@ def test_every_text_gets_its_answer_whatever_happens_on_the_way(server: StandIn)
     [
         ([(422, {})], InputError, "as the test wants it"),
         ([(500, {})], ServerError, "status 500: as the test wants it"),
-        ([(429, {})] * 3, ServerError, "gave up after 3 attempts"),
-        ([(503, {"Retry-After": "3600"})], ServerError, "gave up after 1 attempts"),
+        ([(429, {})] * 3, ServerError, "gave up after attempt 3"),
+        ([(503, {"Retry-After": "3600"})], ServerError, "gave up after attempt 1"),
         (["sleep"], ServerError, "gave no answer within 0.5 s"),
     ],
 )

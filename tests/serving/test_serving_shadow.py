@@ -88,7 +88,9 @@ def test_a_labelled_log_says_what_a_comparison_on_all_rows_says(
     assert found["agreement"] == 1 - differ / ROWS
     assert found["comparison"] == json.loads(json.dumps(expected.figures(("a", "runs/b"))))
     assert found["decision"] == "promote"
-    assert "promote: runs/b beats a by" in " ".join(good(capsys, "compare", file).out.split())
+    shown = " ".join(good(capsys, "compare", file).out.split())
+    assert f"a: promote: of {differ} labelled disagreements the candidate is right in" in shown
+    assert "runs/b beats a by" in shown
 
     for line in [line for line in lines if "label" in line][::2]:
         line["label"] = ""

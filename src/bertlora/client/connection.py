@@ -88,7 +88,7 @@ class Connection:
             if attempt == self._retries or time.monotonic() + pause > deadline:
                 break
             time.sleep(pause)
-        raise ServerError(f"{self.url}: {last}; gave up after {attempt + 1} attempts")
+        raise ServerError(f"{self.url}: {last}; gave up after attempt {attempt + 1}")
 
     def _once(self, method: str, path: str, data: bytes | None, deadline: float) -> tuple[int, Any, bytes]:
         """Sends a request, and returns status, headers and body of the answer."""

@@ -8,7 +8,6 @@
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,13 +167,18 @@ def _comparison(shadow: Shadowed) -> "Comparison | None":
 
 def _verdict(shadow: Shadowed, found: "Comparison | None", decision: str) -> str:
     """Returns the decision and its reason, and without one what would bring it."""
+    from bertlora.evaluation.comparison import two_digits  # scipy takes a while to import
+
     if found is None:
         return f"{decision}: no disagreement has a label; fill in 'label' in the file."
-    reason = found.sentence((shadow.adapter, shadow.candidate))
+    reason = (
+        f"of {len(shadow.right):,} labelled disagreements the candidate is right in {found.accuracy.won:,} and the "
+        f"adapter in {found.accuracy.lost:,}. {found.sentence((shadow.adapter, shadow.candidate))}"
+    )
     if decision != OPEN:
         return f"{decision}: {reason}"
     verdict, needed = f"{decision}: {reason} {found.open_sentence}", found.rows_to_settle
     if needed is None or not shadow.agreed:
         return verdict
-    labels = math.ceil(needed * shadow.disagreed / (shadow.agreed + shadow.disagreed))
+    labels = two_digits(needed * shadow.disagreed / (shadow.agreed + shadow.disagreed))
     return f"{verdict} That is about {labels:,} labelled disagreements."
