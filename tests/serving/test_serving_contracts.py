@@ -28,7 +28,8 @@ KEY = "the-key-of-this-test"
 SECRET = "xyzzy-secret-words"
 TEXTS = ["a joy from the start", "dull ☺ and lifeless", "long " * 200]
 SECONDS = ["it was good", "x", "a second text"]
-SERVING = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/serving.md"))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def scores(run: Run) -> Any:
 
 
 def nearly(found: Any, expected: Any) -> bool:
-    """Returns whether two values of JSON are equal but for 1e-5 in their numbers."""
+    """Returns whether two values of JSON are equal, except for 1e-5 in their numbers."""
     if isinstance(expected, dict):
         return found.keys() == expected.keys() and all(nearly(found[key], expected[key]) for key in expected)
     if isinstance(expected, list | tuple):
@@ -222,7 +223,7 @@ def shape(value: Any) -> Any:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_lines_of_the_document_give_answers_like_those_in_it(url: str) -> None:
-    examples = re.findall(r"```console\n(curl .*?)\n```\n\n```json\n(.*?)\n```", SERVING, flags=re.DOTALL)
+    examples = re.findall(r"```console\n(curl .*?)\n```\n\n```json\n(.*?)\n```", DOCUMENTS, flags=re.DOTALL)
     assert len(examples) > 5
     for command, answer in examples:
         words = shlex.split(command.replace("http://127.0.0.1:8080", url))
@@ -244,6 +245,13 @@ def test_refused_requests_leave_no_text_in_answers_or_in_the_log(url: str) -> No
             assert status in (400, 422)
             assert SECRET not in json.dumps(found)
     assert call(url, "POST", "/predict", {"inputs": SECRET}, Authorization="Bearer wrong")[0] == 401
-    assert call(url, "HEAD", "/health", Authorization="")[0] == 200
     assert call(url, "POST", "/v1/predict", b" " * 30_000_000)[0] == 413
     assert post(url, "/predict", {"inputs": "still there"})
+
+
+def test_head_has_no_body_that_the_next_answer_would_begin_with(url: str) -> None:
+    with contextlib.closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)) as connection:
+        for method in ("HEAD", "GET", "HEAD", "GET"):
+            connection.request(method, "/health")
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (200, b"" if method == "HEAD" else b'{"status":"ok"}')

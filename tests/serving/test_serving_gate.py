@@ -74,7 +74,7 @@ def test_every_path_has_an_example_that_works(app: Any) -> None:
             name = "new" if method in ("put", "delete") else "reviews"
             reply = ask(app, method.upper(), path.replace("{name}", name), body, KEY)
             assert reply.status == (201 if method == "put" else 204 if method == "delete" else 200), reply
-            if reply.content:
+            if reply.headers.get("content-type") == "application/json":
                 answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
                 assert fits(app, answer, reply.json), (path, reply.json)
     for schema in described["components"]["schemas"].values():

@@ -6,6 +6,7 @@ import numpy as np
 
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
+from bertlora.serving.fleet import Served
 from bertlora.serving.limits import Limits
 from bertlora.serving.refused import RequestError, Why
 from bertlora.serving.service import Answer, Question, Service
@@ -42,8 +43,19 @@ def questions_of(adapter: str, items: Sequence[Item], truncation: str | None = N
     return [Question(adapter, text, pair, truncation) for text, pair in items]
 
 
+def by_version(answers: Sequence[Answer]) -> list[tuple[Served, list[int]]]:
+    """Returns the versions of an adapter that answered, each with the places of its answers.
+
+    There are several if the adapter was replaced while a request waited.
+    """
+    places: dict[int, list[int]] = {}
+    for i, answer in enumerate(answers):
+        places.setdefault(id(answer.served), []).append(i)
+    return [(answers[rows[0]].served, rows) for rows in places.values()]
+
+
 def logits_of(answers: Sequence[Answer]) -> Array:
-    """Returns the logits of answers by one adapter, (B, K).
+    """Returns the logits of answers by one version of an adapter, (B, K).
 
     Raises:
         RequestError: one is not a finite number.
@@ -54,12 +66,17 @@ def logits_of(answers: Sequence[Answer]) -> Array:
     return logits
 
 
-def scores_of(answer: Answer, raw: bool = False) -> list[float]:
-    """Returns the score of each label: its calibrated probability; the number of a regression; or raw logits."""
-    logits, learned = logits_of([answer]), answer.served.run.calibration
-    if raw or isinstance(learned, Spread):
-        return [float(one) for one in logits[0]]
-    return [float(one) for one in learned.probabilities(logits)[0]]
+def scores_of(answers: Sequence[Answer], raw: bool = False) -> list[list[float]]:
+    """Returns the score of each label for each answer of an adapter.
+
+    It is the calibrated probability, the number of a regression, or the logit if raw.
+    """
+    scores: dict[int, list[float]] = {}
+    for served, places in by_version(answers):
+        logits, learned = logits_of([answers[i] for i in places]), served.run.calibration
+        rows = logits if raw or isinstance(learned, Spread) else learned.probabilities(logits)
+        scores.update(zip(places, rows.tolist(), strict=True))
+    return [scores[i] for i in range(len(answers))]
 
 
 def default_adapter(service: Service) -> str:

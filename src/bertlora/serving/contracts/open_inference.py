@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from bertlora.serving.bodies import JsonRequest, JsonRoute, check_encoding
-from bertlora.serving.contracts.asked import Item, check_items, logits_of, questions_of
+from bertlora.serving.contracts.asked import Item, by_version, check_items, logits_of, questions_of
 from bertlora.serving.contracts.shapes.open_inference import (
     InferAnswer,
     InferFault,
@@ -169,7 +169,11 @@ def _columns(answers: list[Answer]) -> list[Column]:
     served = answers[-1].served
     if any(answer.served.labels != served.labels or answer.served.task != served.task for answer in answers):
         raise RequestError(Why.NOT_READY, "the adapter was replaced by one with other labels; try again", 1.0)
-    lines = [answer.served.lines(logits_of([answer]))[0] for answer in answers]
+    found: dict[int, dict[str, Any]] = {}
+    for version_of_it, places in by_version(answers):
+        said = version_of_it.lines(logits_of([answers[i] for i in places]))
+        found.update(zip(places, said, strict=True))
+    lines = [found[i] for i in range(len(answers))]
     if served.task == REGRESSION:
         return [Column("value", np.array([line["value"] for line in lines], np.float64))]
     probabilities = np.array([list(line["probabilities"].values()) for line in lines], np.float64)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bertlora.serving.contracts.asked import Item, logits_of
+from bertlora.serving.contracts.asked import Item, by_version, logits_of
 from bertlora.serving.fleet import Served
 from bertlora.serving.service import Answer, Question, Service
 from bertlora.task import REGRESSION
@@ -54,19 +54,16 @@ async def predicted(
 
 async def _lines(answers: Sequence[Answer], options: Options) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns a line for each answer of an adapter, and the notes."""
-    # An adapter that was replaced meanwhile has answered in two versions.
-    versions = {id(answer.served): answer.served for answer in answers}
-    places = {key: [i for i, answer in enumerate(answers) if id(answer.served) == key] for key in versions}
     lines: dict[int, dict[str, Any]] = {}
     notes: list[str] = []
-    for key, served in versions.items():
-        of_version = [answers[i] for i in places[key]]
+    for served, places in by_version(answers):
+        of_version = [answers[i] for i in places]
         if options.said["abstain"] or options.said["sets"] is not None:
             # Chosen on the validation rows, which takes a while.
             said, notes = await asyncio.to_thread(_said, served, of_version, options)
         else:
             said, notes = _said(served, of_version, options)
-        lines.update(zip(places[key], said, strict=True))
+        lines.update(zip(places, said, strict=True))
     return [lines[i] for i in range(len(answers))], notes
 
 

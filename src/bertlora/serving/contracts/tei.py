@@ -49,7 +49,7 @@ def router(service: Service, limits: Limits) -> APIRouter:
         check_items(items, "inputs", limits, one=not batch)
         name = adapter or default_adapter(service)
         answers = await service.answer(questions_of(name, items, body.truncation))
-        ranked = [_ranked(answer, body) for answer in answers]
+        ranked = _ranked(answers, body)
         content = ranked if batch or body.parameters is not None else ranked[0]
         return JSONResponse(content, headers=_headers(items, answers, time.perf_counter() - start))
 
@@ -69,16 +69,18 @@ def router(service: Service, limits: Limits) -> APIRouter:
     return routes
 
 
-def _ranked(answer: Answer, body: TeiRequest) -> list[dict[str, Any]]:
-    """Returns the labels with their scores, the highest first."""
+def _ranked(answers: Sequence[Answer], body: TeiRequest) -> list[list[dict[str, Any]]]:
+    """Returns the labels with their scores for each answer, the highest first."""
     asked = body.parameters or Parameters.model_validate({})
-    raw, function = body.raw_scores or asked.function_to_apply == "none", FUNCTIONS[answer.served.task]
+    raw, function = body.raw_scores or asked.function_to_apply == "none", FUNCTIONS[answers[0].served.task]
     if asked.function_to_apply not in (None, "none", function):
         message = f"parameters.function_to_apply: this adapter has {function}; expected {function} or none"
         raise RequestError(Why.INVALID, message)
-    scores = zip(scores_of(answer, raw), answer.served.labels, strict=True)
-    ranked = sorted(scores, key=lambda pair: -pair[0])[: asked.top_k]
-    return [{"score": score, "label": label} for score, label in ranked]
+    found = []
+    for answer, scores in zip(answers, scores_of(answers, raw), strict=True):
+        best = sorted(zip(scores, answer.served.labels, strict=True), key=lambda one: -one[0])[: asked.top_k]
+        found.append([{"score": score, "label": label} for score, label in best])
+    return found
 
 
 def _headers(items: Sequence[Item], answers: Sequence[Answer], seconds: float) -> dict[str, str]:

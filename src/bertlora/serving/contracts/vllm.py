@@ -7,7 +7,6 @@ ignored.
 import time
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -55,7 +54,8 @@ def router(service: Service, limits: Limits) -> APIRouter:
         tokens = sum(answer.tokens for answer in answers)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         said = {"id": f"classify-{request.state.request_id}", "object": "list", "created": int(time.time())}
-        data = [_classified(i, answer, body.raw) for i, answer in enumerate(answers)]
+        rows = zip(answers, scores_of(answers, body.raw), strict=True)
+        data = [_classified(i, answer, scores) for i, (answer, scores) in enumerate(rows)]
         nothing = {"completion_tokens": 0, "prompt_tokens_details": None}
         return JSONResponse(said | {"model": name, "data": data, "usage": usage | nothing})
 
@@ -70,7 +70,6 @@ def router(service: Service, limits: Limits) -> APIRouter:
     return routes
 
 
-def _classified(index: int, answer: Answer, raw: bool) -> dict[str, Any]:
-    scores = scores_of(answer, raw)
-    label = answer.served.labels[int(np.argmax(scores))]
+def _classified(index: int, answer: Answer, scores: list[float]) -> dict[str, Any]:
+    label = answer.served.labels[scores.index(max(scores))]
     return {"index": index, "label": label, "probs": scores, "num_classes": len(scores)}
