@@ -57,8 +57,10 @@ class Reply:
         return json.loads(self.content)
 
 
-def ask(app: Any, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
-    """Sends a request to an ASGI application. A body that is not bytes is sent as JSON."""
+def ask(
+    app: Any, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, ends: bool = True
+) -> Reply:
+    """Sends a request to an ASGI application. A body that is not bytes is sent as JSON; it may never end."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     given = {"content-type": "application/json", "content-length": str(len(content))} | dict(headers or {})
     path, _, query = path.partition("?")
@@ -74,7 +76,7 @@ def ask(app: Any, method: str, path: str, body: Any = None, headers: Mapping[str
         async def receive() -> Any:
             if not parts:
                 await asyncio.sleep(3600)
-            return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+            return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts) or not ends}
 
         async def send(message: Any) -> None:
             sent.append(message)

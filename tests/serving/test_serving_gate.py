@@ -195,6 +195,13 @@ def test_ids_methods_paths_and_types(app: Any) -> None:
         assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(service: Service) -> None:
+    reply = ask(
+        make_app(service, limits=Limits(body_s=0.05)), "POST", "/predict", b"", {"content-length": "9"}, ends=False
+    )
+    assert (reply.status, reply.headers["connection"]) == (408, "close")
+
+
 @pytest.mark.parametrize("answers_first", [False, True])
 def test_work_for_a_client_that_went_away_is_cancelled(answers_first: bool) -> None:
     events: list[str] = []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bertlora.serving.faults import Faults
@@ -62,7 +63,7 @@ class Gate:
                 await self._head(scope, receive, answered)
             else:
                 await self.app(scope, receive, answered)
-        except RequestError as error:
+        except (RequestError, HTTPException) as error:
             await self._refuse(scope, receive, answered, error)
         except Exception as error:
             # The message of an exception can have a text in it, so it stays out of the log.
@@ -98,7 +99,11 @@ class Gate:
         scope["route"] = as_get.get("route")  # the log reads it
 
     async def _with_body(self, scope: Scope, headers: Headers, receive: Receive, answered: "_Answer") -> None:
-        body = await self._body(headers, receive)
+        try:
+            async with asyncio.timeout(self.limits.body_s):
+                body = await self._body(headers, receive)
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not come within {self.limits.body_s:g} seconds") from None
         if body is None:
             return
         task, gone = asyncio.current_task(), asyncio.Event()
