@@ -16,7 +16,10 @@ from bertlora.serving.limits import Limits
 from bertlora.serving.operations import operate
 from bertlora.serving.service import Service
 
-DESCRIPTION = "LoRA classifiers on one base model. An error says what, where, and what was expected."
+DESCRIPTION = (
+    "LoRA classifiers on one base model. An error says what, where, and what was expected. "
+    "If the server has an API key, requests send it as `Authorization: Bearer KEY`."
+)
 
 
 def make_app(service: Service, *, key: str = "", runs: Path | None = None, limits: Limits | None = None) -> FastAPI:

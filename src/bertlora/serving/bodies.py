@@ -71,6 +71,11 @@ def shown(example: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [example]})
 
 
+def faults_like(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Returns what /openapi.json says of the errors of a route."""
+    return {status: {"model": model} for status in ("4XX", "5XX")}
+
+
 class Known(BaseModel):
     """A body of known fields only, so that a typing error in an option is found."""
 

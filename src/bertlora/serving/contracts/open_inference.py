@@ -14,7 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from bertlora.serving.bodies import JsonRequest, JsonRoute, check_encoding
+from bertlora.serving.bodies import JsonRequest, JsonRoute, check_encoding, faults_like
 from bertlora.serving.contracts.asked import Item, by_version, check_items, logits_of, questions_of
 from bertlora.serving.contracts.shapes.open_inference import (
     InferAnswer,
@@ -79,7 +79,9 @@ class _InferRoute(JsonRoute):
 def router(service: Service, limits: Limits) -> APIRouter:
     """Returns the routes."""
     routes = APIRouter(
-        route_class=_InferRoute, tags=["Open Inference Protocol"], responses={"4XX": {"model": InferFault}}
+        route_class=_InferRoute,
+        tags=["Open Inference Protocol"],
+        responses=faults_like(InferFault),
     )
 
     @routes.get("/v2", response_model=ServerFacts)

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi import Path as InPath
 from starlette.responses import JSONResponse, Response
 
-from bertlora.serving.bodies import JsonRoute
+from bertlora.serving.bodies import JsonRoute, faults_like
 from bertlora.serving.contracts.asked import check_items
 from bertlora.serving.contracts.predictions import predicted
 from bertlora.serving.contracts.shapes.own import (
@@ -35,7 +35,7 @@ def fault(why: Why, message: str) -> tuple[int, dict[str, Any]]:
 
 def router(service: Service, limits: Limits, runs: Path | None) -> APIRouter:
     """Returns the routes. `runs` is the folder whose runs may be loaded by a call; None allows none."""
-    routes = APIRouter(route_class=JsonRoute, tags=["bertlora"], responses={"4XX": {"model": Fault}})
+    routes = APIRouter(route_class=JsonRoute, tags=["bertlora"], responses=faults_like(Fault))
 
     async def answers(names: list[str], body: PredictRequest) -> list[dict[str, Any]]:
         items = body.items()

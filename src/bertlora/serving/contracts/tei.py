@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
-from bertlora.serving.bodies import JsonRoute
+from bertlora.serving.bodies import JsonRoute, faults_like
 from bertlora.serving.contracts.asked import Item, check_items, default_adapter, questions_of, scores_of
 from bertlora.serving.contracts.shapes.tei import Health, Info, Parameters, Score, TeiFault, TeiRequest
 from bertlora.serving.fleet import Served
@@ -38,7 +38,9 @@ def fault(why: Why, message: str) -> tuple[int, dict[str, Any]]:
 def router(service: Service, limits: Limits) -> APIRouter:
     """Returns the routes."""
     routes = APIRouter(
-        route_class=JsonRoute, tags=["text-embeddings-inference"], responses={"4XX": {"model": TeiFault}}
+        route_class=JsonRoute,
+        tags=["text-embeddings-inference"],
+        responses=faults_like(TeiFault),
     )
 
     @routes.post("/predict", response_model=list[Score] | list[list[Score]])

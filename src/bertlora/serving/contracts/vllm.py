@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from bertlora.serving.bodies import JsonRoute
+from bertlora.serving.bodies import JsonRoute, faults_like
 from bertlora.serving.contracts.asked import check_items, default_adapter, questions_of, scores_of
 from bertlora.serving.contracts.shapes.vllm import ClassifyAnswer, ClassifyRequest, Models, VllmFault
 from bertlora.serving.limits import Limits
@@ -40,7 +40,7 @@ def fault(why: Why, message: str) -> tuple[int, dict[str, Any]]:
 
 def router(service: Service, limits: Limits) -> APIRouter:
     """Returns the routes."""
-    routes = APIRouter(route_class=JsonRoute, tags=["vLLM"], responses={"4XX": {"model": VllmFault}})
+    routes = APIRouter(route_class=JsonRoute, tags=["vLLM"], responses=faults_like(VllmFault))
     started = int(time.time())
 
     @routes.post("/classify", response_model=ClassifyAnswer)
