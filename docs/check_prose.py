@@ -4,9 +4,10 @@
     python docs/check_prose.py                               # the whole repository, as `make prose` does
     python docs/check_prose.py src/bertlora/data README.md   # these folders and files
 
-Reads Markdown, notebooks and HTML templates; the comments of TOML, CSS, shell and make files; and of Python the
-comments, docstrings, string literals, and names of functions and classes. Ignores code blocks, inline code, and
-literals without a space. Prints a line per finding. The exit status is 1 if there is one.
+Reads Markdown, notebooks and HTML templates; the comments of TOML, CSS, shell and make files; and the comments and
+strings of JavaScript. Of Python it reads comments, docstrings, string literals, and names of functions and classes.
+Ignores code blocks, inline code, and literals without a space. Prints a line per finding. The exit status is 1 if there
+is one.
 """
 
 import ast
@@ -94,6 +95,11 @@ def prose(path: Path, lines: list[Line]) -> Iterator[Line]:
         code = re.compile(html if path.suffix == ".html" else css, re.DOTALL)
         bare = code.sub(lambda match: " " + "\n" * match[0].count("\n"), source)
         yield from paragraphs(list(enumerate(bare.split("\n"), start=1)))
+    elif path.suffix == ".js":
+        comment, literal = re.compile(r"\s*(?://|/?\*+)\s?(.*?)(?:\*/)?$"), re.compile(r"""(["`])(.*?\s.*?)\1""")
+        yield from paragraphs([(number, found[1]) for number, text in lines if (found := comment.match(text))])
+        strings = [(number, found[2]) for number, text in lines for found in literal.finditer(text)]
+        yield from ((number, re.sub(r"\$\{.*?\}", "`_`", text)) for number, text in strings)
     else:
         comments = [(number, re.search(r"(?:^|\s)#+ (.*)", text)) for number, text in lines]
         yield from paragraphs([(number, found[1] if found else "") for number, found in comments])
@@ -144,7 +150,7 @@ def paragraphs(lines: list[Line]) -> Iterator[Line]:
 def files(path: Path) -> list[Path]:
     """Returns the files at or under a path that can be checked."""
     inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    kinds = (".md", ".py", ".ipynb", ".html", ".css", ".toml", "Makefile", "run")
+    kinds = (".md", ".py", ".ipynb", ".html", ".css", ".js", ".toml", "Makefile", "run")
     return [p for p in inside if p.name.endswith(kinds)]
 
 

@@ -78,7 +78,9 @@ def save_tiny_run(folder: Path, adapted: Adapted, calibration: Learned | None = 
     template = adapted.reader.template
     recipe = tiny_recipe(Path(adapted.base.id), max_length=template.max_length, truncation=template.truncation)
     metrics = {"run": str(folder), "train": {"examples": 4, "seconds": 1.0}, "validation": None, "epochs": []}
-    return save_run(folder, adapted, recipe, metrics, calibration=calibration or Calibration.without_rows(len(adapted.labels)))
+    return save_run(
+        folder, adapted, recipe, metrics, calibration=calibration or Calibration.without_rows(len(adapted.labels))
+    )
 
 
 def plain_classifier(folder: Path, classes: int = len(LABELS), seed: int = 0) -> Any:

@@ -20,6 +20,7 @@ from bertlora.confidence.learned import Learned
 from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
 from bertlora.run.loaded import Run
+from bertlora.scoring.writing import FORMULA_STARTS
 
 pytest.importorskip("fastapi")
 sync = pytest.importorskip("playwright.sync_api")
@@ -27,7 +28,7 @@ SCREENSHOT = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "make_scree
 if not SCREENSHOT["CHROMIUM"].exists():
     pytest.skip(f"{SCREENSHOT['CHROMIUM']} is not installed", allow_module_level=True)
 
-HOSTILE = "<img src=x onerror=\"document.title='taken'\"> <script>document.title = 'taken'</script> a dull film & a mess"
+HOSTILE = "<img src=x onerror=\"document.title='taken'\"> <script>document.title='taken'</script> a dull film & a mess"
 PAIR = "<b>a second text</b>"
 LABELS = ["<i>bad</i>", "=good", "mixed"]
 # Name → labels, task, whether it reads pairs.
@@ -88,7 +89,7 @@ def window(browser: Any) -> Any:
 
 @pytest.fixture
 def page(window: Any, origin: str) -> Iterator[Any]:
-    """The page, opened anew. In the end it must have asked only its own server, and the console must be empty."""
+    """The page, opened again. In the end it must have asked only its own server, and the console must be empty."""
     window.set_viewport_size({"width": 1200, "height": 900})
     window.goto(origin)
     window.get_by_text("several of war, drama, comedy").wait_for()
@@ -120,7 +121,7 @@ def test_one_text_asked_of_every_kind_of_adapter(page: Any, runs: dict[str, Run]
     spoken = page.locator("#said").text_content()
     for i, (name, run) in enumerate(runs.items()):
         card = page.locator(".card").nth(i)
-        labels, task, paired = ADAPTERS[name]
+        _, task, paired = ADAPTERS[name]
         pairs = [PAIR] if paired else None
         (line,), (base,) = run.predict([HOSTILE], pairs), run.predict([HOSTILE], pairs, base=True)
         assert card.locator("h3").text_content() == name
@@ -172,7 +173,7 @@ def test_the_words_are_those_of_explain(page: Any, runs: dict[str, Run]) -> None
 
 
 def test_a_file_in_and_a_file_out(page: Any, runs: dict[str, Run], tmp_path: Path) -> None:
-    texts = [f"text {i}, \"quoted\"\nand {'dull' if i % 3 else 'brilliant'} {i * i}" for i in range(70)]
+    texts = [f'text {i}, "quoted"\nand {"dull" if i % 3 else "brilliant"} {i * i}' for i in range(70)]
     texts[3], texts[5] = "=HYPERLINK(1)", "   "
     file = tmp_path / "in.csv"
     with file.open("w", newline="", encoding="utf-8") as stream:
@@ -216,9 +217,10 @@ def test_tables_are_read_and_written_as_python_does(page: Any) -> None:
     pieces = ["a", "b c", '"', '""', ",", ";", "\n", "\r\n", "=1", "-2", "é", "\u202e", "'", " ", "", "\t"]
 
     def table() -> list[list[str]]:
-        cells = lambda: "".join(rng.choices(pieces, k=rng.randint(0, 4)))  # noqa: E731
         width = rng.randint(1, 4)
-        return [[f"c{i}" for i in range(width)], *([cells() or "x"] + [cells() for _ in range(width - 1)] for _ in range(3))]
+        rows = [["".join(rng.choices(pieces, k=rng.randint(0, 4))) for _ in range(width)] for _ in range(3)]
+        # A row of nothing but an empty cell would be a blank line.
+        return [[f"c{i}" for i in range(width)], *([row[0] or "x", *row[1:]] for row in rows)]
 
     tables = [table() for _ in range(150)]
     files = []
@@ -237,9 +239,9 @@ def test_tables_are_read_and_written_as_python_does(page: Any) -> None:
         [tables, files],
     )
     assert read == objects == [{"columns": one[0], "rows": one[1:]} for one in tables]
-    safe = lambda cell: f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell  # noqa: E731
     for one, text in zip(tables, written, strict=True):
-        assert list(csv.reader(io.StringIO(text, newline=""))) == [[safe(cell) for cell in row] for row in one]
+        safe = [[f"'{cell}" if cell.startswith(FORMULA_STARTS) else cell for cell in row] for row in one]
+        assert list(csv.reader(io.StringIO(text, newline=""))) == safe
 
 
 def test_a_damaged_file_is_named_in_one_line(page: Any) -> None:
@@ -252,6 +254,17 @@ def test_a_damaged_file_is_named_in_one_line(page: Any) -> None:
     ):
         page.locator("#file").set_input_files({"name": name, "mimeType": "text/plain", "buffer": content})
         page.get_by_role("alert").get_by_text(f"{name}: {said}", exact=True).wait_for()
+    # A whole one is dropped.
+    dropped = page.evaluate_handle(
+        """() => {
+          const data = new DataTransfer();
+          data.items.add(new File(["a joy\\n\\na mess\\n"], "lines.txt"));
+          return data;
+        }"""
+    )
+    page.dispatch_event("#many", "drop", {"dataTransfer": dropped})
+    page.get_by_text("lines.txt: 2 rows").wait_for()
+    assert page.locator("#error").text_content() == ""
 
 
 def test_errors_are_said_and_a_busy_server_is_asked_again(page: Any, origin: str) -> None:
@@ -284,18 +297,43 @@ def test_errors_are_said_and_a_busy_server_is_asked_again(page: Any, origin: str
     page.locator(".card").get_by_text("The server does not answer.").wait_for()
 
 
-def test_a_batch_can_be_stopped_and_keeps_what_is_done(page: Any) -> None:
+def test_a_batch_of_pairs_can_be_stopped_and_keeps_what_is_done(page: Any, runs: dict[str, Run]) -> None:
     page.locator("#many-tab").click()
-    page.locator("#lines").fill("\n".join(f"line {i}" for i in range(100)))
+    page.locator("#adapter-0").uncheck()
+    page.locator("#adapter-3").check()
+    page.locator("#lines").fill("\n".join(f"line {i}\tsecond {i}" for i in range(100)))
     held: list[Any] = []
-    page.route("**/predict", lambda route: held.append(route) if "line 40" in route.request.post_data else route.continue_())
+    page.route("**/predict", lambda one: held.append(one) if "line 40" in one.request.post_data else one.continue_())
     page.locator("#predict").click()
     page.get_by_text("32 of 100 texts").wait_for()
     page.locator("#stop").click()
     finished(page)
     assert page.locator("tbody tr").count() == 32
+    (line,) = runs["entailed"].predict(["line 31"], ["second 31"])
+    said = f"{line['label']}, {percent(line['confidence'])}"
+    assert page.locator("tbody tr").last.locator("td").all_text_contents() == ["32", "line 31", said]
     assert page.locator("#said").text_content() == "Stopped."
     assert page.locator("#download").is_enabled()
+
+
+def test_of_many_adapters_one_is_found_by_its_name(page: Any) -> None:
+    names = [f"adapter-{i}" for i in range(64)]
+    page.route("**/v1/adapters", lambda route: route.fulfill(json={"default": names[0], "adapters": names}))
+    described: list[str] = []
+
+    def describe(route: Any) -> None:
+        described.append(route.request.url.rpartition("/")[2])
+        route.fulfill(json={"name": described[-1], "task": "regression", "labels": ["stars"], "pairs": True})
+
+    page.route("**/v1/adapters/*", describe)
+    page.reload()
+    page.get_by_text("1 of 64 picked").wait_for()
+    page.locator("#filter").fill("Adapter-63")
+    assert page.locator("#adapters li:visible").count() == 1
+    page.locator("#adapters li:visible input").check()
+    page.get_by_text("2 of 64 picked").wait_for()
+    page.get_by_text("Read by adapter-0, adapter-63.").wait_for()
+    assert described == ["adapter-0", "adapter-63"]
 
 
 def test_axe_finds_nothing_and_a_phone_need_not_scroll(page: Any) -> None:
@@ -340,7 +378,8 @@ def test_axe_finds_nothing_and_a_phone_need_not_scroll(page: Any) -> None:
 
 def test_the_policy_lets_no_script_in_but_the_pages_own(browser: Any, origin: str) -> None:
     page = browser.new_page()
-    policy = dict(p.strip().partition(" ")[::2] for p in page.goto(origin).headers["content-security-policy"].split(";"))
+    parts = page.goto(origin).headers["content-security-policy"].split(";")
+    policy = dict(part.strip().partition(" ")[::2] for part in parts)
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["connect-src"] == "'self'"
     assert page.request.get(f"{origin}/playground/__init__.py").status == 404

@@ -27,7 +27,7 @@ export function fillWithError(made, error) {
 
 function finish(made, ...children) {
   made.removeAttribute("aria-busy");
-  made.replaceChildren(made.firstElementChild, ...children);
+  made.replaceChildren(made.firstElementChild, element("div", { class: "answer" }, ...children));
 }
 
 /** Returns an answer in a few words: "positive, 97.3 %". */

@@ -8,7 +8,7 @@ export function useKey(value) {
   key = value;
 }
 
-/** An answer that is an error. `status` is that of HTTP, or 0 if there was no answer. */
+/** An answer that is an error. `status` is the status of HTTP, or 0 if there was no answer. */
 export class ServerError extends Error {
   constructor(message, status) {
     super(message);

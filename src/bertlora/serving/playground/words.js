@@ -9,7 +9,7 @@ const LISTED = 50;
 /**
  * Returns the words of an explanation.
  *
- * `question` has the `text` and perhaps a `pair`. `task` is that of the adapter.
+ * `question` has the `text` and perhaps a `pair`. `task` is the adapter's.
  */
 export function wordsThatMatter(question, explanation, task) {
   const parts = [[question.text, explanation.words], [question.pair, explanation.pair_words]].filter((part) => part[1]);
