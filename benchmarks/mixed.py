@@ -136,7 +136,8 @@ def saved(model: Any, folder: Path, rank: int, classes: int, seed: int) -> Path:
 def zipf(texts: int, adapters: int) -> list[int]:
     """Returns the adapter of each text: number n with a probability in proportion to 1 / n."""
     weights = 1 / np.arange(1, adapters + 1)
-    return np.random.default_rng(0).choice(adapters, texts, p=weights / weights.sum()).tolist()
+    chosen: list[int] = np.random.default_rng(0).choice(adapters, texts, p=weights / weights.sum()).tolist()
+    return chosen
 
 
 def held() -> float:

@@ -46,8 +46,8 @@ class MixedProduct(JointProduct):
         )
         for member, part in zip(members, torch.split(weight, self.widths), strict=True):
             member.weight.data = part  # so that the base's weight is in memory once
-        biases = [m.bias for m in members if m.bias is not None]
-        self.bias = torch.cat(biases).detach() if biases else None
+        biases = tuple(m.bias.detach() for m in members if m.bias is not None)
+        self.bias = torch.cat(biases) if biases else None
         self.frozen = hold(weight, training=False)
         self.merged: FrozenWeight = self.frozen
 

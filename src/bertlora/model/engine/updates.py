@@ -40,7 +40,7 @@ class LowRank:
 
     def add(self, x: Tensor, outputs: Sequence[Tensor]) -> None:
         """Adds s B A x, in place, to the outputs of the layers, (n, out) for x (n, in)."""
-        for (member, up), low in zip(self.ups, torch.split(x @ self.down, self.ranks, 1), strict=True):
+        for (member, up), low in zip(self.ups, torch.split(x @ self.down, list(self.ranks), 1), strict=True):
             y = outputs[member]
             if y.dtype == up.dtype:
                 y.addmm_(low, up)
