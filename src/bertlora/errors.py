@@ -61,8 +61,8 @@ class RunError(BertloraError, ValueError):
     """A run folder that is unfinished, foreign, or trained on another base."""
 
 
-class NotMixable(RunError):  # noqa: N818  # it is no fault: the adapter is loaded alone instead
-    """An adapter that cannot share a base in memory with others, for example DoRA; it can be loaded alone."""
+class NotMixable(RunError):  # noqa: N818  # it is no fault: the adapter gets a base of its own
+    """An adapter that cannot share a base in memory with others, such as DoRA; it needs a base of its own."""
 
 
 class OutputError(BertloraError, OSError):

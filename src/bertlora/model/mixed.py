@@ -29,7 +29,7 @@ from bertlora.model.machine import choose_precision, default_device
 from bertlora.model.mixable import Saved, read_saved
 from bertlora.task import CLASSIFICATION
 
-# Tokens of a row when one adapter is asked alone: other threads wait no longer than for these.
+# Tokens of a row when one adapter is asked by itself: other threads wait no longer than for these.
 SMALL_ROW = 256
 # What a tokenizer is built from.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
@@ -55,7 +55,9 @@ class MixedBase:
         model = build_classifier(base, ["0", "1"], 0.0, seed=0)
         kind = str(model.config.model_type)
         if not served(model):
-            raise NotMixable(f"model {base.id}: a {kind} model cannot be shared; load each adapter alone")
+            raise NotMixable(
+                f"model {base.id}: a {kind} model cannot be shared; load each adapter on a base of its own"
+            )
         self.base, self.precision = base, choose_precision(precision, kind)
         self._new = new_modules(model)
         self._known = [f".{name}" for name in base.tensor_names()]
@@ -114,7 +116,7 @@ class MixedBase:
     def check(self, path: Path, sha256: str) -> None:
         """Raises NotMixable if a run was trained on other weights than this base has; `sha256` is of its base."""
         if sha256 != self.base.sha256():
-            raise NotMixable(f"{path}: was trained on another base than {self.base.id}; load it alone")
+            raise NotMixable(f"{path}: was trained on another base than {self.base.id}; load it on its own base")
 
     def tokenizer(self, folder: Path) -> AnyTokenizer:
         """Returns the tokenizer in a folder. Folders with the same files share one.

@@ -156,7 +156,7 @@ class Run:
             InputError: this is an export, which has no adapter, or the adapter is on a shared base.
         """
         if isinstance(self.model, MixedAdapter):
-            raise InputError(f"{self.path}: is loaded on a shared base, which only predicts; load it alone")
+            raise InputError(f"{self.path}: is loaded on a shared base, which only predicts; load it without one")
         if isinstance(self.model, Exported):
             raise InputError(f"{self.path}: is an export ({self.model.format}), without adapter and base; name the run")
         return self.model
