@@ -24,7 +24,7 @@ from bertlora.run.loaded import Run
 TEXTS = ["a joy from the start", "dull", "i hated every minute of this long and lifeless film", "fine", "so so " * 12]
 KEY = "a-key-of-tests"
 NAMES = ("x", "y", "z")
-REQUESTS = 200
+REQUESTS = 150
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_swapped_adapters_answer_rightly_and_the_end_answers_what_was_accepted(
         for thread in threads:
             thread.start()
         with closing(server.connect()) as connection:
-            for i in range(12):
+            for i in range(6):
                 run = {"path": f"{NAMES[i % 3]}{(i // 3 + 1) % 2}"}
                 assert server.ask(connection, "PUT", f"/v1/adapters/{NAMES[i % 3]}", run)[0] == 200
         while load.answered < REQUESTS and not load.faults:

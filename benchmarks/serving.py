@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""Measures `bertlora serve`: texts a second, times of answers, loading, and right answers while adapters are swapped.
+
+    python benchmarks/serving.py sst2_train.parquet --rows 2000 --seconds 30
+    python benchmarks/serving.py sst2_train.parquet --only swaps --rows 10000
+
+The adapters are random: ranks 4 to 16 on every linear layer, 2 to 7 labels; see `mixed.py`. Of several adapters, number
+n gets requests in proportion to 1 / n. Requests have --batch texts each. Parts:
+
+- throughput: --clients clients, each of which waits for its answers: one adapter beside `Run.predict` in a process of
+  its own and a FastAPI handler that calls transformers' pipeline; 64 adapters beside one.
+- latency: requests that come at random times at fixed rates, for 1, 8 and 64 adapters; times count from when a request
+  was due.
+- loading: time and memory of the 64th adapter; and 1,000 adapters of which 100 are in memory.
+- swaps: --rows requests, while another client replaces adapters without a pause. Each answer is compared with the one
+  of its adapter, in the version that its labels name.
+
+CPU time is that of the server alone. Prints Markdown tables.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from contest import Result, machine, measured, table
+from http_load import Asked, Server, serving
+from mixed import LABELS, RANKS, held, saved, zipf
+
+from bertlora.model.base import find_base
+from bertlora.model.build import build_classifier
+from bertlora.run.loaded import Run
+from bertlora.serving.fleet import Fleet
+
+PARTS = ("throughput", "latency", "loading", "swaps")
+MANY, KEY = 64, "a-key-of-the-benchmark"
+CHECKED = 50  # texts of the swaps
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", help="Parquet with a column text")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
+    parser.add_argument("--model", default="minilm", help="the base")
+    parser.add_argument("--rows", type=int, default=2000, help="texts of a throughput, requests of the swaps")
+    parser.add_argument("--seconds", type=float, default=30, help="of each rate")
+    parser.add_argument("--rates", type=float, nargs=3, default=[10, 30, 60], help="requests a second")
+    parser.add_argument("--batch", type=int, default=1, help="texts in a request")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--disk", type=int, default=1000, help="adapters on disk")
+    parser.add_argument("--bound", type=int, default=100, help="of them in memory")
+    parser.add_argument("--predict", help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.predict:
+        print(json.dumps(predicted(a)))
+        return
+    print(f"{machine()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(a, Path(folder))
+        for part in a.only:
+            getattr(bench, part)()
+
+
+def texts_of(a: argparse.Namespace) -> list[str]:
+    """Returns the texts, drawn at random."""
+    found: list[str] = pd.read_parquet(a.texts)["text"].sample(a.rows, random_state=0, replace=True).tolist()
+    return found
+
+
+def predicted(a: argparse.Namespace) -> Result:
+    """Returns the texts/s of `Run.predict`, by wall and processor time, of the second call."""
+    run, texts = Run.load(a.predict, a.model), texts_of(a)
+    run.predict(texts[:200])
+    wall, cpu = time.perf_counter(), time.process_time()
+    with run.ready():
+        for start in range(0, len(texts), 1024):
+            run.predict(texts[start : start + 1024])
+    return {"wall": len(texts) / (time.perf_counter() - wall), "cpu": len(texts) / (time.process_time() - cpu)}
+
+
+class Bench:
+    """The parts, on adapters in a folder."""
+
+    def __init__(self, a: argparse.Namespace, folder: Path) -> None:
+        self.a, self.folder, self.texts = a, folder, texts_of(a)
+        base = find_base(a.model)
+        self.base = str(base.folder)
+        model = build_classifier(base, ["0", "1"], 0.0, 0)
+        self.names = [f"a{number}" for number in range(MANY)]
+        for number, name in enumerate(self.names):
+            for version in (0, 1):
+                classes = LABELS[(number + version) % len(LABELS)]
+                rank = RANKS[number % len(RANKS)]
+                saved(model, folder / f"{name}.{version}", rank, classes, 2 * number + version)
+
+    def run(self, name: str, version: int = 0) -> str:
+        """Returns the folder of an adapter."""
+        return str(self.folder / f"{name}.{version}")
+
+    def serve(self, adapters: int, *more: str) -> Any:
+        """Starts a server with so many adapters."""
+        named = [f"{name}={self.run(name)}" for name in self.names[:adapters]]
+        words = [*named, "--port", "0", "--json", "--quiet", "--model", self.base, *more]
+        return serving(["-m", "bertlora", "serve", *words], self.folder / "log", KEY)
+
+    def requests(self, server: Server, adapters: Sequence[str], path: str = "/v1/adapters/{}/predict") -> list[bytes]:
+        """Returns requests with all texts."""
+        size = self.a.batch
+        bodies = [{"texts": self.texts[start : start + size]} for start in range(0, len(self.texts), size)]
+        chosen = zipf(len(bodies), len(adapters))
+        return [server.request(path.format(adapters[n]), body) for n, body in zip(chosen, bodies, strict=True)]
+
+    def throughput(self) -> None:
+        """One adapter beside its rivals, and 64 beside one."""
+        own = [sys.executable, __file__, self.a.texts, "--rows", str(self.a.rows), "--model", self.base]
+        alone = measured([*own, "--predict", self.run("a0")])
+        rows = [["`Run.predict`", alone["wall"], alone["cpu"]]]
+        for count in (1, 8, MANY):
+            with self.serve(count) as server:
+                rows.append([f"serve, {count} adapters", *self._paces(server, self.names[:count])])
+        Run.load(self.run("a0"), self.base).export(self.folder / "merged", "merged")
+        command = ["benchmarks/pipeline_server.py", str(self.folder / "merged")]
+        with serving(command, self.folder / "log") as server:
+            rows.append(["FastAPI and `pipeline`", *self._paces(server, ["a0"], "/predict")])
+        head = [f"{self.a.clients} clients, {self.a.batch} texts a request", "texts/s", "texts per CPU second"]
+        print(table(head, [[name, *(f"{value:.1f}" for value in values)] for name, *values in rows]), "\n", flush=True)
+
+    def _paces(self, server: Server, names: Sequence[str], path: str = "/v1/adapters/{}/predict") -> list[float]:
+        """Returns texts/s by the wall, and by the server's processor time."""
+        requests = self.requests(server, names, path)
+        server.closed(requests[: max(10, len(requests) // 10)], self.a.clients)
+        asked = server.closed(requests, self.a.clients)
+        check(asked)
+        return [len(self.texts) / asked.took, len(self.texts) / asked.cpu_s]
+
+    def latency(self) -> None:
+        """Percentiles of times at fixed rates."""
+        rows = []
+        for count in (1, 8, MANY):
+            with self.serve(count) as server:
+                requests = self.requests(server, self.names[:count])
+                server.closed(requests[:50], self.a.clients)
+                for rate in self.a.rates:
+                    gaps = np.random.default_rng(0).exponential(1 / rate, max(20, int(rate * self.a.seconds)))
+                    some = [requests[i % len(requests)] for i in range(len(gaps))]
+                    asked = server.open(some, np.cumsum(gaps).tolist())
+                    found = np.percentile(1000 * np.array(asked.seconds), [50, 95, 99])
+                    rows.append([count, rate, len(gaps), *(f"{value:.0f}" for value in found), asked.faults])
+        head = ["adapters", "requests/s", "requests", "p50, ms", "p95, ms", "p99, ms", "refused"]
+        print(table(head, rows), "\n", flush=True)
+
+    def loading(self) -> None:
+        """The 64th adapter, and many on disk."""
+        fleet, took, memory = Fleet(model=self.base), list[float](), list[float]()
+        for name in self.names:
+            before, began = held(), time.perf_counter()
+            fleet.load(name, Path(self.run(name)))
+            took.append(time.perf_counter() - began)
+            memory.append(held() - before)
+        print(f"the 64th adapter: {1000 * took[-1]:.0f} ms, {memory[-1]:.1f} MiB; the last 32: at most ", end="")
+        print(f"{1000 * max(took[-32:]):.0f} ms, together {sum(memory[-32:]) / 32:.1f} MiB each\n", flush=True)
+        watched = self.folder / "watched"
+        for number in range(self.a.disk):  # 1,000 different ones would fill the disk
+            target = watched / f"b{number}"
+            target.mkdir(parents=True)
+            for file in Path(self.run(self.names[number % MANY])).iterdir():
+                os.link(file, target / file.name)
+        began = time.perf_counter()
+        with self.serve(0, "--watch", str(watched), "--most-loaded", str(self.a.bound)) as server:
+            started, names = time.perf_counter() - began, [f"b{number}" for number in range(self.a.disk)]
+            asked = server.closed(self.requests(server, names), self.a.clients)
+            used, mib = len({n for n in zipf(len(asked.seconds), len(names))}), server.mib()
+        check(asked)
+        p50, p99 = np.percentile(1000 * np.array(asked.seconds), [50, 99])
+        print(f"{self.a.disk:,} adapters on disk, {self.a.bound} in memory: ready in {started:.0f} s; ", end="")
+        print(f"{len(asked.seconds):,} requests of {used} adapters, {asked.faults} refused, ", end="")
+        print(f"p50 {p50:.0f} ms, p99 {p99:.0f} ms; {mib:.0f} MiB\n", flush=True)
+
+    def swaps(self) -> None:
+        """Right answers while adapters are replaced."""
+        names, texts, ended = self.names[:8], self.texts[:CHECKED], threading.Event()
+        right = {}
+        for name in names:
+            for version in (0, 1):
+                probabilities = Run.load(self.run(name, version), self.base).predict_proba(texts)
+                right |= {(name, len(p), i): p for i, p in enumerate(probabilities)}
+        draw = np.random.default_rng(0)
+        chosen = [(names[draw.integers(8)], int(draw.integers(len(texts)))) for _ in range(self.a.rows)]
+        with self.serve(8, "--load-from", str(self.folder), "--batch-ms", "50") as server:
+            make = partial(server.request, method="PUT")
+            puts = [make(f"/v1/adapters/{name}", {"path": f"{name}.{v}"}) for v in (1, 0) for name in names]
+            swapped = list[int]()
+
+            def swap() -> None:
+                while not ended.is_set():
+                    swapped.extend(server.closed(puts, 1).statuses)
+
+            swapper = threading.Thread(target=swap)
+            swapper.start()
+            requests = [server.request(f"/v1/adapters/{name}/predict", {"texts": [texts[i]]}) for name, i in chosen]
+            asked = server.closed(requests, self.a.clients)
+            ended.set()
+            swapper.join()
+        wrong = sum(not _is_right(right, *pair, body) for pair, body in zip(chosen, asked.bodies, strict=True))
+        print(f"{len(requests):,} requests in {asked.took:.0f} s, {len(swapped)} adapters replaced meanwhile ", end="")
+        print(f"({sum(status >= 300 for status in swapped)} refused): {asked.faults} refused, {wrong} wrong\n")
+
+
+def _is_right(right: dict[tuple[str, int, int], Any], name: str, text: int, body: bytes) -> bool:
+    lines = json.loads(body).get("predictions", [])
+    found = list(lines[0]["probabilities"].values()) if len(lines) == 1 else []
+    expected = right.get((name, len(found), text))
+    return expected is not None and bool(np.allclose(found, expected, atol=1e-4))
+
+
+def check(asked: Asked) -> None:
+    """Ends the program if a request was refused."""
+    if asked.faults:
+        bad = next(body for status, body in zip(asked.statuses, asked.bodies, strict=True) if status >= 300)
+        raise SystemExit(f"{asked.faults} requests were refused, such as: {bad[:300]!r}")
+
+
+if __name__ == "__main__":
+    main()
