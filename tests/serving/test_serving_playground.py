@@ -59,12 +59,17 @@ def runs(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def origin(runs: dict[str, Run]) -> Iterator[str]:
+def origin(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server's URL. In the end its log must have the requests, and no text."""
     words = [f"{name}={run.path}" for name, run in runs.items()]
-    with start("serve", *words, "--port", 0, "--json") as process:
+    path = tmp_path_factory.mktemp("log") / "log.jsonl"
+    with path.open("wb") as log, start("serve", *words, "--port", 0, "--json", stderr=log.fileno()) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["url"]
         process.send_signal(signal.SIGTERM)
+    said = path.read_text()
+    assert "/v1/adapters/{name}/predict" in said
+    assert not any(word in said for word in ("taken", "lifeless", "brilliant", "unbroken", "second text"))
 
 
 @pytest.fixture(scope="module")
