@@ -6,6 +6,7 @@ import json
 import random
 import runpy
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,9 @@ def test_a_file_in_and_a_file_out(page: Any, runs: dict[str, Run], tmp_path: Pat
         assert row[4] == "|".join(topic["labels"])
         assert [float(cell) for cell in row[5:]] == pytest.approx([star["value"], *star["interval"]], abs=1e-4)
     assert any(mood["abstained"] for mood in moods)
+    counts = Counter(mood["label"] or "no label" for i, mood in enumerate(moods) if i != 5)
+    said = page.locator("#counts li").first.text_content()
+    assert all(f"{label} ({count})" in said for label, count in counts.items())
 
 
 def test_tables_are_read_and_written_as_python_does(page: Any) -> None:

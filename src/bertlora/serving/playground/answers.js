@@ -72,7 +72,7 @@ function shareOf(label, share, given, ofBase) {
 /** Returns the interval of a number, and the number of the base. */
 function number(answer, base) {
   const lines = [answer.interval ? `90 % interval: ${ends(answer)}` : "No interval: there were too few validation rows."];
-  if (base) lines.push(`Base: ${figure(base.value)}`);
+  if (base) lines.push(`Base: ${figure(base.value)}, the mean of the training targets.`);
   return lines.map((line) => element("p", {}, line));
 }
 

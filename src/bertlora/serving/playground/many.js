@@ -141,7 +141,7 @@ function countsOf(adapter, place) {
     for (const label of answer.labels ?? [answer.label ?? "no label"]) times.set(label, (times.get(label) ?? 0) + 1);
   }
   const sorted = [...times].sort((a, b) => b[1] - a[1]).slice(0, 6);
-  const said = sorted.map(([label, count]) => `${label} ${count.toLocaleString("en")}`).join(", ");
+  const said = sorted.map(([label, count]) => `${label} (${count.toLocaleString("en")})`).join(", ");
   return said ? [element("li", {}, `${adapter.name}: ${said}`)] : [];
 }
 

@@ -17,9 +17,9 @@ export function listAdapters(names, usual) {
   return Promise.all((many ? [] : known).map(describe));
 }
 
-/** Calls `changed` with the picked adapters when others are picked. */
+/** Calls `changed` when others are picked. */
 export function onPick(changed) {
-  byId("adapters").addEventListener("change", async () => changed(await picked()));
+  byId("adapters").addEventListener("change", changed);
   byId("filter").addEventListener("input", filter);
 }
 

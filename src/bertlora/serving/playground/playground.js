@@ -15,12 +15,14 @@ function start() {
     const found = await listed();
     show("key-form", false);
     await listAdapters(found.adapters, found.default);
-    fit(await picked());
+    await fit();
     if (!found.adapters.length) throw new Error("The server has no adapters. Load one, then open this page again.");
   });
 }
 
-function fit(chosen) {
+/** Shows the fields that the picked adapters need. */
+async function fit() {
+  const chosen = await picked();
   fitText(chosen);
   fitColumns(chosen);
 }
@@ -103,6 +105,6 @@ function listen() {
 
 if (/Mac|iPhone|iPad/.test(navigator.userAgent)) write("command", "Cmd");
 openTabs();
-onPick(fit);
+onPick(() => reported(fit));
 listen();
 start();
