@@ -141,7 +141,8 @@ class Run:
         manifest = Manifest(
             labels, labels, longest, tokenizer.truncation_side, False, base.identity(), Recipe.seed, task=task
         )
-        reader = Reader.of(from_transformers(tokenizer, folder), longest, tokenizer.truncation_side)
+        ours = from_transformers(tokenizer, folder) if on is None else on.tokenizer(folder)
+        reader = Reader.of(ours, longest, tokenizer.truncation_side)
         if on is not None:
             on.check(path, manifest.base["sha256"])
             return cls(path, manifest, on.load(path, labels, reader, task), its_calibration(path, manifest))

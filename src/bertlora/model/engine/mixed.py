@@ -166,7 +166,7 @@ class MixedEncoder:
         with self._turns.taken(), torch.inference_mode():
             mix = Mix.of(updates, packing, self.low_dtype)
             self._use(None if self._merges(mix) else mix)
-            first: Tensor = encoder(**batch, packing=packing, route=route).last_hidden_state[:, 0]
+            first: Tensor = encoder(**batch, packing=packing, route=route)[0][:, 0]
             return first
 
     def _use(self, mix: Mix | None) -> None:
