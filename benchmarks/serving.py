@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs=3, default=[10, 30, 60], help="requests a second")
     parser.add_argument("--batch", type=int, default=1, help="texts in a request")
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--adapters", type=int, nargs="+", default=[1, 8, MANY], help="how many are served")
+    parser.add_argument("--batch-ms", type=int, default=400, help="of the server")
     parser.add_argument("--disk", type=int, default=1000, help="adapters on disk")
     parser.add_argument("--bound", type=int, default=100, help="of them in memory")
     parser.add_argument("--predict", help=argparse.SUPPRESS)
@@ -110,7 +112,8 @@ class Bench:
     def serve(self, adapters: int, *more: str) -> Any:
         """Starts a server with so many adapters."""
         named = [f"{name}={self.run(name)}" for name in self.names[:adapters]]
-        words = [*named, "--port", "0", "--json", "--quiet", "--model", self.base, *more]
+        usual = ["--port", "0", "--json", "--quiet", "--model", self.base, "--batch-ms", str(self.a.batch_ms)]
+        words = [*named, *usual, *more]
         return serving(["-m", "bertlora", "serve", *words], self.folder / "log", KEY)
 
     def requests(self, server: Server, adapters: Sequence[str], path: str = "/v1/adapters/{}/predict") -> list[bytes]:
@@ -125,7 +128,7 @@ class Bench:
         own = [sys.executable, __file__, self.a.texts, "--rows", str(self.a.rows), "--model", self.base]
         alone = measured([*own, "--predict", self.run("a0")])
         rows = [["`Run.predict`", alone["wall"], alone["cpu"]]]
-        for count in (1, 8, MANY):
+        for count in self.a.adapters:
             with self.serve(count) as server:
                 rows.append([f"serve, {count} adapters", *self._paces(server, self.names[:count])])
         Run.load(self.run("a0"), self.base).export(self.folder / "merged", "merged")
@@ -146,7 +149,7 @@ class Bench:
     def latency(self) -> None:
         """Percentiles of times at fixed rates."""
         rows = []
-        for count in (1, 8, MANY):
+        for count in self.a.adapters:
             with self.serve(count) as server:
                 requests = self.requests(server, self.names[:count])
                 server.closed(requests[:50], self.a.clients)
@@ -179,7 +182,7 @@ class Bench:
         with self.serve(0, "--watch", str(watched), "--most-loaded", str(self.a.bound)) as server:
             started, names = time.perf_counter() - began, [f"b{number}" for number in range(self.a.disk)]
             asked = server.closed(self.requests(server, names), self.a.clients)
-            used, mib = len({n for n in zipf(len(asked.seconds), len(names))}), server.mib()
+            used, mib = len(set(zipf(len(asked.seconds), len(names)))), server.mib()
         check(asked)
         p50, p99 = np.percentile(1000 * np.array(asked.seconds), [50, 99])
         print(f"{self.a.disk:,} adapters on disk, {self.a.bound} in memory: ready in {started:.0f} s; ", end="")
@@ -189,14 +192,14 @@ class Bench:
     def swaps(self) -> None:
         """Right answers while adapters are replaced."""
         names, texts, ended = self.names[:8], self.texts[:CHECKED], threading.Event()
-        right = {}
+        right: dict[tuple[str, int, int], Any] = {}
         for name in names:
             for version in (0, 1):
                 probabilities = Run.load(self.run(name, version), self.base).predict_proba(texts)
                 right |= {(name, len(p), i): p for i, p in enumerate(probabilities)}
         draw = np.random.default_rng(0)
         chosen = [(names[draw.integers(8)], int(draw.integers(len(texts)))) for _ in range(self.a.rows)]
-        with self.serve(8, "--load-from", str(self.folder), "--batch-ms", "50") as server:
+        with self.serve(8, "--load-from", str(self.folder)) as server:
             make = partial(server.request, method="PUT")
             puts = [make(f"/v1/adapters/{name}", {"path": f"{name}.{v}"}) for v in (1, 0) for name in names]
             swapped = list[int]()

@@ -42,7 +42,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
         "--batch-ms",
         "aim for batches that take this long: longer ones give more texts a second, shorter ones earlier answers",
         type=Whole(1),
-        default=200,
+        default=400,
     ),
     Option(
         "--key-file",

@@ -76,7 +76,7 @@ class Batcher:
     """
 
     def __init__(
-        self, backend: Callable[[], Backend], batch_s: float = 0.2, seen: Callable[[Batch], None] = lambda batch: None
+        self, backend: Callable[[], Backend], batch_s: float = 0.4, seen: Callable[[Batch], None] = lambda batch: None
     ) -> None:
         self._backend, self._batch_s, self._seen = backend, batch_s, seen
         self._queue, self._changed = FairQueue(), Condition()

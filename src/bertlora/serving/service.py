@@ -57,7 +57,7 @@ class Service:
         self,
         fleet: Fleet,
         queue: int = 4096,
-        batch_s: float = 0.2,
+        batch_s: float = 0.4,
         seen: Callable[[Batch], None] = lambda batch: None,
     ) -> None:
         self.fleet = fleet

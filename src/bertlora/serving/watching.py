@@ -1,6 +1,7 @@
 """A watched folder: its runs are loaded, replaced when they change, and dropped when they go."""
 
 import logging
+import time
 from pathlib import Path
 from threading import Event, Thread
 from typing import Protocol
@@ -10,6 +11,8 @@ from bertlora.model.adapter_files import is_adapter
 from bertlora.run.manifest import MANIFEST
 
 LOG = logging.getLogger("bertlora.serving")
+# Looking takes at most one part in so many of a core: thousands of runs have many files.
+PAUSES = 30
 # Name → size and time of each file of a run.
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -49,7 +52,7 @@ class Watch:
     Args:
         adapters: the fleet.
         folder: the folder. It is read once before this returns; what does not fit into memory then is not loaded.
-        every_s: seconds between two looks.
+        every_s: seconds between two looks, or more for very many runs.
 
     Raises:
         InputError: it is no folder.
@@ -88,11 +91,14 @@ class Watch:
                 self._take(name, load=not (first and self._adapters.full))
 
     def _watch(self) -> None:
-        while not self._end.wait(self._every_s):
+        pause = self._every_s
+        while not self._end.wait(pause):
+            began = time.monotonic()
             try:
                 self.look()
             except Exception as error:  # the next look may succeed
                 LOG.error("watching %s failed: %s", self._folder, error)
+            pause = max(self._every_s, PAUSES * (time.monotonic() - began))
 
     def _take(self, name: str, load: bool) -> None:
         if name not in self._served and name in self._adapters.names:
