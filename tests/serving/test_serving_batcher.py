@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertlora.serving import batcher as module
+from bertlora.serving import pace
 from bertlora.serving.batcher import Batch, Batcher
 from bertlora.serving.computing import Computing
 from bertlora.serving.fair import PORTION_TOKENS, FairQueue, Places, Portion
@@ -138,6 +139,27 @@ def test_batches_take_about_as_long_as_they_should(stub: Stub) -> None:
     assert len(full) > 5
     assert all(0.8 * 0.05 <= seconds <= 0.05 + OVERHEAD_S + PORTION_TOKENS / SPEED for seconds in full)
     assert batcher.speed == pytest.approx(SPEED, rel=0.2)
+    batcher.end()
+
+
+def test_clients_that_wait_for_their_answers_share_batches(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "PATIENCE", 1000.0)  # of a batch of a few milliseconds
+    batcher = Batcher(lambda: stub)
+
+    def client(number: int) -> None:
+        for i in range(5):
+            batcher.submit(texts("a", 1, first=10 * number + i)).result(20)
+
+    busy(stub, batcher)
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for thread in clients:
+        thread.start()
+    while batcher.waiting[0] < 4:
+        pass
+    stub.go.set()
+    for thread in clients:
+        thread.join(20)
+    assert [len(batch) for batch in stub.batches] == [1, 4, 4, 4, 4, 4]
     batcher.end()
 
 

@@ -1,7 +1,7 @@
 """From questions to batches: continuous batching on one thread that computes.
 
-A batch is formed when the thread is free, of what waits by then; nothing waits for a batch to fill. It has as many
-tokens as the model reads in `batch_s` seconds, so a text that comes meanwhile waits about that long for the next one.
+A batch is formed when the thread is free, of what waits by then. It has as many tokens as the model reads in `batch_s`
+seconds, so a text that comes meanwhile waits about that long for the next one.
 """
 
 import logging
@@ -16,16 +16,13 @@ from typing import Any, Protocol
 
 from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs
-from bertlora.model.engine import ROW_TOKENS
 from bertlora.model.machine import limit_threads
-from bertlora.serving.fair import PORTION_TOKENS, FairQueue, Portion
+from bertlora.serving.fair import FairQueue, Portion
+from bertlora.serving.pace import Pace
 from bertlora.serving.refused import RequestError, Why
 from bertlora.serving.texts import Text, parts_of, portions
 
 LOG = logging.getLogger("bertlora.serving")
-# How much older batches count for the measured speed, next to the last one: about the last ten count.
-KEPT = 0.9
-FIRST_SPEED = 2000.0  # tokens/s, until the first batch is measured
 
 
 @dataclass(frozen=True)
@@ -78,17 +75,15 @@ class Batcher:
     def __init__(
         self, backend: Callable[[], Backend], batch_s: float = 0.4, seen: Callable[[Batch], None] = lambda batch: None
     ) -> None:
-        self._backend, self._batch_s, self._seen = backend, batch_s, seen
+        self._backend, self._pace, self._seen = backend, Pace(batch_s), seen
         self._queue, self._changed = FairQueue(), Condition()
         self._ended = False
         self._thread: Thread | None = None
-        # Decayed sums over batches.
-        self._tokens = self._seconds = 0.0
 
     @property
     def speed(self) -> float:
         """Tokens/s of the last batches."""
-        return self._tokens / self._seconds if self._seconds else FIRST_SPEED
+        return self._pace.speed
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -114,7 +109,7 @@ class Batcher:
     @property
     def room(self) -> float:
         """Tokens that the next batch has room for, next to all that waits; below 0 if more waits than it takes."""
-        return self._budget - self.waiting[1]
+        return self._pace.budget - self.waiting[1]
 
     def run(self, lane: str, tokens: int, job: Callable[[], Any]) -> "Future[Any]":
         """Calls a job on the thread that computes, in turn. The future gives what it returns, or the job's own error.
@@ -187,14 +182,11 @@ class Batcher:
     def _next(self) -> list[Portion]:
         """Returns the next batch, as soon as something waits; nothing at the end."""
         with self._changed:
-            while not (batch := self._queue.take(self._budget)) and not self._ended:
+            tokens, seconds = self._pace.to_wait_for()
+            self._changed.wait_for(lambda: self._ended or self._queue.tokens >= tokens, seconds)
+            while not (batch := self._queue.take(self._pace.budget)) and not self._ended:
                 self._changed.wait()
             return batch
-
-    @property
-    def _budget(self) -> float:
-        """Tokens of a batch. The last portion may go beyond it."""
-        return min(max(self.speed * self._batch_s, PORTION_TOKENS), ROW_TOKENS - PORTION_TOKENS)
 
     def _compute(self, backend: Backend, batch: Sequence[Portion]) -> None:
         if (job := batch[0].job) is not None:
@@ -205,7 +197,7 @@ class Batcher:
         for portion in batch:
             fault = next((faults[id(text)] for text in portion.texts if id(text) in faults), None)
             self._settle(portion, fault)
-        self._measure(texts, len({portion.lane for portion in batch}))
+        self._measure(texts, batch)
 
     def _answer(self, backend: Backend, texts: Sequence[Text]) -> dict[int, Exception]:
         """Answers texts, and returns the errors of those that failed, by identity."""
@@ -234,11 +226,10 @@ class Batcher:
             request.future.set_exception(_backend_error(error))
             raise
 
-    def _measure(self, texts: Sequence[Text], lanes: int) -> None:
+    def _measure(self, texts: Sequence[Text], batch: Sequence[Portion]) -> None:
         tokens, seconds = sum(text.tokens for text in texts), texts[0].ended - texts[0].began
-        self._tokens = KEPT * self._tokens + tokens
-        self._seconds = KEPT * self._seconds + seconds
-        self._seen(Batch(len(texts), tokens, lanes, seconds))
+        self._pace.note(tokens, seconds, len({id(portion.owner) for portion in batch}))
+        self._seen(Batch(len(texts), tokens, len({portion.lane for portion in batch}), seconds))
 
     def _settle(self, portion: Portion, fault: BaseException | None) -> None:
         """Notes that a portion is computed, and answers its request if that was the last one, or if it failed."""
