@@ -74,7 +74,7 @@ class Server:
         return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def closed(self, requests: Sequence[bytes], clients: int) -> Asked:
-        """Sends requests from so many clients, each of which waits for its answer before it sends the next."""
+        """Sends requests from N clients. Each waits for its answer before it sends the next."""
         return asyncio.run(self._all(requests, [0.0] * len(requests), clients))
 
     def open(self, requests: Sequence[bytes], due: Sequence[float], clients: int = 256) -> Asked:

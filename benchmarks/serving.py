@@ -7,15 +7,15 @@
 The adapters are random: ranks 4 to 16 on every linear layer, 2 to 7 labels; see `mixed.py`. Of several adapters, number
 n gets requests in proportion to 1 / n. Requests have --batch texts each. Parts:
 
-- throughput: --clients clients, each of which waits for its answers: one adapter beside `Run.predict` in a process of
-  its own and a FastAPI handler that calls transformers' pipeline; 64 adapters beside one.
+- throughput: --clients clients, which wait for their answers. One adapter is compared with `Run.predict` in a process
+  of its own, and with a FastAPI handler that calls transformers' pipeline; 64 adapters are compared with one.
 - latency: requests that come at random times at fixed rates, for 1, 8 and 64 adapters; times count from when a request
   was due.
-- loading: time and memory of the 64th adapter; and 1,000 adapters of which 100 are in memory.
+- loading: time and memory of the 64th adapter; and 1,000 adapters on disk with 100 in memory.
 - swaps: --rows requests, while another client replaces adapters without a pause. Each answer is compared with the one
   of its adapter, in the version that its labels name.
 
-CPU time is that of the server alone. Prints Markdown tables.
+CPU time is the server's only. Prints Markdown tables.
 """
 
 import argparse
@@ -110,7 +110,7 @@ class Bench:
         return str(self.folder / f"{name}.{version}")
 
     def serve(self, adapters: int, *more: str) -> Any:
-        """Starts a server with so many adapters."""
+        """Starts a server with N adapters."""
         named = [f"{name}={self.run(name)}" for name in self.names[:adapters]]
         usual = ["--port", "0", "--json", "--quiet", "--model", self.base, "--batch-ms", str(self.a.batch_ms)]
         words = [*named, *usual, *more]
@@ -124,7 +124,7 @@ class Bench:
         return [server.request(path.format(adapters[n]), body) for n, body in zip(chosen, bodies, strict=True)]
 
     def throughput(self) -> None:
-        """One adapter beside its rivals, and 64 beside one."""
+        """One adapter compared with its rivals, and 64 with one."""
         own = [sys.executable, __file__, self.a.texts, "--rows", str(self.a.rows), "--model", self.base]
         alone = measured([*own, "--predict", self.run("a0")])
         rows = [["`Run.predict`", alone["wall"], alone["cpu"]]]

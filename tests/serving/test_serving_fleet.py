@@ -37,7 +37,7 @@ def runs(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def logits_of(run: Run, question: Question) -> np.ndarray:
-    """Returns what the run alone says."""
+    """Returns what the run itself says."""
     reader = run.model.reader
     if question.truncation in ("left", "right"):
         reader = replace(reader, template=replace(reader.template, truncation=question.truncation))
@@ -51,7 +51,7 @@ def answers(service: Service, questions: list[Question]) -> list[Answer]:
 
 @pytest.fixture
 def service(runs: dict[str, Path]) -> Iterator[Service]:
-    """Returns a service with all runs, of which two are in memory."""
+    """Returns a service with all runs; two of them are in memory."""
     made = Service(Fleet(most_loaded=2), queue=200, batch_s=0.01)
     for name, path in runs.items():
         made.fleet.load(name, path)
@@ -161,7 +161,7 @@ def test_a_watched_folder_is_followed(runs: dict[str, Path], tmp_path: Path, cap
     assert fleet.names == ["a", "b"]
     assert len(fleet.get("b").labels) == 4
     assert "the older version stays" in caplog.text
-    assert "is no name for an adapter" in caplog.text
+    assert "is not a name for an adapter" in caplog.text
 
     shutil.rmtree(tmp_path / "b")
     watch.look()
@@ -171,5 +171,5 @@ def test_a_watched_folder_is_followed(runs: dict[str, Path], tmp_path: Path, cap
 
 @pytest.mark.parametrize("name", ["", "..", ".x", "-x", "a/b", "a\\b", "a b", "ä", "a\n", "x" * 129])
 def test_names_that_mean_something_elsewhere_are_refused(name: str, runs: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match="no name for an adapter"):
+    with pytest.raises(InputError, match="not a name for an adapter"):
         Fleet().load(name, runs["first"])

@@ -78,7 +78,7 @@ def serve(
     precision: str,
     as_json: bool,
 ) -> None:
-    """Serves until it is told to end."""
+    """Serves until a signal ends it."""
     candidates = shadow_runs(shadow, shadow_log)
     if not runs and not watch and not load_from:
         raise InputError("required: RUN or --watch; name the runs to serve, or a folder of runs; see 'serve --help'")

@@ -1,4 +1,4 @@
-"""What runs on the thread that computes: parts of a batch, together where models share a base, otherwise each alone."""
+"""What runs on the thread that computes: parts of a batch, together where models share a base, otherwise one by one."""
 
 import logging
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from bertlora.data.inputs import Inputs
 from bertlora.model.adapted import Adapted
 
 LOG = logging.getLogger("bertlora.serving")
-# Models that are computed alone and stay ready between batches: their weights are merged and laid out.
+# Models without a shared base that stay ready between batches: their weights are merged and laid out.
 READY = 4
 Part = tuple[Any, Inputs]
 
@@ -76,7 +76,7 @@ class Computing:
         return job()
 
     def _together(self, parts: Sequence[Part]) -> Sequence[Array | Exception]:
-        """Returns the logits of parts whose models share a base; if that fails, of each part alone."""
+        """Returns the logits of parts whose models share a base; if that fails, of one part after the other."""
         try:
             shared = getattr(parts[0][0], "shared", None)
             if shared is not None:

@@ -26,7 +26,7 @@ class Portion:
         owner: the request.
         tokens: what it costs.
         texts: the texts.
-        job: what is called instead, alone on the thread that computes; None for texts.
+        job: what is called instead, as a batch of its own; None for texts.
     """
 
     lane: str
@@ -130,7 +130,7 @@ class Places:
     """Places for what waits, shared by adapters so that one that floods leaves room for others.
 
     An adapter may hold as many places as then stay free (Choudhury and Hahne 1998, "Dynamic Queue Length Thresholds for
-    Shared-Memory Packet Switches"): alone at most half, two of them at most a third each, and so on.
+    Shared-Memory Packet Switches"): one at most half of all, each of two at most a third.
     """
 
     def __init__(self, places: int) -> None:

@@ -215,7 +215,7 @@ class Fleet:
         """Keeps the runs in a folder served, each under its folder's name; see `Watch`.
 
         Raises:
-            InputError: it is no folder.
+            InputError: it is not a folder.
         """
         self._watches.append(Watch(self, folder, every_s))
 
@@ -281,6 +281,6 @@ def check_name(name: str) -> None:
     """Raises InputError if a name cannot be an adapter's: it stands in URLs, logs and metrics."""
     if not NAME.fullmatch(name):
         raise InputError(
-            f"{name[:40]!r}: is no name for an adapter; take up to 128 letters, digits, '-', '_' and '.', and "
+            f"{name[:40]!r}: is not a name for an adapter; take up to 128 letters, digits, '-', '_' and '.', and "
             "start with a letter or digit"
         )

@@ -43,7 +43,7 @@ class Service:
     Args:
         fleet: the adapters.
         queue: texts that may be accepted and not yet answered. One adapter may have as many of them as stay free, so
-            alone at most half.
+            at most half.
         batch_s: how long a batch should take, in seconds.
         seen: is called after each batch, on another thread.
 
@@ -127,7 +127,7 @@ class Service:
         return found[0]
 
     async def adapter(self, name: str) -> Served:
-        """Returns an adapter; one that was unloaded is loaded again, beside the event loop.
+        """Returns an adapter; one that was unloaded is loaded again, on another thread.
 
         Raises:
             RequestError: there is none of this name, or its files cannot be read any more.
@@ -136,7 +136,7 @@ class Service:
         return await self._on(self._loading, self.fleet.get, name) if loaded is None else loaded
 
     async def load(self, name: str, path: Any, model: str = "") -> Served:
-        """Loads or replaces an adapter, beside the event loop; see `Fleet.load`."""
+        """Loads or replaces an adapter on another thread; see `Fleet.load`."""
         return await self._on(self._loading, self.fleet.load, name, path, model)
 
     def refuse(self) -> None:
@@ -155,7 +155,7 @@ class Service:
 
     @contextmanager
     def _accepted(self, wanted: Mapping[str, int]) -> Iterator[None]:
-        """Inside, so many texts have their places.
+        """Inside, these texts have their places.
 
         Raises:
             RequestError: the server ends, an adapter is unknown, or the queue is full.

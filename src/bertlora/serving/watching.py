@@ -11,7 +11,7 @@ from bertlora.model.adapter_files import is_adapter
 from bertlora.run.manifest import MANIFEST
 
 LOG = logging.getLogger("bertlora.serving")
-# Looking takes at most one part in so many of a core: thousands of runs have many files.
+# Looking takes at most one part in N of a core: thousands of runs have many files.
 PAUSES = 30
 # Name → size and time of each file of a run.
 Stamp = tuple[tuple[str, int, int], ...]
@@ -47,7 +47,7 @@ class Watch:
     """Looks at a folder once in a while, on a thread of its own.
 
     A subfolder that is a run, an export or an adapter is served under its name. A broken one is logged, and an older
-    version of it stays. It is tried again when its files change. Names that were taken before are left alone.
+    version of it stays. It is tried again when its files change. Names that were taken before are left out.
 
     Args:
         adapters: the fleet.
@@ -55,12 +55,12 @@ class Watch:
         every_s: seconds between two looks, or more for very many runs.
 
     Raises:
-        InputError: it is no folder.
+        InputError: it is not a folder.
     """
 
     def __init__(self, adapters: Adapters, folder: Path, every_s: float = 1.0) -> None:
         if not folder.is_dir():
-            raise InputError(f"--watch {folder}: is no folder; make it, or name another")
+            raise InputError(f"--watch {folder}: is not a folder; make it, or name another")
         self._adapters, self._folder, self._every_s = adapters, folder, every_s
         self._seen: dict[str, Stamp] = {}
         self._served: set[str] = set()
