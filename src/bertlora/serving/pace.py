@@ -12,8 +12,8 @@ PATIENCE = 0.1  # part of a batch's time that the next one waits for what is abo
 class Pace:
     """The speed of the last batches.
 
-    Clients that wait for their answers send the next requests a moment after a batch, and a batch of only the
-    first of them would be slow for its size. So after a batch of several requests the next one waits until as much is there
+    Clients that wait for their answers send the next requests a moment after a batch, and a batch of only the first of
+    them would be slow for its size. So after a batch of several requests the next one waits until as much is there
     again, for at most a tenth of the time that the batch took.
 
     Args:
