@@ -163,7 +163,13 @@ def test_a_watched_folder_is_followed(runs: dict[str, Path], tmp_path: Path, cap
     assert "the older version stays" in caplog.text
     assert "is not a name for an adapter" in caplog.text
 
+    (tmp_path / "b").rename(tmp_path / "no-run" / "b")
+    watch.look()
+    (tmp_path / "no-run" / "b").rename(tmp_path / "b")
+    watch.look()
+    assert len(fleet.get("b").labels) == 4
     shutil.rmtree(tmp_path / "b")
+    watch.look()
     watch.look()
     assert fleet.names == ["a"]
     watch.end()

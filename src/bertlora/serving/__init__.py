@@ -3,8 +3,9 @@
 Reading order, which is the way of a request:
 
 - `app`, `contracts`: from HTTP to questions, and from answers to the shapes that each client knows
-- `service`: what the contracts call
-- `fleet`: the adapters by name
-- `batcher`: from questions to batches, on one thread that computes
+- `service`, `questions`: what the contracts call
+- `reading`, `texts`: from questions to texts that wait
+- `fleet`, `bases`, `watching`: the adapters by name
+- `fair`, `pace`, `batcher`, `computing`: from texts to batches, on one thread that computes
 - `server`: sockets, signals, and an end that answers what was accepted
 """

@@ -60,11 +60,13 @@ def run_server(app: Any, service: Service, listener: socket.socket) -> None:
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=END_S,
     )
+    server = _Server(config, service)
     try:
-        _Server(config, service).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
-        service.close()
         listener.close()
+        if not server.force_exit:
+            service.close()
 
 
 class _Server(uvicorn.Server):

@@ -48,6 +48,7 @@ class Watch:
 
     A subfolder that is a run, an export or an adapter is served under its name. A broken one is logged, and an older
     version of it stays. It is tried again when its files change. Names that were taken before are left out.
+    A run is dropped once it was missing in two looks: who replaces one by two renames takes it away for a moment.
 
     Args:
         adapters: the fleet.
@@ -64,6 +65,8 @@ class Watch:
         self._adapters, self._folder, self._every_s = adapters, folder, every_s
         self._seen: dict[str, Stamp] = {}
         self._served: set[str] = set()
+        self._missing: set[str] = set()  # in the last look
+        self._pause = every_s
         self._end = Event()
         self.look(first=True)
         self._thread = Thread(target=self._watch, name="bertlora-watch", daemon=True)
@@ -80,9 +83,13 @@ class Watch:
         Args:
             first: do not unload one to load another.
         """
+        began = time.monotonic()
         found = stamps(self._folder)
-        for name in self._seen.keys() - found.keys():
+        self._pause = max(self._every_s, PAUSES * (time.monotonic() - began))
+        missing = self._seen.keys() - found.keys()
+        for name in missing & self._missing:
             self._drop(name)
+        self._missing = missing
         for name, stamp in found.items():
             if self._end.is_set():
                 return
@@ -91,14 +98,11 @@ class Watch:
                 self._take(name, load=not (first and self._adapters.full))
 
     def _watch(self) -> None:
-        pause = self._every_s
-        while not self._end.wait(pause):
-            began = time.monotonic()
+        while not self._end.wait(self._pause):
             try:
                 self.look()
             except Exception as error:  # the next look may succeed
                 LOG.error("watching %s failed: %s", self._folder, error)
-            pause = max(self._every_s, PAUSES * (time.monotonic() - began))
 
     def _take(self, name: str, load: bool) -> None:
         if name not in self._served and name in self._adapters.names:
