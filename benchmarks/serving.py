@@ -132,7 +132,7 @@ class Bench:
             with self.serve(count) as server:
                 rows.append([f"serve, {count} adapters", *self._paces(server, self.names[:count])])
         Run.load(self.run("a0"), self.base).export(self.folder / "merged", "merged")
-        command = ["benchmarks/pipeline_server.py", str(self.folder / "merged")]
+        command = [str(Path(__file__).with_name("pipeline_server.py")), str(self.folder / "merged")]
         with serving(command, self.folder / "log") as server:
             rows.append(["FastAPI and `pipeline`", *self._paces(server, ["a0"], "/predict")])
         head = [f"{self.a.clients} clients, {self.a.batch} texts a request", "texts/s", "texts per CPU second"]
