@@ -486,6 +486,7 @@ SCHEMAS: dict[str, Schema] = {
         },
         {"url": TEXT, "commit": TEXT},
     ),
+    "serve": said(table({"url": TEXT, "adapters": listed(TEXT)}), "printed when it listens"),
     "cache": table({"model": TEXT, "folder": TEXT, "sha256": TEXT, "bytes": COUNT}),
     "recipes": {"anyOf": [table({"recipes": by_name(TEXT)}), said(table({"model": TEXT, "rank": COUNT}), "of NAME")]},
     "env": table(ENVIRONMENT | {"threads": COUNT}),

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
@@ -21,7 +24,7 @@ from bertlora.cli.remote import Described, explanation_of
 from bertlora.errors import InputError, ServerError
 from bertlora.model.explain import explain
 from bertlora.pipeline.shadow_log import read_shadows
-from bertlora.serving.logs import JsonFormatter
+from bertlora.serving.logs import WAITING, AsideHandler, JsonFormatter
 
 KEY = "a-key-that-no-log-has"
 WORDS = [
@@ -198,3 +201,32 @@ def test_an_exception_is_logged_by_its_type_and_place_without_its_words(name: st
     assert "quotes" not in stream.getvalue()
     assert (line["level"], line["logger"]) == ("error", name)
     assert line["cause"].startswith(f"ValueError at {__file__}:")
+
+
+def test_logs_nobody_reads_stop_nothing_and_are_counted() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb", 0) as kept:
+        handler = AsideHandler(stream)
+
+        def log() -> None:
+            for number in range(3 * WAITING):
+                handler.emit(logging.LogRecord("bertlora", logging.INFO, "", 0, f"line {number}", None, None))
+
+        logging_thread = Thread(target=log, daemon=True)
+        logging_thread.start()
+        logging_thread.join(60)
+        assert not logging_thread.is_alive()
+        data = b""
+        for awaited in ("lines were lost", "the last"):
+            while awaited.encode() not in data:
+                data += kept.read() or b""
+                time.sleep(0.001)
+            handler.emit(logging.LogRecord("bertlora", logging.WARNING, "", 0, "the last", None, None))
+        handler.close()
+        data += kept.read() or b""
+        messages = [json.loads(line)["message"] for line in data.decode().splitlines()]
+        lost = sum(int(message.split()[0]) for message in messages if message.endswith("lines were lost"))
+        assert lost > WAITING
+        assert lost + sum(message.startswith("line ") for message in messages) == 3 * WAITING
+        assert messages[-2:] == ["the last", "the last"]
