@@ -22,8 +22,10 @@ BASES = {
     "RecipeError": ValueError,
     "ModelError": ValueError,
     "RunError": ValueError,
+    "NotMixableError": ValueError,
     "OutputError": OSError,
     "HubError": OSError,
+    "ServerError": OSError,
     "HealthError": RuntimeError,
     "InUseError": RuntimeError,
 }
@@ -39,8 +41,9 @@ def loaded_after(statement: str) -> list[str]:
 
 def test_exported_members() -> None:
     verbs = ["audit", "compare", "evaluate", "plan", "prepare", "report", "train"]
-    classes = ["BertloraError", "LoraClassifier", "LoraMultilabelClassifier", "LoraRegressor", "Recipe", "Run"]
-    assert sorted(bertlora.__all__) == [*classes, "__version__", *verbs]
+    errors = ["BertloraError"]
+    classes = ["Client", "LoraClassifier", "LoraMultilabelClassifier", "LoraRegressor", "Recipe", "Run"]
+    assert sorted(bertlora.__all__) == [*errors, *classes, "__version__", *verbs]
     for name in bertlora.__all__:
         assert getattr(bertlora, name) is not None
     assert bertlora.__version__ == version("bertlora")
@@ -57,7 +60,7 @@ def test_an_unknown_member_is_an_attribute_error() -> None:
 
 
 def test_public_members_are_documented() -> None:
-    members = [bertlora.LoraClassifier, bertlora.Run, bertlora.Recipe]
+    members = [bertlora.Client, bertlora.LoraClassifier, bertlora.Run, bertlora.Recipe]
     assert all(getattr(bertlora, name).__doc__ for name in bertlora.__all__)
     for member in members:
         assert member.__doc__

@@ -8,7 +8,7 @@ Each also inherits the standard type that fits, so that `except ValueError` and 
     │   ├── RecipeError                      an unknown key, a value out of range
     │   └── ModelError                       a base model that is missing or cannot serve
     ├── RunError             (ValueError)    a run folder that is unfinished, foreign, or of another base
-    │   └── NotMixable                       an adapter that cannot share a base in memory with others
+    │   └── NotMixableError                  an adapter that cannot share a base in memory with others
     ├── OutputError          (OSError)       an output that cannot be written, or is in the way
     ├── HubError             (OSError)       a hub that cannot be reached
     ├── ServerError          (OSError)       a server that cannot be reached, is busy, or failed
@@ -61,7 +61,7 @@ class RunError(BertloraError, ValueError):
     """A run folder that is unfinished, foreign, or trained on another base."""
 
 
-class NotMixable(RunError):  # noqa: N818  # it is no fault: the adapter gets a base of its own
+class NotMixableError(RunError):
     """An adapter that cannot share a base in memory with others, such as DoRA; it needs a base of its own."""
 
 

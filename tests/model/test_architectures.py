@@ -21,8 +21,9 @@ from bertlora.errors import ModelError
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base, quiet
 from bertlora.model.build import build_classifier, new_modules, sketch_classifier
+from bertlora.model.engine.changes import takes_token_types
 from bertlora.model.engine.lora_linear import LoraLinear
-from bertlora.model.engine.tensors import padded, takes_token_types
+from bertlora.model.engine.padding import padded
 from bertlora.model.machine import FP32_ALONE
 from bertlora.model.plan import plan
 from bertlora.model.roles import target_modules

@@ -28,10 +28,10 @@ from bertlora.errors import InputError
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import quiet
 from bertlora.model.build import lora_parameters
-from bertlora.model.engine.changes import dropout_mask
+from bertlora.model.engine.changes import dropout_mask, takes_token_types
 from bertlora.model.engine.frozen import FrozenWeight
 from bertlora.model.engine.lora_linear import LoraLinear, lora_product
-from bertlora.model.engine.tensors import padded, takes_token_types
+from bertlora.model.engine.padding import padded
 from bertlora.model.state import trained_state
 
 Tiny = Callable[[str], Path]

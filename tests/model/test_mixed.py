@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs
-from bertlora.errors import InputError, NotMixable, RunError
+from bertlora.errors import InputError, NotMixableError, RunError
 from bertlora.model.adapter_files import WEIGHTS_FILE
 from bertlora.model.base import find_base
 from bertlora.model.engine import ROW_TOKENS
@@ -244,7 +244,7 @@ def test_what_cannot_share_a_base_says_so(tiny: Tiny, tmp_path: Path) -> None:
         save_tiny_run(tmp_path / name, adapted_of(tiny("bert"), **keys))
     save_tiny_run(tmp_path / "another base", adapted_of(tiny("roberta")))
     for name in ("dora", "biases", "another base"):
-        with pytest.raises(NotMixable, match=name):
+        with pytest.raises(NotMixableError, match=name):
             Run.load(tmp_path / name, on=shared)
-    with pytest.raises(NotMixable, match="a mpnet model cannot be shared"):
+    with pytest.raises(NotMixableError, match="a mpnet model cannot be shared"):
         MixedBase(find_base(str(tiny("mpnet"))))

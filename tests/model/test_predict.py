@@ -16,8 +16,8 @@ from bertlora.errors import InputError, RecipeError
 from bertlora.model import machine
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import evaluating
-from bertlora.model.engine.changes import unwrapped
-from bertlora.model.engine.tensors import padded, takes_token_types
+from bertlora.model.engine.changes import takes_token_types, unwrapped
+from bertlora.model.engine.padding import padded
 from bertlora.model.machine import FP32_ALONE, choose_precision
 
 Tiny = Callable[[str], Path]

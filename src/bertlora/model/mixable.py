@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import load
 from torch import Tensor
 
-from bertlora.errors import NotMixable, RunError, first_line
+from bertlora.errors import NotMixableError, RunError, first_line
 from bertlora.model.adapter_files import WEIGHTS_FILE, read_adapter_config
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read_saved(folder: Path, linears: Mapping[str, tuple[int, int]]) -> Saved:
         linears: linear layer that may be adapted → its inputs and outputs.
 
     Raises:
-        NotMixable: it is not plain LoRA on these layers.
+        NotMixableError: it is not plain LoRA on these layers.
         RunError: it is damaged, or does not fit the base.
     """
     config = read_adapter_config(folder)
@@ -55,19 +55,19 @@ def read_saved(folder: Path, linears: Mapping[str, tuple[int, int]]) -> Saved:
     tensors = _tensors(folder / WEIGHTS_FILE)
     adapted = sorted({name.rpartition(".lora_")[0] for name in tensors if ".lora_" in name})
     if odd := [name for name in adapted if name not in linears]:
-        raise NotMixable(f"{folder}: adapts {odd[0]}, which is not a linear layer of the shared encoder")
+        raise NotMixableError(f"{folder}: adapts {odd[0]}, which is not a linear layer of the shared encoder")
     pairs = {}
     for name in adapted:
         pair = [tensors.pop(f"{name}.lora_{part}.weight", None) for part in "AB"]
         pairs[name] = _scaled(folder, config, name, pair, linears[name])
     if odd := [name for name in tensors if ".lora_" in name]:
-        raise NotMixable(f"{folder}: has {odd[0]}, which plain LoRA has not")
+        raise NotMixableError(f"{folder}: has {odd[0]}, which plain LoRA has not")
     _check_targets(folder, config, linears, pairs)
     return Saved(pairs, tensors)
 
 
 def _check_plain(folder: Path, config: "LoraConfig") -> None:
-    """Raises NotMixable if the adapter is not plain LoRA or rsLoRA."""
+    """Raises NotMixableError if the adapter is not plain LoRA or rsLoRA."""
     from peft import LoraConfig
 
     plain, start = LoraConfig(), config.init_lora_weights
@@ -75,7 +75,7 @@ def _check_plain(folder: Path, config: "LoraConfig") -> None:
     if isinstance(start, str) and start != "gaussian":
         odd.append("init_lora_weights")  # such a start changes the base's weights
     if odd:
-        raise NotMixable(f"{folder}: {odd[0]} is {getattr(config, odd[0])!r}; only plain LoRA can share a base")
+        raise NotMixableError(f"{folder}: {odd[0]} is {getattr(config, odd[0])!r}; only plain LoRA can share a base")
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Reader
 from bertlora.data.tokenizer import AnyTokenizer
-from bertlora.errors import InputError, NotMixable, RunError
+from bertlora.errors import InputError, NotMixableError, RunError
 from bertlora.model.base import Base, longest_input
 from bertlora.model.build import build_classifier, new_modules
 from bertlora.model.engine import ROW_TOKENS, MixedEncoder, Update, mixed_logits, served
@@ -48,14 +48,14 @@ class MixedBase:
 
     Raises:
         ModelError: the base cannot be loaded.
-        NotMixable: its architecture runs only in padded batches.
+        NotMixableError: its architecture runs only in padded batches.
     """
 
     def __init__(self, base: Base, precision: str = "fp32") -> None:
         model = build_classifier(base, ["0", "1"], 0.0, seed=0)
         kind = str(model.config.model_type)
         if not served(model):
-            raise NotMixable(
+            raise NotMixableError(
                 f"model {base.id}: a {kind} model cannot be shared; load each adapter on a base of its own"
             )
         self.base, self.precision = base, choose_precision(precision, kind)
@@ -81,7 +81,7 @@ class MixedBase:
             task: what the adapter predicts.
 
         Raises:
-            NotMixable: the adapter changes more than the encoder's linear layers and the head, as DoRA and trained
+            NotMixableError: the adapter changes more than the encoder's linear layers and the head, as DoRA and trained
                 biases do.
             RunError: the folder is no LoRA adapter of a sequence classifier, is damaged, or does not fit the base.
         """
@@ -114,9 +114,9 @@ class MixedBase:
         return mixed_logits(self._encoder, [(adapter.update, inputs) for adapter, inputs in parts], row_tokens)
 
     def check(self, path: Path, sha256: str) -> None:
-        """Raises NotMixable if a run was trained on other weights than this base has; `sha256` is of its base."""
+        """Raises NotMixableError if a run was trained on other weights than this base has; `sha256` is of its base."""
         if sha256 != self.base.sha256():
-            raise NotMixable(f"{path}: was trained on another base than {self.base.id}; load it on its own base")
+            raise NotMixableError(f"{path}: was trained on another base than {self.base.id}; load it on its own base")
 
     def tokenizer(self, folder: Path) -> AnyTokenizer:
         """Returns the tokenizer in a folder. Folders with the same files share one.
@@ -140,7 +140,7 @@ class MixedBase:
         *_, last = own
         final = last.rpartition(".")[0]
         if odd := [name for name in saved.whole if name not in own]:
-            raise NotMixable(f"{folder}: {odd[0]} is trained too; only plain LoRA and heads can share a base")
+            raise NotMixableError(f"{folder}: {odd[0]} is trained too; only plain LoRA and heads can share a base")
         needed = [module for module in self._new if not any(f".{module}." in name for name in self._known)]
         for name, value in own.items():
             found = saved.whole.get(name)

@@ -18,7 +18,7 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Reader, split_examples
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokenizer import from_transformers
-from bertlora.errors import InputError, NotMixable, RunError
+from bertlora.errors import InputError, NotMixableError, RunError
 from bertlora.export.certificate import Certificate, proven
 from bertlora.export.exported import Exported, prove, replay
 from bertlora.export.runners import RUNNERS
@@ -70,8 +70,8 @@ class Run:
             on: a base in memory that the run shares with others; None loads a base of its own.
 
         Raises:
-            NotMixable: the run cannot share the base `on`: it is an export, has another base, or is not plain LoRA. It
-                can be loaded without `on`.
+            NotMixableError: the run cannot share the base `on`: it is an export, has another base, or is not plain
+                LoRA. It can be loaded without `on`.
             RunError: the run is unfinished, of a newer format, damaged, or was trained on another base. Or an export
                 does not give the run's answers here.
             InputError: an export needs an extra that is not installed.
@@ -85,7 +85,7 @@ class Run:
         certificate = Certificate.load(path)
         if certificate is not None and certificate.format in RUNNERS:
             if on is not None:
-                raise NotMixable(f"{path}: is an export ({certificate.format}), which has no adapter")
+                raise NotMixableError(f"{path}: is an export ({certificate.format}), which has no adapter")
             return cls._of_export(path, manifest, certificate)
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
         if on is not None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bertlora.errors import NotMixable
+from bertlora.errors import NotMixableError
 from bertlora.export.certificate import Certificate
 from bertlora.export.runners import RUNNERS
 from bertlora.model.adapter_files import is_adapter, read_adapter_config
@@ -35,7 +35,7 @@ class Bases:
             return Run.load(path, model)
         try:
             run = Run.load(path, model, on=shared)
-        except NotMixable:
+        except NotMixableError:
             return Run.load(path, model)
         # `auto` is fp32 for an adapter whose certificate does not hold in the bf16 of the base.
         return run if run.choose_precision(self._precision) == shared.precision else Run.load(path, model)
@@ -48,7 +48,7 @@ class Bases:
         if key not in self._shared:
             try:
                 self._shared[key] = MixedBase(base, self._precision)
-            except NotMixable:
+            except NotMixableError:
                 self._shared[key] = None
         return self._shared[key]
 

@@ -27,12 +27,12 @@ from bertlora.model.engine import evaluating
 from bertlora.model.engine import execution as execution_module
 from bertlora.model.engine import layers as layers_module
 from bertlora.model.engine.attention import NAME
-from bertlora.model.engine.changes import unwrapped
+from bertlora.model.engine.changes import takes_token_types, unwrapped
 from bertlora.model.engine.execution import WORTH_PREPARING, Execution, executing
 from bertlora.model.engine.layers import Route, encoder_layers, served
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import Packing
-from bertlora.model.engine.tensors import padded, takes_token_types
+from bertlora.model.engine.padding import padded
 
 LONGEST = 90
 # A first layer, one in the middle, where query, key and value are joined, and a last one, only for first tokens.

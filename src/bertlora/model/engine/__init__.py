@@ -3,7 +3,7 @@
 Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
-- `packing`, `blocks`, `tensors`: from texts to tensors
+- `packing`, `blocks`, `padding`: from texts to tensors
 - `attention`, `layers`: the way through the encoder
 - `prefix`: frozen layers, run once
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
@@ -11,15 +11,16 @@ Other rooms import only what is below. Reading order:
 - `updates`, `heads`, `mixed`, `mixed_rows`: one encoder that runs many adapters
 """
 
-from bertlora.model.engine.changes import evaluating, last_linear, owned, unwrapped
+from bertlora.model.engine.changes import evaluating, last_linear, owned, takes_token_types, unwrapped
 from bertlora.model.engine.execution import BATCH_SIZE, ROW_TOKENS, Execution, executing
 from bertlora.model.engine.heads import Head
 from bertlora.model.engine.layers import served
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.mixed import MixedEncoder
 from bertlora.model.engine.mixed_rows import mixed_logits
+from bertlora.model.engine.packing import pooled
+from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import frozen_share
-from bertlora.model.engine.tensors import padded, pooled, takes_token_types
 from bertlora.model.engine.updates import Update
 
 __all__ = [

@@ -5,6 +5,7 @@ for it. All changes are undone before the next owner starts. Dropout, the last o
 of the random numbers that torch draws.
 """
 
+import inspect
 import math
 import threading
 from collections import deque
@@ -80,6 +81,13 @@ class Turns:
 def unwrapped(model: Any) -> Any:
     """Returns the transformers classifier itself, below PEFT's wrapper if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def takes_token_types(model: nn.Module) -> bool:
+    """Returns whether the model tells the two texts of a pair apart by token types."""
+    inner = unwrapped(model)
+    known = "token_type_ids" in inspect.signature(inner.forward).parameters
+    return known and getattr(inner.config, "type_vocab_size", 0) > 1
 
 
 @contextmanager

@@ -22,10 +22,19 @@ from torch import Tensor, nn
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.inputs import Inputs, token_batches
 from bertlora.errors import InputError
-from bertlora.model.engine.changes import base_alone, evaluating, headless, owned, quick_dropout, unwrapped
+from bertlora.model.engine.changes import (
+    base_alone,
+    evaluating,
+    headless,
+    owned,
+    quick_dropout,
+    takes_token_types,
+    unwrapped,
+)
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
+from bertlora.model.engine.packing import packed, pooled
+from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
-from bertlora.model.engine.tensors import packed, padded, pooled, takes_token_types
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
 from bertlora.model.machine import limit_threads, out_of_memory
 

@@ -13,12 +13,11 @@ from weakref import finalize
 import torch
 from torch import Tensor, nn
 
-from bertlora.model.engine.changes import Turns, forwards, unwrapped
+from bertlora.model.engine.changes import Turns, forwards, takes_token_types, unwrapped
 from bertlora.model.engine.frozen import FrozenWeight, JointProduct, hold
 from bertlora.model.engine.heads import Head
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
-from bertlora.model.engine.packing import Packing
-from bertlora.model.engine.tensors import Window, packed_row, takes_token_types
+from bertlora.model.engine.packing import Packing, Window, packed_row
 from bertlora.model.engine.updates import LowRank, Mix, Update
 from bertlora.model.engine.weights import held_in
 from bertlora.model.machine import limit_threads

@@ -19,7 +19,7 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs, token_batches
 from bertlora.errors import InputError
 from bertlora.model.engine.mixed import MixedEncoder
-from bertlora.model.engine.tensors import Window, pooled
+from bertlora.model.engine.packing import Window, pooled
 from bertlora.model.engine.updates import Update
 from bertlora.model.machine import out_of_memory
 
