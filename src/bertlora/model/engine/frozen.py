@@ -65,6 +65,12 @@ def hold(weight: Tensor, training: bool) -> FrozenWeight:
     return Reordered(weight, training) if Reordered.serves(weight) else FrozenWeight(weight)
 
 
+def stacked(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Returns the weights (sum of outs, in) and biases of layers, one below the other; None without biases."""
+    biases = tuple(linear.bias.detach() for linear in linears if linear.bias is not None)
+    return torch.cat(tuple(linear.weight.detach() for linear in linears)), torch.cat(biases) if biases else None
+
+
 class JointProduct:
     """Layers with the same input, such as query, key and value: one product W x for all.
 

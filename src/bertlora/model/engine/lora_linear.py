@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bertlora.errors import InputError
 from bertlora.model.engine.changes import dropout_mask
-from bertlora.model.engine.frozen import FrozenWeight, JointProduct
+from bertlora.model.engine.frozen import FrozenWeight, JointProduct, stacked
 
 
 def lora_product(
@@ -202,9 +202,8 @@ class JointLinears(JointProduct):
 
     def __init__(self, members: Sequence[LoraLinear], hold: Callable[[Tensor], FrozenWeight]) -> None:
         super().__init__(members, [m.base_layer.out_features for m in members])
-        self.frozen = hold(torch.cat(tuple(m.base_layer.weight for m in members)).detach())
-        biases: list[Tensor] = [m.base_layer.bias for m in members if m.base_layer.bias is not None]
-        self.bias = torch.cat(biases).detach() if biases else None
+        weight, self.bias = stacked([m.base_layer for m in members])
+        self.frozen = hold(weight)
 
     def all(self, x: Tensor) -> Tensor:
         """Returns all outputs: A stacked, B block-diagonal, one dropout mask for the shared input."""

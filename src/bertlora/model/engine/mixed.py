@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from bertlora.model.engine.changes import Turns, forwards, takes_token_types, unwrapped
-from bertlora.model.engine.frozen import FrozenWeight, JointProduct, hold
+from bertlora.model.engine.frozen import FrozenWeight, JointProduct, hold, stacked
 from bertlora.model.engine.heads import Head
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
 from bertlora.model.engine.packing import Packing, Window, packed_row
 from bertlora.model.engine.updates import LowRank, Mix, Update
-from bertlora.model.engine.weights import held_in
 from bertlora.model.machine import limit_threads
 from bertlora.model.roles import attention_inputs
 
@@ -40,13 +39,9 @@ class MixedProduct(JointProduct):
         super().__init__(members, [m.out_features for m in members])
         self.number, self.layer = number, layer
         self.mix: Mix | None = None
-        weight = (
-            torch.cat(tuple(m.weight for m in members)).detach() if len(members) > 1 else members[0].weight.detach()
-        )
+        weight, self.bias = stacked(members)
         for member, part in zip(members, torch.split(weight, self.widths), strict=True):
             member.weight.data = part  # so that the base's weight is in memory once
-        biases = tuple(m.bias.detach() for m in members if m.bias is not None)
-        self.bias = torch.cat(biases) if biases else None
         self.frozen = hold(weight, training=False)
         self.merged: FrozenWeight = self.frozen
 
@@ -90,7 +85,8 @@ class MixedEncoder:
         finalize(self, changes.close)  # at exit too, while modules are still there
         changes.enter_context(packed_layers(model))
         if half:
-            changes.enter_context(held_in(self.layers, torch.bfloat16))
+            for parameter in self.layers.parameters():
+                parameter.data = parameter.data.to(torch.bfloat16)
         self.products = [MixedProduct(i, layer, group) for i, (layer, group) in enumerate(self._groups())]
         runs = {member: partial(product, member) for product in self.products for member in product.members}
         changes.enter_context(forwards(runs))
