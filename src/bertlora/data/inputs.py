@@ -113,8 +113,8 @@ class Inputs:
 
     def take(self, rows: Sequence[int]) -> "Inputs":
         """Returns the inputs of these texts only."""
-        second = None if self.second is None else TokenTable.of([self.second[i].tolist() for i in rows])
-        return Inputs(self.template, TokenTable.of([self.first[i].tolist() for i in rows]), second)
+        second = None if self.second is None else TokenTable.of([self.second[i] for i in rows])
+        return Inputs(self.template, TokenTable.of([self.first[i] for i in rows]), second)
 
 
 def token_batches(

@@ -45,11 +45,13 @@ class TokenTable:
         return np.diff(self.offsets)
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]]) -> "TokenTable":
+    def of(cls, rows: Sequence[Sequence[int] | Ids]) -> "TokenTable":
         """Returns the table of these rows of ids."""
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        ids = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(offsets[-1]))
+        ids = np.empty(int(offsets[-1]), dtype=np.int32)
+        for row, start, end in zip(rows, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            ids[start:end] = row
         return cls(ids, offsets)
 
     @classmethod

@@ -162,7 +162,7 @@ def _apart(inputs: Inputs) -> Inputs:
         return inputs
     room, windows = inputs.template.room(pair=False), inputs.windows
     parts = [inputs.first[i][s : s + room] for i, s in zip(windows.texts, windows.starts, strict=True)]
-    return Inputs(replace(inputs.template, long_texts="truncate"), TokenTable.of([part.tolist() for part in parts]))
+    return Inputs(replace(inputs.template, long_texts="truncate"), TokenTable.of(parts))
 
 
 def _numbered(inputs: Inputs) -> Inputs:

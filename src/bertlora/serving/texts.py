@@ -76,14 +76,7 @@ def parts_of(texts: Sequence[Text]) -> list[tuple[tuple[Any, Inputs], list[Text]
     found = []
     for (_, single), members in groups.items():
         source = members[0].source
-        second = None if single else _table([text.second for text in members])
-        inputs = Inputs(source.template, _table([text.first for text in members]), second)
+        second = None if single else TokenTable.of([text.second for text in members if text.second is not None])
+        inputs = Inputs(source.template, TokenTable.of([text.first for text in members]), second)
         found.append(((source.model, inputs), members))
     return found
-
-
-def _table(rows: Sequence[Ids | None]) -> TokenTable:
-    ids = [row for row in rows if row is not None]
-    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in ids], out=offsets[1:])
-    return TokenTable(np.concatenate(ids), offsets)
