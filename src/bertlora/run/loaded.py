@@ -88,26 +88,10 @@ class Run:
                 raise NotMixableError(f"{path}: is an export ({certificate.format}), which has no adapter")
             return cls._of_export(path, manifest, certificate)
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
-        if on is not None:
-            return cls._on_shared(path, adapter, manifest, certificate, on)
-        base = its_base(path, manifest, model)
-        reader = _reader(adapter, manifest)
-        adapted = Adapted.load(adapter, base, manifest.labels, reader, manifest.seed, manifest.task)
+        loaded = _adapter(path, adapter, manifest, model, on)
         if certificate is not None and adapter == path:  # it was exported, perhaps on another machine
-            prove(path, certificate, adapted)
-        return cls(path, manifest, adapted, its_calibration(path, manifest))
-
-    @classmethod
-    def _on_shared(
-        cls, path: Path, adapter: Path, manifest: Manifest, certificate: Certificate | None, on: MixedBase
-    ) -> "Run":
-        on.check(path, manifest.base["sha256"])
-        template = manifest.max_length, manifest.truncation, manifest.long_texts
-        reader = Reader.of(on.tokenizer(adapter), *template, pairs=manifest.pairs)
-        mixed = on.load(adapter, manifest.labels, reader, manifest.task)
-        if certificate is not None and adapter == path:  # it was exported, perhaps on another machine
-            prove(path, certificate, mixed, on.precision)
-        return cls(path, manifest, mixed, its_calibration(path, manifest))
+            prove(path, certificate, loaded, "fp32" if on is None else on.precision)
+        return cls(path, manifest, loaded, its_calibration(path, manifest))
 
     @classmethod
     def _of_export(cls, path: Path, manifest: Manifest, certificate: Certificate) -> "Run":
@@ -366,7 +350,17 @@ def _lines(
     return [{"text": text} | pair | one for text, pair, one in zip(texts, seconds, answers, strict=True)]
 
 
-def _reader(folder: Path, manifest: Manifest) -> Reader:
-    """Returns the reader of a folder with a tokenizer."""
+def _adapter(path: Path, folder: Path, manifest: Manifest, model: str, on: MixedBase | None) -> Adapted | MixedAdapter:
+    """Returns the adapter in a folder of the run at `path`, on a base of its own or on one that it shares."""
+    if on is None:
+        base = its_base(path, manifest, model)
+        return Adapted.load(folder, base, manifest.labels, _reader(folder, manifest), manifest.seed, manifest.task)
+    on.check(path, manifest.base["sha256"])
+    return on.load(folder, manifest.labels, _reader(folder, manifest, on), manifest.task)
+
+
+def _reader(folder: Path, manifest: Manifest, on: MixedBase | None = None) -> Reader:
+    """Returns the reader of a folder with a tokenizer, which adapters of a shared base have in common."""
+    tokenizer = Base(manifest.base["id"], folder).text_tokenizer() if on is None else on.tokenizer(folder)
     template = manifest.max_length, manifest.truncation, manifest.long_texts
-    return Reader.of(Base(manifest.base["id"], folder).text_tokenizer(), *template, pairs=manifest.pairs)
+    return Reader.of(tokenizer, *template, pairs=manifest.pairs)

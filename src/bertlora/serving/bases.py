@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from bertlora.errors import NotMixableError
-from bertlora.export.certificate import Certificate
-from bertlora.export.runners import RUNNERS
 from bertlora.model.adapter_files import is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base
 from bertlora.model.mixed import MixedBase
@@ -59,8 +57,8 @@ def base_of(path: Path, model: str) -> Base | None:
     Raises:
         RunError, ModelError: the run is damaged, or its base is missing or another one.
     """
+    if not (is_adapter(path) or is_adapter(path / "adapter")):
+        return None
     if (path / MANIFEST).is_file():
-        certificate = Certificate.load(path)
-        exported = certificate is not None and certificate.format in RUNNERS
-        return None if exported else its_base(path, read_manifest(path), model)
-    return find_base(model or str(read_adapter_config(path).base_model_name_or_path)) if is_adapter(path) else None
+        return its_base(path, read_manifest(path), model)
+    return find_base(model or str(read_adapter_config(path).base_model_name_or_path))
