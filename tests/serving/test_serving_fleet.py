@@ -15,8 +15,9 @@ from bertlora.errors import BertloraError, InputError
 from bertlora.model.explain import explain
 from bertlora.run.loaded import Run
 from bertlora.serving.fleet import Fleet
+from bertlora.serving.questions import Answer, Question
 from bertlora.serving.refused import RequestError, Why
-from bertlora.serving.service import Answer, Question, Service
+from bertlora.serving.service import Service
 from bertlora.serving.watching import Watch
 
 TEXTS = ["a joy from the start", "dull", "i hated every minute of this long and lifeless film " * 4, "fine " * 90]

@@ -23,7 +23,8 @@ from bertlora.evaluation.comparison import Comparison
 from bertlora.pipeline.shadow_log import read_shadows
 from bertlora.serving.batcher import Batch
 from bertlora.serving.fleet import Fleet, Served
-from bertlora.serving.service import Answer, Question, Service
+from bertlora.serving.questions import Answer, Question
+from bertlora.serving.service import Service
 from bertlora.serving.shadow import Shadows
 from bertlora.serving.shadow_file import ShadowLog
 

@@ -165,10 +165,7 @@ class Fleet:
             try:
                 served = self._read(name, entry.path, entry.model)
             except (BertloraError, OSError) as error:
-                LOG.error("adapter %s cannot be loaded again: %s", name, error)
-                raise RequestError(
-                    Why.BACKEND, f"adapter {name!r} cannot be loaded; the server's log says why"
-                ) from None
+                raise _not_loaded(name, "again", error) from None
             self._put(name, entry, served)
             return served
 
@@ -242,9 +239,7 @@ class Fleet:
                 try:
                     kept = served, Run.load(run.path, self._model_of(served.name)).adapted
                 except (BertloraError, OSError) as error:
-                    LOG.error("adapter %s cannot be loaded whole: %s", served.name, error)
-                    reason = f"adapter {served.name!r} cannot be loaded whole; the server's log says why"
-                    raise RequestError(Why.BACKEND, reason) from None
+                    raise _not_loaded(served.name, "whole", error) from None
                 self._whole[run.path] = kept
             self._whole.move_to_end(run.path)
             if len(self._whole) > WHOLE:
@@ -275,6 +270,12 @@ class Fleet:
             while self._most is not None and len(self._used) > self._most:
                 oldest, _ = self._used.popitem(last=False)
                 self._entries[oldest].served = None
+
+
+def _not_loaded(name: str, how: str, error: Exception) -> RequestError:
+    """Logs why an adapter cannot be loaded, and returns what its clients get."""
+    LOG.error("adapter %s cannot be loaded %s: %s", name, how, error)
+    return RequestError(Why.BACKEND, f"adapter {name!r} cannot be loaded {how}; the server's log says why")
 
 
 def check_name(name: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bertlora.serving.service import Answer, Question
+    from bertlora.serving.questions import Answer, Question
 
 
 @dataclass

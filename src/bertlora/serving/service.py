@@ -16,8 +16,7 @@ from bertlora.serving.batcher import Batch, Batcher
 from bertlora.serving.computing import Computing
 from bertlora.serving.fair import Places
 from bertlora.serving.fleet import Fleet, Served
-from bertlora.serving.questions import Answer as Answer
-from bertlora.serving.questions import Question as Question
+from bertlora.serving.questions import Answer, Question
 from bertlora.serving.reading import Mean, read
 from bertlora.serving.record import note
 from bertlora.serving.refused import RequestError, Why

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from bertlora.errors import InputError
 from bertlora.serving.fleet import Fleet, Served
+from bertlora.serving.questions import Answer, Question
 from bertlora.serving.reading import read
-from bertlora.serving.service import Answer, Question
 from bertlora.serving.shadow_file import ShadowLog
 from bertlora.serving.texts import Text
 from bertlora.task import MULTILABEL, REGRESSION

@@ -13,7 +13,7 @@ from bertlora.errors import InputError, OutputError
 from bertlora.files import json_line, writing
 from bertlora.pipeline.shadow_log import COUNTS
 from bertlora.serving.fleet import Served
-from bertlora.serving.service import Question
+from bertlora.serving.questions import Question
 
 # A log does not grow past this; it is then counted on, and no text is added.
 LOG_BYTES = 64 * 2**20

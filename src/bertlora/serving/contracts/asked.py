@@ -8,8 +8,9 @@ from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
 from bertlora.serving.fleet import Served
 from bertlora.serving.limits import Limits
+from bertlora.serving.questions import Answer, Question
 from bertlora.serving.refused import RequestError, Why
-from bertlora.serving.service import Answer, Question, Service
+from bertlora.serving.service import Service
 
 # A text, and the second text of a pair.
 Item = tuple[str, str | None]

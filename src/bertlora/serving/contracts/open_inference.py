@@ -29,12 +29,13 @@ from bertlora.serving.contracts.shapes.open_inference import (
 from bertlora.serving.contracts.tensors import Column, Tail, check_shape, texts_of_bytes, texts_of_json
 from bertlora.serving.fleet import Served
 from bertlora.serving.limits import Limits
+from bertlora.serving.questions import Answer
 from bertlora.serving.refused import RequestError, Why
-from bertlora.serving.service import Answer, Service
+from bertlora.serving.service import Service
 from bertlora.task import MULTILABEL, REGRESSION
 
 PATHS = ("/v2",)
-STATUSES = {Why.INVALID: 400, Why.EMPTY: 400, Why.BACKEND: 500}
+STATUSES = {Why.INVALID: 400, Why.BACKEND: 500}
 LENGTH = "inference-header-content-length"
 TEXT, PAIR = "text", "text_pair"
 

@@ -69,7 +69,7 @@ def router(service: Service, limits: Limits, runs: Path | None) -> APIRouter:
     async def load(name: Name, body: LoadRequest) -> Response:
         """Loads a run under a name. One of this name answers until the new one is ready."""
         path = run_below(runs, body.path)
-        new = name not in service.fleet.names
+        new = name not in service.fleet
         served = await service.load(name, path)
         return JSONResponse(described(served), 201 if new else 200)
 

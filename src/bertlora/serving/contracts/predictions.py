@@ -7,7 +7,8 @@ from typing import Any
 
 from bertlora.serving.contracts.asked import Item, by_version, logits_of
 from bertlora.serving.fleet import Served
-from bertlora.serving.service import Answer, Question, Service
+from bertlora.serving.questions import Answer, Question
+from bertlora.serving.service import Service
 from bertlora.task import REGRESSION
 
 

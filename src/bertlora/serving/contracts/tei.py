@@ -17,8 +17,9 @@ from bertlora.serving.contracts.asked import Item, check_items, default_adapter,
 from bertlora.serving.contracts.shapes.tei import Health, Info, Parameters, Score, TeiFault, TeiRequest
 from bertlora.serving.fleet import Served
 from bertlora.serving.limits import Limits
+from bertlora.serving.questions import Answer
 from bertlora.serving.refused import RequestError, Why
-from bertlora.serving.service import TOKENIZING_THREADS, Answer, Service
+from bertlora.serving.service import TOKENIZING_THREADS, Service
 from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 PATHS = ("/predict", "/info", "/health")

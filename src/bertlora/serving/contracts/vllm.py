@@ -15,12 +15,13 @@ from bertlora.serving.bodies import JsonRoute, faults_like
 from bertlora.serving.contracts.asked import check_items, default_adapter, questions_of, scores_of
 from bertlora.serving.contracts.shapes.vllm import ClassifyAnswer, ClassifyRequest, Models, VllmFault
 from bertlora.serving.limits import Limits
+from bertlora.serving.questions import Answer
 from bertlora.serving.refused import Why
-from bertlora.serving.service import Answer, Service
+from bertlora.serving.service import Service
 
 PATHS = ("/classify", "/v1/classify", "/v1/models")
 # Why → its status and type, where they differ from ours.
-STATUSES = {Why.INVALID: 400, Why.EMPTY: 400, Why.BACKEND: 500}
+STATUSES = {Why.INVALID: 400, Why.BACKEND: 500}
 TYPES = {
     Why.NO_KEY: "AuthenticationError",
     Why.FORBIDDEN: "PermissionDeniedError",
