@@ -68,6 +68,12 @@ def measured(command: Sequence[str]) -> Result:
     return figures | took | {"peak_mib": usage.ru_maxrss // 1024}
 
 
+def resident_mib(pid: int | str = "self") -> float:
+    """Returns the memory that a process holds, in MiB; 0 if it has ended."""
+    pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if pages else 0.0
+
+
 def median(results: list[Result], name: str, value: Callable[[Result], float]) -> float:
     """Returns the median over rounds of one program's figure."""
     return statistics.median(value(r) for r in results if r["name"] == name)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from contest import resident_mib
+
 
 @dataclass
 class Asked:
@@ -70,8 +72,7 @@ class Server:
 
     def mib(self) -> float:
         """Returns the memory that it holds."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return resident_mib(self.pid)
 
     def closed(self, requests: Sequence[bytes], clients: int) -> Asked:
         """Sends requests from N clients. Each waits for its answer before it sends the next."""

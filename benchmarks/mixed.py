@@ -17,7 +17,6 @@ Markdown table of medians.
 
 import argparse
 import gc
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from contest import machine
+from contest import machine, resident_mib
 from peft import LoraConfig, PeftModel, TaskType
 from safetensors.torch import save_file
 from torch import nn
@@ -152,8 +151,7 @@ def zipf(texts: int, adapters: int) -> list[int]:
 def held() -> float:
     """Returns the memory that this process holds, in MiB."""
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return resident_mib()
 
 
 def table(contestants: dict[str, Callable[[], None]], texts: int, rounds: int) -> str:

@@ -27,13 +27,12 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from contest import Result, machine, measured, table
+from contest import Result, machine, measured, resident_mib, table
 
 from bertlora.run.loaded import Run
 
 PACED_TEXTS, WARMING_TEXTS = 4_000, 500
 TICK_S = 0.5
-PAGE_KIB = 4
 
 
 def main() -> None:
@@ -110,8 +109,8 @@ def scored(words: list[str], kill_after: float | None = None) -> tuple[Result, l
     began, memory = time.perf_counter(), list[float]()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     while process.poll() is None:
-        pages = Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()
-        memory += [int(pages[1]) * PAGE_KIB / 1024] if len(pages) > 1 else []
+        held = resident_mib(process.pid)
+        memory += [held] if held else []
         if kill_after is not None and time.perf_counter() - began > kill_after:
             process.send_signal(signal.SIGKILL)
         time.sleep(TICK_S if kill_after is None else 0.01)
