@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check oldest lint prose bench clean
+.PHONY: demo test check faults oldest lint prose bench clean
 
 demo: $(READY)  ## train, evaluate and predict on the embedded reviews
 	$(BIN)/bertlora demo --out runs/demo --overwrite
@@ -13,6 +13,9 @@ test: $(READY)  ## every test
 	$(BIN)/pytest
 
 check: lint test  ## everything that must pass before a commit
+
+faults: $(READY)  ## kills, damaged files, bad input, overload; prints the table of docs/reliability.md, 20 minutes
+	$(BIN)/python faults/suite.py
 
 # Tests of the parts that use torch, transformers, PEFT, Accelerate and safetensors.
 OLDEST := .venv-oldest

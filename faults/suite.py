@@ -1,0 +1,57 @@
+"""Breaks things on purpose, and prints what survived: the figures of docs/reliability.md.
+
+    python faults/suite.py            everything, within twenty minutes on two cores
+    python faults/suite.py kills      some of it
+
+Each program beside this one is one kind of fault. It prints one JSON object: figures by name. It exits with status 1 if a
+promise was broken. Two run at a time, each on one core.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# The longest first: two lanes end at about the same time.
+PROGRAMS = ("overload", "fuzz", "kills", "corruption", "disk", "long_lived", "side_by_side")
+
+
+def run(name: str) -> tuple[str, int, str, float]:
+    """Returns the name, status, output and seconds of one program."""
+    began = time.perf_counter()
+    command = [sys.executable, str(HERE / f"{name}.py")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    return name, done.returncode, done.stdout, time.perf_counter() - began
+
+
+def rows(name: str, status: int, output: str, seconds: float) -> list[str]:
+    """Returns the rows of the table for one program."""
+    lines = output.strip().splitlines()
+    figures = json.loads(lines[-1]) if lines else {}
+    if status:
+        figures["status"] = f"{status}: a promise was broken"
+    return [f"| {name} | {what} | {value} |" for what, value in (figures | {"seconds": round(seconds)}).items()]
+
+
+def main() -> int:
+    """Runs the programs and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", nargs="*", choices=[*PROGRAMS, []], help="which; all if none is named")
+    names = parser.parse_args().programs or PROGRAMS
+    print("| program | figure | value |\n|---|---|---:|")
+    failed = False
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for found in pool.map(run, names):
+            print("\n".join(rows(*found)), flush=True)
+            failed |= bool(found[1])
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
