@@ -3,8 +3,8 @@
     python faults/suite.py            everything, within twenty minutes on two cores
     python faults/suite.py kills      some of it
 
-Each program beside this one is one kind of fault. It prints one JSON object: figures by name. It exits with status 1 if a
-promise was broken. Two run at a time, each on one core.
+Each program beside this one is one kind of fault. It prints one JSON object: figures by name. It exits with status 1
+if a promise was broken. Two run at a time, each on one core.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def rows(name: str, status: int, output: str, seconds: float) -> list[str]:
 def main() -> int:
     """Runs the programs and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", nargs="*", choices=[*PROGRAMS, []], help="which; all if none is named")
+    parser.add_argument("programs", nargs="*", choices=[*PROGRAMS], help="which; all if none is named")
     names = parser.parse_args().programs or PROGRAMS
     print("| program | figure | value |\n|---|---|---:|")
     failed = False
