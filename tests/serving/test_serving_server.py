@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,20 @@ class Load:
             right = self.expected[version, text]
             if version[0] != name or not np.allclose([found[k] for k in right], list(right.values()), atol=1e-5):
                 self.wrong.append((name, text, line))
+
+
+def test_an_idle_connection_that_asks_after_the_signal_is_told(forks: ForkServer, runs: Path, tmp_path: Path) -> None:
+    with serving(forks, tmp_path, f"x={runs / 'x0'}") as server, ExitStack() as opened:
+        connections = [opened.enter_context(closing(server.connect())) for _ in range(8)]
+        ask = {"texts": TEXTS[:1]}
+        assert {server.ask(c, "POST", "/v1/adapters/x/predict", ask)[0] for c in connections} == {200}
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.25)  # the server has seen the signal by now
+        found = [server.ask(c, "POST", "/v1/adapters/x/predict", ask) for c in connections]
+        assert {status for status, _ in found} == {503}
+        assert "ends" in str(found[0][1])
+        assert all(c.sock is None for c in connections)  # the answer closes the connection
+        assert server.process.wait(60) == 0
 
 
 def test_what_cannot_be_served_is_said_in_one_line(

@@ -43,6 +43,8 @@ class Faults:
             headers["retry-after"] = str(max(1, math.ceil(refused.retry_after_s)))
         if refused.why is Why.NO_KEY:
             headers["www-authenticate"] = "Bearer"
+        if refused.why is Why.NOT_READY:  # the client's next connection may find another server
+            headers["connection"] = "close"
         return JSONResponse(body, status, headers)
 
     async def __call__(self, request: Request, error: Exception) -> JSONResponse:

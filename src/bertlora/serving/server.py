@@ -1,5 +1,6 @@
 """Sockets, signals, and an end that answers what was accepted."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from bertlora.serving.service import Service
 
 MOST = 65535  # of a port
 END_S = 30  # for answers to what was accepted, after the signal to end; Kubernetes kills after as long
+LAST_ASKED_S = 0.5  # after the signal: a request on its way is told that the server ends, and not cut off
 IDLE_S = 75  # a connection stays open for the next request: longer than a load balancer keeps it
 
 
@@ -80,6 +82,14 @@ class _Server(uvicorn.Server):
         """Begins the end."""
         self._service.refuse()
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends. uvicorn closes idle connections at once, and a client that was just asking would lose its request."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LAST_ASKED_S
+        while self.server_state.connections and loop.time() < until and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
