@@ -167,7 +167,9 @@ class Load:
                 self.wrong.append((name, text, line))
 
 
-def test_an_idle_connection_that_asks_after_the_signal_is_told(forks: ForkServer, runs: Path, tmp_path: Path) -> None:
+def test_an_idle_connection_that_asks_after_the_signal_gets_an_answer(
+    forks: ForkServer, runs: Path, tmp_path: Path
+) -> None:
     with serving(forks, tmp_path, f"x={runs / 'x0'}") as server, ExitStack() as opened:
         connections = [opened.enter_context(closing(server.connect())) for _ in range(8)]
         ask = {"texts": TEXTS[:1]}

@@ -16,7 +16,7 @@ from bertlora.serving.service import Service
 
 MOST = 65535  # of a port
 END_S = 30  # for answers to what was accepted, after the signal to end; Kubernetes kills after as long
-LAST_ASKED_S = 0.5  # after the signal: a request on its way is told that the server ends, and not cut off
+LAST_ASKED_S = 0.5  # after the signal: a request on its way gets an answer, and is not cut off
 IDLE_S = 75  # a connection stays open for the next request: longer than a load balancer keeps it
 
 
