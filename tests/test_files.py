@@ -3,10 +3,13 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bertlora import files
 from bertlora.errors import OutputError
 from bertlora.files import check_vacant, megabytes, replace_folder, size_of, whole_folder, write_whole
 
@@ -78,13 +81,43 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rename_that_fails_brings_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(tmp_path / "out")
-    fail_to(monkeypatch, "rename", "partial")
-    with pytest.raises(OutputError, match="cannot be written"):
-        fill(tmp_path / "out", overwrite=True)
-    monkeypatch.undo()
+@pytest.mark.parametrize("swaps", [True, False])
+def test_each_sync_and_rename_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swaps: bool) -> None:
+    """The old folder stays, and nothing else: also where the system cannot swap two names."""
+    if not swaps:
+        monkeypatch.setattr(files, "_swap", lambda first, second: False)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("old")
+    failures = 0
+    while said := failing(monkeypatch, failures, lambda: fill(tmp_path / "out", overwrite=True)):
+        assert said.endswith("out: cannot be written (No space left on device); nothing was kept")
+        assert tree(tmp_path) == {"out/a.txt": "old"}
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        failures += 1
+    assert failures == (4 if swaps else 6)  # two files, the folder, the name; and two renames
     assert tree(tmp_path) == {"out/a.txt": "new", "out/b.txt": "new"}
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, number: int, write: Callable[[], None]) -> str:
+    """Lets the call with this number fail, of all syncs and renames. Returns the error; empty if there are fewer."""
+    count = iter(range(1000))
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: object) -> object:
+            if next(count) == number:
+                raise NO_SPACE
+            return real(*args)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", counted(os.fsync))
+        patch.setattr(Path, "rename", counted(Path.rename))
+        try:
+            write()
+        except OutputError as error:
+            return str(error)
+    return ""
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
-"""Outputs that are either whole or not there."""
+"""Outputs that are either whole or not there, also after a power cut.
 
+A rename may reach the disk before the content of the file that it names. So each output is synced before its rename,
+and the folder that holds its name after it.
+"""
+
+import ctypes
 import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +17,7 @@ from typing import Any, TextIO
 
 from bertlora.errors import BertloraError, OutputError
 
+HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 # Characters at which Python's `splitlines` and JavaScript break lines, and which JSON allows in a string.
 LINE_BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
@@ -71,18 +78,75 @@ def whole_folder(folder: Path, overwrite: bool = False, inputs: Iterable[Path] =
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Gives `new` the name `folder`, or its target's if that is a link. Then the old content is deleted."""
+    """Gives `new` the name `folder`, or its target's if that is a link. Then the old content is deleted.
+
+    If that fails, `folder` has its old content again.
+    """
     folder = folder.resolve()
-    old = folder.parent / f".{folder.name}.old-{os.getpid()}"
-    if folder.exists():
-        folder.rename(old)
+    sync(new)
+    swapped = folder.exists() and _swap(new, folder)
+    old = new if swapped else folder.parent / f".{folder.name}.old-{os.getpid()}"
     try:
-        new.rename(folder)
+        if not swapped:
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        sync_names(folder.parent)
     except OSError:
-        if old.exists():
-            old.rename(folder)
+        if swapped:
+            _swap(new, folder)
+        else:
+            _take_back(new, folder, old)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _take_back(new: Path, folder: Path, old: Path) -> None:
+    """Undoes both renames, as far as they were done."""
+    if not new.exists():
+        folder.rename(new)
+    if old.exists():
+        old.rename(folder)
+
+
+def _swap(first: Path, second: Path) -> bool:
+    """Exchanges two names in one step, so that a kill leaves no moment without a folder. Returns False if it cannot.
+
+    Only Linux has the call `renameat2`, and not for every file system.
+    """
+    call = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    return call is not None and call(HERE, os.fsencode(first), HERE, os.fsencode(second), EXCHANGE) == 0
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or a folder with all that is below it, is on the disk.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    if path.is_symlink():
+        return
+    if path.is_dir():
+        for inside in path.iterdir():
+            sync(inside)
+        sync_names(path)
+    elif path.is_file():
+        # Windows syncs only what may be written to. Elsewhere the file may be read-only.
+        _sync(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+
+
+def sync_names(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk. Windows has no call for that, and needs none."""
+    if os.name != "nt":
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, how: int) -> None:
+    file = os.open(path, how)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -113,7 +177,9 @@ def whole_path(path: Path) -> Iterator[Path]:
     try:
         with writing(path):
             yield partial
+            sync(partial)
             partial.replace(path)
+            sync_names(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
