@@ -1,5 +1,6 @@
 """Adapters whose weights are not 0, runs made without training, and plain PEFT as the oracle."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Mode
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array, softmax
+from bertlora.hashes import hashes_of, names_below, sealed
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base, quiet
 from bertlora.recipe import Recipe
@@ -81,6 +83,17 @@ def save_tiny_run(folder: Path, adapted: Adapted, calibration: Learned | None = 
     return save_run(
         folder, adapted, recipe, metrics, calibration=calibration or Calibration.without_rows(len(adapted.labels))
     )
+
+
+def cover_again(folder: Path) -> None:
+    """Gives run.json the hashes of what its folder has now, after a test has changed a file."""
+    if (folder / "adapter").is_dir():
+        cover_again(folder / "adapter")
+    table = json.loads((folder / "run.json").read_text())
+    names = [name for name in names_below(folder, without=("run.json", "README.md", "report.html")) if "/" not in name]
+    names += [name for name in table["files"] if "/" in name]
+    table["files"] = hashes_of(folder, [name for name in names if (folder / name).is_file()])
+    (folder / "run.json").write_text(sealed(table))
 
 
 def plain_classifier(folder: Path, classes: int = len(LABELS), seed: int = 0) -> Any:

@@ -23,7 +23,7 @@ from bertlora.pipeline.held_out import check_choosing, rows_held_out
 from bertlora.pipeline.training_run import fitted_rivals, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.rivals.fitted import Rivals
-from bertlora.run.folder import save_run
+from bertlora.run.folder import RECIPE, save_run
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST, Seen
 from bertlora.training.loop import Training
@@ -166,9 +166,9 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
         run = Run.load(path)
         if run.manifest.task != cls._task:
             raise RunError(f"{path}: does {run.manifest.task}, which {cls.__name__} does not")
-        recipe_file = run.path / "recipe.toml"
-        self = cls(recipe=str(recipe_file) if recipe_file.is_file() else "default")
-        self.recipe_ = Recipe.named(self.recipe)
+        recipe = run.recipe()
+        self = cls(recipe="default" if recipe is None else str(run.path / RECIPE))
+        self.recipe_ = recipe or Recipe.named("default")
         self.adapted_, self.rivals_, self.seen_ = run.adapted, run.rivals, run.seen
         self._metrics = run.metrics()
         self.history_ = self._metrics.get("epochs", [])

@@ -13,13 +13,14 @@ a file can change its hash.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from bertlora.errors import BertloraError, RunError
 
+RUN_MANIFEST = "run.json"
 SEAL = "sha256"
 ADVICE = "copy the folder again, or make it again"
 
@@ -65,7 +66,8 @@ def check_files(
 
     Args:
         folder: the folder.
-        files: SHA-256 by name, as the manifest has it. Other names are not checked.
+        files: SHA-256 by name, as the manifest has it. Other names are not checked. While a file is being replaced,
+            it has two, with a space between them.
         names: which of them; None for all.
         kind: the error to raise.
         advice: what its message tells the user to do.
@@ -83,8 +85,41 @@ def check_files(
             found = sha256(path)
         except OSError as error:
             raise kind(f"{path}: cannot be read ({error}); {advice}") from error
-        if found != files[name]:
+        if found not in files[name].split():
             raise kind(f"{path}: is damaged, or belongs to another folder (its SHA-256 differs); {advice}")
+
+
+def is_part(file: Path) -> bool:
+    """Returns whether a run folder, or an export, has a file, which is then what its run.json lists.
+
+    Raises:
+        RunError: run.json lists it, and it is missing or has another content.
+    """
+    check_files(file.parent, _listed(file.parent), [file.name])
+    return file.is_file()
+
+
+def names_below(folder: Path, without: Container[str] = ()) -> list[str]:
+    """Returns the names of all files below a folder, in order, but those whose last part is in `without`."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name not in without]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """Returns the hashes that the run.json of a folder has."""
+    file = folder / RUN_MANIFEST
+    if not file.is_file():
+        return {}
+    now = file.stat()
+    try:
+        return _files_in(file, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
+
+
+@lru_cache(maxsize=64)
+def _files_in(file: Path, *stamps: int) -> dict[str, str]:
+    return dict(opened(file.read_text(encoding="utf-8")).get("files", {}))
 
 
 def sha256(path: Path) -> str:

@@ -168,6 +168,20 @@ def test_kept_tokens_are_read_back_without_tokenising_again(
     assert not list((tmp_path / "tokens").glob(".*"))
 
 
+@pytest.mark.parametrize("damage", [b"", None, b"garbage"])
+@pytest.mark.parametrize("suffix", ["ids", "offsets.npy", "json"])
+def test_damaged_tokens_are_made_again(
+    tokenizers: dict[str, AnyTokenizer], tmp_path: Path, suffix: str, damage: bytes | None
+) -> None:
+    make, calls = counted(lambda: token_chunks(tokenizers["bert"], ["a fine film"]))
+    expected = kept_tokens(tmp_path, "train.text", make)[0].tolist()
+    file = tmp_path / f"train.text.{suffix}"
+    file.unlink() if damage is None else file.write_bytes(damage)
+    for _ in range(2):
+        assert kept_tokens(tmp_path, "train.text", make)[0].tolist() == expected
+    assert len(calls) == 2
+
+
 def test_kept_tokens_of_no_text(tokenizers: dict[str, AnyTokenizer], tmp_path: Path) -> None:
     for _ in range(2):
         assert len(kept_tokens(tmp_path, "empty", lambda: token_chunks(tokenizers["bert"], []))) == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import LABELS, TEXTS, adapted_of, save_tiny_run
+from helpers import LABELS, TEXTS, adapted_of, cover_again, save_tiny_run
 from transformers import pipeline
 
 from bertlora.cli import main
@@ -41,6 +41,7 @@ def calibrated(folder: Path, learned: Learned, **facts: Any) -> Run:
     learned.save(folder)
     table = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(table | learned.facts() | facts))
+    cover_again(folder)
     return Run.load(folder)
 
 
@@ -108,6 +109,9 @@ def test_a_certificate_of_another_model_is_refused(exported: Path, tiny: Tiny, t
     save_tiny_run(tmp_path / "other", adapted_of(tiny("bert"), targets=["query"], max_length=16, seed=9))
     shutil.copytree(exported, tmp_path / "out")
     shutil.copyfile(tmp_path / "other" / "certificate.safetensors", tmp_path / "out" / "certificate.safetensors")
+    with pytest.raises(RunError, match=r"certificate\.safetensors: is damaged, or belongs to another folder"):
+        Run.load(tmp_path / "out")
+    cover_again(tmp_path / "out")
     with pytest.raises(RunError, match=r"does not give the run's answers here: logits differ by up to \d"):
         Run.load(tmp_path / "out")
 

@@ -14,6 +14,7 @@ from helpers import (
     PAIRS,
     TEXTS,
     adapted_of,
+    cover_again,
     logits_of,
     peft_logits,
     plain_peft,
@@ -26,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from bertlora.classifier import LoraClassifier
 from bertlora.confidence.calibration import Calibration
 from bertlora.errors import BertloraError, RunError
+from bertlora.hashes import sealed
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import ORIGIN
 from bertlora.recipe import Recipe
@@ -57,7 +59,7 @@ def refused(path: Path, kind: type[BertloraError] = RunError, model: str = "") -
 
 def change_manifest(run: Path, **changes: Any) -> None:
     file = run / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    file.write_text(sealed(json.loads(file.read_text()) | changes))
 
 
 @pytest.mark.parametrize("truncation", ["left", "right", "head-tail"])
@@ -177,6 +179,7 @@ def test_a_head_that_peft_drew_and_did_not_save_is_refused(architecture: str, ti
 def test_an_adapter_without_its_update_is_refused(run: Path) -> None:
     file = run / "adapter" / "adapter_model.safetensors"
     save_file({k: v for k, v in load_file(file).items() if "layer.1" not in k}, file, {"format": "pt"})
+    cover_again(run)
     assert "layer.1" in refused(run)
 
 

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.probabilities import Array, Labels, calibration_error, softmax
 from bertlora.errors import RunError
 from bertlora.files import write_whole, writing
+from bertlora.hashes import is_part
 
 FILES = FILE, ROWS_FILE = "calibration.json", "validation.safetensors"
 FEWEST_ROWS = 30
@@ -115,7 +116,8 @@ class Calibration:
         Raises:
             RunError: a file is damaged, or one of the two is missing.
         """
-        if not any((run / name).exists() for name in FILES):
+        there = [is_part(run / name) for name in FILES]
+        if not any(there):
             return None
         with reading(run / FILE) as file:
             table = json.loads(file.read_text(encoding="utf-8"))

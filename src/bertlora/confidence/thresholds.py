@@ -18,6 +18,7 @@ from bertlora.confidence.calibration import FILE, FILES, ROWS_FILE, fit_temperat
 from bertlora.confidence.probabilities import Array, sigmoid
 from bertlora.errors import InputError
 from bertlora.files import write_whole, writing
+from bertlora.hashes import is_part
 
 Chosen = npt.NDArray[np.bool_]
 
@@ -127,7 +128,8 @@ class Thresholds:
         Raises:
             RunError: a file is damaged, or one of the two is missing.
         """
-        if not any((run / name).exists() for name in FILES):
+        there = [is_part(run / name) for name in FILES]
+        if not any(there):
             return None
         with reading(run / FILE) as file:
             table = json.loads(file.read_text(encoding="utf-8"))

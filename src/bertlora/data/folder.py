@@ -1,6 +1,6 @@
 """The prepared folder: a Parquet file for each split that has rows, and dataset.json.
 
-dataset.json is written last: a folder that has it is complete.
+dataset.json is written last: a folder that has it is complete. It has the SHA-256 of the Parquet files.
 """
 
 import json
@@ -19,11 +19,13 @@ from bertlora.data.source import SPLITS
 from bertlora.data.split_file import reading, row_places, split_path, stream
 from bertlora.data.table_source import TableSpec
 from bertlora.errors import DataError
+from bertlora.files import write_whole
+from bertlora.hashes import check_files, hashes_of, opened, sealed
 from bertlora.task import CLASSIFICATION, MULTILABEL, TASKS
 
 FORMAT_VERSION = 1
 MANIFEST = "dataset.json"
-LATER = ("label_rules", "task")  # keys that folders of older versions do not have
+LATER = ("label_rules", "task", "files")  # keys that folders of older versions do not have
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Prepared:
         notes: what was left out, and why.
         checks: what was found in the data; see `find_checks`.
         label_rules: what was done with the labels; see `LabelRules`. Empty if nothing was.
+        files: SHA-256 of the Parquet files, by name. Empty in folders of older versions.
     """
 
     folder: Path
@@ -59,6 +62,7 @@ class Prepared:
     checks: list[dict[str, Any]]
     label_rules: dict[str, Any] = field(default_factory=dict)
     task: str = CLASSIFICATION
+    files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> "Prepared":
@@ -100,7 +104,7 @@ class Prepared:
             DataError: there is no such split, or its file is damaged.
         """
         self.require(name)
-        with reading(self.path(name)) as file:
+        with reading(self._whole(name)) as file:
             table = file.read()
             pairs = table["text_pair"].to_pylist() if self.has_pairs else None
             texts, labels, rows = table["text"].to_pylist(), table["label"].to_pylist(), table["row"].to_numpy()
@@ -119,7 +123,7 @@ class Prepared:
         Raises:
             DataError: the split's file is damaged.
         """
-        for values in stream(self.path(name), column):
+        for values in stream(self._whole(name), column):
             yield from values
 
     def targets(self, name: str) -> NDArray[Any]:
@@ -145,6 +149,12 @@ class Prepared:
             return marks_of(rows, len(rows), len(self.labels))
         return np.fromiter(targets, dtype=TASKS[self.task].target_type)
 
+    def _whole(self, name: str) -> Path:
+        """Returns the Parquet file of a split, or raises DataError if it is not the one that was written."""
+        path = self.path(name)
+        check_files(self.folder, self.files, [path.name], DataError, "prepare the data again")
+        return path
+
     def _check_rows(self, name: str, found: int) -> None:
         if found != self.rows[name]:
             expected = f"expected {self.rows[name]} as in {MANIFEST}"
@@ -160,7 +170,7 @@ class Prepared:
         Raises:
             DataError: the split's file is damaged.
         """
-        found = row_places(self.path(name), rows)
+        found = row_places(self._whole(name), rows)
         source = self.sources.get(name) or self.sources.get("all", name)
         # A folder that an older version prepared does not have the places.
         return [found.get(row) or f"{source} row {row}" for row in rows]
@@ -172,12 +182,12 @@ class Prepared:
 
     def write_manifest(self) -> None:
         """Writes dataset.json, which marks the folder as complete."""
-        table = {"format_version": FORMAT_VERSION, **vars(self), "split": self.shares}
+        files = hashes_of(self.folder, [self.path(split).name for split in self.rows])
+        table = {"format_version": FORMAT_VERSION, **vars(self), "split": self.shares, "files": files}
         del table["folder"], table["shares"]
         if not self.label_rules:
             del table["label_rules"]
-        text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
-        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+        write_whole(self.folder / MANIFEST, sealed(table))
 
 
 def _numbered(groups: Sequence[str | None]) -> NDArray[np.int64]:
@@ -211,9 +221,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         )
         raise DataError(f"{folder}: {fault}; make it with `bertlora prepare SOURCE --out DATA`")
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        return opened(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise DataError(f"{path}: cannot be read ({error}); prepare the data again") from error
-    if not isinstance(table, dict):
-        raise DataError(f"{path}: is not a JSON object; prepare the data again")
-    return table

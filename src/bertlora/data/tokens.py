@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from bertlora.files import write_whole
+from bertlora.hashes import check_files, hashes_of, opened, sealed
+
 if TYPE_CHECKING:
     from bertlora.data.tokenizer import AnyTokenizer
 
@@ -76,7 +79,9 @@ def token_chunks(tokenizer: "AnyTokenizer", texts: Iterable[str]) -> Iterator[To
 
 
 def kept_tokens(folder: Path, name: str, make: Callable[[], Iterable[TokenTable]]) -> TokenTable:
-    """Returns the table saved in `folder` as `name`, with its ids mapped from disk. Saves it first if it is missing.
+    """Returns the table saved in `folder` as `name`, with its ids mapped from disk.
+
+    Saves it first if it is missing or damaged, or if an older version saved it, without hashes.
 
     Args:
         folder: where the table is saved. If it cannot be written, the table is kept in memory.
@@ -88,6 +93,7 @@ def kept_tokens(folder: Path, name: str, make: Callable[[], Iterable[TokenTable]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _write(ids, offsets, make())
+            write_whole(_manifest(folder, name), sealed({"files": hashes_of(folder, [ids.name, offsets.name])}))
         except OSError:
             return TokenTable.joined(make())
     # An empty file cannot be mapped.
@@ -96,12 +102,21 @@ def kept_tokens(folder: Path, name: str, make: Callable[[], Iterable[TokenTable]
 
 
 def has_tokens(folder: Path, name: str) -> bool:
-    """Returns whether `folder` has the table that is saved as `name`."""
-    return all(path.exists() for path in _files(folder, name))
+    """Returns whether `folder` has the table that is saved as `name`, and it is whole."""
+    try:
+        files = opened(_manifest(folder, name).read_text(encoding="utf-8"))["files"]
+        check_files(folder, files)
+    except (OSError, ValueError, KeyError, TypeError):  # a RunError is a ValueError
+        return False
+    return True
 
 
 def _files(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / f"{name}.ids", folder / f"{name}.offsets.npy"
+
+
+def _manifest(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
 
 
 def _write(ids: Path, offsets: Path, parts: Iterable[TokenTable]) -> None:

@@ -26,8 +26,8 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Reader
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokens import TokenTable, tokenize
-from bertlora.errors import RunError
 from bertlora.files import write_whole, writing
+from bertlora.hashes import RUN_MANIFEST, check_files, hashes_of, is_part, names_below
 from bertlora.task import REGRESSION
 
 FILES = FACTS, ANSWERS = "certificate.json", "certificate.safetensors"
@@ -108,7 +108,7 @@ class Certificate:
         return max(self.tolerance, BF16_SHARE * largest(self.logits)) if precision == "bf16" else self.tolerance
 
     def save(self, folder: Path) -> None:
-        """Writes the certificate, which covers every other file of the folder.
+        """Writes the certificate, which covers the files that decide the answers. run.json covers both.
 
         Raises:
             OutputError: it cannot be written.
@@ -118,7 +118,7 @@ class Certificate:
             tensors |= {"second.ids": self.second.ids, "second.offsets": self.second.offsets}
         with writing(folder / ANSWERS):
             (folder / ANSWERS).write_bytes(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
-        files = {str(path.relative_to(folder)): sha256(path) for path in _covered(folder)}
+        files = hashes_of(folder, _covered(folder))
         table = {"format": self.format, "tolerance": self.tolerance, "files": files, "made_on": machine()}
         write_whole(folder / FACTS, json.dumps(table, indent=2) + "\n")
 
@@ -129,8 +129,9 @@ class Certificate:
         Raises:
             RunError: a file of it is missing or damaged.
         """
-        if not (folder / FACTS).is_file():
+        if not is_part(folder / FACTS):
             return None
+        is_part(folder / ANSWERS)
         with reading(folder / FACTS) as file:
             table = json.loads(file.read_text(encoding="utf-8"))
             tolerance, files = float(table["tolerance"]), {str(k): str(v) for k, v in table["files"].items()}
@@ -146,14 +147,7 @@ class Certificate:
 
     def check_files(self, folder: Path) -> None:
         """Raises RunError if a file is missing, or is not the one that the certificate was made for."""
-        for name, expected in self.files.items():
-            path = folder / name
-            if not path.is_file():
-                raise RunError(f"{folder}: lacks {name}; copy the folder again")
-            if sha256(path) != expected:
-                raise RunError(
-                    f"{path}: is not the file that the certificate was made for; copy the folder again, or export again"
-                )
+        check_files(folder, self.files, advice="copy the folder again, or export again")
 
 
 def largest(logits: Array) -> float:
@@ -188,28 +182,22 @@ def has_vnni() -> bool:
     return "vnni" in flags or "asimddp" in flags
 
 
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def proven(folder: Path, certificate: "Certificate", precision: str = "fp32") -> Path:
     """Returns a mark in this user's cache. It exists if this machine has replayed the certificate of these files.
 
     Other versions of a library have another mark, and so has a folder whose files were written again.
     """
-    paths = [folder / name for name in (*FILES, *certificate.files)]
+    paths = [folder / name for name in (RUN_MANIFEST, *FILES, *certificate.files)]
     seen = [path.stat() for path in paths if path.exists()]
     key = [str(folder.resolve()), precision, machine(), [(one.st_size, one.st_mtime_ns) for one in seen]]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertlora" / "proven"
     return cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
-def _covered(folder: Path) -> list[Path]:
-    """Returns the files that must not change: all of an export but its card; of a run only its adapter."""
-    root = folder / "adapter" if (folder / "adapter").is_dir() else folder
-    return sorted(path for path in root.rglob("*") if path.is_file() and path.name not in (*FILES, "README.md"))
+def _covered(folder: Path) -> list[str]:
+    """Returns the files that decide answers: all of an export but its card; of a run only its adapter."""
+    inside = "adapter/" if (folder / "adapter").is_dir() else ""
+    return [f"{inside}{name}" for name in names_below(folder / inside, without=(*FILES, RUN_MANIFEST, "README.md"))]
 
 
 def _table(tensors: dict[str, Any], name: str) -> TokenTable:

@@ -33,7 +33,7 @@ class Origin:
         adapted: the model with its adapter.
         calibration: what its validation rows taught.
         folder: the run folder or adapter folder from which it was loaded.
-        manifest: the text of run.json, without the data's folder.
+        manifest: the values of run.json, without the data's folder.
         texts: real texts on which the export is compared.
         validation: the validation rows, for formats that lose accuracy; None if they are missing.
         tolerance: points of accuracy that such a format may lose on them.
@@ -42,7 +42,7 @@ class Origin:
     adapted: Adapted
     calibration: Learned
     folder: Path
-    manifest: str
+    manifest: dict[str, Any]
     texts: Texts
     validation: Examples | None = None
     tolerance: float = 0.5

@@ -14,8 +14,9 @@ from bertlora.export.formats import FORMATS
 from bertlora.export.origin import Origin, ParityError
 from bertlora.export.runners import RUNNERS
 from bertlora.files import size_of, whole_folder, write_whole
+from bertlora.hashes import RUN_MANIFEST, hashes_of, names_below, sealed
 
-MANIFEST = "run.json"
+CARD = "README.md"
 
 
 def export(origin: Origin, out: Path, kind: str, overwrite: bool = False) -> dict[str, Any]:
@@ -43,7 +44,6 @@ def export(origin: Origin, out: Path, kind: str, overwrite: bool = False) -> dic
     certificate = Certificate.of(adapted, kind)
     with whole_folder(out, overwrite, (source, source / "adapter", adapted.base.folder)) as folder:
         facts = form.write(origin, folder)
-        write_whole(folder / MANIFEST, origin.manifest)
         for name in CALIBRATION:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
@@ -60,4 +60,6 @@ def export(origin: Origin, out: Path, kind: str, overwrite: bool = False) -> dic
                 certificate.save(folder)
             elif found > certificate.tolerance:
                 raise ParityError(f"the export's logits differ by up to {found:.2g} from the run's; it was not kept")
+        files = hashes_of(folder, names_below(folder, without=(RUN_MANIFEST, CARD)))
+        write_whole(folder / RUN_MANIFEST, sealed(origin.manifest | {"files": files}))
     return {"format": kind, "to": str(out), "bytes": size_of(out), "base_bytes": adapted.base.weight_bytes} | facts

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+OWN = "bertlora"  # in the metadata of weights that bertlora saved
 
 
 def is_adapter(folder: Path) -> bool:
@@ -41,6 +42,20 @@ def read_adapter_config(folder: Path) -> "LoraConfig":
             f"{folder}: {WEIGHTS_FILE} is missing; save the adapter as safetensors (nothing is unpickled here)"
         )
     return config
+
+
+def check_from_peft(folder: Path) -> None:
+    """Raises RunError if bertlora saved an adapter that has lost its run.json, and with it labels and input template.
+
+    Without this check it would load as an adapter that PEFT saved, and give other answers.
+    """
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="np") as file:
+            ours = OWN in (file.metadata() or {})
+    except Exception:  # what is wrong with the file is found where it is read
+        return
+    if ours:
+        raise RunError(f"{folder}: lacks run.json, which has the labels; copy the folder again")
 
 
 def adapter_classes(folder: Path) -> int:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from bertlora.data.text_file import FileFormat
 from bertlora.pipeline.prepare import ColumnNames, Source
-from bertlora.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertlora.run.loaded import Run
@@ -62,5 +61,5 @@ def evaluate(
 
 def _best_metric(run: "Run") -> str:
     """Returns the metric that chose the adapter of a run; empty if its folder does not say."""
-    file = run.path / "recipe.toml"
-    return Recipe.named(str(file)).best_metric if file.is_file() else ""
+    recipe = run.recipe()
+    return "" if recipe is None else recipe.best_metric

@@ -4,9 +4,10 @@ The repository gets the adapter's files at its root, as PEFT expects them. Never
 and the linear models, whose files hold paths, words or hashes of the data.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any
 
 from bertlora.errors import HubError, InputError, RunError, first_line
 from bertlora.export.certificate import ANSWERS, FACTS
+from bertlora.hashes import sha256
 from bertlora.model.adapter_files import is_adapter
 from bertlora.pipeline.public_report import without_texts
-from bertlora.run.folder import REPORT
+from bertlora.run.folder import CARD, REPORT
 from bertlora.run.manifest import MANIFEST, read_manifest
 
-CARD = "README.md"
 # Of an adapter's folder. PEFT's users keep other files in it, such as data and states of an optimiser.
 ADAPTER_FILES = (
     MANIFEST,
@@ -95,7 +96,7 @@ def pack(run: str | Path, repo: str, public: bool = False) -> Parcel:
     if (folder / FACTS).is_file() and not (folder / "adapter").is_dir():
         files = _export_files(folder)
     elif is_adapter(folder):
-        files = _named(folder, ADAPTER_FILES)
+        files = _covering(_named(folder, ADAPTER_FILES))
     else:
         files, notes = _run_files(folder)
     if CARD not in files:
@@ -142,7 +143,7 @@ def _run_files(folder: Path) -> tuple[dict[str, Path | bytes], list[str]]:
     files = _named(folder / "adapter", ADAPTER_FILES) | _named(folder, CALIBRATION_FILES)
     if MANIFEST not in files:
         raise RunError(f"{folder / 'adapter'}: has no {MANIFEST}; the run is damaged")
-    files |= _certificate(folder, files)
+    files = _covering(files | _certificate(folder, files))
     if not (folder / REPORT).is_file():
         return files, [f"there is no {REPORT}; 'bertlora report {folder}' writes it"]
     page = without_texts((folder / REPORT).read_text(encoding="utf-8"))
@@ -161,8 +162,23 @@ def _certificate(folder: Path, sent: Iterable[str]) -> dict[str, Path | bytes]:
         return {}
     table = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     hashes = {name.removeprefix("adapter/"): hash for name, hash in table["files"].items()}
-    table |= {"format": "adapter", "files": {name: hashes[name] for name in sent if name in hashes}}
+    # run.json is made for what is sent, and covers the certificate.
+    covered = {name: hashes[name] for name in sent if name in hashes and name != MANIFEST}
+    table |= {"format": "adapter", "files": covered}
     return {FACTS: f"{json.dumps(table, indent=2)}\n".encode(), ANSWERS: folder / ANSWERS}
+
+
+def _covering(files: dict[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """Returns the files with a run.json that covers what is sent, which may be less than what the folder has."""
+    manifest = files.get(MANIFEST)
+    if not isinstance(manifest, Path):
+        return files
+    covered = {name: _sha256(what) for name, what in files.items() if name not in (MANIFEST, CARD)}
+    return files | {MANIFEST: replace(read_manifest(manifest.parent), files=covered).to_json().encode()}
+
+
+def _sha256(what: Path | bytes) -> str:
+    return hashlib.sha256(what).hexdigest() if isinstance(what, bytes) else sha256(what)
 
 
 def _named(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path | bytes]:

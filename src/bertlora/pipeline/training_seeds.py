@@ -1,6 +1,5 @@
 """The same training under several seeds, which shows how much a run depends on chance."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ from accelerate import PartialState
 from bertlora.data.prepared import Prepared
 from bertlora.errors import InputError
 from bertlora.evaluation.seeds import leading_figure, summarise
-from bertlora.files import write_whole
 from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
-from bertlora.run.folder import seed_folders
+from bertlora.run.folder import rewrite_metrics, seed_folders
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import MANIFEST
 from bertlora.task import REGRESSION
@@ -70,5 +68,5 @@ def train_seeds(
         found = [leading_figure(run, data, split) for run in runs]
         summary = summarise([value for _, value in found], found[0][0], data.task != REGRESSION)
         metrics["seeds"] = {"values": list(folders), "split": split, **summary.figures()}
-        write_whole(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        rewrite_metrics(out, metrics)
     return metrics

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.calibration import reading
 from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
+from bertlora.hashes import is_part
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
 from bertlora.rivals.regression import Regression, Weights, fit_direction, fit_linear, refit
@@ -80,7 +81,7 @@ class Probe:
             RunError: its file is damaged.
         """
         file = run / FILE
-        if not file.is_file():
+        if not is_part(file):
             return None
         with reading(file):
             found = load_file(file)

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.calibration import reading
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.words import words_of
+from bertlora.hashes import is_part
 from bertlora.rivals.regression import MANY_CLASSES, Regression, Weights, fit_linear
 
 FILE = "tfidf.safetensors"
@@ -77,7 +78,7 @@ class Tfidf:
             RunError: its file is damaged.
         """
         file = run / FILE
-        if not file.is_file():
+        if not is_part(file):
             return None
         with reading(file):
             found = load_file(file)

@@ -12,9 +12,11 @@ RUN/
                   regression the widths of intervals, and the validation rows that gave them
   certificate.json  certificate.safetensors    what the run must answer on another machine
   report.html
-  run.json        written last. A folder without it holds a run that did not finish.
+  run.json        written last. A folder without it holds a run that did not finish. It has the SHA-256 of the files
+                  above, except those that people or `report` may write again: README.md and report.html
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -23,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from bertlora.data.prepared import source_paths
 from bertlora.errors import InputError, OutputError, RunError
-from bertlora.files import check_vacant, write_whole, writing
+from bertlora.files import check_vacant, sync_names, write_whole, writing
+from bertlora.hashes import names_below, sha256
 from bertlora.recipe import Recipe
-from bertlora.run.manifest import MANIFEST, SEEN, Manifest, Seen, versions
+from bertlora.run.manifest import MANIFEST, SEEN, Manifest, Seen, read_manifest, versions
 from bertlora.run.unfinished import beside, is_begun
 
 if TYPE_CHECKING:
@@ -33,17 +36,12 @@ if TYPE_CHECKING:
     from bertlora.model.adapted import Adapted
     from bertlora.rivals.fitted import Rivals
 
-REPORT = "report.html"
+REPORT, CARD = "report.html", "README.md"
+RECIPE, HISTORY, METRICS = "recipe.toml", "history.jsonl", "metrics.json"
 # What one run may have and the next one not.
-OPTIONAL = (
-    "probe.safetensors",
-    "tfidf.safetensors",
-    SEEN,
-    "calibration.json",
-    "thresholds.json",
-    "validation.safetensors",
-    REPORT,
-)
+OPTIONAL = ("probe.safetensors", "tfidf.safetensors", SEEN, "calibration.json", "validation.safetensors")
+CERTIFICATE = "certificate.json", "certificate.safetensors"
+PARTS = (RECIPE, HISTORY, METRICS, *CERTIFICATE, *OPTIONAL)
 
 
 def check_run_folder(
@@ -125,7 +123,7 @@ def save_run(
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         (path / MANIFEST).unlink(missing_ok=True)
-        for name in OPTIONAL:
+        for name in (*OPTIONAL, REPORT):
             (path / name).unlink(missing_ok=True)
         adapted.save(path / "adapter")
         if rivals is not None:
@@ -157,16 +155,44 @@ def save_run(
     from bertlora.run.card import model_card
 
     card = model_card(manifest, adapted.base.origin["id"], recipe, metrics, calibration)
-    write_whole(path / "adapter" / MANIFEST, alone.to_json())
-    write_whole(path / "adapter" / "README.md", card)
-    write_whole(path / "recipe.toml", recipe.to_toml())
+    write_whole(path / "adapter" / CARD, card)
+    alone.write(path / "adapter", names_below(path / "adapter", without=(CARD, MANIFEST)))
+    write_whole(path / RECIPE, recipe.to_toml())
     Certificate.of(adapted).save(path)
     write_history(path, metrics["epochs"])
-    write_whole(path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    write_whole(path / MANIFEST, manifest.to_json())
-    return manifest
+    write_whole(path / METRICS, _text_of(metrics))
+    written = manifest.write(path, covered(path))
+    with writing(path):
+        sync_names(path.parent)
+    return written
+
+
+def covered(path: Path) -> list[str]:
+    """Returns the names of the files of a run that run.json covers."""
+    inside = [f"adapter/{name}" for name in names_below(path / "adapter", without=(CARD,))]
+    return [*inside, *(name for name in PARTS if (path / name).is_file())]
+
+
+def rewrite_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Writes the metrics of a finished run again. A kill at any moment leaves the old ones or the new ones, whole.
+
+    Raises:
+        RunError: the run cannot be read.
+        OutputError: a file cannot be written.
+    """
+    manifest, text = read_manifest(path), _text_of(metrics)
+    new = hashlib.sha256(text.encode()).hexdigest()
+    if METRICS in manifest.files:
+        # Until the new ones are there, run.json allows both.
+        both = {METRICS: f"{sha256(path / METRICS)} {new}"}
+        write_whole(path / MANIFEST, replace(manifest, files=manifest.files | both).to_json())
+    write_whole(path / METRICS, text)
+
+
+def _text_of(metrics: dict[str, Any]) -> str:
+    return json.dumps(metrics, indent=2) + "\n"
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
     """Writes RUN/history.jsonl, one line per evaluation."""
-    write_whole(path / "history.jsonl", "".join(json.dumps(line) + "\n" for line in history))
+    write_whole(path / HISTORY, "".join(json.dumps(line) + "\n" for line in history))

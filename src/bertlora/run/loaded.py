@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bertlora.confidence.calibration import reading
 from bertlora.confidence.learned import Answers, Learned, answers_of, divisors
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
@@ -22,11 +23,13 @@ from bertlora.errors import InputError, NotMixableError, RunError
 from bertlora.export.certificate import Certificate, proven
 from bertlora.export.exported import Exported, prove, replay
 from bertlora.export.runners import RUNNERS
+from bertlora.hashes import check_files, is_part
 from bertlora.model.adapted import Adapted
-from bertlora.model.adapter_files import adapter_classes, is_adapter, read_adapter_config
+from bertlora.model.adapter_files import adapter_classes, check_from_peft, is_adapter, read_adapter_config
 from bertlora.model.base import Base, find_base, longest_input
 from bertlora.model.mixed import MixedAdapter, MixedBase
 from bertlora.recipe import Recipe
+from bertlora.run.folder import METRICS, RECIPE
 from bertlora.run.manifest import MANIFEST, Manifest, Seen, read_manifest
 from bertlora.run.parts import its_base, its_calibration
 from bertlora.task import CLASSIFICATION, REGRESSION
@@ -80,6 +83,7 @@ class Run:
         if not path.is_dir():
             raise RunError(f"{path}: no such run folder; 'bertlora train DATA --out {path}' makes one")
         if not (path / MANIFEST).is_file() and is_adapter(path):
+            check_from_peft(path)
             return cls._of_peft(path, model, on)
         manifest = read_manifest(path)
         certificate = Certificate.load(path)
@@ -88,6 +92,7 @@ class Run:
                 raise NotMixableError(f"{path}: is an export ({certificate.format}), which has no adapter")
             return cls._of_export(path, manifest, certificate)
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
+        check_files(path, manifest.files, [name for name in manifest.files if (path / name).is_relative_to(adapter)])
         loaded = _adapter(path, adapter, manifest, model, on)
         if certificate is not None and adapter == path:  # it was exported, perhaps on another machine
             prove(path, certificate, loaded, "fp32" if on is None else on.precision)
@@ -97,7 +102,7 @@ class Run:
     def _of_export(cls, path: Path, manifest: Manifest, certificate: Certificate) -> "Run":
         known = proven(path, certificate).exists()
         if not known:
-            certificate.check_files(path)  # before they are read
+            check_files(path, manifest.files or certificate.files)  # before they are read
         reader, calibration = _reader(path, manifest), its_calibration(path, manifest)
         runner = RUNNERS[certificate.format](path, reader, manifest.labels)
         scale = divisors(calibration, len(manifest.labels))
@@ -192,9 +197,16 @@ class Run:
 
     def metrics(self) -> dict[str, Any]:
         """Returns metrics.json, what training measured; empty for an adapter that PEFT trained."""
-        file = self.path / "metrics.json"
-        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        return table
+        file = self.path / METRICS
+        if not is_part(file):
+            return {}
+        with reading(file):
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+
+    def recipe(self) -> Recipe | None:
+        """Returns the recipe of the run; None for an export, and for an adapter that PEFT trained."""
+        file = self.path / RECIPE
+        return Recipe.named(str(file)) if is_part(file) else None
 
     @contextmanager
     def ready(self, precision: str = "fp32") -> Iterator[None]:
@@ -320,7 +332,7 @@ class Run:
 
         adapted = self.adapted
         alone = {key: value for key, value in self.manifest.data.items() if key != "folder"}
-        manifest = replace(self.manifest, data=alone).to_json()
+        manifest = asdict(replace(self.manifest, data=alone))
         validation = None
         if self.data_folder is not None:
             validation = split_examples(adapted.reader, Prepared.load(self.data_folder), "validation")

@@ -1,6 +1,7 @@
 """What a run folder says about its run: run.json, and hashes of the texts that the run has met.
 
-run.json is also the sign that a run is whole. Evaluation uses the hashes: it says if its rows are not new to the run.
+run.json is also the sign that a run is whole: it is written last, and has the SHA-256 of the other files. Evaluation
+uses the hashes of texts: it says if its rows are not new to the run.
 
 Letters: N rows.
 """
@@ -10,7 +11,7 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ from safetensors.numpy import load_file, save
 from bertlora.confidence.calibration import reading
 from bertlora.data.words import text_hash
 from bertlora.errors import RunError
+from bertlora.files import sync, write_whole, writing
+from bertlora.hashes import RUN_MANIFEST, hashes_of, is_part, opened, sealed
 from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
 
-FORMAT_VERSION = 1
-MANIFEST, SEEN = "run.json", "seen.safetensors"
+FORMAT_VERSION = 2  # 1: without hashes of the files
+MANIFEST, SEEN = RUN_MANIFEST, "seen.safetensors"
 VERSIONS = ("bertlora", "torch", "transformers", "peft", "tokenizers", "numpy")
 
 Hashes = npt.NDArray[np.uint64]
@@ -51,6 +54,7 @@ class Manifest:
         target_scale: their standard deviation.
         temperatures: (K,) of a run whose texts may have several labels; `Thresholds` uses them. Else empty.
         thresholds: (K,) the probability from which on a text has a label. Else empty.
+        files: SHA-256 of the other files of the folder, by name. Empty in runs of older versions.
     """
 
     labels: list[str]
@@ -70,11 +74,26 @@ class Manifest:
     target_scale: float = 1.0
     temperatures: list[float] = field(default_factory=list)
     thresholds: list[float] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
         """Returns the file's text."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return sealed(asdict(self))
+
+    def write(self, folder: Path, names: Iterable[str]) -> "Manifest":
+        """Writes it to a folder as the sign that these files are whole, and returns it with their hashes.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        names = list(names)
+        with writing(folder):
+            for name in names:
+                sync(folder / name)
+            whole = replace(self, files=hashes_of(folder, names))
+        write_whole(folder / MANIFEST, whole.to_json())
+        return whole
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -90,14 +109,14 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: is not a run folder (no {MANIFEST}) and not a PEFT adapter; name the folder given to train --out"
         )
     try:
-        table = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        version = table["format_version"]
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+        version = json.loads(text)["format_version"]
         if version > FORMAT_VERSION:
             raise RunError(
                 f"{path}: format {version} is newer than this bertlora reads ({FORMAT_VERSION}); upgrade bertlora"
             )
-        return _checked(Manifest(**table))
-    except (ValueError, KeyError, TypeError) as error:
+        return _checked(Manifest(**opened(text)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, RunError):
             raise
         raise RunError(f"{path / MANIFEST}: cannot be read ({error}); the run is damaged") from error
@@ -116,7 +135,8 @@ def _checked(manifest: Manifest) -> Manifest:
     chosen = m.temperatures, m.thresholds
     if m.task == MULTILABEL:
         numbers = numbers and all(len(each) == len(m.labels) and all(0 < x < math.inf for x in each) for each in chosen)
-    if not (lists and based and numbers and reads and m.task in TASKS):
+    covers = isinstance(m.files, dict)
+    if not (lists and based and numbers and reads and covers and m.task in TASKS):
         raise ValueError("a value has the wrong type or range")
     return manifest
 
@@ -155,7 +175,7 @@ class Seen:
             RunError: its file is damaged.
         """
         file = run / SEEN
-        if not file.is_file():
+        if not is_part(file):
             return None
         with reading(file):
             found = load_file(file)

@@ -49,8 +49,8 @@ def check_facts(run: Run) -> Table | None:
 
 def data_name(run: Run) -> str:
     """Returns a short name of the run's training data, empty if it is not known."""
-    file = run.path / "recipe.toml"
-    known: Iterable[str] = Recipe.named(str(file)).data if file.is_file() else ()
+    recipe = run.recipe()
+    known: Iterable[str] = () if recipe is None else recipe.data
     if not known and run.data_folder is not None:
         with suppress(DataError):  # the report does not need it
             known = Prepared.load(run.data_folder).sources.values()
@@ -66,10 +66,10 @@ def data_name(run: Run) -> str:
 
 def recipe_facts(run: Run) -> list[Table] | None:
     """Returns every recipe key with its value, its value in the recipe `default`, and whether the two differ."""
-    file = run.path / "recipe.toml"
-    if not file.is_file():
+    recipe = run.recipe()
+    if recipe is None:
         return None
-    own, usual = (Recipe.named(name).to_toml(comments=False).splitlines() for name in (str(file), "default"))
+    own, usual = (each.to_toml(comments=False).splitlines() for each in (recipe, Recipe.named("default")))
     values = [[line.partition(" = ")[2] for line in lines] for lines in (own, usual)]
     return [
         {
