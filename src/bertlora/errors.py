@@ -85,6 +85,13 @@ class InUseError(BertloraError, RuntimeError):
     """A model that this thread already trains or holds ready."""
 
 
+class Terminated(SystemExit):  # not an error: the system asked for it
+    """The program was asked to end by SIGTERM. It leaves with status 143, as shells report the signal."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
 @contextmanager
 def flags_shown() -> Iterator[None]:
     """Inside, messages name flags: the user sits at a command line."""

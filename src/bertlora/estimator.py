@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -103,8 +103,8 @@ class LoraEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn is not
         texts = texts_of(X), texts_of(validation[0]) if validation else ([], None)
         self.rivals_ = fitted_rivals(self.adapted_, training, *texts)
         self.seen_ = Seen.of(train=texts[0], validation=texts[1])
-        with progress(verbose) as show:
-            for event in training.run():
+        with progress(verbose) as show, closing(training.run()) as events:
+            for event in events:
                 show(event)
         self.history_ = training.progress.history
         learned = training.learned()

@@ -15,6 +15,8 @@ from bertlora.task import AUTO, TASKS
 
 RECIPES = Path(__file__).with_name("recipes")
 ROLES = ("query", "key", "value", "attention-output", "ffn-in", "ffn-out", "all-linear")
+# What a run may be resumed with another value of: it changes no step that is done.
+MAY_CHANGE = ("epochs", "checkpoint_minutes")
 # The headings under which the options are listed.
 GROUPS = ("run", "data", "lora", "head", "optimiser", "evaluation")
 
@@ -42,6 +44,12 @@ class Recipe:
         "run",
         "experiment tracker that also gets the curves",
         choices=("none", "tensorboard", "wandb", "mlflow"),
+    )
+    checkpoint_minutes: float = option(
+        5.0,
+        "run",
+        "minutes between checkpoints within an epoch, for --resume; 0 = only at evaluations",
+        low=0,
     )
 
     task: str = option(

@@ -1,7 +1,7 @@
 """An interrupted run that is resumed ends as if nothing had happened, to the bit."""
 
 import errno
-import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from small_training import (
     without_timings,
 )
 
-from bertlora.errors import OutputError, RunError
+from bertlora.errors import OutputError, RunError, Terminated
+from bertlora.model.engine import Execution
 from bertlora.recipe import Recipe
+from bertlora.run.unfinished import CHECKPOINTS
 from bertlora.training import loop
-from bertlora.training.checkpoints import FOLDER, Checkpoint, drop_checkpoint, load_checkpoint, save_checkpoint
+from bertlora.training.checkpoints import OLD, drop_checkpoints, load_checkpoint
 from bertlora.training.events import Evaluation
 from bertlora.training.loop import Training
+from bertlora.training.stops import termination_raised
 
 Tiny = Callable[[str], Path]
 
@@ -153,42 +156,63 @@ def test_other_classes_are_refused(tiny: Tiny, tmp_path: Path) -> None:
         small_training(dropping_recipe(tiny), checkpoints=tmp_path, resume=True, labels=[*LABELS, "mixed"])
 
 
-TENSORS = ["trained.safetensors", "average.safetensors", "best.safetensors", "optimiser.safetensors"]
+FILES = ["average", "best", "checkpoint", "optimiser", "progress", "scores", "trace", "trained"]
 
 
-@pytest.mark.parametrize(
-    ("file", "damage"),
-    [
-        *((file, damage) for file in [*TENSORS, "progress.json"] for damage in ("cut", "noise")),
-        *((file, "gone") for file in TENSORS),
-    ],
-)
-def test_a_damaged_checkpoint_is_refused(tiny: Tiny, tmp_path: Path, file: str, damage: str) -> None:
-    interrupt(small_training(dropping_recipe(tiny), checkpoints=tmp_path), 1)
-    path = tmp_path / FOLDER / file
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[:20] if damage == "cut" else b"{]" * 50)
-    with pytest.raises(RunError, match=f"{FOLDER}: cannot be resumed from .* overwrite=True"):
-        small_training(dropping_recipe(tiny), checkpoints=tmp_path, resume=True)
+def test_a_damaged_checkpoint_is_passed_over(tiny: Tiny, tmp_path: Path) -> None:
+    """Whatever happened to whichever file: training goes on from the checkpoint before, to the same end."""
+    recipe = dropping_recipe(tiny, evaluate_every_steps=3)
+    run, other = tmp_path / "run", tmp_path / "other"
+    whole = small_training(recipe)
+    run_all(whole)
+    interrupt(small_training(recipe.replace(seed=7), checkpoints=other), 2)
+    interrupt(small_training(recipe, checkpoints=run), 2)
+    assert checkpoints(run) == ["1", "2"]
+    files = sorted((run / CHECKPOINTS / "2").iterdir())
+    assert [path.stem for path in files] == FILES
+    for path in files:
+        content, half = path.read_bytes(), path.stat().st_size // 2
+        foreign = (other / CHECKPOINTS / "2" / path.name).read_bytes()
+        flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        for damaged in (content[:half], flipped, foreign, None):
+            path.write_bytes(damaged) if damaged is not None else path.unlink()
+            found, notes = load_checkpoint(run)
+            assert found is not None
+            assert (found.progress.step, len(notes)) == (3, 1), path.name
+        path.write_bytes(content)
+    assert load_checkpoint(run)[1] == []
+    files[0].write_bytes(b"torn")
+    resumed = small_training(recipe, checkpoints=run, resume=True)
+    assert "2: this checkpoint is damaged and passed over (average.safetensors is not" in resumed.saving.notes[0]
+    run_all(resumed)
+    assert same(state(resumed), state(whole))
+
+
+def test_without_a_whole_checkpoint_training_starts_again(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = dropping_recipe(tiny)
+    expected = losses(small_training(recipe))
+    interrupt(small_training(recipe, checkpoints=tmp_path), 1)
+    (tmp_path / CHECKPOINTS / "1" / "progress.json").write_text("{}")
+    resumed = small_training(recipe, checkpoints=tmp_path, resume=True)
+    assert len(resumed.saving.notes) == 1
+    assert losses(resumed) == expected
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed(tiny: Tiny, tmp_path: Path) -> None:
+    """RUN/checkpoint, without a seal."""
+    recipe = dropping_recipe(tiny)
+    interrupt(small_training(recipe, checkpoints=tmp_path), 1)
+    (tmp_path / CHECKPOINTS / "1").rename(tmp_path / OLD)
+    (tmp_path / OLD / "checkpoint.json").unlink()
+    assert small_training(recipe, checkpoints=tmp_path, resume=True).progress.step == 4
 
 
 # Written whole
 
 
-def test_a_checkpoint_holds_only_tensors_and_json(tiny: Tiny, tmp_path: Path) -> None:
-    interrupt(small_training(dropping_recipe(tiny), checkpoints=tmp_path, identity="abc"), 1)
-    names = {"progress.json", "scores.safetensors", "trace.safetensors", *TENSORS}
-    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == names
-    progress = json.loads((tmp_path / FOLDER / "progress.json").read_text())
-    assert (progress["step"], progress["identity"]) == (4, "abc")
-
-
 def test_a_full_disk_leaves_the_checkpoint_before(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     training = small_training(dropping_recipe(tiny), checkpoints=tmp_path)
     interrupt(training, 1)
-    before = {path.name: path.read_bytes() for path in (tmp_path / FOLDER).iterdir()}
     write_bytes = Path.write_bytes
 
     def full(self: Path, content: bytes) -> int:
@@ -199,41 +223,83 @@ def test_a_full_disk_leaves_the_checkpoint_before(tiny: Tiny, monkeypatch: pytes
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="No space left on device"):
         interrupt(training, 1)
-    assert {path.name: path.read_bytes() for path in (tmp_path / FOLDER).iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir()] == [FOLDER]
+    assert checkpoints(tmp_path) == ["1"]
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINTS]
     monkeypatch.undo()
-    interrupt(small_training(dropping_recipe(tiny), checkpoints=tmp_path, resume=True), 1)
-    assert json.loads((tmp_path / FOLDER / "progress.json").read_text())["step"] == 8
-
-
-def test_saved_is_what_is_loaded(tiny: Tiny, tmp_path: Path) -> None:
-    training = small_training(dropping_recipe(tiny))
-    interrupt(training, 1)
-    scores = torch.rand(16, 2).double()
-    average = training.average.state()
-    kept = Checkpoint(training.progress, state(training), average, training.start, scores, training.trace)
-    save_checkpoint(tmp_path, kept, training.optimiser)
-    expected = torch.rand(3)
-    other = small_training(dropping_recipe(tiny))
-    found = load_checkpoint(tmp_path, other.optimiser)
+    interrupt(small_training(dropping_recipe(tiny), checkpoints=tmp_path, resume=True), 2)
+    assert checkpoints(tmp_path) == ["2", "3"]  # the first one is gone
+    found, notes = load_checkpoint(tmp_path)
     assert found is not None
-    assert found.progress == training.progress
-    assert same(found.trained, state(training))
-    assert same(found.average, average)
-    assert not same(found.average, found.trained)
-    assert same(found.best, training.start)
-    assert found.scores.equal(scores)
-    assert found.trace.step_losses == training.trace.step_losses
-    assert np.array_equal(found.trace.row_losses, training.trace.row_losses)
-    assert np.array_equal(found.trace.predicted, training.trace.predicted)
-    assert torch.rand(3).equal(expected)
-    moments, loaded = training.optimiser.state_dict()["state"], other.optimiser.state_dict()["state"]
-    assert all(torch.equal(moments[i][key], loaded[i][key]) for i in moments for key in moments[i])
+    assert (found.progress.step, notes) == (12, [])
 
 
-def test_dropping_a_checkpoint_removes_it(tiny: Tiny, tmp_path: Path) -> None:
+def test_dropping_removes_all_checkpoints(tiny: Tiny, tmp_path: Path) -> None:
     interrupt(small_training(dropping_recipe(tiny), checkpoints=tmp_path), 1)
-    drop_checkpoint(tmp_path)
+    drop_checkpoints(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    drop_checkpoint(tmp_path)
-    assert load_checkpoint(tmp_path, small_training(dropping_recipe(tiny)).optimiser) is None
+    drop_checkpoints(tmp_path)
+    assert load_checkpoint(tmp_path) == (None, [])
+
+
+# Within an epoch
+
+
+@pytest.mark.parametrize(("sign", "after"), [(signal.SIGINT, 2), (signal.SIGTERM, 4)])
+def test_a_signal_ends_training_with_a_checkpoint_of_the_last_step(
+    tiny: Tiny, tmp_path: Path, sign: signal.Signals, after: int
+) -> None:
+    """Also between the last step of an epoch and its evaluation; and the program has its own handlers afterwards."""
+    recipe = dropping_recipe(tiny)
+    whole = small_training(recipe)
+    run_all(whole)
+    before, drawn = signal.getsignal(sign), torch.get_rng_state()
+    stopped = small_training(recipe, checkpoints=tmp_path)
+    with pytest.raises((KeyboardInterrupt, Terminated)), termination_raised():  # noqa: PT012
+        for event in stopped.run():
+            if event.step == after:
+                signal.raise_signal(sign)
+    assert stopped.progress.step == after
+    assert signal.getsignal(sign) == before
+    assert torch.get_rng_state().equal(drawn)
+    resumed = small_training(recipe, checkpoints=tmp_path, resume=True)
+    assert resumed.progress.step == after
+    steps, evaluations = run_all(resumed)
+    assert [step.step for step in steps] == list(range(after + 1, 13))
+    assert len(evaluations) == 3
+    assert same(state(resumed), state(whole))
+    assert without_timings(resumed.progress.history) == without_timings(whole.progress.history)
+
+
+def test_a_signal_in_an_evaluation_does_not_wait(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recipe = dropping_recipe(tiny)
+    whole = small_training(recipe)
+    run_all(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(Execution, "predict", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run_all(small_training(recipe, checkpoints=tmp_path))
+    resumed = small_training(recipe, checkpoints=tmp_path, resume=True)
+    assert (resumed.progress.step, resumed.progress.history) == (4, [])
+    run_all(resumed)
+    assert same(state(resumed), state(whole))
+    assert without_timings(resumed.progress.history) == without_timings(whole.progress.history)
+
+
+def test_checkpoints_come_by_the_clock(tiny: Tiny, tmp_path: Path) -> None:
+    """And they change nothing: those of `checkpoint_minutes` are read, compared with a run that has none."""
+    recipe = dropping_recipe(tiny)
+    whole = small_training(recipe.replace(checkpoint_minutes=0))
+    run_all(whole)
+    often = recipe.replace(checkpoint_minutes=1e-9)
+    for event in small_training(often, checkpoints=tmp_path).run():
+        if event.step == 7:
+            break  # the checkpoint of step 6 is the newest
+    resumed = small_training(often, checkpoints=tmp_path, resume=True)
+    assert resumed.progress.step == 6
+    run_all(resumed)
+    assert same(state(resumed), state(whole))
+    assert resumed.trace.step_losses == whole.trace.step_losses
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / CHECKPOINTS).iterdir() if path.name.isdecimal())

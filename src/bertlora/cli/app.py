@@ -10,7 +10,7 @@ import click
 from click.shell_completion import shell_complete
 
 from bertlora.cli.verb import verbs
-from bertlora.errors import BertloraError, flags_shown, suggestion
+from bertlora.errors import BertloraError, Terminated, flags_shown, suggestion
 
 # Shells set it to ask for completions; see the help page.
 COMPLETE = "_BERTLORA_COMPLETE"
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 success, 1 a fault of the program or a result that `--fail-under` or `--fail-if-worse` does
-        not accept, 2 bad input or bad usage, 130 interrupted.
+        not accept, 2 bad input or bad usage, 130 interrupted, 143 terminated.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     with flags_shown():
@@ -82,6 +82,8 @@ def _run(argv: list[str], debug: bool) -> int:
         return 0
     except KeyboardInterrupt:
         return _fail(f"interrupted; {_state(argv)}", debug, INTERRUPTED)
+    except Terminated as ended:
+        return _fail(f"terminated; {_state(argv)}", debug, int(ended.code or 1))
     except BertloraError as error:
         return _fail(str(error), debug)
     except OSError as error:

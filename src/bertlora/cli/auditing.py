@@ -23,6 +23,7 @@ UNUSED = (
     "best_metric",
     "early_stopping_patience",
     "tracker",
+    "checkpoint_minutes",
 )
 
 

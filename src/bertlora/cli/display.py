@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from bertlora.cli.verb import is_quiet
-from bertlora.training.events import Checked, Evaluation, Event, Probing, Step
+from bertlora.training.events import Checked, Evaluation, Event, Probing, Resumed, Step
 
 ROWS_SHOWN = 3
 # Metrics of classes that an evaluation has only if they choose the best adapter.
@@ -56,6 +56,10 @@ class TrainingDisplay:
                 self._epochs = event.recipe.epochs
                 for line in [*(f"note: {note}" for note in event.notes), *check_lines(event.checks)]:
                     self._print(line)
+            case Resumed():
+                for note in event.notes:
+                    self._print(f"warning: {note}")
+                self._print(f"resumed after step {event.step:,} of {event.steps:,}")
             case Probing():
                 self._print(self._probing.format(texts=event.texts))
             case Step():

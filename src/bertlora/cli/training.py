@@ -41,6 +41,7 @@ NOT_PLANNED = (
     "best_metric",
     "early_stopping_patience",
     "tracker",
+    "checkpoint_minutes",
 )
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from bertlora.pipeline.prepare import (
     refuse_preparing,
     require_data,
 )
-from bertlora.recipe import Recipe, recipe_keys
+from bertlora.recipe import MAY_CHANGE, Recipe, recipe_keys
 from bertlora.run.folder import check_run_folder
-from bertlora.run.unfinished import place_of, until_finished
+from bertlora.run.lock import lock_of, locked
+from bertlora.run.unfinished import clear_leftovers, place_of, until_finished
 from bertlora.training.accelerator import check_tracker
 from bertlora.training.events import Checked, Listener
+from bertlora.training.stops import termination_raised
 
 
 def train(
@@ -47,9 +50,10 @@ def train(
         out: the run folder to write.
         recipe: a recipe, its name, or a TOML file; None is `default`, or the run's own recipe with `resume`.
         seeds: train under this number of seeds, and report how much they differ.
-        resume: continue an interrupted run.
+        resume: continue an interrupted run from its newest checkpoint.
         overwrite: replace what `out` holds, once the new run is finished; see `bertlora.run.unfinished`.
-        on_event: called with what happens: `Checked`, `Probing`, `Step`, `Evaluation` of `bertlora.training.events`.
+        on_event: called with what happens: `Checked`, `Resumed`, `Probing`, `Step`, `Evaluation` of
+            `bertlora.training.events`.
         columns: the columns of a source, such as `{"text_column": "body"}`.
         keys: recipe keys that replace the recipe's own values, such as `rank=16`.
 
@@ -59,16 +63,46 @@ def train(
 
     Raises:
         RecipeError, DataError, ModelError: an option, the data or the base cannot be used. Nothing is written.
-        OutputError, RunError: `out` cannot take a run.
+        OutputError, RunError: `out` cannot take a run, or another process writes it.
         HealthError: training cannot succeed; the message names the cause.
+        Terminated: the process got SIGTERM. As after Ctrl-C, `resume` continues from a checkpoint of the last step.
     """
     out, columns = Path(out), columns or {}
     if seeds < 1:
         raise InputError(f"--seeds: got {seeds}, expected a whole number (1 or more)")
     main = os.environ.get("RANK", "0") == "0"
-    if main:
-        check_run_folder(out, resume, overwrite, inputs=as_specs(data), several=seeds > 1)
-    place = place_of(out, resume, overwrite)
+    checks = partial(check_run_folder, out, resume, overwrite, inputs=as_specs(data), several=seeds > 1)
+    if main and not lock_of(out).exists():
+        checks()  # what is wrong is said before anything is written
+    with termination_raised(), locked(out) if main else nullcontext(False) as killed:
+        if main:
+            clear_leftovers(out, killed)
+            checks()
+        place = place_of(out, resume, overwrite)
+        return _trained(
+            data, out, place, recipe, keys, columns, seeds=seeds, resume=resume, on_event=on_event, main=main
+        )
+
+
+def _trained(
+    data: Source,
+    out: Path,
+    place: Path,
+    recipe: str | Recipe | None,
+    keys: dict[str, Any],
+    columns: SourceColumns,
+    *,
+    seeds: int,
+    resume: bool,
+    on_event: Listener,
+    main: bool,
+) -> dict[str, Any]:
+    """Does what `train` says, for a run folder that nobody else writes.
+
+    Args:
+        place: the folder that gets the name `out` at the end.
+        main: whether this is the main process.
+    """
     chosen = resumed_recipe(place, data, recipe, keys, seeds) if resume else resolved_recipe(recipe, keys)
     if not resume:  # a run that is continued has its data in its own folder
         require_data(data, chosen)
@@ -124,6 +158,8 @@ def resumed_recipe(
     asked = resolved_recipe(recipe or begun, keys)
     asked = asked.replace(data=absolute_specs(as_specs(data) or asked.data) or stored.data)
     for key in recipe_keys():
+        if key == "checkpoint_minutes":
+            continue
         got, was = getattr(asked, key), getattr(stored, key)
         if key == "epochs" and got > was:
             _check_longer(out, stored, got, seeds)
@@ -132,7 +168,7 @@ def resumed_recipe(
                 got, was = " ".join(got), " ".join(was) or "none named"
             source = "DATA" if key == "data" else "the recipe"
             raise RecipeError(f"{key}: got {got}, but {out} was begun with {was}; leave {source} out when resuming")
-    return stored.replace(epochs=asked.epochs)
+    return stored.replace(**{key: getattr(asked, key) for key in MAY_CHANGE})
 
 
 def _check_longer(out: Path, stored: Recipe, epochs: int, seeds: int) -> None:

@@ -1,6 +1,7 @@
 """One training: prepared data → rivals → training loop → run folder."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,17 @@ from bertlora.evaluation.report import report_training
 from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import longest_input
+from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.rivals.fitted import Rivals, Texts
+from bertlora.rivals.kept import keep_rivals, kept_rivals
 from bertlora.rivals.probe import MAX_ROWS
 from bertlora.run.folder import save_run, write_history
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import Seen
 from bertlora.training.accelerator import check_tracker, tracking
-from bertlora.training.checkpoints import drop_checkpoint
-from bertlora.training.events import Evaluation, Listener, Probing
+from bertlora.training.checkpoints import drop_checkpoints
+from bertlora.training.events import Evaluation, Listener, Probing, Resumed
 from bertlora.training.loop import Training
 
 
@@ -51,7 +54,7 @@ def train_run(
         recipe: all options.
         out: the run folder; see `run.folder.check_run_folder`.
         name: the name that the folder gets when it is finished, if it is another.
-        resume: continue from the checkpoint in `out`.
+        resume: continue from the newest checkpoint in `out`.
         on_event: called before the linear probe, and with each step and each evaluation.
 
     Returns:
@@ -74,12 +77,15 @@ def train_run(
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "recipe.toml", recipe.to_toml())
-        on_event(Probing(min(len(train), MAX_ROWS)))
+        if resume:
+            write_history(out, training.progress.history)  # a kill may have come between checkpoint and history
+            if training.progress.step or training.saving.notes:
+                on_event(Resumed(training.progress.step, training.steps, training.saving.notes))
         texts = split_texts(data, "train"), split_texts(data, "validation")
-        rivals, seen = fitted_rivals(adapted, training, *texts), Seen.of(train=texts[0], validation=texts[1])
+        rivals, seen = fitted_rivals(adapted, training, *texts, on_event), Seen.of(train=texts[0], validation=texts[1])
         del texts  # training does not need them
-    with tracking(recipe, out) as track:
-        for event in training.run():
+    with tracking(recipe, out) as track, closing(training.run()) as events:
+        for event in events:
             on_event(event)
             if isinstance(event, Evaluation):
                 track(event)
@@ -102,8 +108,8 @@ def train_run(
             rivals=rivals,
             seen=seen,
         )
-        drop_checkpoint(out)
         report_training(Run(out, manifest, adapted, calibration), data, train.inputs)
+        drop_checkpoints(out)  # last: until then the run can be resumed
     training.accelerator.wait_for_everyone()
     return metrics
 
@@ -145,19 +151,37 @@ def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
     return list(recipe.label_names)
 
 
-def fitted_rivals(adapted: Adapted, training: Training, train: Texts, validation: Texts) -> Rivals:
+def fitted_rivals(
+    adapted: Adapted,
+    training: Training,
+    train: Texts,
+    validation: Texts,
+    on_event: Listener = lambda _: None,
+) -> Rivals:
     """Fits the rivals before training, so that training need not keep the features. They may aim the head.
+
+    A training that resumes takes the rivals that were fitted before it stopped.
 
     Args:
         adapted: the model that will be trained.
         training: the training, before its first step.
         train: the training texts.
         validation: the validation texts; there may be none.
+        on_event: called before the linear probe.
     """
     recipe, start = training.recipe, not training.progress.step
-    aim = start and recipe.head_start == "probe"
+    aim, kept = start and recipe.head_start == "probe", training.saving.kept("rivals")
+    found = None if kept is None else kept_rivals(kept)
+    if found is not None and (found[1] or not aim):
+        if aim:
+            load_trained_state(adapted.model, found[1])
+        return found[0]
+    on_event(Probing(min(len(training.train), MAX_ROWS)))
     rows = (training.train, train), (training.validation, validation)
-    return Rivals.fit(adapted, *rows, recipe.seed, training.precision, aim)
+    rivals = Rivals.fit(adapted, *rows, recipe.seed, training.precision, aim)
+    if kept is not None:
+        keep_rivals(kept, rivals, trained_state(adapted.model) if aim else {})
+    return rivals
 
 
 def split_texts(data: Prepared, split: str) -> Texts:

@@ -13,7 +13,7 @@ from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
 from bertlora.run.folder import rewrite_metrics, seed_folders
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import MANIFEST
+from bertlora.run.unfinished import is_finished
 from bertlora.task import REGRESSION
 from bertlora.training.events import Listener
 
@@ -55,11 +55,11 @@ def train_seeds(
     seeds = range(recipe.seed, recipe.seed + count)
     folders, names = (seed_folders(root, recipe.seed, seeds) for root in (out, name or out))
     # Read now: the other processes must not look for the folder when the main one renames it.
-    kept = Run.load(out).metrics() if (out / MANIFEST).is_file() else {}
+    kept = Run.load(out).metrics() if is_finished(out) else {}
     trained = {
         seed: train_run(data, recipe.replace(seed=seed), folder, name=names[seed], resume=resume, on_event=on_event)
         for seed, folder in folders.items()
-        if not (folder / MANIFEST).is_file()
+        if not is_finished(folder)
     }
     metrics = trained.get(recipe.seed, kept)
     # The evaluation exchanges nothing with the other processes, so they need not wait for it.

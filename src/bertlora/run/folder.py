@@ -14,6 +14,7 @@ RUN/
   report.html
   run.json        written last. A folder without it holds a run that did not finish. It has the SHA-256 of the files
                   above, except those that people or `report` may write again: README.md and report.html
+  checkpoints/    only until the run is finished; see `training.checkpoints`
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from bertlora.files import check_vacant, sync_names, write_whole, writing
 from bertlora.hashes import names_below, sha256
 from bertlora.recipe import Recipe
 from bertlora.run.manifest import MANIFEST, SEEN, Manifest, Seen, read_manifest, versions
-from bertlora.run.unfinished import beside, is_begun
+from bertlora.run.unfinished import is_begun, is_finished, new_begun
 
 if TYPE_CHECKING:
     from bertlora.confidence.learned import Learned
@@ -64,7 +65,7 @@ def check_run_folder(
         raise InputError(
             "--resume and --overwrite exclude each other; --resume continues a run that --overwrite began, too"
         )
-    finished, new = (out / MANIFEST).is_file(), is_begun(beside(out))
+    finished, new = is_finished(out), new_begun(out)
     if resume and finished and not (several or new):
         raise RunError(
             f"{out}: the run is finished, there is nothing to resume; name another folder for a new one (more epochs "

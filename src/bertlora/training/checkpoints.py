@@ -1,13 +1,17 @@
 """How far a training has come, what it has measured, and the checkpoints from which an interrupted one continues.
 
-Checkpoints are safetensors and JSON, nothing that must be unpickled.
+    RUN/checkpoints/
+      7/  8/          the two newest checkpoints: safetensors, progress.json, and checkpoint.json with the hash of each
+      rivals/  ...    what was computed before the first step, so that it is not computed twice
+
+Nothing in them must be unpickled. The folder goes when the run is finished: as long as it is there, the run is not.
 
 Letters: T optimiser steps, E evaluations, V validation texts, K classes.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +22,13 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bertlora.errors import RunError
-from bertlora.files import whole_folder
+from bertlora.errors import RunError, first_line
+from bertlora.run.unfinished import CHECKPOINTS
+from bertlora.sealed import facts_of, sealing
 
-FOLDER = "checkpoint"
+KEPT = 2
+# Of runs that an earlier version began: one checkpoint, with no seal.
+OLD = "checkpoint"
 
 
 @dataclass
@@ -90,15 +97,17 @@ class Trace:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run at one step, without the optimiser's and the random state.
+    """The state of a run at one step.
 
     Attributes:
         progress: its progress.
         trained: the trained tensors.
         average: their average over the last steps.
-        best: the trained tensors of the best evaluation.
+        best: the trained tensors of the best evaluation; empty before the first.
         scores: (V, K) the logits of the validation texts at the best evaluation.
         trace: the measurements so far.
+        moments: of the optimiser, by the number of the parameter and the name: `3.exp_avg`.
+        random: states of torch's random generators: `cpu`, and `cuda` if there is a GPU.
     """
 
     progress: Progress
@@ -107,6 +116,8 @@ class Checkpoint:
     best: dict[str, Tensor]
     scores: Tensor
     trace: Trace
+    moments: dict[str, Tensor]
+    random: dict[str, Tensor]
 
     def check(self, run: Path, identity: str, trained: dict[str, Tensor]) -> None:
         """Raises RunError if the checkpoint is of other data, or of another model or adapter than `trained`."""
@@ -115,57 +126,85 @@ class Checkpoint:
         if {n: t.shape for n, t in self.trained.items()} != {n: t.shape for n, t in trained.items()}:
             raise RunError(f"{run}: was begun with another model or adapter; give --overwrite to start again")
 
-
-def save_checkpoint(run: Path, checkpoint: Checkpoint, optimiser: torch.optim.Optimizer) -> None:
-    """Writes RUN/checkpoint as a whole: an interruption leaves the previous one.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    state = optimiser.state_dict()["state"]
-    moments = {f"{i}.{k}": torch.as_tensor(v).cpu() for i, entry in state.items() for k, v in entry.items()}
-    random = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random["random.cuda"] = torch.cuda.get_rng_state()
-    c = checkpoint
-    tables = {"trained": c.trained, "average": c.average, "best": c.best, "scores": {"best": c.scores}}
-    tables["trace"] = c.trace.tensors()
-    with whole_folder(run / FOLDER, overwrite=True) as partial:
-        for name, tensors in (tables | {"optimiser": moments | random}).items():
-            # save_file would report a full disk by an error type of its own.
-            (partial / f"{name}.safetensors").write_bytes(save(tensors))
-        (partial / "progress.json").write_text(json.dumps(asdict(c.progress)))
-
-
-def load_checkpoint(run: Path, optimiser: torch.optim.Optimizer) -> Checkpoint | None:
-    """Returns the checkpoint, and restores optimiser and random state; None if there is no checkpoint.
-
-    Raises:
-        RunError: the checkpoint cannot be read, or belongs to another model.
-    """
-    folder = run / FOLDER
-    if not (folder / "progress.json").is_file():
-        return None
-    try:
-        progress = Progress(**json.loads((folder / "progress.json").read_text()))
-        trained, average, best = (load_file(folder / f"{name}.safetensors") for name in ("trained", "average", "best"))
-        scores = load_file(folder / "scores.safetensors")["best"]
-        trace = Trace.of(load_file(folder / "trace.safetensors"))
-        moments = load_file(folder / "optimiser.safetensors")
-        torch.set_rng_state(moments.pop("random.cpu"))
-        on_gpu = moments.pop("random.cuda", None)
-        if on_gpu is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(on_gpu)
+    def restore(self, optimiser: torch.optim.Optimizer) -> None:
+        """Brings the optimiser's moments and torch's random states back."""
+        torch.set_rng_state(self.random["cpu"])
+        if "cuda" in self.random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.random["cuda"])
         entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in moments.items():
+        for name, value in self.moments.items():
             index, _, key = name.partition(".")
             entries.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict(optimiser.state_dict() | {"state": entries})
-    except Exception as error:  # a damaged file fails in many ways; all mean the same here
-        raise RunError(f"{folder}: cannot be resumed from ({error}); give --overwrite to start again") from error
-    return Checkpoint(progress, trained, average, best, scores, trace)
 
 
-def drop_checkpoint(run: Path) -> None:
-    """Removes the checkpoint of a finished run."""
-    shutil.rmtree(run / FOLDER, ignore_errors=True)
+def moments_of(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Returns the optimiser's moments as `Checkpoint` has them."""
+    state = optimiser.state_dict()["state"]
+    return {f"{i}.{k}": torch.as_tensor(v).cpu() for i, entry in state.items() for k, v in entry.items()}
+
+
+def random_states() -> dict[str, Tensor]:
+    """Returns the states of torch's random generators as `Checkpoint` has them."""
+    on_gpu = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return {"cpu": torch.get_rng_state()} | on_gpu
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
+    """Writes a new checkpoint, whole or not at all, and removes all but the two newest.
+
+    Raises:
+        OutputError: it cannot be written; the checkpoints before stay.
+    """
+    c = checkpoint
+    random = {f"random.{name}": state for name, state in c.random.items()}
+    tables = {"trained": c.trained, "average": c.average, "best": c.best, "scores": {"best": c.scores}}
+    tables |= {"trace": c.trace.tensors(), "optimiser": c.moments | random}
+    there = _numbers(run)
+    with sealing(run / CHECKPOINTS / str(max(there, default=0) + 1)) as partial:
+        for name, tensors in tables.items():
+            # save_file would report a full disk by an error type of its own.
+            (partial / f"{name}.safetensors").write_bytes(save(tensors))
+        (partial / "progress.json").write_text(json.dumps(asdict(c.progress)))
+    for number in there[KEPT - 1 :]:
+        shutil.rmtree(run / CHECKPOINTS / str(number), ignore_errors=True)
+
+
+def load_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Returns the newest whole checkpoint, and a note on each newer one that is damaged; None if there is none."""
+    notes: list[str] = []
+    for folder in _newest_first(run):
+        try:
+            return _read(folder), notes
+        except Exception as error:  # a damaged file fails in many ways; all mean the same here
+            notes.append(f"{folder}: this checkpoint is damaged and passed over ({first_line(error)})")
+    return None, notes
+
+
+def drop_checkpoints(run: Path) -> None:
+    """Removes the checkpoints of a finished run, and what was kept with them."""
+    shutil.rmtree(run / OLD, ignore_errors=True)
+    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+
+
+def _read(folder: Path) -> Checkpoint:
+    if folder.name != OLD:
+        facts_of(folder)
+    progress = Progress(**json.loads((folder / "progress.json").read_text()))
+    names = ("trained", "average", "best", "scores", "trace", "optimiser")
+    trained, average, best, scores, trace, state = (load_file(folder / f"{name}.safetensors") for name in names)
+    random = {name: state.pop(f"random.{name}") for name in ("cpu", "cuda") if f"random.{name}" in state}
+    return Checkpoint(progress, trained, average, best, scores["best"], Trace.of(trace), state, random)
+
+
+def _newest_first(run: Path) -> Iterator[Path]:
+    """Yields the folders of checkpoints, damaged or not."""
+    for number in _numbers(run):
+        yield run / CHECKPOINTS / str(number)
+    if (run / OLD / "progress.json").is_file():
+        yield run / OLD
+
+
+def _numbers(run: Path) -> list[int]:
+    """Returns the numbers of the checkpoints, the newest first."""
+    return sorted((int(path.name) for path in (run / CHECKPOINTS).glob("*") if path.name.isdecimal()), reverse=True)

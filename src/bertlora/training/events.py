@@ -32,6 +32,21 @@ class Probing:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """An interrupted training continues.
+
+    Attributes:
+        step: the optimiser steps that are done; 0 if it starts from the beginning.
+        steps: the number of all steps.
+        notes: which checkpoints were damaged and passed over.
+    """
+
+    step: int
+    steps: int
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimiser step: its number, the number of all steps, the loss, and the mean speed of training so far."""
 
@@ -75,5 +90,5 @@ class Evaluation:
         return table
 
 
-Event = Checked | Probing | Step | Evaluation
+Event = Checked | Resumed | Probing | Step | Evaluation
 Listener = Callable[[Event], None]

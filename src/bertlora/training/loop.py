@@ -21,11 +21,12 @@ from bertlora.model.machine import choose_precision, out_of_memory, peak_rss_mib
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.accelerator import agreed, new_accelerator, share_trained
-from bertlora.training.checkpoints import Checkpoint, Progress, Trace, load_checkpoint, save_checkpoint
+from bertlora.training.checkpoints import Progress, Trace
 from bertlora.training.events import Evaluation, Step
 from bertlora.training.health import check_moved
 from bertlora.training.objective import Measured, objective_of
 from bertlora.training.optimiser import Average, build_optimiser, descend, rate_factor, step_rows
+from bertlora.training.saving import Saving
 
 OUT_OF_MEMORY = "memory ran out with a single text; lower max_length, or use a smaller model"
 
@@ -38,8 +39,9 @@ class Training:
         recipe: the recipe.
         train: texts to learn from.
         validation: texts to evaluate on; if there are none, the last adapter is kept.
-        checkpoints: the run folder; each evaluation writes a checkpoint there. None writes none.
-        resume: start from the checkpoint there, if there is one.
+        checkpoints: the run folder. Checkpoints are written there: at each evaluation, every `checkpoint_minutes`, and
+            when a signal ends the training. None writes none.
+        resume: start from the newest whole checkpoint there, if there is one.
         identity: fingerprint of the data; a checkpoint of other data is refused.
 
     Attributes:
@@ -47,6 +49,7 @@ class Training:
         best_logits: (V, K) the logits of that evaluation for the V validation texts; see `learned`.
         objective: what is minimised and measured.
         trace: the loss of each step, and what each evaluation predicts.
+        saving: its checkpoints.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Training:
         identity: str = "",
     ) -> None:
         self.train, self.validation, self.checkpoints = train, validation, checkpoints
+        self.saving = Saving(self, checkpoints)
         self.accelerator = new_accelerator()
         self.objective = objective_of(adapted, recipe, train, self.accelerator.device)
         self.recipe = recipe = self.objective.recipe
@@ -80,10 +84,8 @@ class Training:
         self.best_logits: Array = np.zeros((0, len(adapted.labels)))
         # Each process drops other numbers of its own texts.
         self.draws = Draws(recipe.seed, self.accelerator.device, self.accelerator.process_index)
-        if resume and checkpoints is not None:
-            with self.draws.used():
-                self._resume(checkpoints)
-            self.draws.restart(self.progress.step)
+        if resume:
+            self.saving.resume()
 
     def run(self) -> Generator[Step | Evaluation, None, None]:
         """Trains, and yields each step and each evaluation. At the end the model holds its best adapter.
@@ -94,30 +96,42 @@ class Training:
         # Packed rows have no dropout inside attention.
         pack = not self.recipe.encoder_dropout
         share_trained(self.plain)
-        self.start = trained_state(self.plain)
+        self.start = self.start or trained_state(self.plain)
         with self.adapted.execution(self.precision, training=True, pack=pack) as self.execution:
             self._keep_prefixes()
             self.model.train()
-            for rows in step_rows(self.recipe, len(self.train), self.progress.step):
-                if self._patience_spent():
-                    break
-                with self.draws.used():
-                    step = self._step(rows.tolist())
-                yield step
-                if self._evaluation_due():
-                    with self.draws.used():
-                        evaluation = self._evaluate()
-                    yield evaluation
+            with self.saving.begun():
+                yield from self._steps()
         load_trained_state(self.plain, self.best)
         self.objective.finish(self.plain)
         self.plain.eval()
+
+    def _steps(self) -> Generator[Step | Evaluation, None, None]:
+        """Yields the steps and evaluations that are left. Only where it yields may a signal end the training."""
+        if self._evaluation_lacks():
+            yield self._evaluate()
+        for rows in step_rows(self.recipe, len(self.train), self.progress.step):
+            self.saving.obey()
+            if self._patience_spent():
+                break
+            # The main process continues its stream; the others begin one at each step, which needs no saved state.
+            self.draws.restart(self.progress.step)
+            with self.draws.used():
+                step = self._step(rows.tolist())
+            yield step
+            self.saving.obey()
+            if self._evaluation_due():
+                yield self._evaluate()
+            elif self.saving.due():
+                self.saving.save()
+        self.saving.obey()
 
     def _keep_prefixes(self) -> None:
         """Runs the frozen layers once, if texts are read more than once; the time counts as training."""
         began = time.perf_counter()
         if self.steps > self.steps_per_epoch:
-            self.execution.keep_prefix(self.train.inputs, ROW_TOKENS, self.checkpoints)
-            self.execution.keep_prefix(self.validation.inputs, ROW_TOKENS, self.checkpoints)
+            for name, inputs in {"train": self.train.inputs, "validation": self.validation.inputs}.items():
+                self.execution.keep_prefix(inputs, ROW_TOKENS, self.checkpoints, self.saving.kept(f"prefix-{name}"))
         self.progress.seconds += time.perf_counter() - began
 
     def learned(self) -> Learned:
@@ -190,6 +204,11 @@ class Training:
         every, p = self.recipe.evaluate_every_steps, self.progress
         return p.step == self.steps or p.step % (every or self.steps_per_epoch) == 0
 
+    def _evaluation_lacks(self) -> bool:
+        """Returns whether a resumed training stopped between a step and its evaluation."""
+        p = self.progress
+        return p.step > 0 and self._evaluation_due() and (not p.history or p.history[-1]["step"] < p.step)
+
     def _evaluate(self) -> Evaluation:
         """Evaluates the adapter on the validation texts, keeps it if it is the best so far, and writes a checkpoint."""
         p = self.progress
@@ -200,7 +219,9 @@ class Training:
         scores, warning, found = self.best_logits, "", None
         if len(self.validation):
             given = self.validation.labels
-            with self.average.shown():
+            # Signals wait while the weights change places.
+            whole, at_once = self.saving.if_ended(), self.saving.stops.at_once()
+            with whole, self.draws.used(), self.average.shown(), at_once:
                 scores = self.execution.predict(self.validation.inputs, self.recipe.evaluation_batch_size)
             found = self.objective.measured(scores, given)
             self.trace.add(found.row_losses, found.predicted)
@@ -223,10 +244,7 @@ class Training:
             warning=warning,
         )
         p.history.append(done.line())
-        if self.checkpoints is not None and self.accelerator.is_main_process:
-            scored = torch.from_numpy(self.best_logits)
-            kept = Checkpoint(p, state, averaged, self.best, scored, self.trace)
-            save_checkpoint(self.checkpoints, kept, self.optimiser)
+        self.saving.save()
         self.model.train()
         return done
 
@@ -242,14 +260,3 @@ class Training:
     def _patience_spent(self) -> bool:
         patience = self.recipe.early_stopping_patience
         return bool(patience) and self.progress.stale >= patience
-
-    def _resume(self, run: Path) -> None:
-        found = load_checkpoint(run, self.optimiser)
-        if found is not None:
-            found.check(run, self.progress.identity, trained_state(self.plain))
-            self.progress, trained, self.best, self.trace = found.progress, found.trained, found.best, found.trace
-            self.best_logits = found.scores.numpy()
-            self.precision = self.progress.precision
-            load_trained_state(self.plain, trained)
-            self.average.resume(found.average, self.progress.step)
-            self.objective.resume([evaluation["warning"] for evaluation in self.progress.history])

@@ -10,7 +10,7 @@ Letters: B texts, P windows, T tokens, D hidden size, K classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
 from bertlora.model.machine import limit_threads, out_of_memory
+from bertlora.sealed import Kept, sealing
 
 # Tokens a batch: large enough for little overhead, small enough to keep activations at some hundred MiB.
 ROW_TOKENS = 6144
@@ -114,29 +115,38 @@ class Execution:
         """
         return token_batches(lengths, texts, tokens, padding=not self.packs)
 
-    def keep_prefix(self, inputs: Inputs, tokens: int, folder: Path | None = None) -> None:
+    def keep_prefix(self, inputs: Inputs, tokens: int, folder: Path | None = None, kept: Kept | None = None) -> None:
         """Runs the layers below the lowest adapter once for all texts. Afterwards only the layers above run.
 
         Args:
             inputs: the texts. The same object must be given to `logits`.
             tokens: maximum number of tokens in a batch.
             folder: where a file goes if the states are too large for memory; None is the temporary folder.
+            kept: where the states are kept for a later process, or are taken from an earlier one.
         """
         depth = frozen_depth(self.model) if self.packs else 0
         if not depth or not len(inputs):
             return
         layer = encoder_layers(self.model)[depth]
-        width, dtype = unwrapped(self.model).config.hidden_size, next(layer.parameters()).dtype
-        prefix = Prefix.room(inputs, depth, width, dtype, folder)
+        shape = inputs, depth, unwrapped(self.model).config.hidden_size, next(layer.parameters()).dtype
+        prefix = None if kept is None else Prefix.kept(*shape, kept)
         if prefix is None:
-            return
+            with nullcontext() if kept is None else sealing(*kept) as partial:
+                prefix = Prefix.room(*shape, folder, partial)
+                if prefix is not None:
+                    self._fill(prefix, tokens)
+        if prefix is not None:
+            self.prefixes[id(inputs)] = prefix
+
+    def _fill(self, prefix: Prefix, tokens: int) -> None:
+        """Runs the layers below the lowest adapter for all texts, at most `tokens` at a time."""
+        inputs = prefix.inputs
         with torch.inference_mode():
             for rows in self.batches(inputs.lengths, len(inputs), tokens):
-                route = Route(end=depth, keep=True)
+                route = Route(end=prefix.begin, keep=True)
                 self.logits(inputs, rows, route=route)
                 assert route.hidden is not None
                 prefix.put(inputs.windows_of(rows)[0], route.hidden)
-        self.prefixes[id(inputs)] = prefix
 
     def _forward(self, inputs: Inputs, windows: Sequence[int], call: Any, route: Route) -> Tensor:
         """Returns the logits of these windows, (P, K)."""

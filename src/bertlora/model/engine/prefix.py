@@ -1,6 +1,7 @@
 """The frozen prefix: the output of the layers below the lowest adapter, computed once for each text and kept.
 
 If only the last K layers have adapters (`adapt_last_layers`), the layers below give the same output in every epoch.
+A run folder keeps it in a file until the run is finished: to read it takes a fraction of the time to compute it.
 """
 
 import os
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from bertlora.data.inputs import Inputs
 from bertlora.model.engine.changes import unwrapped
 from bertlora.model.engine.layers import encoder_layers, served
+from bertlora.sealed import Kept
 
 # Bytes. Up to the first: kept in memory. Up to the second: in a file that is mapped into memory. More: not kept.
 IN_MEMORY, IN_FILE = 1 << 30, 16 << 30
+STATES = "states"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,15 @@ class Prefix:
     offsets: npt.NDArray[np.int64]
 
     @classmethod
-    def room(cls, inputs: Inputs, begin: int, width: int, dtype: torch.dtype, folder: Path | None) -> "Prefix | None":
+    def room(
+        cls,
+        inputs: Inputs,
+        begin: int,
+        width: int,
+        dtype: torch.dtype,
+        folder: Path | None,
+        kept: Path | None = None,
+    ) -> "Prefix | None":
         """Returns an empty prefix for these texts, or None if they are too many, or if the disk has no room.
 
         Args:
@@ -49,16 +60,32 @@ class Prefix:
             width: D.
             dtype: dtype of the states.
             folder: the folder of the file, if one is needed; None takes the system's temporary folder.
+            kept: an existing folder in which the file stays. It is used for few states too, if the disk has room.
         """
-        offsets = np.concatenate([[0], np.cumsum(inputs.windows.lengths)]).astype(np.int64)
-        shape = (int(offsets[-1]), width)
-        size = shape[0] * width * dtype.itemsize
-        if size > IN_FILE:
+        offsets = _offsets(inputs)
+        count = int(offsets[-1]) * width
+        if count * dtype.itemsize > IN_FILE:
             return None
-        if size <= IN_MEMORY:
-            return cls(inputs, begin, torch.empty(shape, dtype=dtype), offsets)
-        flat = _mapped(shape[0] * width, dtype, folder)
-        return None if flat is None else cls(inputs, begin, flat.view(shape), offsets)
+        few = count * dtype.itemsize <= IN_MEMORY
+        if kept is not None:
+            flat = _mapped(kept / STATES, count, dtype)
+            if flat is None:
+                (kept / STATES).unlink(missing_ok=True)
+        else:
+            flat = None if few else _nameless(count, dtype, folder)
+        if flat is None and few:
+            flat = torch.empty(count, dtype=dtype)
+        return None if flat is None else cls(inputs, begin, flat.view(-1, width), offsets)
+
+    @classmethod
+    def kept(cls, inputs: Inputs, begin: int, width: int, dtype: torch.dtype, kept: Kept) -> "Prefix | None":
+        """Returns the prefix that an earlier process kept for these texts; None if it is not there or not whole."""
+        offsets, file = _offsets(inputs), kept.folder / STATES
+        count = int(offsets[-1]) * width
+        if not file.is_file() or file.stat().st_size != count * dtype.itemsize or not kept.whole():
+            return None
+        states = torch.from_file(str(file), shared=False, size=count, dtype=dtype)
+        return cls(inputs, begin, states.view(-1, width), offsets)
 
     def tokens(self, windows: Sequence[int]) -> Tensor:
         """Returns the row in `states` of every token of these windows, in their order."""
@@ -77,20 +104,30 @@ class Prefix:
         return row.to(device)
 
 
-def _mapped(count: int, dtype: torch.dtype, folder: Path | None) -> Tensor | None:
+def _offsets(inputs: Inputs) -> npt.NDArray[np.int64]:
+    """Returns where the states of each window begin, (P + 1,)."""
+    return np.concatenate([[0], np.cumsum(inputs.windows.lengths)]).astype(np.int64)
+
+
+def _nameless(count: int, dtype: torch.dtype, folder: Path | None) -> Tensor | None:
+    """Returns `count` numbers in a file that has lost its name: it goes when the process ends, in whatever way."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".prefix-") as file:
+        return _mapped(Path(file.name), count, dtype)
+
+
+def _mapped(path: Path, count: int, dtype: torch.dtype) -> Tensor | None:
     """Returns `count` numbers in a file that is mapped into memory, or None if the disk has no room for them.
 
-    The space is reserved before: a write to a mapped page that the disk has no room for ends the process (SIGBUS). The
-    file loses its name here, so the system removes it when the process ends, in whatever way.
+    The space is reserved before: a write to a mapped page that the disk has no room for ends the process (SIGBUS).
     """
     reserve = getattr(os, "posix_fallocate", None)  # macOS has none
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".prefix-") as file:
-        try:
+    try:
+        with path.open("ab") as file:
             if reserve is not None:
                 reserve(file.fileno(), 0, count * dtype.itemsize)
-        except OSError:
-            return None
-        return torch.from_file(file.name, shared=True, size=count, dtype=dtype)
+    except OSError:
+        return None
+    return torch.from_file(str(path), shared=True, size=count, dtype=dtype)
 
 
 def frozen_modules(model: Any) -> list[nn.Module]:
