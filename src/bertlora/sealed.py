@@ -61,7 +61,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
         facts, files = dict(seal["facts"]), dict(seal["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / SEAL}: is damaged ({error})") from error
-    check_files(folder, files)
+    check_files(folder, files, advice="it is not used")
     if more := set(names_below(folder)) - {*files, SEAL}:
         raise RunError(f"{folder}: has files that were not written with it: {', '.join(sorted(more))}")
     return facts
