@@ -200,6 +200,7 @@ def test_what_cannot_be_served_is_said_in_one_line(
     assert "cannot listen there" in said("--host", "203.0.113.1", run)
     assert "up to 65535" in said("--port", "70000", run)
     assert "needs a key" in said(run, "--load-from", os.fspath(runs))
+    assert "expected only a name" in said(run, "--allow-host", "http://reviews.example.org")
     (tmp_path / "key").write_text("\n")
     assert "is empty" in said(run, "--key-file", str(tmp_path / "key"))
     assert "is not a folder" in said("--port", "0", "--watch", str(tmp_path / "none"))

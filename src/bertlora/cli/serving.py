@@ -29,6 +29,12 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
         metavar="[[NAME=]RUN]...",
     ),
     Option("--host", "the address to listen at; others than this machine reach 0.0.0.0", default="127.0.0.1"),
+    Repeated(
+        "--allow-host",
+        "a name under which clients may ask, such as a proxy has. Without a key, addresses, localhost and --host "
+        "are allowed; with one, every name is until one is given",
+        "NAME",
+    ),
     Option("--port", "the port; 0 takes a free one", type=Whole(0), default=8080),
     Option("--watch", "a folder of runs: new ones are loaded, changed ones replaced, removed ones dropped", type=PATH),
     Option(
@@ -65,6 +71,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def serve(
     runs: Sequence[str],
     host: str,
+    allow_host: Sequence[str],
     port: int,
     watch: str | None,
     most_loaded: int | None,
@@ -98,7 +105,8 @@ def serve(
         service = Service(fleet, queue=queue, batch_s=batch_ms / 1000)
         if candidates:
             service.shadows = Shadows.load(fleet, candidates, Path(shadow_log) if shadow_log else None)
-        app = make_app(service, key=key, runs=Path(load_from) if load_from else None)
+        names = allowed_hosts(host, allow_host, key)
+        app = make_app(service, key=key, runs=Path(load_from) if load_from else None, hosts=names)
         where = address(listener)
         print_json({"url": where, "adapters": fleet.names}) if as_json else print(f"serving at {where}", flush=True)
         if host not in LOOPBACK and not key:
@@ -107,6 +115,18 @@ def serve(
             say(f"note: {shadow_log} keeps the texts on which a candidate and its adapter differ")
         start_logs(sys.stderr, is_quiet())
         run_server(app, service, listener)
+
+
+def allowed_hosts(host: str, named: Sequence[str], key: str) -> list[str]:
+    """Returns the names under which clients may ask; empty if a key allows every name.
+
+    Raises:
+        InputError: a name has more than a name.
+    """
+    for name in named:
+        if not name or set(name) & set("/:@*[] "):
+            raise InputError(f"--allow-host {name}: expected only a name, such as reviews.example.org")
+    return [host, *named] if named or not key else []
 
 
 def named_runs(words: Sequence[str]) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """The HTTP application: the contracts behind one gate."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bertlora.serving import playground
 from bertlora.serving.contracts import open_inference, own, tei, vllm
 from bertlora.serving.faults import Faults
 from bertlora.serving.gate import Gate
+from bertlora.serving.hosts import Hosts
 from bertlora.serving.limits import Limits
 from bertlora.serving.operations import operate
 from bertlora.serving.service import Service
@@ -22,7 +24,14 @@ DESCRIPTION = (
 )
 
 
-def make_app(service: Service, *, key: str = "", runs: Path | None = None, limits: Limits | None = None) -> FastAPI:
+def make_app(
+    service: Service,
+    *,
+    key: str = "",
+    runs: Path | None = None,
+    limits: Limits | None = None,
+    hosts: Sequence[str] = (),
+) -> FastAPI:
     """Returns the application.
 
     Args:
@@ -30,6 +39,8 @@ def make_app(service: Service, *, key: str = "", runs: Path | None = None, limit
         key: what clients must send as `Authorization: Bearer KEY`; empty lets all in.
         runs: the folder whose runs may be loaded by a call; None allows none. A call needs the key as well.
         limits: the largest request; None takes the defaults.
+        hosts: names under which clients may ask; addresses and `localhost` need none. Without any, a server with a key
+            answers under every name: a page of another site does not have the key.
     """
     limits = limits or Limits()
     # The pages of FastAPI at /docs and /redoc load scripts from the network.
@@ -42,6 +53,7 @@ def make_app(service: Service, *, key: str = "", runs: Path | None = None, limit
     for contract in clients:
         app.include_router(contract.router(service, limits))
     app.include_router(playground.router)
-    app.add_middleware(Gate, key=key, limits=limits, faults=faults)
+    known = None if key and not hosts else Hosts(hosts)
+    app.add_middleware(Gate, key=key, limits=limits, faults=faults, hosts=known)
     operate(app, service)
     return app

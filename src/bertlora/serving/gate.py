@@ -1,4 +1,7 @@
-"""What every request passes first: its id, the key, the size of its body; and whether its client still waits."""
+"""What every request passes first: its id, its host and origin, the key, the size of its body.
+
+It also sees whether the client still waits.
+"""
 
 import asyncio
 import hmac
@@ -14,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bertlora.serving.faults import Faults
+from bertlora.serving.hosts import Hosts, check_origin
 from bertlora.serving.limits import Limits
 from bertlora.serving.refused import RequestError, Why
 
@@ -40,10 +44,11 @@ class Gate:
         key: what clients must send as `Authorization: Bearer KEY`; empty lets all in.
         limits: the largest request.
         faults: answers errors.
+        hosts: the names of this server; None answers under any.
     """
 
-    def __init__(self, app: ASGIApp, *, key: str, limits: Limits, faults: Faults) -> None:
-        self.app, self.limits, self.faults = app, limits, faults
+    def __init__(self, app: ASGIApp, *, key: str, limits: Limits, faults: Faults, hosts: Hosts | None = None) -> None:
+        self.app, self.limits, self.faults, self.hosts = app, limits, faults, hosts
         self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +61,7 @@ class Gate:
         scope.setdefault("state", {})["request_id"] = number
         answered = _Answer(send, number)
         try:
-            self._check_key(scope["path"], headers)
+            self._check(scope, headers)
             if scope["method"] in _WITH_BODY:
                 await self._with_body(scope, headers, receive, answered)
             elif scope["method"] == "HEAD":
@@ -83,6 +88,14 @@ class Gate:
         if isinstance(error, RequestError) and error.why is Why.TOO_LARGE:
             await _linger(receive)
         await answered({"type": "http.response.body", "body": b""})
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """Raises RequestError or HTTPException if the sender of a request may not ask."""
+        if self.hosts is not None:
+            self.hosts.check(headers)
+        if scope["method"] in _WITH_BODY:
+            check_origin(headers)
+        self._check_key(scope["path"], headers)
 
     def _check_key(self, path: str, headers: Headers) -> None:
         if not self._key or path in OPEN_PATHS or path.startswith(OPEN_BELOW):

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -12,6 +13,8 @@ import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
 from bertlora.errors import InputError
+from bertlora.serving.connection import Connection
+from bertlora.serving.limits import Limits
 from bertlora.serving.service import Service
 
 MOST = 65535  # of a port
@@ -43,6 +46,21 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def settings(app: Any, limits: Limits) -> uvicorn.Config:
+    """Returns the settings of uvicorn for an application, with limits for connections."""
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, limits),  # type: ignore[arg-type]  # it makes one for each connection
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=END_S,
+    )
+
+
 def run_server(app: Any, service: Service, listener: socket.socket) -> None:
     """Serves until SIGINT or SIGTERM comes. Then it takes nothing new, answers what it accepted, and returns.
 
@@ -53,16 +71,7 @@ def run_server(app: Any, service: Service, listener: socket.socket) -> None:
         service: what the application asks.
         listener: where connections come in; it is closed at the end.
     """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=IDLE_S,
-        timeout_graceful_shutdown=END_S,
-    )
-    server = _Server(config, service)
+    server = _Server(settings(app, Limits()), service)
     try:
         server.run(sockets=[listener])
     finally:
