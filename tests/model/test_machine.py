@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from contest import resident_mib
 
 from bertlora.model import machine
 from bertlora.model.machine import cores_allowed, limit_threads, out_of_memory
@@ -53,3 +54,13 @@ def test_out_of_memory_is_distinguished_from_other_errors() -> None:
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert out_of_memory(MemoryError())
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.skipif(machine._malloc_trim() is None, reason="another C library than glibc")
+def test_freed_memory_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "GIVE_BACK_S", 0.0)
+    blocks = [torch.ones(10_000 + i) for i in range(2_000)]  # 80 MiB, each too small for a mapping of its own
+    full = resident_mib()
+    del blocks[:-1]  # the last one keeps glibc from shrinking its heap
+    machine.give_back_memory()
+    assert full - resident_mib() > 60

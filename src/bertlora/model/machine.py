@@ -1,10 +1,11 @@
 """What this machine has and does fast: precision, device, memory and threads."""
 
+import ctypes
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ WORTH_IT = 1.5
 # DeBERTa v1 fills its attention mask with the least fp32 number.
 FP32_ALONE = ("deberta",)
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# Seconds between two times that freed memory is given back. One takes some milliseconds.
+GIVE_BACK_S = 1.0
 
 
 def choose_precision(wanted: str, architecture: str = "") -> str:
@@ -127,6 +130,27 @@ def out_of_memory(error: Exception) -> bool:
     said = str(error)
     by_type = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return by_type or "not enough memory" in said or "can't allocate" in said
+
+
+def give_back_memory() -> None:
+    """Gives the memory that tensors freed back to the system, at most every `GIVE_BACK_S` seconds.
+
+    glibc keeps freed blocks, and mostly does not use them again for aligned blocks, as torch's are (its bug 14581). With
+    texts of ever new lengths the process grows on and on. Other C libraries than glibc need nothing.
+    """
+    if time.monotonic() - _GIVEN_BACK[0] > GIVE_BACK_S:
+        _GIVEN_BACK[0] = time.monotonic()
+        if (trim := _malloc_trim()) is not None:
+            trim(0)
+
+
+_GIVEN_BACK = [0.0]  # when
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Returns glibc's function; None with another C library."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def peak_rss_mib() -> int:

@@ -36,7 +36,7 @@ from bertlora.model.engine.packing import packed, pooled
 from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
-from bertlora.model.machine import limit_threads, out_of_memory
+from bertlora.model.machine import give_back_memory, limit_threads, out_of_memory
 from bertlora.sealed import Kept, sealing
 
 # Tokens a batch: large enough for little overhead, small enough to keep activations at some hundred MiB.
@@ -190,6 +190,7 @@ class Execution:
                             "memory ran out with a single text; use a smaller model or shorter texts"
                         ) from error
                     max_tokens //= 2
+        give_back_memory()
         if not parts:
             return np.empty((0, 0))
         values = np.empty((len(inputs), parts[0][1].shape[1]))

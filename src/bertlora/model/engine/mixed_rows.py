@@ -21,7 +21,7 @@ from bertlora.errors import InputError
 from bertlora.model.engine.mixed import MixedEncoder
 from bertlora.model.engine.packing import Window, pooled
 from bertlora.model.engine.updates import Update
-from bertlora.model.machine import out_of_memory
+from bertlora.model.machine import give_back_memory, out_of_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,6 +71,7 @@ def mixed_logits(encoder: MixedEncoder, parts: Sequence[tuple[Update, Inputs]], 
                 entries = _entries(encoder, some, depth)
                 for row in _rows(entries, [entry.text for entry in entries], row_tokens):
                     _answer(encoder, row, depth)
+    give_back_memory()
     return [
         _averaged(update, inputs, [text.logits[update] for text in texts])
         for (update, inputs), texts in zip(parts, asked, strict=True)
