@@ -135,8 +135,8 @@ def out_of_memory(error: Exception) -> bool:
 def give_back_memory() -> None:
     """Gives the memory that tensors freed back to the system, at most every `GIVE_BACK_S` seconds.
 
-    glibc keeps freed blocks, and mostly does not use them again for aligned blocks, as torch's are (its bug 14581). With
-    texts of ever new lengths the process grows on and on. Other C libraries than glibc need nothing.
+    glibc keeps freed blocks, and mostly does not use them again for aligned blocks, as torch's are (its bug 14581).
+    With texts of ever new lengths the process grows on and on. Other C libraries than glibc need nothing.
     """
     if time.monotonic() - _GIVEN_BACK[0] > GIVE_BACK_S:
         _GIVEN_BACK[0] = time.monotonic()
