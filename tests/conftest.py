@@ -107,7 +107,7 @@ def every_strength(few_strengths: Callable[..., Any]) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Returns a function: architecture → folder with a tiny random encoder checkpoint and MiniLM's tokenizer."""
-    return made_once(_make, tmp_path_factory)
+    return made_once(tiny_model, tmp_path_factory)
 
 
 def made_once(make: Callable[[str, Path], Path], folders: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -115,7 +115,8 @@ def made_once(make: Callable[[str, Path], Path], folders: pytest.TempPathFactory
     return cache(lambda architecture: make(architecture, folders.mktemp(architecture)))
 
 
-def _make(architecture: str, folder: Path) -> Path:
+def tiny_model(architecture: str, folder: Path) -> Path:
+    """Fills a folder with a tiny random encoder checkpoint and MiniLM's tokenizer."""
     import torch
     import transformers
 

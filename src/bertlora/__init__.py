@@ -3,6 +3,7 @@
 The names below are imported when they are first used, so that `import bertlora` loads no torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,13 @@ __all__ = [
     "report",
     "train",
 ]
+
+# A thread of torch that waits for another one spins up to 300,000 times before it sleeps (libgomp). Alone this hardly
+# helps. With a second process on the same cores, the threads spin while those they wait for have no core: two trainings
+# took three to four times as long as one. 1,000 is what libgomp takes when it knows that cores are short. The results
+# are the same. libgomp reads this when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _VERBS = ("audit", "compare", "evaluate", "plan", "prepare", "report", "train")
 _HOMES = {"LoraClassifier": "bertlora.classifier", "LoraRegressor": "bertlora.regressor"}
