@@ -110,6 +110,7 @@ DEFAULT: dict[str, Any] = {
     "precision": "auto",
     "seed": 42,
     "tracker": "none",
+    "checkpoint_minutes": 5.0,
     "validation_fraction": 0.1,
 }
 SAMPLES = (

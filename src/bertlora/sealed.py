@@ -1,8 +1,8 @@
 """Folders that show by themselves whether they are whole: a seal, written last, has the hash of every file.
 
-with sealing(folder, {"step": 12}) as partial:
-    (partial / "a.safetensors").write_bytes(content)
-facts_of(folder)     # {"step": 12}, or an error if a file is torn, damaged, missing or too many
+    with sealing(folder, {"step": 12}) as partial:
+        (partial / "a.safetensors").write_bytes(content)
+    facts_of(folder)     # {"step": 12}, or an error if a file is cut, damaged, missing or too many
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,10 @@ class Kept(NamedTuple):
 
     folder: Path
     facts: dict[str, Any]
+
+    def part(self, name: str) -> "Kept":
+        """Returns one of several results that belong to the same."""
+        return Kept(self.folder / name, self.facts)
 
     def whole(self) -> bool:
         """Returns whether it is there, undamaged, and belongs to the same."""

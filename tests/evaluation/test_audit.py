@@ -20,6 +20,7 @@ from bertlora.evaluation.audit import audit, deal_folds, doubts, text_groups
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.execution import Execution
 from bertlora.model.state import trained_state
+from bertlora.sealed import Kept
 from bertlora.training.events import Step
 from bertlora.training.folds import out_of_fold_logits
 from bertlora.training.loop import Training
@@ -166,6 +167,36 @@ def test_the_prefix_is_run_once_and_changes_nothing(tiny: Tiny, monkeypatch: pyt
     monkeypatch.setattr(Execution, "keep_prefix", lambda *_: None)
     assert out_of_fold_logits(adapted, recipe, rows, fold) == pytest.approx(shared, abs=1e-5)
     assert kept == [1]
+
+
+def test_folds_that_are_done_are_not_trained_again(tiny: Tiny, tmp_path: Path) -> None:
+    """Stopped in the second of three folds, a call goes on there; other folds of the same rows begin again."""
+    recipe = small_recipe(tiny("bert"), adapt_last_layers=1)
+    adapted = Adapted.fresh(recipe, LABELS)
+    rows, fold = examples(adapted, TEXTS, IDS), np.arange(len(TEXTS)) // 2 % 3
+    whole: list[int] = []
+    expected = out_of_fold_logits(adapted, recipe, rows, fold, lambda step: whole.append(step.step))
+    kept, stopping = Kept(tmp_path / "folds", {"belongs": 1}), whole[len(whole) // 2]
+
+    def stop(step: Step) -> None:
+        if step.step == stopping:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        out_of_fold_logits(adapted, recipe, rows, fold, stop, kept)
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["fold-0", "prefix"]
+    adapted, steps = Adapted.fresh(recipe, LABELS), []
+    found = out_of_fold_logits(adapted, recipe, rows, fold, lambda step: steps.append(step.step), kept)
+    assert np.array_equal(found, expected)
+    assert steps == whole[len(whole) // 3 :]
+    again = out_of_fold_logits(adapted, recipe, rows, fold, stop_if_called, kept)
+    assert np.array_equal(again, expected)
+    with pytest.raises(AssertionError, match="a step"):
+        out_of_fold_logits(adapted, recipe, rows, 2 - fold, stop_if_called, kept)
+
+
+def stop_if_called(step: Step) -> None:
+    raise AssertionError("a step")
 
 
 def test_the_adapter_is_unchanged_afterwards(tiny: Tiny) -> None:

@@ -97,6 +97,8 @@ def _state(argv: Sequence[str]) -> str:
     """Returns what an interrupt leaves."""
     if argv[:1] == ["score"]:
         return "the same command goes on where it stopped"
+    if argv[:1] == ["audit"] and "--out" in argv:
+        return "the same command goes on after the folds that are done"
     if argv[:1] != ["train"]:
         return "nothing was half-written"
     if "--overwrite" in argv:

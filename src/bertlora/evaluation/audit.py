@@ -28,6 +28,7 @@ from bertlora.errors import DataError, InputError
 from bertlora.model.adapted import Adapted
 from bertlora.recipe import Recipe
 from bertlora.rivals.tfidf import out_of_fold_tfidf
+from bertlora.sealed import Kept
 from bertlora.training.events import Step
 from bertlora.training.folds import out_of_fold_logits
 
@@ -103,6 +104,7 @@ def audit(
     rows: Split,
     folds: int,
     on_step: Callable[[Step], None] = lambda _: None,
+    kept: Kept | None = None,
 ) -> Audit:
     """Trains two models for each fold and returns the rows whose label is most doubtful.
 
@@ -113,6 +115,7 @@ def audit(
         rows: the same rows as texts, for TF-IDF. Copies of a text are held out together, and so are rows of one group.
         folds: number of folds, 2 or more.
         on_step: called with each training step.
+        kept: where the folds that are done are kept; see `out_of_fold_logits`.
 
     Raises:
         InputError: there are fewer than 2 folds.
@@ -122,7 +125,7 @@ def audit(
     groups = text_groups(rows.texts, rows.pairs)
     groups = groups if rows.groups is None else merged(groups, rows.groups)
     fold = deal_folds(groups, y_true, folds, recipe.seed, adapted.labels)
-    logits = out_of_fold_logits(adapted, recipe, examples, fold, on_step)
+    logits = out_of_fold_logits(adapted, recipe, examples, fold, on_step, kept)
     by_adapter = Calibration.fit(logits, y_true).probabilities(logits)
     by_words = softmax(out_of_fold_tfidf(rows.texts, rows.pairs, y_true, fold, classes, recipe.seed))
     return doubts((by_adapter + by_words) / 2, y_true, fold)

@@ -2,9 +2,12 @@
 
 import csv
 import io
+import json
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +15,15 @@ from bertlora.data.named_columns import SourceColumns
 from bertlora.data.prepared import Prepared, Split, source_paths
 from bertlora.errors import DataError, InputError
 from bertlora.files import check_vacant_file, write_whole
+from bertlora.model.base import find_base
 from bertlora.pipeline.prepare import Source, as_specs, given_data, require_data
 from bertlora.pipeline.train import check_before_reading, resolved_recipe
-from bertlora.recipe import Recipe
+from bertlora.recipe import Recipe, recipe_keys
+from bertlora.run.lock import locked
+from bertlora.sealed import Kept
 from bertlora.task import CLASSIFICATION
 from bertlora.training.events import Listener, Probing
+from bertlora.training.stops import termination_raised
 
 if TYPE_CHECKING:
     from bertlora.evaluation.audit import Audit
@@ -41,7 +48,8 @@ def audit(
         recipe: how each fold is trained: a recipe, its name, or a TOML file; None is `audit`.
         split: which split; `train` is all of a single table.
         folds: how many, 2 or more. Each row is evaluated by the model that was not trained on it.
-        out: a CSV file to write, with every row and its score, most doubtful first.
+        out: a CSV file to write, with every row and its score, most doubtful first. Until it is there, folds that are
+            done are kept next to it: the same call after an interrupt does not train them again.
         overwrite: replace the file that `out` names.
         on_event: called with a `Probing` before, and each `Step`.
         columns: the columns of a source.
@@ -54,7 +62,7 @@ def audit(
 
     Raises:
         InputError, RecipeError, DataError, ModelError: an option, the data or the base cannot be used.
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written, or another process writes it.
     """
     if folds < 2:
         raise InputError(f"--folds: got {folds}, expected 2 or more")
@@ -64,7 +72,11 @@ def audit(
         check_vacant_file(Path(out), overwrite, source_paths(as_specs(data)))
     require_data(data, chosen)
     check_before_reading(chosen, data, columns or {}, keys)
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        termination_raised(),
+        nullcontext() if out is None else locked(Path(out)),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         prepared = given_data(data, chosen, Path(folder) / "data", **(columns or {}))
         if prepared.task != CLASSIFICATION:
             raise InputError(f"audit: checks the labels of classes, and the task of these data is {prepared.task}")
@@ -73,13 +85,15 @@ def audit(
             raise DataError(f"{where}: has no {split} split, only {', '.join(prepared.rows)}; name one of these")
         rows = prepared.split(split)
         began = time.perf_counter()
-        found = _audited(prepared, split, rows, chosen, folds, on_event)
+        kept = None if out is None else _kept(Path(out), prepared, split, chosen, folds)
+        found = _audited(prepared, split, rows, chosen, folds, on_event, kept)
         seconds = time.perf_counter() - began
         places = prepared.places(split, rows.rows[found.flagged].tolist())
         doubtful = [_line(found, rows, prepared.labels, i) for i in found.flagged.tolist()]
         doubtful = [line | {"place": place} for line, place in zip(doubtful, places, strict=True)]
-    if out is not None:
-        write_whole(Path(out), _csv(found, rows, prepared.labels))
+        if kept is not None:
+            write_whole(Path(out or ""), _csv(found, rows, prepared.labels))
+            shutil.rmtree(kept.folder, ignore_errors=True)
     return {
         "doubtful": doubtful,
         "rows": len(rows),
@@ -93,7 +107,17 @@ def audit(
     }
 
 
-def _audited(data: Prepared, split: str, rows: Split, recipe: Recipe, folds: int, on_event: Listener) -> "Audit":
+def _kept(out: Path, data: Prepared, split: str, recipe: Recipe, folds: int) -> Kept:
+    """Returns where folds that are done are kept until `out` is written, and what they must belong to."""
+    options = {key: getattr(recipe, key) for key in recipe_keys() if key not in ("data", "samples", "tracker")}
+    facts = [data.fingerprint, split, folds, find_base(recipe.model).sha256(), options]
+    # As the seal will read it: JSON has no tuples.
+    return Kept(out.with_name(f".{out.name}.folds"), {"belongs": json.loads(json.dumps(facts))})
+
+
+def _audited(
+    data: Prepared, split: str, rows: Split, recipe: Recipe, folds: int, on_event: Listener, kept: Kept | None
+) -> "Audit":
     from bertlora.data.reader import split_examples
     from bertlora.evaluation.audit import audit as audit_rows
     from bertlora.model.adapted import Adapted
@@ -101,7 +125,7 @@ def _audited(data: Prepared, split: str, rows: Split, recipe: Recipe, folds: int
     adapted = Adapted.fresh(recipe, data.labels, data.has_pairs)
     examples = split_examples(adapted.reader, data, split)
     on_event(Probing(len(rows)))
-    return audit_rows(adapted, recipe, examples, rows, folds, on_event)
+    return audit_rows(adapted, recipe, examples, rows, folds, on_event, kept)
 
 
 def _line(found: "Audit", rows: Split, labels: Sequence[str], i: int) -> dict[str, Any]:

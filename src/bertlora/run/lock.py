@@ -1,4 +1,4 @@
-"""A lock beside an output: two processes never write the same one, on this machine or on a shared disk.
+"""A lock next to an output: two processes never write the same one, on this machine or on a shared disk.
 
 .NAME.lock has the machine and the process that write NAME, and the process locks it (`flock`). The system frees that
 lock when the process ends, in whatever way, so a crash on this machine is no obstacle. A disk may not pass it on to
@@ -18,7 +18,7 @@ from bertlora.files import writing
 
 try:
     import fcntl
-except ImportError:  # Windows: there the file alone counts
+except ImportError:  # Windows: there only the file counts
     fcntl = None  # type: ignore[assignment]
 
 # It changes when the machine starts again, and containers of one machine share it.
@@ -58,13 +58,13 @@ def _taken(path: Path, out: Path) -> tuple[int, bool]:
     while True:
         file, new = _opened(path)
         try:
-            alone = _flocked(file)
+            mine = _flocked(file)
             holder = {} if new else _holder(file)
             # A process that ended has removed the file that we opened.
             if not path.exists() or os.fstat(file).st_ino != path.stat().st_ino:
                 os.close(file)
                 continue
-            if alone is False or (holder and _counts(holder, alone is None)):
+            if mine is False or (holder and _counts(holder, mine is None)):
                 raise OutputError(_refusal(path, out, holder or _holder(file)))
             os.truncate(file, 0)
             os.pwrite(file, json.dumps(_me()).encode(), 0)

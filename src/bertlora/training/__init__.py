@@ -6,6 +6,7 @@ Reading order:
 - `optimiser`: loss, learning rates, steps, and the average of the weights.
 - `health`: what stops a training that cannot succeed.
 - `checkpoints`: progress and measurements, and how they are kept.
+- `stops`, `saving`: signals that end a training, and when it writes checkpoints.
 - `accelerator`: training in several processes; TensorBoard, W&B and MLflow.
 - `loop`: the training loop.
 - `folds`: cross-validation.

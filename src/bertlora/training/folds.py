@@ -6,11 +6,13 @@ numbers; no text is copied.
 Letters: N rows, B rows of a step, K classes.
 """
 
+import hashlib
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save
 from torch import nn
 
 from bertlora.confidence.probabilities import Array
@@ -21,12 +23,20 @@ from bertlora.model.engine import ROW_TOKENS, Execution, evaluating, unwrapped
 from bertlora.model.machine import choose_precision
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
+from bertlora.sealed import Kept, sealing
 from bertlora.training.events import Step
 from bertlora.training.optimiser import Average, Loss, Rows, build_optimiser, descend, for_classes, step_rows
 
+LOGITS = "logits.safetensors"
+
 
 def out_of_fold_logits(
-    adapted: Adapted, recipe: Recipe, examples: Examples, fold: Rows, on_step: Callable[[Step], None] = lambda _: None
+    adapted: Adapted,
+    recipe: Recipe,
+    examples: Examples,
+    fold: Rows,
+    on_step: Callable[[Step], None] = lambda _: None,
+    kept: Kept | None = None,
 ) -> Array:
     """Returns logits, (N, K); those of a row come from the adapter that did not learn from the row's fold.
 
@@ -40,6 +50,7 @@ def out_of_fold_logits(
         examples: all rows.
         fold: (N,) the fold of each row, from 0.
         on_step: called after each step; steps are counted over all folds.
+        kept: where the frozen layers' output and each fold's logits are kept, and taken from if they are there.
 
     Raises:
         HealthError: the loss is not finite.
@@ -48,14 +59,24 @@ def out_of_fold_logits(
     start, scores = trained_state(adapted.model), np.zeros((len(examples), len(adapted.labels)))
     precision = choose_precision(recipe.precision, adapted.architecture)
     pack = not recipe.encoder_dropout
+    if kept is not None:
+        dealt = hashlib.sha256(fold.tobytes()).hexdigest()
+        kept = Kept(kept.folder, kept.facts | {"precision": precision, "fold": dealt})
     with adapted.execution(precision, training=True, pack=pack) as execution:
-        execution.keep_prefix(examples.inputs, ROW_TOKENS)
         folds = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max()) + 1)]
-        count = _Counter(sum(recipe.steps(len(learned)) for learned, _ in folds), on_step)
-        for learned, held_out in folds:
-            load_trained_state(adapted.model, start)
-            _train(execution, recipe, adapted.labels, examples, learned, count)
-            scores[held_out] = _logits(execution, examples, held_out)
+        parts = [kept and kept.part(f"fold-{k}") for k in range(len(folds))]
+        done = [_kept_logits(part) for part in parts]
+        steps = [recipe.steps(len(learned)) for learned, _ in folds]
+        count = _Counter(sum(steps), on_step, sum(n for n, found in zip(steps, done, strict=True) if found is not None))
+        if any(found is None for found in done):
+            execution.keep_prefix(examples.inputs, ROW_TOKENS, None, kept and kept.part("prefix"))
+        for (learned, held_out), part, found in zip(folds, parts, done, strict=True):
+            if found is None:
+                load_trained_state(adapted.model, start)
+                _train(execution, recipe, adapted.labels, examples, learned, count)
+                found = _logits(execution, examples, held_out)
+                _keep_logits(part, found)
+            scores[held_out] = found
     load_trained_state(adapted.model, start)
     adapted.model.eval()
     return scores
@@ -64,9 +85,9 @@ def out_of_fold_logits(
 class _Counter:
     """Counts steps over all folds and reports each."""
 
-    def __init__(self, steps: int, on_step: Callable[[Step], None]) -> None:
-        self._steps, self._on_step = steps, on_step
-        self._done = self._examples = 0
+    def __init__(self, steps: int, on_step: Callable[[Step], None], done: int = 0) -> None:
+        self._steps, self._on_step, self._done = steps, on_step, done
+        self._examples = 0
         self._began = time.perf_counter()
 
     def __call__(self, loss: float, examples: int) -> None:
@@ -100,6 +121,18 @@ def _train(
         average.add()
         count(total, len(batch))
     load_trained_state(model, average.state())
+
+
+def _keep_logits(kept: Kept | None, logits: Array) -> None:
+    """Keeps the logits of a fold, if they are to be kept."""
+    if kept is not None:
+        with sealing(*kept) as folder:
+            (folder / LOGITS).write_bytes(save({"logits": logits}))
+
+
+def _kept_logits(kept: Kept | None) -> Array | None:
+    """Returns the logits of a fold that an earlier process trained; None if it did not."""
+    return load_file(kept.folder / LOGITS)["logits"] if kept is not None and kept.whole() else None
 
 
 def _logits(execution: Execution, examples: Examples, rows: Rows) -> Array:
