@@ -1,8 +1,8 @@
 """Folders that show by themselves whether they are whole: a seal, written last, has the hash of every file.
 
-    with sealing(folder, {"step": 12}) as partial:
-        (partial / "a.safetensors").write_bytes(content)
-    facts_of(folder)     # {"step": 12}, or an error if a file is cut, damaged, missing or too many
+with sealing(folder, {"step": 12}) as partial:
+    (partial / "a.safetensors").write_bytes(content)
+facts_of(folder)     # {"step": 12}, or an error if a file is cut, damaged, missing or too many
 """
 
 from collections.abc import Iterator
