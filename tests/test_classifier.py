@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -43,6 +45,32 @@ def make(tiny: Callable[[str], Path]) -> Make:
 @pytest.fixture(scope="session")
 def fitted(make: Make) -> LoraClassifier:
     return make(epochs=10).fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize("place", ["bertlora.training.loop.descend", "bertlora.rivals.fitted.fit_tfidf"])
+def test_fit_starts_clean_after_an_interrupt(make: Make, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """As in a notebook: the cell is stopped in a step or before, and run again."""
+    expected = make().fit(TEXTS, LABELS).predict_proba(TEXTS)
+    classifier, before = make(), surroundings()
+    with monkeypatch.context() as patch:
+        patch.setattr(place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            classifier.fit(TEXTS, LABELS)
+    assert surroundings() == before
+    assert np.array_equal(classifier.fit(TEXTS, LABELS).predict_proba(TEXTS), expected)
+
+
+def interrupted(*_: object, **__: object) -> float:
+    """Ctrl-C comes, and the code goes on as far as it may."""
+    signal.raise_signal(signal.SIGINT)
+    return 0.0
+
+
+def surroundings() -> tuple[object, ...]:
+    """What belongs to the program and not to a training."""
+    handlers = [signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)]
+    drawn = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()
+    return handlers, drawn, torch.get_num_threads(), torch.is_grad_enabled()
 
 
 # scikit-learn's conventions

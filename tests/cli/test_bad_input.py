@@ -15,6 +15,7 @@ import pytest
 from command_line import SMALL, Answer, answer, contents, good, start
 
 from bertlora.files import whole_folder
+from bertlora.run.lock import locked
 
 Capsys = pytest.CaptureFixture[str]
 GOOD = "text,label\n" + "".join(f"a film number {i},{'good' if i % 2 else 'bad'}\n" for i in range(20))
@@ -574,6 +575,17 @@ def test_only_real_flags_are_suggested(word: str, capsys: Capsys) -> None:
     assert f"did you mean '{word}'" not in found.err
 
 
+@pytest.mark.parametrize("command", ["train r.csv --out o MODEL", "train --out o --resume", "audit r.csv --out o"])
+def test_a_second_process_is_refused(command: str, place: Path, here: Path, capsys: Capsys) -> None:
+    """Whatever it was to do; and it changes nothing of what the first one writes."""
+    (here / "r.csv").write_text(GOOD)
+    (here / ".o.partial-1").write_text("of the first one")
+    with locked(here / "o"):
+        before = contents(here)
+        check(answer(capsys, *words(command, place)), "o: process ")
+        assert contents(here) == before
+
+
 def test_demo_does_not_offer_to_resume(place: Path, capsys: Capsys) -> None:
     found = answer(capsys, "demo", "--out", place / "unfinished")
     check(found, "give --overwrite")
@@ -608,7 +620,7 @@ def test_a_full_disk_leaves_nothing(
     assert (contents(here), contents(place)) == before
 
 
-@pytest.mark.parametrize("writer", ["bertlora.training.loop.save_checkpoint", "bertlora.model.adapted.Adapted.save"])
+@pytest.mark.parametrize("writer", ["bertlora.training.saving.save_checkpoint", "bertlora.model.adapted.Adapted.save"])
 def test_training_goes_on_after_a_full_disk(
     writer: str, place: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:

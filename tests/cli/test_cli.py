@@ -139,7 +139,7 @@ def test_train_from_a_prepared_folder(tmp_path: Path, reviews: Path, model: tupl
     )
     there = {path.name for path in run.iterdir()}
     assert {"recipe.toml", "adapter", "history.jsonl", "metrics.json", "run.json"} <= there
-    assert not {"checkpoint", "data"} & there
+    assert not {"checkpoints", "data"} & there
 
 
 def test_train_prints_one_object(tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys) -> None:

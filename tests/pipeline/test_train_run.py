@@ -157,8 +157,11 @@ def test_a_second_training_does_not_tokenise(
 
 
 @pytest.mark.parametrize("every", [0, 3])
-def test_an_interrupted_run_resumes_to_the_same_weights(tiny: Tiny, data: Prepared, tmp_path: Path, every: int) -> None:
-    recipe = brisk_recipe(tiny, evaluate_every_steps=every, head_start="probe")
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """Neither the rivals nor the frozen prefix are computed again."""
+    recipe = brisk_recipe(tiny, evaluate_every_steps=every, head_start="probe", adapt_last_layers=1)
     whole = train_run(data, recipe, tmp_path / "whole")
 
     def stop(event: object) -> None:
@@ -173,11 +176,16 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tiny: Tiny, data: Prepar
     with pytest.raises(OutputError, match="resume=True to continue it, or overwrite=True"):
         check_run_folder(out, resume=False, overwrite=False)
     check_run_folder(out, resume=True, overwrite=False)
-    resumed = train_run(data, recipe, out, resume=True)
+    with monkeypatch.context() as patch:
+        for name in ("bertlora.rivals.fitted.Rivals.fit", "bertlora.model.engine.execution.Execution._fill"):
+            patch.setattr(name, lambda *_: pytest.fail("it is done twice"))
+        resumed = train_run(data, recipe, out, resume=True)
+    for name in ("probe.safetensors", "tfidf.safetensors", "calibration.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert same_weights(tmp_path / "whole", out)
     assert without_timings(resumed["epochs"]) == without_timings(whole["epochs"])
     assert resumed["samples"] == whole["samples"]
-    assert not (out / "checkpoint").exists()
+    assert not (out / "checkpoints").exists()
     with pytest.raises(RunError, match="the run is finished"):
         check_run_folder(out, resume=True, overwrite=False)
 

@@ -8,7 +8,7 @@ import pytest
 from bertlora.errors import InputError, OutputError
 from bertlora.run.folder import check_run_folder
 from bertlora.run.manifest import MANIFEST
-from bertlora.run.unfinished import RECIPE, beside, place_of, until_finished
+from bertlora.run.unfinished import RECIPE, REPLACED, beside, clear_leftovers, place_of, until_finished
 
 OLD = {RECIPE: "old", MANIFEST: "old", "adapter/a": "old"}
 
@@ -65,6 +65,30 @@ def test_the_old_run_stands_until_the_new_one_is_finished(run: Path) -> None:
     write(run, MANIFEST, resume=True)
     assert tree(run) == {"data/rows": "new", RECIPE: "new", MANIFEST: "new"}
     assert [path.name for path in run.resolve().parent.iterdir()] == ["run"]
+
+
+def test_a_kill_after_the_swap_does_not_bring_the_old_run_back(run: Path) -> None:
+    """It lies where the new one was; the next process removes it."""
+    fill(run, {REPLACED: ""})
+    for folder, text in ((beside(run), "old"), (run.resolve(), "new")):
+        shutil.rmtree(folder, ignore_errors=True)
+        fill(folder, dict.fromkeys(OLD, text) | ({REPLACED: ""} if text == "old" else {}))
+    assert place_of(run, resume=True, overwrite=False) == run
+    clear_leftovers(run, killed=True)
+    assert tree(run.resolve().parent) == {f"run/{name}": "new" for name in OLD}
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path, killed: bool) -> None:
+    """The data of a run that was not begun, if a lock says that it was killed: otherwise they may be the user's."""
+    fill(
+        tmp_path, {"run/data/dataset.json": "", "run/.data.partial-1/a": "", "b/.recipe.toml.partial-1": "", "b/x": ""}
+    )
+    for name in ("run", "b"):
+        clear_leftovers(tmp_path / name, killed)
+    assert ("b/.recipe.toml.partial-1" in tree(tmp_path)) != killed
+    assert set(tree(tmp_path / "run")) == (set() if killed else {"data/dataset.json", ".data.partial-1/a"})
+    assert "b/x" in tree(tmp_path)
 
 
 def test_an_unfinished_run_is_replaced_by_a_newer_one(run: Path) -> None:
