@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import Answer, answer, good
+from helpers import cover_again
 from scipy.special import softmax
 
 from bertlora.confidence.calibration import Calibration
-from bertlora.errors import InputError
+from bertlora.errors import InputError, RunError
 from bertlora.run.loaded import Run
 
 Capsys = pytest.CaptureFixture[str]
@@ -31,6 +32,7 @@ def run(run_of_reviews: Path, tmp_path: Path) -> Path:
     Calibration(3.0, logits, labels).save(out)
     for manifest in (out / "run.json", out / "adapter" / "run.json"):
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"temperature": 3.0}))
+    cover_again(out)
     return out
 
 
@@ -119,6 +121,9 @@ def test_bad_flags_get_one_clear_line(flags: list[str], wanted: str, run: Path, 
 def test_a_run_without_validation_rows_is_refused(run: Path) -> None:
     for name in ("calibration.json", "validation.safetensors"):
         (run / name).unlink()
+    with pytest.raises(RunError, match=r"lacks calibration\.json"):
+        Run.load(run)
+    cover_again(run)
     bare = Run.load(run)
     assert bare.calibration.temperature == 3.0
     with pytest.raises(InputError, match="chosen on validation rows, and the run has none; train with some"):

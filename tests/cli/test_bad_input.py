@@ -15,6 +15,7 @@ import pytest
 from command_line import SMALL, Answer, answer, contents, good, start
 
 from bertlora.files import whole_folder
+from bertlora.hashes import sealed
 from bertlora.run.lock import locked
 
 Capsys = pytest.CaptureFixture[str]
@@ -288,15 +289,15 @@ RUNS = {
         "nope": "nope: no such run folder",
         "PLACE/gpt2": "is not a run folder (no run.json) and not a PEFT adapter",
         "PLACE/unfinished": "the run did not finish; continue it by 'bertlora train ... --out",
-        "PLACE/newer": "format 99 is newer than this bertlora reads (1); upgrade bertlora",
+        "PLACE/newer": "format 99 is newer than this bertlora reads (2); upgrade bertlora",
         "PLACE/cut-manifest": "run.json: cannot be read",
-        "PLACE/cut-adapter": "adapter_model.safetensors: cannot be read",
-        "PLACE/no-adapter": "adapter_model.safetensors is missing",
+        "PLACE/cut-adapter": "adapter_model.safetensors: is damaged",
+        "PLACE/no-adapter": "lacks adapter/adapter_model.safetensors",
         "PLACE/moved": "its base is missing",
     }.items()
 }
 RUNS |= {
-    "evaluate PLACE/cut-probe": Case("evaluate PLACE/cut-probe", "probe.safetensors: cannot be read"),
+    "evaluate PLACE/cut-probe": Case("evaluate PLACE/cut-probe", "probe.safetensors: is damaged"),
     "another base": Case("predict PLACE/run a --model PLACE/other", "was trained on"),
     "blank text": Case("predict PLACE/run a ''", "text 2 is blank"),
     "no file to predict": Case("predict PLACE/run --file nope.txt", "nope.txt: there is no such file"),
@@ -458,12 +459,12 @@ def place(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
     shutil.rmtree(place / "gone")
     pairs = json.loads((place / "run" / "run.json").read_text()) | {"pairs": True}
     shutil.copytree(place / "run", place / "pairs")
-    (place / "pairs" / "run.json").write_text(json.dumps(pairs))
+    (place / "pairs" / "run.json").write_text(sealed(pairs))
     for name in ("unfinished", "newer", "cut-manifest", "cut-adapter", "no-adapter", "cut-probe"):
         shutil.copytree(place / "run", place / name)
     (place / "unfinished" / "run.json").unlink()
     manifest = json.loads((place / "run" / "run.json").read_text())
-    (place / "newer" / "run.json").write_text(json.dumps(manifest | {"format_version": 99}))
+    (place / "newer" / "run.json").write_text(sealed(manifest | {"format_version": 99}))
     halve(place / "cut-manifest" / "run.json")
     halve(place / "cut-adapter" / "adapter" / "adapter_model.safetensors")
     halve(place / "cut-probe" / "probe.safetensors")

@@ -1,6 +1,7 @@
 """Preparing: labels, splits, samples, checks, what is written, and the errors that leave nothing behind."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from bertlora.data.prepared import Prepared, check_sources, is_prepared, prepare
 from bertlora.data.sources import open_sources
 from bertlora.data.splits import part_totals, stratified_sample, stratified_split
 from bertlora.errors import DataError, OutputError, RecipeError
+from bertlora.hashes import hashes_of, sealed
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SHARES = st.sampled_from([(0.7, 0.15, 0.15), (0.8, 0.2, 0.0), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33), (0.9, 0.05, 0.05)])
@@ -93,7 +95,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     ]
     manifest = json.loads((tmp_path / "out" / "dataset.json").read_text())
     fingerprint = manifest.pop("fingerprint")
-    assert len(fingerprint) == 64
+    assert len(fingerprint) == len(manifest.pop("sha256")) == 64
     assert manifest == {
         "format_version": 1,
         "task": "classification",
@@ -106,6 +108,7 @@ def test_what_is_written(tmp_path: Path) -> None:
         "seed": 7,
         "notes": [],
         "checks": [],
+        "files": hashes_of(tmp_path / "out", ["train.parquet", "validation.parquet"]),
     }
     schema = pq.read_schema(tmp_path / "out" / "train.parquet")
     assert [(field.name, field.type) for field in schema] == [
@@ -131,6 +134,7 @@ def test_people_read_the_line_that_an_editor_shows(tmp_path: Path) -> None:
     assert data.places(split, [20]) == check["places"]
     table = pq.read_table(data.path(split)).drop_columns(["place"])
     pq.write_table(table, data.path(split))
+    data = replace(data, files={})
     assert data.places(split, [20]) == ["r.csv row 20"], "a folder of an older version has no places"
 
 
@@ -323,7 +327,7 @@ def test_load_says_what_is_wrong_with_a_folder(tmp_path: Path) -> None:
     (out / "validation.parquet").rename(tmp_path / "away")
     with pytest.raises(DataError, match=r"validation\.parquet: is missing"):
         Prepared.load(out)
-    (out / "dataset.json").write_text(json.dumps(manifest | {"format_version": 2}))
+    (out / "dataset.json").write_text(sealed(manifest | {"format_version": 2}))
     with pytest.raises(DataError, match="format version 2, expected 1 at most; update bertlora"):
         Prepared.load(out)
     (out / "dataset.json").write_text("{")

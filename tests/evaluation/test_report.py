@@ -470,9 +470,9 @@ def test_the_headline_says_the_task_the_data_and_the_accuracy(page: Page, facts:
         ((), ""),
     ],
 )
-def test_data_has_a_short_name(sources: tuple[str, ...], name: str, tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text(Recipe().replace(data=sources).to_toml())
-    assert data_name(SimpleNamespace(path=tmp_path, data_folder=None)) == name  # type: ignore[arg-type]
+def test_data_has_a_short_name(sources: tuple[str, ...], name: str) -> None:
+    run = SimpleNamespace(recipe=lambda: Recipe().replace(data=sources), data_folder=None)
+    assert data_name(run) == name  # type: ignore[arg-type]
 
 
 def test_after_training_the_model_does_not_run_again(

@@ -14,6 +14,7 @@ from hub_stand_in import Files, HubStandIn
 from bertlora.export.exported import verify
 from bertlora.pipeline.public_report import without_texts
 from bertlora.run.loaded import Run
+from bertlora.run.manifest import read_manifest
 
 # The hub's library calls its HTTP client in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -70,6 +71,7 @@ def test_a_pushed_run_predicts_the_same_and_holds_no_text(
 
     here, there = Run.load(run_of_reviews), Run.load(snapshot := downloaded(files, tmp_path / "snapshot"))
     assert verify(snapshot, there.model)["format"] == "adapter"
+    assert read_manifest(snapshot).files.keys() == files.keys() - {"README.md", "run.json", "report.html"}
     asked = ["a joy", "a long and dull evening", ""]
     assert there.predict(asked, sets=0.8) == here.predict(asked, sets=0.8)
     assert there.predict(asked, abstain="coverage=0.5") == here.predict(asked, abstain="coverage=0.5")

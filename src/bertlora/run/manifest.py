@@ -7,7 +7,6 @@ Letters: N rows.
 """
 
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Iterable, Sequence
@@ -109,13 +108,13 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: is not a run folder (no {MANIFEST}) and not a PEFT adapter; name the folder given to train --out"
         )
     try:
-        text = (path / MANIFEST).read_text(encoding="utf-8")
-        version = json.loads(text)["format_version"]
+        table = opened((path / MANIFEST).read_text(encoding="utf-8"))
+        version = table["format_version"]
         if version > FORMAT_VERSION:
             raise RunError(
                 f"{path}: format {version} is newer than this bertlora reads ({FORMAT_VERSION}); upgrade bertlora"
             )
-        return _checked(Manifest(**opened(text)))
+        return _checked(Manifest(**table))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, RunError):
             raise
