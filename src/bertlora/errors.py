@@ -36,8 +36,8 @@ class BertloraError(Exception):
     """Anything that bertlora raises on purpose."""
 
     def __str__(self) -> str:
-        """Returns the message, with flags for the command line and with parameters in Python."""
-        message = super().__str__()
+        """Returns the message on one line, with flags for the command line and with parameters in Python."""
+        message = " ".join(super().__str__().splitlines())  # a name from a file may hold line breaks
         return message if _FLAGS_SHOWN.get() else _FLAG.sub(_parameter, message)
 
 

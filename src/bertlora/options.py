@@ -14,6 +14,8 @@ from typing import Any
 from bertlora.errors import RecipeError, suggestion
 
 UNBOUNDED = math.inf
+# Whole numbers above it are no options: a float does not hold them, and Python does not print the longest.
+LARGEST = 2**63 - 1
 SPLIT = "70/15/15"
 TABLES = (dict[str, int], dict[str, float])
 # One of the choices, or a table.
@@ -100,6 +102,8 @@ def _in_range(name: str, kind: type, value: Any, facts: Mapping[str, Any]) -> An
         raise RecipeError(
             f"{name}: got {value!r}, expected {'a whole number' if whole else 'a number'}{range_text(facts)}"
         )
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise RecipeError(f"{name}: got a number above 2^63, expected less")
     # `not (low <= value)` also refuses NaN, `value < low` does not.
     if not (math.isfinite(value) and (low < value <= high if facts["above"] else low <= value <= high)):
         raise RecipeError(

@@ -5,7 +5,9 @@ Flags, TOML files, the Python class and the documentation are all made from the 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
@@ -253,10 +255,13 @@ class Recipe:
             if isinstance(table.get("data"), str):  # one source needs no brackets
                 table["data"] = [table["data"]]
             return cls().replace(**table)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: not a TOML file ({error})") from error
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
+        # A number of thousands of digits is a plain ValueError.
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"{path}: not a TOML file ({error})") from error
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error.strerror or error})") from error
 
     @property
     def rows_per_step(self) -> int:
@@ -282,7 +287,8 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
 
-def recipe_keys() -> dict[str, Any]:
+@cache
+def recipe_keys() -> Mapping[str, Any]:
     """Returns the recipe's keys in order, with their types."""
     hints = get_type_hints(Recipe)
     return {f.name: hints[f.name] for f in dataclasses.fields(Recipe)}

@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 from click.shell_completion import shell_complete
 
+from bertlora.cli.console import visible
 from bertlora.cli.verb import verbs
 from bertlora.errors import BertloraError, Terminated, flags_shown, suggestion
 
@@ -140,7 +141,7 @@ def _fail(message: str, debug: bool, status: int = 2) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"bertlora: {' '.join(message.split())}", file=sys.stderr)
+    print(f"bertlora: {visible(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

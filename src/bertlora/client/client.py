@@ -1,11 +1,12 @@
 """The client: texts in Python, answers as `Run.predict` gives them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
-from bertlora.client.connection import Connection, TooLargeError
-from bertlora.errors import InputError, ServerError
+from bertlora.client.connection import STRANGE, Connection, TooLargeError
+from bertlora.errors import BertloraError, InputError, ServerError
 
 if TYPE_CHECKING:
     from bertlora.confidence.probabilities import Array
@@ -44,7 +45,8 @@ class Client:
 
     def adapters(self) -> list[str]:
         """Returns the names of the server's adapters."""
-        return list(self._connection.ask("GET", "/v1/adapters")["adapters"])
+        with self._reading():
+            return list(self._connection.ask("GET", "/v1/adapters")["adapters"])
 
     def describe(self, adapter: str | None = None) -> dict[str, Any]:
         """Returns what an adapter predicts: `name`, `task`, `labels`, `pairs` and `max_length`.
@@ -101,10 +103,13 @@ class Client:
         notes: dict[str, None] = {}
         for chunk in _chunks(items, EXPLAINED_TEXTS if options.get("explain") else CHUNK_TEXTS):
             for found in self._answers(path, chunk, options):
-                lines += found["predictions"]
-                notes |= dict.fromkeys(found["notes"])
+                with self._reading():
+                    lines += found["predictions"]
+                    notes |= dict.fromkeys(found["notes"])
         keys = ("text",) if pairs is None else ("text", "text_pair")
-        return [dict(zip(keys, item, strict=False)) | line for item, line in zip(items, lines, strict=True)], [*notes]
+        with self._reading():
+            whole = [dict(zip(keys, item, strict=False)) | line for item, line in zip(items, lines, strict=True)]
+        return whole, [*notes]
 
     def predict_proba(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, adapter: str | None = None
@@ -117,10 +122,12 @@ class Client:
         import numpy as np
 
         labels, lines = self.describe(adapter), self.predict(texts, pairs, adapter)
-        if lines and "probabilities" not in lines[0]:
-            raise InputError(f"adapter '{labels['name']}': predicts numbers, which have no probabilities; use predict")
-        rows = [[line["probabilities"][label] for label in labels["labels"]] for line in lines]
-        return np.array(rows, dtype=np.float64).reshape(len(lines), len(labels["labels"]))
+        with self._reading():
+            if lines and "probabilities" not in lines[0]:
+                name = labels["name"]
+                raise InputError(f"adapter '{name}': predicts numbers, which have no probabilities; use predict")
+            rows = [[line["probabilities"][label] for label in labels["labels"]] for line in lines]
+            return np.array(rows, dtype=np.float64).reshape(len(lines), len(labels["labels"]))
 
     def explain(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, adapter: str | None = None
@@ -130,7 +137,9 @@ class Client:
         Raises:
             InputError, ServerError: as for `predict`.
         """
-        return [line["explanation"] for line in self.predict(texts, pairs, adapter, explain=True)]
+        lines = self.predict(texts, pairs, adapter, explain=True)
+        with self._reading():
+            return [line["explanation"] for line in lines]
 
     def close(self) -> None:
         """Closes the connection of this thread."""
@@ -145,11 +154,23 @@ class Client:
     def _name(self, adapter: str | None) -> str:
         """Returns the name of an adapter for a path; the server's default for None."""
         if adapter is None:
-            self._default = self._default or str(self._connection.ask("GET", "/v1/adapters")["default"] or "")
+            if not self._default:
+                with self._reading():
+                    self._default = str(self._connection.ask("GET", "/v1/adapters")["default"] or "")
             adapter = self._default
             if not adapter:
                 raise ServerError(f"{self.url}: has no adapter; load one")
         return quote(adapter, safe="")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Inside, an answer of another form than that of a server of bertlora becomes a ServerError."""
+        try:
+            yield
+        except BertloraError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise ServerError(f"{self.url}: {STRANGE}") from error
 
     def _answers(self, path: str, items: "list[Item]", options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yields the answers to texts. If there are too many for the server, it is asked for each half."""

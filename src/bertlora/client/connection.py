@@ -14,6 +14,7 @@ from bertlora.errors import InputError, ServerError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 TOO_LARGE, BUSY = 413, (429, 503)
+STRANGE = "did not answer as a server of bertlora does; check the URL"
 # The request itself is at fault: it fails again, however often it is sent.
 BAD_INPUT = (400, 404, 413, 415, 422)
 
@@ -119,10 +120,10 @@ class Connection:
             raise ServerError(f"{self.url}: status {status}: {_message(answer)}")
         try:
             found = json.loads(answer)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise ServerError(f"{self.url}: did not answer as a server of bertlora does; check the URL")
+            raise ServerError(f"{self.url}: {STRANGE}")
         return found
 
 
@@ -150,7 +151,7 @@ def _message(answer: bytes) -> str:
     """Returns what the server says is wrong."""
     try:
         return str(json.loads(answer)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return " ".join(answer[:200].decode(errors="replace").split()) or "no reason given"
 
 

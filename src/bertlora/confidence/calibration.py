@@ -141,9 +141,11 @@ UNCALIBRATED = Calibration.without_rows(0)
 @contextmanager
 def reading(file: Path) -> Iterator[Path]:
     """Inside, any fault of the file becomes a RunError that names it."""
+    # JSON may hold a list where an object is expected, numbers that are infinite, or be nested too deep.
+    damaged = OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError
     try:
         yield file
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (*damaged, SafetensorError) as error:
         raise RunError(f"{file}: cannot be read ({error}); the run is damaged") from error
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from bertlora.data.labels import quoted
 from bertlora.data.source import Batch, in_batches
 from bertlora.data.text_file import check_file
+from bertlora.data.workbook import WorkbookError, check_workbook
 from bertlora.errors import DataError
 
 SHEET_TYPES = (".xlsx", ".ods")
@@ -59,11 +60,16 @@ def _first_sheet(path: Path, name: str) -> tuple[str, list[str], list[list[Any]]
     except ImportError as error:
         raise DataError(f"{name}: sheets need the extra 'excel'; run pip install 'bertlora[excel]'") from error
     try:
+        check_workbook(path)
         workbook = CalamineWorkbook.from_path(str(path))
         sheets = {
             sheet: workbook.get_sheet_by_name(sheet).to_python(skip_empty_area=False) for sheet in workbook.sheet_names
         }
-    except (CalamineError, OSError) as error:
+    except BaseException as error:
+        # A panic of Rust has a type that no module exports, and that is no Exception.
+        panic = type(error).__name__ == "PanicException"
+        if not (panic or isinstance(error, (CalamineError, WorkbookError, OSError))):
+            raise
         raise DataError(f"{name}: is not a sheet that can be read ({error}); save it again, or as CSV") from error
     filled = [sheet for sheet, rows in sheets.items() if rows]
     return (filled[0], filled[1:], sheets[filled[0]]) if filled else ("", [], [])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bertlora.data.folder_facts import check_facts
 from bertlora.data.label_sets import marks_of
 from bertlora.data.rows import Split
 from bertlora.data.source import SPLITS
@@ -78,11 +79,14 @@ class Prepared:
                 f"{folder / MANIFEST}: format version {version}, expected {FORMAT_VERSION} at most; update bertlora"
             )
         try:
+            check_facts(table)
             facts = {key: table[key] for key in cls.__dataclass_fields__ if key not in ("folder", "shares", *LATER)}
             later = {key: table[key] for key in LATER if key in table}
             prepared = cls(folder=folder, shares=table["split"], **facts, **later)
         except KeyError as error:
             raise DataError(f"{folder / MANIFEST}: {error} is missing; prepare the data again") from error
+        except ValueError as error:
+            raise DataError(f"{folder / MANIFEST}: {error}; prepare the data again") from error
         for split in prepared.rows:
             if not prepared.path(split).is_file():
                 raise DataError(f"{prepared.path(split)}: is missing from a prepared folder; prepare the data again")
@@ -110,7 +114,7 @@ class Prepared:
             texts, labels, rows = table["text"].to_pylist(), table["label"].to_pylist(), table["row"].to_numpy()
             groups = _numbered(table["group"].to_pylist()) if self.columns.get("group") else None
         self._check_rows(name, len(texts))
-        return Split(texts, pairs, self._typed(labels), rows.astype(np.int64), groups=groups)
+        return Split(texts, pairs, self._its_targets(name, labels), rows.astype(np.int64), groups=groups)
 
     def require(self, name: str) -> None:
         """Raises DataError if there is no such split."""
@@ -135,13 +139,23 @@ class Prepared:
         Raises:
             DataError: the split's file is damaged.
         """
-        found = self._typed(self.stream(name, "label"))
+        found = self._its_targets(name, self.stream(name, "label"))
         self._check_rows(name, len(found))
         return found
 
     def no_targets(self) -> NDArray[Any]:
         """Returns the targets of no row."""
         return self._typed([])
+
+    def _its_targets(self, name: str, targets: Iterable[Any]) -> NDArray[Any]:
+        """Returns the targets that the file of a split has, or raises DataError if they are not those of the task."""
+        try:
+            found = self._typed(targets)
+            if self.task == CLASSIFICATION and len(found) and not 0 <= found.min() <= found.max() < len(self.labels):
+                raise IndexError("a class that is not one of the labels")
+        except (TypeError, IndexError, OverflowError) as error:
+            raise DataError(f"{self.path(name)}: its labels do not fit {MANIFEST}; prepare the data again") from error
+        return found
 
     def _typed(self, targets: Iterable[Any]) -> NDArray[Any]:
         if self.task == MULTILABEL:

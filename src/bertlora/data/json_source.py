@@ -9,6 +9,7 @@ from bertlora.data.text_file import OVERRIDE, TextFile, detected
 from bertlora.errors import DataError
 
 PEEK_ROWS, PEEK_CHARACTERS = 100, 10_000
+DEEPEST = 100  # objects and lists in each other; Python's parser takes about 900, and then nothing else can follow them
 _EXAMPLE = '{"text": "...", "label": "..."}'
 
 
@@ -111,11 +112,13 @@ def _names(row: Mapping[str, object]) -> Iterator[str]:
 
 def _value(row: Mapping[str, object], column: str) -> object:
     """Returns the value of a column, or None. A key may have a dot itself."""
-    if column in row:
-        return row[column]
-    key, dot, rest = column.partition(".")
-    inner = row.get(key)
-    return _value(inner, rest) if dot and isinstance(inner, dict) else None
+    while column not in row:
+        key, _, column = column.partition(".")
+        inner = row.get(key)
+        if not isinstance(inner, dict):
+            return None
+        row = inner
+    return row[column]
 
 
 class _NotJsonError(ValueError):
@@ -134,9 +137,20 @@ def _parsed(text: str) -> Any:
         value = json.loads(text)
         if "\\u" in text:  # JSON can escape half of a surrogate pair, which is not text
             json.dumps(value, ensure_ascii=False).encode()
+        if text.count("{") + text.count("[") > DEEPEST and _is_too_deep(value):
+            raise ValueError(f"more than {DEEPEST} objects or lists in each other")
     except (ValueError, RecursionError) as error:
         raise _NotJsonError(f"not JSON ({error}), expected an object such as {_EXAMPLE}; correct the line") from error
     return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Returns whether more than DEEPEST objects and lists are in each other."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [value for values in inner for value in values]
+    return bool(level)
 
 
 def _short(value: object) -> str:

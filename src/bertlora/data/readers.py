@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bertlora.data.parquet_file import parquet_faults
 from bertlora.data.source import BATCH_ROWS, Batch, class_name, in_batches
 from bertlora.data.text_file import OVERRIDE, TextFile, check_file, detected, unreadable
-from bertlora.errors import DataError
+from bertlora.errors import DataError, first_line
 
 LEFT_OUT_CLASSES = {"unsup"}  # aclImdb's reviews without a label
 
@@ -36,40 +37,34 @@ class ParquetSource:
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Yields all rows in order; see `Source.batches`."""
-        import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
-
         row = 0
-        with self._open() as file:
-            total = file.metadata.num_rows
-            try:
-                for part in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-                    values = part.to_pydict()
-                    for column in self.class_names.keys() & values.keys():
-                        values[column] = [class_name(value, self.class_names[column]) for value in values[column]]
-                    self.fraction_read = (row + part.num_rows) / total
-                    yield Batch(values, list(range(row, row + part.num_rows)))
-                    row += part.num_rows
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                raise self._broken(error, f"{self.name} after row {row}") from error
+        with self._open() as file, parquet_faults(lambda error: self._broken(error, f"{self.name} after row {row}")):
+            total = max(1, file.metadata.num_rows)
+            for part in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+                values = part.to_pydict()
+                for column in self.class_names.keys() & values.keys():
+                    values[column] = [class_name(value, self.class_names[column]) for value in values[column]]
+                self.fraction_read = min(1.0, (row + part.num_rows) / total)
+                yield Batch(values, list(range(row, row + part.num_rows)))
+                row += part.num_rows
 
     def place(self, position: int) -> str:
         """Returns the file's name and the row."""
         return f"{self.name} row {position}"
 
     def _open(self) -> Any:
-        import pyarrow as pa
         import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
-        try:
+        with parquet_faults(lambda error: self._broken(error, self.name)):
             # Without these settings a whole row group would be read at once.
-            return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
-        except (pa.ArrowException, OSError) as error:
-            raise self._broken(error, self.name) from error
+            file = pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
+            _ = file.schema_arrow.names  # names may not be UTF-8
+            return file
 
     def _broken(self, error: Exception, place: str) -> DataError:
         if isinstance(error, PermissionError):
             return unreadable(self.path, error)
-        reason = str(error).split(". ")[0].splitlines()[0]
+        reason = first_line(error).split(". ")[0]
         return DataError(f"{place}: not a complete Parquet file ({reason}); fetch or write it again")
 
 

@@ -8,7 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bertlora.errors import DataError
+from bertlora.data.parquet_file import parquet_faults
+from bertlora.errors import DataError, first_line
 from bertlora.task import MULTILABEL, REGRESSION
 
 # The index of a class, the indices of the labels of a row, or a number.
@@ -134,12 +135,10 @@ def row_places(path: Path, rows: Sequence[int]) -> dict[int, str]:
 @contextmanager
 def reading(path: Path) -> Iterator[Any]:
     """Yields a split's file as a pyarrow.parquet.ParquetFile; a fault of the file becomes a DataError."""
-    import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
     import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read ({reason}); prepare the data again") from error
+    def fault(error: Exception) -> DataError:
+        return DataError(f"{path}: cannot be read ({first_line(error)}); prepare the data again")
+
+    with parquet_faults(fault), pq.ParquetFile(path) as file:
+        yield file

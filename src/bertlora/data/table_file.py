@@ -52,7 +52,7 @@ def text_rows(file: TextIO, format: str) -> Write:
     """Returns a function that writes a part to an open file as `csv`, `tsv` or `jsonl`."""
     if format == "jsonl":
         return lambda part: file.writelines(f"{json_line(row)}\n" for row in _objects(part))
-    rows = csv.writer(file, delimiter=DELIMITERS[format], lineterminator="\n")
+    rows = csv.writer(_Lines(file), delimiter=DELIMITERS[format], lineterminator=_Lines.END)
     begun = False
 
     def write(part: Part) -> None:
@@ -63,6 +63,19 @@ def text_rows(file: TextIO, format: str) -> Write:
         rows.writerows([_cell(value) for value in row] for row in zip(*part.values(), strict=True))
 
     return write
+
+
+class _Lines:
+    """What csv writes its rows to. With this line end it puts a text with a carriage return in quotes, too."""
+
+    END = "\r\n"
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> None:
+        """Writes a row with the line end of this package."""
+        self._file.write(row.removesuffix(self.END) + "\n")
 
 
 def column_types(parts: Iterable[Part]) -> dict[str, Any]:

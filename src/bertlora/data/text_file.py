@@ -24,6 +24,8 @@ COMPRESSED = (".gz", ".zst")
 OVERRIDE = "if that is wrong, give --encoding"
 # Gets the line (from 1) of a row that cannot be read, or the row from 0, and the reason.
 OnFault = Callable[[int, str], None]
+# They give halves of surrogate pairs, or raise errors of their own. No editor writes them.
+NOT_OF_FILES = ("utf-7", "unicode-escape", "raw-unicode-escape", "punycode", "idna")
 DELIMITER_NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "\t"}
 
 
@@ -172,7 +174,7 @@ class TextFile:
             for line in text:
                 number += 1
                 yield line.removeprefix("\ufeff") if number == 1 else line
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:  # a missing byte-order mark is no UnicodeDecodeError
             raise DataError(f"{self.name} after line {number}: {self._not_of_encoding('the text')}") from error
         finally:
             text.detach()  # `file` is closed by its own block
@@ -248,9 +250,9 @@ def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes]:
 
 
 def _is_codec(encoding: str) -> bool:
-    """Returns whether Python has a codec with this name that reads text; `base64` does not."""
+    """Returns whether Python has a codec with this name that reads the text of files; `base64` does not."""
     try:
         b"a".decode(encoding, "replace")
+        return codecs.lookup(encoding).name not in NOT_OF_FILES
     except (LookupError, ValueError):
         return False
-    return True

@@ -137,13 +137,14 @@ class Certificate:
             tolerance, files = float(table["tolerance"]), {str(k): str(v) for k, v in table["files"].items()}
             if not 0 <= tolerance < float("inf"):
                 raise ValueError(f"tolerance {tolerance}, expected a number from 0")
+            format, made_on = str(table["format"]), {str(k): str(v) for k, v in table["made_on"].items()}
         with reading(folder / ANSWERS) as file:
             tensors = load_file(file)
             first, second = _table(tensors, "first"), _table(tensors, "second") if "second.ids" in tensors else None
             logits = tensors["logits"].astype(np.float64)
             if logits.ndim != 2 or len(logits) != len(first) or not np.isfinite(logits).all():
                 raise ValueError("its logits do not fit its texts")
-        return cls(str(table["format"]), first, second, logits, tolerance, files, table["made_on"])
+        return cls(format, first, second, logits, tolerance, files, made_on)
 
     def check_files(self, folder: Path) -> None:
         """Raises RunError if a file is missing, or is not the one that the certificate was made for."""

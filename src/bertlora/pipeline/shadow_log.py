@@ -98,7 +98,7 @@ def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for number, text in enumerate(lines, start=1):
                 if text.strip():
                     yield f"{file} line {number}", json.loads(text)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON lines ({error}); expected a shadow log") from error
 
 

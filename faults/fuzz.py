@@ -1,0 +1,89 @@
+"""Gives every reader inputs that nobody would write, guided by coverage; prints how many, and what went wrong.
+
+    python faults/fuzz.py                               all readers
+    python faults/fuzz.py --reader CSV --inputs 5000    one
+"""
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import redirect_stderr
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path += [str(HERE), str(HERE.parent / "tests")]
+
+from fuzzing.engine import Found, atheris, fuzz  # noqa: E402
+from fuzzing.readers import MODULES, maker  # noqa: E402
+
+INPUTS = 100_000
+MOST_S = 180.0
+STARTS_S = 120.0  # a process imports torch, and makes its small files
+MEMORY = Path("/dev/shm")  # for the files of readers that need a path
+# How libFuzzer ends a process; see its FuzzerOptions.h.
+EXITS = {70: "hang", 71: "memory"}
+
+
+def main() -> int:
+    """Fuzzes the readers one after the other, each in a process of its own, which libFuzzer ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reader", action="append", choices=[*MODULES], help="which; all if none is named")
+    parser.add_argument("--inputs", type=int, default=INPUTS, help="of each reader (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=MOST_S, help="longest time of a reader (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the mutations (%(default)s)")
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # the folder of the process of one reader
+    asked = parser.parse_args()
+    if asked.into:
+        fuzz_one(asked)
+    figures: dict[str, object] = {"guided by": "coverage (atheris)" if atheris else "nothing (atheris is missing)"}
+    counts = {"crashes": 0, "hangs": 0, "readers over the bound of memory": 0}
+    for name in asked.reader or MODULES:
+        found = in_a_process(name, asked)
+        figures[f"inputs: {name}"] = found.inputs
+        counts["hangs"] += "hang" in found.faults
+        counts["readers over the bound of memory"] += "memory" in found.faults
+        counts["crashes"] += len(found.faults.keys() - {"hang", "memory"})
+    print(json.dumps(figures | counts))
+    return int(any(counts.values()))
+
+
+def fuzz_one(asked: argparse.Namespace) -> None:
+    """Fuzzes one reader."""
+    (name,) = asked.reader
+    figures = asked.into / "figures.json"
+    if atheris is None:
+        make = maker(name)
+    else:
+        # atheris says on stderr what it prepares. It needs not look at these libraries.
+        with redirect_stderr(io.StringIO()), atheris.instrument_imports(["bertlora", "tomllib"]):
+            make = maker(name)
+    fuzz(make(asked.into), asked.into, figures, asked.inputs, asked.seconds, asked.seed)
+
+
+def in_a_process(name: str, asked: argparse.Namespace) -> Found:
+    """Returns what is found for a reader, and prints it to stderr."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        flags = {"reader": name, "inputs": asked.inputs, "seconds": asked.seconds, "seed": asked.seed, "into": folder}
+        command = [sys.executable, __file__, *(f"--{flag}={value}" for flag, value in flags.items())]
+        try:
+            status = subprocess.run(command, stdout=sys.stderr, timeout=STARTS_S + asked.seconds, check=False).returncode
+        except subprocess.TimeoutExpired:
+            status = 70
+        file = Path(folder, "figures.json")
+        found = Found(**json.loads(file.read_text())) if file.exists() else Found()
+    if status:
+        found.faults[EXITS.get(status, f"the process ended with {status}")] = ""
+    seconds = time.perf_counter() - began
+    print(f"{name}: {found.inputs:,} inputs in {seconds:.0f} s, {len(found.faults)} findings", file=sys.stderr)
+    for fault, data in found.faults.items():
+        print(f"  {fault}: {data[:400]}", file=sys.stderr)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
