@@ -98,7 +98,7 @@ def kept_tokens(folder: Path, name: str, make: Callable[[], Iterable[TokenTable]
             return TokenTable.joined(make())
     # An empty file cannot be mapped.
     kept = np.memmap(ids, dtype=np.int32, mode="r") if ids.stat().st_size else np.zeros(0, dtype=np.int32)
-    return TokenTable(kept, np.load(offsets))
+    return TokenTable(kept, np.load(offsets, allow_pickle=False))
 
 
 def has_tokens(folder: Path, name: str) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Longest input of a model without a table of positions.
 UNBOUNDED = 1_000_000
+# More would take hours to build.
+MOST_LAYERS = 1000
 # `cache --to` writes this file: the id and the revision of the model it copied.
 ORIGIN = "origin.json"
 # Their positions start after the padding token's.
@@ -142,7 +144,7 @@ class Base:
 
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # transformers and what checks its fields raise many types
             raise ModelError(f"model {self.id}: no usable config.json ({first_line(error)})") from error
         kind = config.model_type
         classifies = kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
@@ -151,6 +153,8 @@ class Base:
                 f"model {self.id}: a {kind} model is not an encoder that classifies; "
                 "name a BERT, DistilBERT, RoBERTa, ELECTRA, MPNet, DeBERTa or ModernBERT model"
             )
+        if int(getattr(config, "num_hidden_layers", None) or 0) > MOST_LAYERS:
+            raise ModelError(f"model {self.id}: its config.json has more than {MOST_LAYERS} layers")
         if labels is not None:
             config.id2label = dict(enumerate(labels))
             config.label2id = {label: i for i, label in enumerate(labels)}

@@ -31,6 +31,7 @@ from bertlora.task import CLASSIFICATION
 ADAPTER = "default"
 # Attribute of a classifier: the encoder's modules for which the checkpoint has no weights.
 LACKING = "bertlora_lacking_modules"
+SMALL_BYTES = 64 << 20  # of weights that a checkpoint may lack, such as a pooler and a head
 
 
 def build_classifier(
@@ -55,6 +56,8 @@ def build_classifier(
         ModelError: there are no safetensors weights, or they do not fit the config.
     """
     config = base.config(labels, encoder_dropout, hidden_dropout, task)
+    base.check_weights()
+    _check_sizes(base, config)
     with Draws(seed).used():
         return _loaded(base, config)
 
@@ -94,6 +97,20 @@ def _loaded(base: Base, config: Any, **where: Any) -> Any:
     _check_encoder(base, model, loading)
     setattr(model, LACKING, _lacking(model, loading["missing_keys"]))
     return model
+
+
+def _check_sizes(base: Base, config: Any) -> None:
+    """Raises ModelError if a config has far larger tensors than its weights: transformers would draw the rest."""
+    try:
+        with torch.device("meta"), quiet():
+            wanted = sum(one.numel() for one in AutoModelForSequenceClassification.from_config(config).parameters())
+    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        raise ModelError(f"model {base.id}: its config.json cannot be used ({first_line(error)})") from error
+    if 2 * wanted > base.weight_bytes + SMALL_BYTES:  # a weight has at least two bytes, or is a new one of the head
+        raise ModelError(
+            f"model {base.id}: its weights do not fit its config.json, which has {wanted:,} weights; "
+            "fetch both from the same model"
+        )
 
 
 def _lacking(model: nn.Module, missing: set[str]) -> list[str]:

@@ -13,16 +13,11 @@ from safetensors.torch import load
 from torch import Tensor
 
 from bertlora.errors import NotMixableError, RunError, first_line
-from bertlora.model.adapter_files import WEIGHTS_FILE, read_adapter_config
+from bertlora.model.adapter_files import PLAIN, WEIGHTS_FILE, read_adapter_config
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-# What is read of a config, or does not change what an adapter adds. Anything else must have PEFT's default.
-READ = {"peft_type", "task_type", "auto_mapping", "peft_version", "inference_mode", "base_model_name_or_path"}
-READ |= {"revision", "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "runtime_config"}
-READ |= {"target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern"}
-READ |= {"init_lora_weights"}
 PREFIX = "base_model.model."
 
 
@@ -71,7 +66,7 @@ def _check_plain(folder: Path, config: "LoraConfig") -> None:
     from peft import LoraConfig
 
     plain, start = LoraConfig(), config.init_lora_weights
-    odd = [f.name for f in fields(config) if f.name not in READ and getattr(config, f.name) != getattr(plain, f.name)]
+    odd = [f.name for f in fields(config) if f.name not in PLAIN and getattr(config, f.name) != getattr(plain, f.name)]
     if isinstance(start, str) and start != "gaussian":
         odd.append("init_lora_weights")  # such a start changes the base's weights
     if odd:
