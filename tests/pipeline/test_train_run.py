@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command_line import start
 from helpers import probabilities_of
 from safetensors.numpy import load_file
@@ -22,6 +23,7 @@ from bertlora.data.reader import split_examples
 from bertlora.errors import HealthError, OutputError, RecipeError, RunError
 from bertlora.evaluation.verdict import evaluate_rows, figures
 from bertlora.files import size_of
+from bertlora.model.engine import Execution
 from bertlora.pipeline.train import resumed_recipe
 from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
@@ -30,7 +32,6 @@ from bertlora.run.loaded import Run
 from bertlora.run.manifest import read_manifest
 from bertlora.training import accelerator
 from bertlora.training.events import Evaluation, Probing, Step
-from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
 SAMPLES = ("i loved it, a joy", "a dull mess")
@@ -255,14 +256,55 @@ def test_folders_that_cannot_take_a_run(tmp_path: Path) -> None:
     check_run_folder(tmp_path, resume=False, overwrite=True)
 
 
-def test_a_run_that_fails_has_no_manifest(
+def test_a_run_that_fails_keeps_the_batch_and_what_was_finished(
     tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = Training._summed_loss
-    monkeypatch.setattr(Training, "_summed_loss", lambda self, rows: loss(self, rows) * float("nan"))
-    with pytest.raises(HealthError, match="loss is nan"):
+    """One row has no finite loss, in the second epoch. The checkpoint of the first one is there for a resume."""
+    run, recipe = tmp_path / "run", brisk_recipe(tiny)
+    whole = train_run(data, recipe, tmp_path / "whole")
+    spoiled = list(data.stream("train", "text")).index("i loved it, late at night")
+    logits = Execution.logits
+
+    def not_finite(self: Execution, inputs: Any, rows: Any, *more: Any, **keys: Any) -> Any:
+        found = logits(self, inputs, rows, *more, **keys)
+        given = len(inputs) == data.rows["train"] and trained[0] and spoiled in list(rows)
+        return found * torch.tensor([[float("nan") if given and row == spoiled else 1.0] for row in rows])
+
+    trained = [False]
+    monkeypatch.setattr(Execution, "logits", not_finite)
+    with pytest.raises(HealthError, match=r"the loss is nan; .*without a finite loss: row \d+ of the train") as caught:
+        train_run(data, recipe, run, on_event=lambda e: trained.append(trained.pop() or isinstance(e, Evaluation)))
+    assert str(caught.value).endswith(f"{run / 'failed_batch.jsonl'} has the batch")
+    assert "\n" not in str(caught.value)
+    lines = [json.loads(line) for line in (run / "failed_batch.jsonl").read_text().splitlines()]
+    assert len(lines) == recipe.batch_size
+    (bad,) = (line for line in lines if line["loss"] == "nan")
+    assert (bad["row"], bad["text"], bad["label"]) == (spoiled, "i loved it, late at night", "positive")
+    assert all(0 < line["loss"] < 10 and line["tokens"] > 3 for line in lines if line is not bad)
+    assert not (run / "run.json").exists()
+
+    monkeypatch.setattr(Execution, "logits", logits)
+    resumed = train_run(data, recipe, run, resume=True)
+    assert without_timings(resumed["epochs"]) == without_timings(whole["epochs"])
+    assert same_weights(run, tmp_path / "whole")
+    assert not (run / "failed_batch.jsonl").exists()
+
+
+def test_validation_logits_that_are_not_finite_stop_a_run(
+    tiny: Tiny, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = Execution.predict
+
+    def not_finite(self: Execution, inputs: Any, *more: Any) -> Any:
+        found = predict(self, inputs, *more)
+        found[1] = np.inf
+        return found
+
+    monkeypatch.setattr(Execution, "predict", not_finite)
+    with pytest.raises(HealthError, match=r"logits of 1 of \d+ validation texts are not finite"):
         train_run(data, brisk_recipe(tiny), tmp_path / "run")
-    assert not (tmp_path / "run" / "run.json").exists()
+    (line,) = (json.loads(line) for line in (tmp_path / "run" / "failed_batch.jsonl").read_text().splitlines())
+    assert (line["split"], line["row"], line["loss"]) == ("validation", 1, "nan")
 
 
 # Trackers

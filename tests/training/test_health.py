@@ -1,5 +1,6 @@
 """What stops a run that cannot succeed, and what halves a micro-batch that does not fit."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_training import largest_difference, losses, run_all, small_recipe, small_training, state
+from small_training import LABELS, largest_difference, losses, run_all, small_recipe, small_training, state
 
-from bertlora.errors import HealthError
+from bertlora.errors import HealthError, ModelError
+from bertlora.model.adapted import Adapted
 from bertlora.model.engine import Execution
 from bertlora.training import loop
-from bertlora.training.health import CollapseWatch, check_loss, check_moved
+from bertlora.training.health import CollapseWatch, check_base, check_finite, check_moved
 from bertlora.training.loop import Training
 
 Tiny = Callable[[str], Path]
@@ -106,8 +108,41 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rate(
     assert all(torch.isfinite(value).all() for value in state(training).values())
 
 
-def test_check_loss_lets_numbers_pass() -> None:
-    assert check_loss(12.5, 1, 0.1) is None
+def test_check_finite_lets_numbers_pass() -> None:
+    assert check_finite("loss", 12.5, 1, 0.1) is None
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, max_grad_norm: float
+) -> None:
+    """The loss is finite; its gradient overflows."""
+    loss = Training._summed_loss
+    training = small_training(small_recipe(tiny("bert"), max_grad_norm=max_grad_norm))
+
+    def steep(self: Training, rows: list[int]) -> Any:
+        found = loss(self, rows)
+        return found + (found - found.detach()) * (float("inf") if self.progress.step == 2 else 0.0)
+
+    monkeypatch.setattr(Training, "_summed_loss", steep)
+    with pytest.raises(HealthError, match=r"step 3: the (loss|gradient) is (nan|inf)"):
+        run_all(training)
+    assert all(torch.isfinite(value).all() for value in state(training).values())
+
+
+def test_a_step_that_leaves_the_numbers_stops_the_run(tiny: Tiny) -> None:
+    training = small_training(small_recipe(tiny("bert"), learning_rate=1.0))
+    training.optimiser.param_groups[0]["peak_lr"] = float("inf")
+    with pytest.raises(HealthError, match=r"step 1: the norm of the adapter's weights is (nan|inf)"):
+        run_all(training)
+
+
+def test_a_base_with_a_weight_that_is_not_finite_is_refused(tiny: Tiny) -> None:
+    adapted = Adapted.fresh(small_recipe(tiny("bert")), LABELS)
+    name, weight = [(n, p) for n, p in adapted.model.named_parameters() if not p.requires_grad][-1]
+    weight[..., -1] = float("nan")
+    with pytest.raises(ModelError, match=f"its weight {re.escape(name)} has values that are not finite"):
+        check_base(adapted.model, "base")
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

@@ -25,6 +25,7 @@ from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import longest_input
 from bertlora.model.state import load_trained_state, trained_state
+from bertlora.pipeline.failed_rows import failed_rows_kept
 from bertlora.recipe import Recipe
 from bertlora.rivals.fitted import Rivals, Texts
 from bertlora.rivals.kept import keep_rivals, kept_rivals
@@ -84,7 +85,8 @@ def train_run(
         texts = split_texts(data, "train"), split_texts(data, "validation")
         rivals, seen = fitted_rivals(adapted, training, *texts, on_event), Seen.of(train=texts[0], validation=texts[1])
         del texts  # training does not need them
-    with tracking(recipe, out) as track, closing(training.run()) as events:
+    kept = failed_rows_kept(out, data, main)
+    with tracking(recipe, out) as track, kept, closing(training.run()) as events:
         for event in events:
             on_event(event)
             if isinstance(event, Evaluation):

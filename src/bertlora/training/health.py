@@ -1,26 +1,45 @@
 """Checks that stop a run which cannot succeed, and name the cause."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from bertlora.data.labels import imbalanced
-from bertlora.errors import HealthError
+from bertlora.errors import HealthError, ModelError
 
 # A model that still predicts one class after this many steps, twice in a row, does not recover.
 COLLAPSE_STEPS = 100
 COLLAPSE_EVALUATIONS = 2
 
 
-def check_loss(loss: float, step: int, learning_rate: float) -> None:
-    """Raises HealthError if the loss is not finite."""
-    if not math.isfinite(loss):
+def check_finite(what: str, value: float, step: int, learning_rate: float) -> None:
+    """Raises HealthError if a value of a step is NaN or infinite. `what` it is: loss, gradient, adapter's weights."""
+    if not math.isfinite(value):
         raise HealthError(
-            f"training stopped at step {step}: the loss is {loss}; the learning rate of {learning_rate:g} is too high, "
-            "or the base model's weights are not all finite; try a tenth of the rate, or --precision fp32"
+            f"training stopped at step {step}: the {what} is {value}; the learning rate of {learning_rate:g} is too "
+            "high; try a tenth of it, or --precision fp32"
         )
+
+
+def check_base(model: nn.Module, name: str) -> None:
+    """Raises ModelError if a frozen weight of the base model `name` is not finite."""
+    frozen = {key: weight for key, weight in model.named_parameters() if not weight.requires_grad}
+    with torch.no_grad():
+        norms = torch._foreach_norm(list(frozen.values()))
+    # A norm may overflow where no weight does.
+    for key, norm in zip(frozen, norms, strict=True):
+        if not norm.isfinite() and not frozen[key].isfinite().all():
+            raise ModelError(f"{name}: its weight {key} has values that are not finite; use another base model")
+
+
+def norm_of(tensors: Sequence[Tensor]) -> float:
+    """Returns the norm of all values of these tensors; it is not finite if one of them is not."""
+    with torch.no_grad():
+        return float(torch.stack(torch._foreach_norm(list(tensors))).norm())
 
 
 def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) -> None:

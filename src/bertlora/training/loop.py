@@ -23,7 +23,8 @@ from bertlora.recipe import Recipe
 from bertlora.training.accelerator import agreed, new_accelerator, share_trained
 from bertlora.training.checkpoints import Progress, Trace
 from bertlora.training.events import Evaluation, Step
-from bertlora.training.health import check_moved
+from bertlora.training.failed_batch import FailedBatchError, check_logits, failed_batch
+from bertlora.training.health import check_base, check_moved
 from bertlora.training.objective import Measured, objective_of
 from bertlora.training.optimiser import Average, build_optimiser, descend, rate_factor, step_rows
 from bertlora.training.saving import Saving
@@ -71,6 +72,7 @@ class Training:
         self.precision = agreed(choose_precision(recipe.precision, adapted.architecture))
         self.lengths = train.inputs.lengths
         self.adapted, self.plain = adapted, adapted.model
+        check_base(self.plain, recipe.model)
         self.optimiser = build_optimiser(self.plain, recipe)
         self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
         self.steps_per_epoch = recipe.steps_per_epoch(len(train))
@@ -167,7 +169,11 @@ class Training:
                 if p.micro_batch == 1:
                     raise HealthError(OUT_OF_MEMORY) from error
                 p.micro_batch //= 2
-        descend(self.optimiser, self.recipe, p.step, self.steps, loss, self.accelerator.clip_grad_norm_)
+        try:
+            descend(self.optimiser, self.recipe, p.step, self.steps, loss, self.accelerator.clip_grad_norm_)
+        except HealthError as error:
+            batch = failed_batch(self.execution, self.objective, self.train, rows, p.micro_batch)
+            raise FailedBatchError(error.args[0], batch) from error
         self.average.add()
         p.step += 1
         p.examples += len(rows)
@@ -223,6 +229,7 @@ class Training:
             whole, at_once = self.saving.if_ended(), self.saving.stops.at_once()
             with whole, self.draws.used(), self.average.shown(), at_once:
                 scores = self.execution.predict(self.validation.inputs, self.recipe.evaluation_batch_size)
+            check_logits(scores, self.validation, p.step)
             found = self.objective.measured(scores, given)
             self.trace.add(found.row_losses, found.predicted)
             warning = self.objective.warning(found, given, p.step)

@@ -17,7 +17,7 @@ from bertlora.data.labels import imbalanced, quoted
 from bertlora.errors import RecipeError, suggestion
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
-from bertlora.training.health import check_loss
+from bertlora.training.health import check_finite, norm_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -173,12 +173,15 @@ def descend(
     """Takes step `step` (from 0) of `steps` with the current gradients, and clears them.
 
     Raises:
-        HealthError: `loss` is not finite.
+        HealthError: the loss, a gradient or a new weight is NaN or infinite.
     """
-    check_loss(loss, step + 1, set_rates(optimiser, recipe, step, steps))
-    if recipe.max_grad_norm:
-        clip([p for group in optimiser.param_groups for p in group["params"]], recipe.max_grad_norm)
+    rate = set_rates(optimiser, recipe, step, steps)
+    check_finite("loss", loss, step + 1, rate)
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    # Clipping to infinity changes nothing, and gives the norm.
+    check_finite("gradient", float(clip(trained, recipe.max_grad_norm or math.inf)), step + 1, rate)
     optimiser.step()
+    check_finite("norm of the adapter's weights", norm_of(trained), step + 1, rate)
     optimiser.zero_grad(set_to_none=True)
 
 
