@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,16 @@ def outcome(subject: Subject, expected: dict[str, Any]) -> str:
     return found
 
 
-def damaged(subject: Subject, draw: random.Random, each: int) -> Iterator[tuple[str, str, str]]:
+def damaged(subject: Subject, draw: random.Random, each: int = 1, step: int = 1) -> Iterator[tuple[str, str, str]]:
     """Yields file, kind and outcome of every corruption of a folder; each is undone before the next.
 
     Args:
         subject: the folder.
         draw: chooses bytes and places.
         each: how often each kind is tried with each file.
+        step: tries only every so many of them.
     """
+    numbers = count()
     expected = {name: read() for name, read in subject.readers(subject.folder).items()}
     for file in sorted(path for path in subject.folder.rglob("*") if path.is_file()):
         name, old, times = str(file.relative_to(subject.folder)), file.read_bytes(), file.stat()
@@ -107,6 +110,8 @@ def damaged(subject: Subject, draw: random.Random, each: int) -> Iterator[tuple[
             for kind, content in damages(old, twin.read_bytes() if twin.is_file() else None, draw):
                 if again and kind in ("deleted", "emptied", "swapped"):
                     continue  # the same again
+                if next(numbers) % step:
+                    continue
                 file.unlink(missing_ok=True)
                 if content is not None:
                     file.write_bytes(content)

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,20 +116,16 @@ def check(name: str, answer: Answer, was: Content, out: Path, whole: object, fou
         found.fail(f"{name}: status {status}: {lines[-300:]}")
 
 
-def works(place: Path) -> Iterator[Work]:
-    """Yields the verbs, after what they need is made."""
-    (place / "base").mkdir()
-    base, data = conftest._make("bert", place / "base"), conftest._write_reviews(place / "reviews.csv")
-    run = Work(("train", str(data), "--model", str(base), *SMALL), "run")
-    status, said = run.run(place)
-    assert status == 0, said
-    trained = str(place / "run")
-    yield Work(("prepare", str(data), "--overwrite"), "data")
-    yield Work(("score", trained, str(data), "--overwrite"), "scored.csv")
-    yield Work(("predict", trained, "--file", str(data), "--overwrite"), "predicted.csv")
-    yield Work(("report", trained, "--overwrite"), "report.html")
-    yield Work(("export", trained, "--format", "merged", "--overwrite"), "export")
-    yield Work(("train", str(place / "run" / "data"), "--model", str(base), *SMALL), "trained")
+def works(data: Path, base: Path, run: Path) -> list[Work]:
+    """Returns the verbs, on a file of reviews, a base, and a run of these reviews with its data."""
+    return [
+        Work(("prepare", str(data), "--overwrite"), "data"),
+        Work(("score", str(run), str(data), "--overwrite"), "scored.csv"),
+        Work(("predict", str(run), "--file", str(data), "--overwrite"), "predicted.csv"),
+        Work(("report", str(run), "--overwrite"), "report.html"),
+        Work(("export", str(run), "--format", "merged", "--overwrite"), "export"),
+        Work(("train", str(run / "data"), "--model", str(base), *SMALL), "trained"),
+    ]
 
 
 def older(work: Work, folder: Path) -> Content:
@@ -217,15 +213,17 @@ class Disk:
             subprocess.run(["umount", str(self.folder)], check=True)
 
 
-def disturbed(place: Path, every: int, sizes: int, chosen: Callable[[Work], bool] = lambda _: True) -> Found:
+def disturbed(place: Path, every: int, sizes: int) -> Found:
     """Disturbs the verbs in both ways."""
     found, calls, small = Found(), place / "calls", place / "small"
-    calls.mkdir()
-    small.mkdir()
-    made = [work for work in works(place) if chosen(work)]
+    for folder in (calls, small, place / "base"):
+        folder.mkdir()
+    base, data = conftest._make("bert", place / "base"), conftest._write_reviews(place / "reviews.csv")
+    status, said = Work(("train", str(data), "--model", str(base), *SMALL), "run").run(place)
+    assert status == 0, said
     disk = Disk(small)
     try:
-        for work in made:
+        for work in works(data, base, place / "run"):
             print(f"{work.words[0]}: {found.figures.total()} so far", file=sys.stderr)
             # A training takes seconds.
             each_operation(work, calls, every * (5 if work.words[0] == "train" else 1), found)

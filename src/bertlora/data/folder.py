@@ -90,6 +90,9 @@ class Prepared:
         for split in prepared.rows:
             if not prepared.path(split).is_file():
                 raise DataError(f"{prepared.path(split)}: is missing from a prepared folder; prepare the data again")
+        # The others are checked when they are read. One is enough to find the dataset.json of another folder.
+        if prepared.rows:
+            prepared._whole(min(prepared.rows, key=lambda split: prepared.path(split).stat().st_size))
         return prepared
 
     @property

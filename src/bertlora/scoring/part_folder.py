@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bertlora.errors import OutputError
-from bertlora.files import write_whole, writing
+from bertlora.files import sync, sync_names, write_whole, writing
 
 STATE, LOCK = "state.json", "lock"
 # What an interrupted work belonged to, for the message that refuses another one.
@@ -131,7 +131,9 @@ class PartFolder:
         return found
 
     def write_end(self, result: Mapping[str, Any]) -> None:
-        """Says that the joined files are whole."""
+        """Says that the joined files are whole, once they are on the disk."""
+        with writing(self.out):
+            sync(self.whole)
         self._write(STATE, self.saved() | {"end": result})
 
     def publish(self) -> None:
@@ -143,6 +145,7 @@ class PartFolder:
                 self.quarantine.unlink(missing_ok=True)  # of an older output
             if self.whole.exists():
                 self.whole.replace(self.out)
+            sync_names(self.out.parent)
         self.clear()
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
