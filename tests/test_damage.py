@@ -22,10 +22,10 @@ def test_no_damaged_file_gives_a_wrong_answer(
         Subject("data", tmp_path / "data", tmp_path / "other", data_readers),
     ]
     draw = random.Random(1)
-    found = Counter(result for subject in subjects for _, _, result in damaged(subject, draw, step=4))
+    found = Counter(result for subject in subjects for _, _, result in damaged(subject, draw, step=5))
     assert found.keys() == {"refused", "right"}
     assert found.total() > 30
-    assert found["refused"] > 0.7 * found.total()
+    assert found["refused"] > found["right"]
 
 
 def test_whatever_operation_fails_the_old_output_or_the_new_one_is_there(
