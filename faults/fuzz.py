@@ -1,23 +1,21 @@
 """Gives every reader inputs that nobody would write, guided by coverage; prints how many, and what went wrong.
 
-    python faults/fuzz.py                               all readers
-    python faults/fuzz.py --reader CSV --inputs 5000    one
+python faults/fuzz.py                               all readers
+python faults/fuzz.py --reader CSV --inputs 5000    one
 """
 
 import argparse
-import io
 import json
+import resource
 import subprocess
 import sys
 import tempfile
-import time
-from contextlib import redirect_stderr
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent / "tests")]
 
-from fuzzing.engine import Found, atheris, fuzz  # noqa: E402
+from fuzzing.engine import GUIDED, Found, fuzz, watched  # noqa: E402
 from fuzzing.readers import MODULES, maker  # noqa: E402
 
 INPUTS = 100_000
@@ -39,7 +37,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.into:
         fuzz_one(asked)
-    figures: dict[str, object] = {"guided by": "coverage (atheris)" if atheris else "nothing (atheris is missing)"}
+    figures: dict[str, object] = {"guided by": "coverage (atheris)" if GUIDED else "nothing (atheris is missing)"}
     counts = {"crashes": 0, "hangs": 0, "readers over the bound of memory": 0}
     for name in asked.reader or MODULES:
         found = in_a_process(name, asked)
@@ -55,34 +53,38 @@ def fuzz_one(asked: argparse.Namespace) -> None:
     """Fuzzes one reader."""
     (name,) = asked.reader
     figures = asked.into / "figures.json"
-    if atheris is None:
+    with watched():
         make = maker(name)
-    else:
-        # atheris says on stderr what it prepares. It needs not look at these libraries.
-        with redirect_stderr(io.StringIO()), atheris.instrument_imports(["bertlora", "tomllib"]):
-            make = maker(name)
     fuzz(make(asked.into), asked.into, figures, asked.inputs, asked.seconds, asked.seed)
 
 
 def in_a_process(name: str, asked: argparse.Namespace) -> Found:
     """Returns what is found for a reader, and prints it to stderr."""
-    began = time.perf_counter()
+    began = processor_s()
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         flags = {"reader": name, "inputs": asked.inputs, "seconds": asked.seconds, "seed": asked.seed, "into": folder}
         command = [sys.executable, __file__, *(f"--{flag}={value}" for flag, value in flags.items())]
         try:
-            status = subprocess.run(command, stdout=sys.stderr, timeout=STARTS_S + asked.seconds, check=False).returncode
+            status = subprocess.run(
+                command, stdout=sys.stderr, timeout=STARTS_S + asked.seconds, check=False
+            ).returncode
         except subprocess.TimeoutExpired:
             status = 70
         file = Path(folder, "figures.json")
         found = Found(**json.loads(file.read_text())) if file.exists() else Found()
     if status:
         found.faults[EXITS.get(status, f"the process ended with {status}")] = ""
-    seconds = time.perf_counter() - began
-    print(f"{name}: {found.inputs:,} inputs in {seconds:.0f} s, {len(found.faults)} findings", file=sys.stderr)
+    seconds = processor_s() - began
+    print(f"{name}: {found.inputs:,} inputs in {seconds:.0f} s of CPU, {len(found.faults)} findings", file=sys.stderr)
     for fault, data in found.faults.items():
         print(f"  {fault}: {data[:400]}", file=sys.stderr)
     return found
+
+
+def processor_s() -> float:
+    """Returns the seconds of CPU that processes of this one have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

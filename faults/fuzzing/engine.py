@@ -4,6 +4,7 @@ A reader may give the right result or raise a BertloraError whose message is one
 exceptions, more than `HANG_S` seconds for one input, more than `MEMORY_MB`, a dead process.
 """
 
+import io
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +26,9 @@ HANG_S, MEMORY_MB, LONGEST = 10, 3000, 4096
 TOKENS = [b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"1e999", b"-1", b"NaN", b"null", b"true", b"[[[[[[[["]
 TOKENS += [b'"', b"'", b"\\ud800", b"\\u2028", b"\n", b"\r", b"\t", b"{", b"}", b"]", b",", b":", b"=", b"0xffffffffff"]
 TOKENS += [b"9" * 30, b"\x7f", b"\xc2\x85", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"-0.0", b"{}", b"[]", b'""', b"1.5"]
+
+
+GUIDED = atheris is not None
 
 
 @dataclass
@@ -84,6 +89,17 @@ def _place(error: BaseException) -> str:
     return f"{Path(own[-1].filename).name}:{own[-1].lineno} {own[-1].name}"
 
 
+@contextmanager
+def watched() -> Iterator[None]:
+    """Inside, imports are prepared so that atheris sees which lines of bertlora run."""
+    if not GUIDED:
+        yield
+        return
+    # It says on stderr what it prepares.
+    with redirect_stderr(io.StringIO()), atheris.instrument_imports(["bertlora", "tomllib"]):
+        yield
+
+
 def mutations(seeds: Sequence[bytes], seed: int) -> Iterator[bytes]:
     """Yields the seeds, then changed ones without end."""
     yield from seeds
@@ -95,7 +111,12 @@ def mutations(seeds: Sequence[bytes], seed: int) -> Iterator[bytes]:
             end = min(len(data), start + rng.choice([0, 1, 1, 2, 4, 16]))
             other = rng.choice(seeds)
             part = rng.randint(0, len(other))
-            new = [rng.choice(TOKENS), rng.randbytes(rng.randint(0, 3)), b"", bytes(data[start:end]) * rng.randint(2, 40)]
+            new = [
+                rng.choice(TOKENS),
+                rng.randbytes(rng.randint(0, 3)),
+                b"",
+                bytes(data[start:end]) * rng.randint(2, 40),
+            ]
             data[start:end] = rng.choice([*new, other[part : part + rng.randint(0, 40)]])
         yield bytes(data[:LONGEST])
 
@@ -129,7 +150,7 @@ def fuzz(target: Target, folder: Path, figures: Path, inputs: int, most_s: float
         if last:
             os._exit(0)
 
-    if atheris is None:
+    if not GUIDED:
         list(map(one, mutations(target.seeds, seed)))
     corpus, words = folder / "corpus", folder / "words"
     corpus.mkdir()

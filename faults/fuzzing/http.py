@@ -1,4 +1,7 @@
-"""The server, in this process: bodies for each contract, and paths with headers. A stand-in answers in place of the model."""
+"""The server, in this process: bodies for each contract, and paths with headers.
+
+A stand-in answers in place of the model.
+"""
 
 import asyncio
 import json
@@ -8,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from fuzzing.engine import Target
 
 from bertlora.serving.app import make_app
 from bertlora.serving.fleet import Fleet
 from bertlora.serving.limits import Limits
 from bertlora.serving.questions import Answer, Question
 from bertlora.serving.service import Service
+from fuzzing.engine import Target
 
 # 424 and 503 are for a model that fails and a server that ends: neither happens here.
 EXPECTED = {200, 201, 204, 400, 401, 403, 404, 405, 413, 415, 422}
@@ -32,7 +35,10 @@ OPEN += [{"inputs": [TENSOR, TENSOR | {"name": "text_pair"}], "parameters": {"bi
 SPLIT = b"\n\n"  # between the JSON and the bytes behind it
 # The first byte of an input says which path.
 CONTRACTS: dict[str, tuple[Sequence[str], Sequence[Any]]] = {
-    "own": ([f"/v1/adapters/{name}/predict" for name in NAMES] + ["/v1/predict"], OWN + [TEXTS | {"adapters": ["reviews"]}]),
+    "own": (
+        [f"/v1/adapters/{name}/predict" for name in NAMES] + ["/v1/predict"],
+        [*OWN, TEXTS | {"adapters": ["reviews"]}],
+    ),
     "text-embeddings-inference": (["/predict", *(f"/predict?adapter={name}" for name in NAMES)], TEI),
     "vLLM": (["/classify", "/v1/classify"], VLLM),
     "Open Inference": ([f"/v2/models/{name}/infer" for name in NAMES], OPEN),
@@ -76,8 +82,16 @@ def exchange(
     """Sends a request to the application; returns status, headers and body of the answer."""
     path, _, query = url.partition("?")
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http"}
-    scope |= {"path": path, "raw_path": path.encode(errors="replace"), "query_string": query.encode("latin-1", "replace")}
-    given = {b"host": b"127.0.0.1", b"content-type": b"application/json", b"content-length": b"%d" % len(body)} | headers
+    scope |= {
+        "path": path,
+        "raw_path": path.encode(errors="replace"),
+        "query_string": query.encode("latin-1", "replace"),
+    }
+    given = {
+        b"host": b"127.0.0.1",
+        b"content-type": b"application/json",
+        b"content-length": b"%d" % len(body),
+    } | headers
     scope |= {"headers": list(given.items()), "root_path": "", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
     sent: list[Any] = []
     messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -127,11 +141,19 @@ def contract(name: str) -> Callable[[Path], Target]:
 def requests(folder: Path) -> Target:
     """Requests of any method, path and headers: a line for the method and path, then one for each header."""
     app, loop = instant_app(folder, "right"), asyncio.new_event_loop()
-    paths = [b"/", b"/health", b"/v1/adapters", b"/v1/adapters/reviews", b"/info?adapter=reviews", b"/v1/models", b"/metrics"]
+    paths = [
+        b"/",
+        b"/health",
+        b"/v1/adapters",
+        b"/v1/adapters/reviews",
+        b"/info?adapter=reviews",
+        b"/v1/models",
+        b"/metrics",
+    ]
     paths += [b"/v2", b"/v2/models/reviews", b"/v2/models/x%2F/ready", b"/playground/app.js", b"/openapi.json"]
     start = b"\nauthorization: Bearer right\ncontent-type: application/json\nx-request-id: a"
     seeds = [b"GET " + path + start for path in paths] + [b"DELETE /v1/adapters/a" + start, b"HEAD /health"]
-    seeds += [b'PUT /v1/adapters/a' + start + b'\n\n{"path": "x"}', b'POST /predict' + start + b'\n\n{"inputs": "a"}']
+    seeds += [b"PUT /v1/adapters/a" + start + b'\n\n{"path": "x"}', b"POST /predict" + start + b'\n\n{"inputs": "a"}']
 
     def call(data: bytes) -> None:
         head, _, body = data.partition(SPLIT)

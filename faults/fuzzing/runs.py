@@ -1,13 +1,13 @@
 """Readers of runs: run.json, tensors, calibration, certificate, PEFT's config; and the client, which reads answers."""
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzzing.engine import Target
 from safetensors.numpy import save
 
 from bertlora.client import connection
@@ -20,6 +20,7 @@ from bertlora.model.adapter_files import adapter_classes, read_adapter_config
 from bertlora.rivals.probe import Probe
 from bertlora.rivals.tfidf import Tfidf
 from bertlora.run.manifest import Manifest, Seen, read_manifest
+from fuzzing.engine import Target
 
 RNG = np.random.default_rng(0)
 BASE = {"id": "minilm", "revision": "", "sha256": "0" * 64}
@@ -31,7 +32,20 @@ def manifests(folder: Path) -> Target:
     seeds = [
         asdict(Manifest(["n", "y"], ["n", "y"], 128, "right", False, BASE, 42, temperature=1.5)),
         asdict(Manifest(["x"], ["x"], 128, "head-tail", True, BASE, 1, task="regression", target_mean=0.5)),
-        asdict(Manifest(["a", "b"], ["a", "b"], 9, "left", False, BASE, 1, task="multilabel", temperatures=[1, 2.0], thresholds=[0.5, 0.1])),
+        asdict(
+            Manifest(
+                ["a", "b"],
+                ["a", "b"],
+                9,
+                "left",
+                False,
+                BASE,
+                1,
+                task="multilabel",
+                temperatures=[1, 2.0],
+                thresholds=[0.5, 0.1],
+            )
+        ),
     ]
 
     def call(data: bytes) -> None:
@@ -98,7 +112,9 @@ def tensors(folder: Path) -> Target:
 
 def certificates(folder: Path) -> Target:
     """A certificate: the first byte says whether its facts or its tensors come."""
-    facts = json.dumps({"format": "run", "tolerance": 1e-3, "files": {"adapter/a": "0" * 64}, "made_on": {"torch": "2"}})
+    facts = json.dumps(
+        {"format": "run", "tolerance": 1e-3, "files": {"adapter/a": "0" * 64}, "made_on": {"torch": "2"}}
+    )
     names = {"first.ids": np.arange(6, dtype=np.int32), "first.offsets": np.array([0, 2, 6]), "logits": np.ones((2, 2))}
     good = {"certificate.json": facts.encode(), "certificate.safetensors": save(names)}
     pairs = save(names | {"second.ids": names["first.ids"], "second.offsets": names["first.offsets"]})
@@ -117,12 +133,16 @@ def certificates(folder: Path) -> Target:
 def adapter_configs(folder: Path) -> Target:
     """adapter_config.json, as PEFT writes it."""
     some = {"peft_type": "LORA", "task_type": "SEQ_CLS", "r": 8, "lora_alpha": 16, "target_modules": ["query"]}
-    seeds = [some, some | {"base_model_name_or_path": "x", "rank_pattern": {"query": 4}, "modules_to_save": ["classifier"]}]
+    seeds = [
+        some,
+        some | {"base_model_name_or_path": "x", "rank_pattern": {"query": 4}, "modules_to_save": ["classifier"]},
+    ]
     (folder / "adapter_model.safetensors").write_bytes(save({"a": np.ones(1)}))
 
     def call(data: bytes) -> None:
         (folder / "adapter_config.json").write_bytes(data)
-        read_adapter_config(folder)
+        with warnings.catch_warnings(action="ignore"):  # PEFT warns of keys that it does not know
+            read_adapter_config(folder)
 
     return Target(call, [json.dumps(seed).encode() for seed in seeds])
 

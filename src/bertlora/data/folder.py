@@ -156,7 +156,9 @@ class Prepared:
             found = self._typed(targets)
             if self.task == CLASSIFICATION and len(found) and not 0 <= found.min() <= found.max() < len(self.labels):
                 raise IndexError("a class that is not one of the labels")
-        except (TypeError, IndexError, OverflowError) as error:
+        except DataError:  # of the file
+            raise
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise DataError(f"{self.path(name)}: its labels do not fit {MANIFEST}; prepare the data again") from error
         return found
 

@@ -44,7 +44,14 @@ def make_app(
     """
     limits = limits or Limits()
     # The pages of FastAPI at /docs and /redoc load scripts from the network.
-    app = FastAPI(title="bertlora", version=version("bertlora"), description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="bertlora",
+        version=version("bertlora"),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the host and the query that a client sent
+    )
     clients = tei, vllm, open_inference
     faults = Faults({path: contract.fault for contract in clients for path in contract.PATHS}, own.fault)
     for kind in (RequestValidationError, HTTPException, BertloraError):

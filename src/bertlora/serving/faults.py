@@ -49,7 +49,7 @@ class Faults:
 
     async def __call__(self, request: Request, error: Exception) -> JSONResponse:
         """Is an exception handler of FastAPI."""
-        return self.answer(request.url.path, error)
+        return self.answer(request.scope["path"], error)  # not its URL: a query may have bytes that are no text
 
     def _shape(self, path: str) -> Shape:
         return next(
