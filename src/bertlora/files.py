@@ -18,8 +18,10 @@ from typing import Any, TextIO
 from bertlora.errors import BertloraError, OutputError
 
 HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-# Characters at which Python's `splitlines` and JavaScript break lines, and which JSON allows in a string.
-LINE_BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+# What JSON allows in a string, but breaks a line in Python's `splitlines` and JavaScript, steers a terminal, or turns
+# the reading direction.
+STEERING = [*range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+ESCAPES = {code: f"\\u{code:04x}" for code in STEERING}
 
 
 def check_vacant(folder: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
@@ -209,8 +211,8 @@ def _system_reason(error: BaseException | None) -> str | None:
 
 
 def json_line(value: Any) -> str:
-    """Returns a value as JSON without a line break in it."""
-    return json.dumps(value, ensure_ascii=False).translate(LINE_BREAKS)
+    """Returns a value as JSON on one line, without characters that steer what shows it."""
+    return json.dumps(value, ensure_ascii=False).translate(ESCAPES)
 
 
 def size_of(folder: Path) -> int:

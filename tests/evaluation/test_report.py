@@ -873,6 +873,24 @@ def test_in_a_browser(browser: Any, file: Path, scheme: str, width: int) -> None
     context.close()
 
 
+def test_no_script_runs_in_a_report_whatever_is_in_it(browser: Any, file: Path, tmp_path: Path) -> None:
+    """As if nothing were escaped."""
+    attack = (
+        "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"><style>p{top:9px}</style>"
+    )
+    broken = tmp_path / "broken.html"
+    broken.write_text(file.read_text().replace("</main>", f"{attack}<iframe srcdoc='a'></iframe></main>"))
+    shown = browser.new_page()
+    said: list[str] = []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.goto(broken.as_uri(), wait_until="networkidle")
+    assert shown.title() == "a<i>run: report"
+    assert shown.evaluate("getComputedStyle(document.querySelector('p')).top") == "auto"
+    for what in ("inline script", "image", "inline style"):
+        assert any(what in line and "Content Security Policy" in line for line in said), said
+    shown.close()
+
+
 def test_in_print(browser: Any, file: Path) -> None:
     shown = browser.new_page(viewport={"width": 688, "height": 1000}, color_scheme="dark")
     shown.goto(file.as_uri())

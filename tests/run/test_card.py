@@ -1,5 +1,6 @@
 """The model card: metadata that the hub reads, and figures that were measured."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,15 @@ def test_no_folder_of_the_machine_is_named() -> None:
 )
 def test_it_says_how_texts_are_read(changes: dict[str, Any], wanted: str) -> None:
     assert wanted in card(**changes).text
+
+
+def test_labels_are_shown_as_they_are() -> None:
+    labels = ["<script>alert(1)</script>", "[a](http://evil)", "```\n# heading", "a\x1b[31m | `b`"]
+    lines = card(labels=labels, source_labels=list("0123")).text.splitlines()
+    (shown,) = [line for line in lines if "order of the logits" in line]
+    assert re.findall(r"(?<!\\)[<>`\[|]", shown) == []
+    assert shown.isprintable()
+    assert not any(line.startswith("# heading") for line in lines)
 
 
 def test_it_says_what_was_measured() -> None:

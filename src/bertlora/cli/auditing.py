@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bertlora.cli.console import show
 from bertlora.cli.options import COLUMNS, DATA, GROUP_COLUMN, LABEL_RULES, OVERWRITE_FILE, PATH, Option, Whole
 from bertlora.cli.recipe_options import data_and_keys, recipe_options
 from bertlora.cli.verb import verb
@@ -32,13 +33,13 @@ def show_audit(found: dict[str, Any]) -> None:
     from bertlora.cli.console import duration, print_table, shortened
 
     took, right = duration(found["seconds"]), f"{100 * found['accuracy']:.2f} %"
-    print(
+    show(
         f"{found['rows']:,} rows in {took}; {found['folds']} folds, each row evaluated by the model that was not "
         f"trained on it; accuracy {right}"
     )
     doubtful = found["doubtful"]
     if not doubtful:
-        print("No label is in doubt.")
+        show("No label is in doubt.")
         return
     table = [
         [one["place"], one["given"], one["suggested"], f"{one['confidence']:.3f}", shortened(one["text"], OPENING)]
@@ -46,8 +47,8 @@ def show_audit(found: dict[str, Any]) -> None:
     ]
     print_table(["place", "given", "suggested", "confidence", "text"], table)
     shown = f", the first {SHOWN} above" if len(doubtful) > SHOWN else ""
-    print(f"{len(doubtful):,} labels are doubtful{shown}. {_trust(found)}")
-    print("Read these rows, most doubtful first. Correct the label or remove the row, and prepare again.")
+    show(f"{len(doubtful):,} labels are doubtful{shown}. {_trust(found)}")
+    show("Read these rows, most doubtful first. Correct the label or remove the row, and prepare again.")
 
 
 def _trust(found: dict[str, Any]) -> str:

@@ -5,18 +5,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from bertlora.cli.verb import is_quiet
+from bertlora.files import STEERING
 from bertlora.files import json_line as json_line
 
 # Characters that would steer the terminal are shown as pictures.
 PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
-PICTURES |= dict.fromkeys(range(0x7F, 0xA0), "\ufffd")
+# Those that turn the reading direction too: a text could show another label than its own.
+PICTURES |= dict.fromkeys(STEERING, "\ufffd")
 PIPE_WIDTH = 120  # of a table that is not printed on a terminal
 
 
 def say(message: str) -> None:
     """Prints a message to stderr, unless the verb is quiet."""
     if not is_quiet():
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
+
+
+def show(text: str = "") -> None:
+    """Prints a text for people on stdout. Names and labels in it may come from strangers; see `visible`."""
+    print(visible(text))
 
 
 def print_json(value: Any) -> None:
@@ -34,9 +41,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], stderr: b
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
         numbers = all(isinstance(row[i], int | float) for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(visible(name), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else visible(str(cell)) for cell in row))
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     Console(stderr=stderr, width=None if terminal else PIPE_WIDTH, highlight=False, markup=False).print(table)
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bertlora.cli.console import visible
 from bertlora.cli.verb import is_quiet
 from bertlora.training.events import Checked, Evaluation, Event, Probing, Resumed, Step
 
@@ -68,7 +69,7 @@ class TrainingDisplay:
                 self._print(evaluation_line(event, self._epochs))
 
     def _print(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._bar.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
     def _advance(self, event: Step) -> None:
         """Moves the bar."""

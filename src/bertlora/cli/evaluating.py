@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from bertlora.cli.console import say
+from bertlora.cli.console import say, show
 from bertlora.cli.floors import Floor, FloorType, check_floors, check_not_worse
 from bertlora.cli.metrics import print_comparison, print_evaluation
 from bertlora.cli.options import OVERWRITE_FILE, PATH, RUN, SPLIT, Option, Whole, flag, rows_options
@@ -92,7 +92,7 @@ def compare(runs: Sequence[str], split: str | None, fail_if_worse: bool, **optio
 
 def show_report(found: dict[str, Any]) -> None:
     """Prints the path of the report."""
-    print(found["report"])
+    show(found["report"])
 
 
 @verb(

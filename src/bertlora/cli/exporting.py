@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bertlora.cli.console import show
 from bertlora.cli.options import MODEL, OVERWRITE, PRECISION, RUN, OneOf, Option, required
 from bertlora.cli.verb import verb
 
@@ -11,15 +12,15 @@ def show_export(found: dict[str, Any]) -> None:
     from bertlora.files import megabytes
 
     sizes = f"{megabytes(found['bytes'])}; the full base model: {megabytes(found['base_bytes'])}"
-    print(f"{found['to']}: {found['format']}, {sizes}")
+    show(f"{found['to']}: {found['format']}, {sizes}")
     if "lost_points" in found:
         before, after = _figures(found["before"]), _figures(found["after"])
-        print(f"on {found['rows']:,} validation rows: {before} before, {after} after")
+        show(f"on {found['rows']:,} validation rows: {before} before, {after} after")
     if "largest_difference" in found:
         difference = f"logits differ by at most {found['largest_difference']:.2g}, labels agree"
-        print(f"parity on {found['texts']} texts: {difference}")
+        show(f"parity on {found['texts']} texts: {difference}")
     for note in found.get("notes", ()):
-        print(note)
+        show(note)
 
 
 def _figures(found: dict[str, float]) -> str:
@@ -58,7 +59,7 @@ def export(run: str, model: str, to: str, **options: Any) -> dict[str, Any]:
 
 def show_verified(found: dict[str, Any]) -> None:
     """Prints what the certificate's replay found."""
-    print(
+    show(
         f"{found['path']}: {found['format']}, {found['files']} files unchanged; on {found['texts']} texts, logits in "
         f"{found['precision']} differ by at most {found['largest_difference']:.2g} (allowed: {found['tolerance']:.2g})"
     )

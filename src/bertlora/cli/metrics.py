@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bertlora.cli.console import show
 from bertlora.task import MULTILABEL, REGRESSION
 
 NAMES = {"base": "base", "probe": "linear probe", "tfidf": "TF-IDF", "lora": "LoRA"}
@@ -21,8 +22,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
     """Prints the verdict, the classifiers, LoRA's metrics by class and slice, its confusion matrix, and four lines."""
     from bertlora.evaluation.verdict import legacy_lines
 
-    print(result["verdict"])
-    print(f"\n{result['n']:,} rows ({result['where']}), in {result['precision']}\n")
+    show(result["verdict"])
+    show(f"\n{result['n']:,} rows ({result['where']}), in {result['precision']}\n")
     if result["task"] == REGRESSION:
         _print_values(result)
         return
@@ -33,7 +34,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     _print_choosing(result.get("best_metric", ""), result["lora"])
     _print_classes(result["lora"])
     _print_slices(result["slices"])
-    print("\n".join(legacy_lines(result)))
+    show("\n".join(legacy_lines(result)))
 
 
 def _print_values(result: dict[str, Any]) -> None:
@@ -45,7 +46,7 @@ def _print_values(result: dict[str, Any]) -> None:
     if result["coverage"]:
         columns = ["intervals for", "contain the truth", "95 % CI", "plus or minus"]
         print_table(columns, [_coverage_cells(line) for line in result["coverage"]])
-    print(f"{result['slices']['verdict']}\n")
+    show(f"{result['slices']['verdict']}\n")
     if result["slices"]["worse"]:
         print_table(VALUE_SLICE_COLUMNS, error_slice_rows(result["slices"]["found"][:SLICES_SHOWN]))
 
@@ -94,7 +95,7 @@ def print_comparison(result: dict[str, Any]) -> None:
     if "shadows" in result:
         _print_shadows(result)
         return
-    print(f"Ranking on {result['n']:,} rows ({result['where']}):\n")
+    show(f"Ranking on {result['n']:,} rows ({result['where']}):\n")
     if "seeds" in result:
         _print_recipes(result)
     elif result.get("task") == REGRESSION:
@@ -103,7 +104,7 @@ def print_comparison(result: dict[str, Any]) -> None:
         _print_label_runs(result)
     else:
         _print_runs(result)
-    print("\n".join(filter(None, [(result.get("choice") or {}).get("sentence"), result["note"]])))
+    show("\n".join(filter(None, [(result.get("choice") or {}).get("sentence"), result["note"]])))
 
 
 def _print_shadows(result: dict[str, Any]) -> None:
@@ -116,8 +117,8 @@ def _print_shadows(result: dict[str, Any]) -> None:
         row.append("" if found["agreement"] is None else f"{100 * found['agreement']:.2f} %")
     print_table([*columns, "agreement"], rows)
     for found in result["shadows"]:
-        print(f"{found['adapter']}: {found['verdict']}")
-    print(result["note"])
+        show(f"{found['adapter']}: {found['verdict']}")
+    show(result["note"])
 
 
 def _print_runs(result: dict[str, Any]) -> None:
@@ -125,9 +126,9 @@ def _print_runs(result: dict[str, Any]) -> None:
     from bertlora.evaluation.side_by_side import PAIR_COLUMNS, pair_note, pair_rows
 
     print_classifiers({run: result["runs"][run] for run in result["ranking"]})
-    print("Every pair of runs:\n")
+    show("Every pair of runs:\n")
     print_table(PAIR_COLUMNS, pair_rows(result["ranking"], result["pairs"]))
-    print(pair_note(len(result["pairs"]), result["metric"]))
+    show(pair_note(len(result["pairs"]), result["metric"]))
 
 
 def _print_value_runs(result: dict[str, Any]) -> None:
@@ -135,9 +136,9 @@ def _print_value_runs(result: dict[str, Any]) -> None:
     from bertlora.evaluation.value_pairs import VALUE_PAIR_COLUMNS, VALUE_PAIR_NOTE, value_pair_rows
 
     print_models({run: result["runs"][run] for run in result["ranking"]})
-    print("Every pair of runs:\n")
+    show("Every pair of runs:\n")
     print_table(VALUE_PAIR_COLUMNS, value_pair_rows(result["ranking"], result["pairs"]))
-    print(VALUE_PAIR_NOTE)
+    show(VALUE_PAIR_NOTE)
 
 
 def _print_label_runs(result: dict[str, Any]) -> None:
@@ -146,9 +147,9 @@ def _print_label_runs(result: dict[str, Any]) -> None:
     from bertlora.evaluation.side_by_side import PAIR_COLUMNS, pair_rows
 
     print_label_models({run: result["runs"][run] for run in result["ranking"]})
-    print("Every pair of runs:\n")
+    show("Every pair of runs:\n")
     print_table(PAIR_COLUMNS, pair_rows(result["ranking"], result["pairs"]))
-    print(LABEL_PAIR_NOTE)
+    show(LABEL_PAIR_NOTE)
 
 
 def _print_recipes(result: dict[str, Any]) -> None:
@@ -159,10 +160,10 @@ def _print_recipes(result: dict[str, Any]) -> None:
     rows = [[name, *_seed_cells(result["runs"][name])] for name in result["ranking"]]
     columns = [f"mean {result['metric'].replace('_', ' ')}", "95 % CI over seeds", "lowest", "highest"]
     print_table(["", *columns], rows)
-    print(f"Every pair, under the seeds {', '.join(map(str, result['seeds']))}:\n")
+    show(f"Every pair, under the seeds {', '.join(map(str, result['seeds']))}:\n")
     pairs = by_rank(result["ranking"], result["pairs"])
     print_table(PAIR_COLUMNS[:-1], [pair_cells(result["ranking"], pair) for pair in pairs])
-    print("\n".join(pair["verdict"] for pair in pairs))
+    show("\n".join(pair["verdict"] for pair in pairs))
 
 
 def _seed_cells(found: dict[str, Any]) -> list[str]:
@@ -189,7 +190,7 @@ def _print_choosing(metric: str, figures: dict[str, Any]) -> None:
     names = {"matthews": "Matthews correlation", "f1": f"F1 of '{list(figures['per_class'])[1]}'"}
     if metric in names:
         low, high = figures[f"{metric}_ci95"]
-        print(
+        show(
             f"LoRA's {names[metric]}, which chose the adapter: {figures[metric]:.4f}, 95 % CI {low:.3f} to {high:.3f}\n"
         )
 
@@ -209,13 +210,13 @@ def _print_classes(figures: dict[str, Any]) -> None:
     )
 
     if found := first_sentence(figures):
-        print(f"{found}\n")
+        show(f"{found}\n")
     labels, rows = list(figures["per_class"]), class_rows(figures["per_class"])
     print_table(["LoRA, class", *CLASS_COLUMNS[1:]], rows[:FEW])
     if len(labels) > FEW:
-        print(f"{class_sentence(len(labels))} --json gives all of them.\n\nThe most frequent confusions:\n")
+        show(f"{class_sentence(len(labels))} --json gives all of them.\n\nThe most frequent confusions:\n")
         print_table(CONFUSION_COLUMNS, confusion_rows(figures))
-        print(f"{confusion_sentence(figures)}\n")
+        show(f"{confusion_sentence(figures)}\n")
         return
     confusion = [[label, *row] for label, row in zip(labels, figures["confusion"], strict=True)]
     print_table(["true \\ predicted", *labels], confusion)
@@ -226,6 +227,6 @@ def _print_slices(part: dict[str, Any]) -> None:
     from bertlora.cli.console import print_table
     from bertlora.evaluation.slices import SLICE_COLUMNS, slice_rows
 
-    print(f"{part['verdict']}\n")
+    show(f"{part['verdict']}\n")
     if part["worse"]:
         print_table(SLICE_COLUMNS, slice_rows(part["found"][:SLICES_SHOWN]))

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertlora.cli.console import show
 from bertlora.cli.texts import Chunks
 from bertlora.task import MULTILABEL, REGRESSION
 
@@ -62,7 +63,7 @@ def print_every(run: "AnyRun", chunks: Chunks, options: dict[str, Any]) -> None:
 
     for line, explanation in explained(run, chunks, options):
         if explanation is None:
-            print(f"no label: {line['error']}\n")
+            show(f"no label: {line['error']}\n")
         else:
             print_explained(line, explanation)
 

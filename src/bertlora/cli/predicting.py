@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bertlora.cli.console import print_json, say
+from bertlora.cli.console import print_json, say, show
 from bertlora.cli.options import (
     MODEL,
     OVERWRITE_FILE,
@@ -126,7 +126,7 @@ def predict(
     if out and as_json:
         print_json({"out": out, "texts": count})
     elif out:
-        print(f"{out}: {count:,} texts")
+        show(f"{out}: {count:,} texts")
 
 
 def _loaded(run: str, model: str, form: ChosenForm, precision: str, notes: list[str]) -> "AnyRun":

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from bertlora.cli.console import show
 from bertlora.cli.options import (
     COLUMNS,
     LABEL_RULES,
@@ -28,8 +29,8 @@ def show_cached(found: dict[str, Any]) -> None:
     """Prints where the model is, its size, and its hash."""
     from bertlora.files import megabytes
 
-    print(f"{found['model']}: {megabytes(found['bytes'])} in {found['folder']}")
-    print(f"SHA-256 of its weights: {found['sha256'] or 'no model.safetensors'}")
+    show(f"{found['model']}: {megabytes(found['bytes'])} in {found['folder']}")
+    show(f"SHA-256 of its weights: {found['sha256'] or 'no model.safetensors'}")
 
 
 @verb(
@@ -60,11 +61,11 @@ def show_prepared(found: dict[str, Any]) -> None:
     names = ", ".join(found["labels"])
     kinds = {CLASSIFICATION: f"labels: {names}", MULTILABEL: f"any number of the labels: {names}"}
     targets = kinds.get(found["task"], f"{found['task']}, of the column '{names}'")
-    print(f"{targets}\nfingerprint: {found['fingerprint']}")
+    show(f"{targets}\nfingerprint: {found['fingerprint']}")
     print_checks(found["checks"])
     for note in found["notes"]:
-        print(f"note: {note}")
-    print(f"Next: bertlora train {found['data']} --out runs/a")
+        show(f"note: {note}")
+    show(f"Next: bertlora train {found['data']} --out runs/a")
 
 
 def print_checks(checks: Sequence[dict[str, Any]], stderr: bool = False) -> None:

@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
+from bertlora.cli.console import show
 from bertlora.cli.options import PATH, flag
 from bertlora.cli.verb import Argument, verb
 from bertlora.errors import InputError
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 def show_push(found: dict[str, Any]) -> None:
     """Prints where the files are now."""
     if found["sent"]:
-        print(f"{found['url']}: {len(found['files'])} files, commit {found['commit'][:12]}")
+        show(f"{found['url']}: {len(found['files'])} files, commit {found['commit'][:12]}")
     else:
-        print("nothing was sent")
+        show("nothing was sent")
 
 
 @verb(
@@ -45,12 +46,12 @@ def _announce(parcel: "Parcel") -> None:
     from bertlora.files import megabytes
 
     facts = parcel.facts()
-    print_table(["file", "size"], [[visible(f["path"]), megabytes(f["bytes"])] for f in facts["files"]], stderr=True)
+    print_table(["file", "size"], [[f["path"], megabytes(f["bytes"])] for f in facts["files"]], stderr=True)
     for note in parcel.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(visible(f"note: {note}"), file=sys.stderr)
     readers = "private: only its owners read it" if parcel.private else "PUBLIC: everybody reads it"
     total = f"{len(facts['files'])} files, {megabytes(facts['bytes'])}"
-    print(f"{parcel.source} goes to {parcel.repo} ({readers}): {total}", file=sys.stderr)
+    print(visible(f"{parcel.source} goes to {parcel.repo} ({readers}): {total}"), file=sys.stderr)
 
 
 def _agreed() -> bool:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertlora.cli.console import duration, say
+from bertlora.cli.console import duration, say, show
 from bertlora.cli.options import (
     MODEL,
     OVERWRITE_FILE,
@@ -34,9 +34,9 @@ def show_scored(found: dict[str, Any]) -> None:
     """Prints what was done."""
     resumed = f", {found['resumed']:,} of them before" if found["resumed"] else ""
     pace = f"{found['rows_per_s']:,.0f} rows/s in {found['precision']}"
-    print(f"{found['out']}: {found['rows']:,} rows{resumed}; {duration(found['seconds'])}, {pace}")
+    show(f"{found['out']}: {found['rows']:,} rows{resumed}; {duration(found['seconds'])}, {pace}")
     if found["quarantined"]:
-        print(f"{found['quarantine']}: {found['quarantined']:,} rows that cannot be scored, each with its reason")
+        show(f"{found['quarantine']}: {found['quarantined']:,} rows that cannot be scored, each with its reason")
 
 
 @verb(

@@ -107,7 +107,7 @@ def _bpe(config: dict[str, Any]) -> dict[str, Any]:
         "model": {
             "type": "BPE",
             "dropout": None,
-            "unk_token": None,  # nosec B105
+            "unk_token": None,
             "continuing_subword_prefix": "",
             "end_of_word_suffix": "",
             "fuse_unk": False,

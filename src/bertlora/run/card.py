@@ -1,5 +1,7 @@
 """The model card: adapter/README.md, with the hub's metadata block. It holds only what was measured or set."""
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -98,7 +100,7 @@ def _results(task: str, metrics: dict[str, Any], data: Sequence[tuple[str, str]]
 
 def _text(manifest: Manifest, base_id: str, recipe: Recipe, metrics: dict[str, Any], calibration: Learned) -> str:
     """Returns the text below the metadata."""
-    labels, head = ", ".join(manifest.labels), f"num_labels={len(manifest.labels)}"
+    labels, head = ", ".join(map(plain, manifest.labels)), f"num_labels={len(manifest.labels)}"
     kind, output = "classification", f"labels, in the order of the logits: {labels}"
     if manifest.task == REGRESSION:
         kind, output = "regression", f"output: the number '{labels}'"
@@ -108,7 +110,7 @@ def _text(manifest: Manifest, base_id: str, recipe: Recipe, metrics: dict[str, A
         head += f', problem_type="{TASKS[manifest.task].problem_type}"'
     return f"""# A LoRA adapter for text {kind}
 
-Trained with bertlora {manifest.versions["bertlora"]} on the base model {base_id}, whose weights have the SHA-256
+Trained with bertlora {manifest.versions["bertlora"]} on the base model {plain(base_id)}, whose weights have the SHA-256
 {manifest.base["sha256"]}.
 
 ## What it does
@@ -127,13 +129,19 @@ Trained with bertlora {manifest.versions["bertlora"]} on the base model {base_id
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-base = AutoModelForSequenceClassification.from_pretrained("{base_id}", {head})
+base = AutoModelForSequenceClassification.from_pretrained({json.dumps(base_id)}, {head})
 model = PeftModel.from_pretrained(base, "THIS FOLDER").eval()
 tokenizer = AutoTokenizer.from_pretrained("THIS FOLDER")
 ```
 
 With labels, maximum length, long texts and calibration as in training: `bertlora predict THIS_FOLDER "A text."`
 """
+
+
+def plain(text: str) -> str:
+    """Returns a text that Markdown shows as it is, on one line: labels and names may come from strangers."""
+    line = "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>#!|&~$:])", r"\\\1", line)
 
 
 def _reading(manifest: Manifest) -> str:
