@@ -26,8 +26,9 @@ class Asked:
 
     Attributes:
         seconds: (N,) from the time at which a request was due to its answer.
-        statuses: (N,) of HTTP.
+        statuses: (N,) of HTTP; 0 if the connection broke.
         bodies: (N,) the answers.
+        waits: (N,) seconds after which the server wants to be asked again; None if it did not say.
         took: seconds of the whole.
         cpu_s: of the server.
     """
@@ -35,13 +36,14 @@ class Asked:
     seconds: list[float] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    waits: list[int | None] = field(default_factory=list)
     took: float = 0.0
     cpu_s: float = 0.0
 
     @property
     def faults(self) -> int:
         """Requests that were not answered by status 200 or 201."""
-        return sum(status >= 300 for status in self.statuses)
+        return sum(status not in (200, 201) for status in self.statuses)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Server:
     async def _all(self, requests: Sequence[bytes], due: Sequence[float], clients: int) -> Asked:
         asked, place = Asked(), urlsplit(self.url)
         waiting = iter(range(len(requests)))
-        results: list[tuple[float, int, bytes] | None] = [None] * len(requests)
+        results: list[tuple[float, int, bytes, int | None] | None] = [None] * len(requests)
 
         async def client() -> None:
             reader, writer = await asyncio.open_connection(place.hostname, place.port)
@@ -93,12 +95,13 @@ class Server:
                 # A request without a time is due when its client is free.
                 await asyncio.sleep(max(0.0, began + due[i] - time.perf_counter()))
                 start = began + due[i] if due[i] else time.perf_counter()
-                writer.write(requests[i])
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = head.lower().partition(b"content-length:")[2].split(maxsplit=1)[0]
-                body = await reader.readexactly(int(length))
-                results[i] = time.perf_counter() - start, int(head.split(maxsplit=2)[1]), body
-                if b"connection: close" in head.lower():
+                try:
+                    writer.write(requests[i])
+                    status, head, body = await _answer(reader)
+                except (OSError, EOFError):
+                    status, head, body = 0, b"connection: close", b""
+                results[i] = time.perf_counter() - start, status, body, _number(head, b"retry-after:")
+                if b"connection: close" in head:
                     writer.close()
                     reader, writer = await asyncio.open_connection(place.hostname, place.port)
             writer.close()
@@ -107,8 +110,21 @@ class Server:
         await asyncio.gather(*(client() for _ in range(min(clients, len(requests)))))
         asked.took, asked.cpu_s = time.perf_counter() - began, self.cpu_s() - cpu
         found = [result for result in results if result is not None]
-        asked.seconds, asked.statuses, asked.bodies = (list(column) for column in zip(*found, strict=True))
+        asked.seconds, asked.statuses, asked.bodies, asked.waits = (list(column) for column in zip(*found, strict=True))
         return asked
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
+    """Returns the status, the head in small letters, and the body of an answer."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    body = await reader.readexactly(_number(head, b"content-length:") or 0)
+    return int(head.split(maxsplit=2)[1]), head, body
+
+
+def _number(head: bytes, name: bytes) -> int | None:
+    """Returns a whole number in a head; None if it is not there."""
+    found = head.partition(name)[2].split(maxsplit=1)
+    return int(found[0]) if found else None
 
 
 @contextmanager
