@@ -10,12 +10,12 @@ import pytest
 import torch
 import transformers
 from helpers import EVERY, LABELS, PAIRS, TEXTS, adapted_of, logits_of, peft_logits, probabilities_of, tiny_recipe
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from transformers import AutoTokenizer
 
 from bertlora.errors import ModelError, RunError
 from bertlora.model.adapted import Adapted
-from bertlora.model.adapter_files import WEIGHTS_FILE, adapter_classes, is_adapter, read_adapter_config
+from bertlora.model.adapter_files import WEIGHTS_FILE, adapter_classes, is_adapter, read_adapter_config, weights_bytes
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.state import load_trained_state, trained_state
 
@@ -85,6 +85,14 @@ def test_what_pissa_saves_is_plain_lora_of_twice_the_rank(tiny: Tiny, tmp_path: 
     assert (config.r, config.lora_alpha, config.init_lora_weights) == (6, 12, True)
     shapes = {tuple(v.shape) for k, v in load_file(tmp_path / WEIGHTS_FILE).items() if "lora_A" in k}
     assert shapes == {(6, 32)}
+
+
+def test_equal_weights_give_equal_bytes() -> None:
+    """safetensors orders metadata at random; a run that was resumed must not differ by that."""
+    tensors = {"b.ä": torch.rand(2, 3), "a": torch.rand(5)}
+    (content,) = {weights_bytes(tensors) for _ in range(20)}
+    found = load(content)
+    assert all(found[name].equal(tensors[name]) for name in tensors)
 
 
 def test_saving_changes_nothing_in_the_model(tiny: Tiny, tmp_path: Path) -> None:

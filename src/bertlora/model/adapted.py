@@ -10,14 +10,13 @@ from typing import Any
 
 from peft import PeftModel
 from safetensors import SafetensorError
-from safetensors.torch import save
 from torch import Tensor
 
 from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs
 from bertlora.data.reader import Reader
 from bertlora.errors import ModelError, RunError
-from bertlora.model.adapter_files import OWN, WEIGHTS_FILE, read_adapter_config
+from bertlora.model.adapter_files import WEIGHTS_FILE, read_adapter_config, weights_bytes
 from bertlora.model.base import Base, check_length, find_base, quiet
 from bertlora.model.build import ADAPTER, add_adapter, build_classifier, new_modules, use_own_linear
 from bertlora.model.engine import BATCH_SIZE, Execution, executing, owned, takes_token_types, unwrapped
@@ -233,7 +232,7 @@ class Adapted(Runnable):
         config.base_model_name_or_path, config.revision = origin["id"], origin["revision"] or None
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         # save_file would report a full disk by an error type of its own.
-        (folder / WEIGHTS_FILE).write_bytes(save(tensors, {"format": "pt", OWN: "run.json"}))
+        (folder / WEIGHTS_FILE).write_bytes(weights_bytes(tensors))
         config.save_pretrained(str(folder))
         self.portable_tokenizer().save_pretrained(folder)
 

@@ -15,6 +15,7 @@ from bertlora.errors import RunError, first_line
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+    from torch import Tensor
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 OWN = "bertlora"  # in the metadata of weights that bertlora saved
@@ -62,6 +63,19 @@ def read_adapter_config(folder: Path) -> "LoraConfig":
         )
     _check_ranks(folder, config)
     return config
+
+
+def weights_bytes(tensors: "dict[str, Tensor]") -> bytes:
+    """Returns the content of an adapter's weights file. Equal tensors give equal bytes."""
+    from safetensors.torch import save
+
+    content = save(tensors, {"format": "pt", OWN: "run.json"})
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    # safetensors writes the metadata in a random order.
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return content[:8] + text.ljust(size) + content[8 + size :]
 
 
 def check_from_peft(folder: Path) -> None:
