@@ -222,7 +222,7 @@ def subjects(place: Path, formats: tuple[str, ...] = ("merged", "onnx", "openvin
     from bertlora.run.loaded import Run
 
     (place / "base").mkdir()
-    base = conftest._make("bert", place / "base")
+    base = conftest.tiny_model("bert", place / "base")
     run, other = (trained(place, base, "classification", seed) for seed in (1, 2))
     for folder in (run, other):
         shutil.move(folder / "data", place / f"{folder.name}-data")

@@ -80,6 +80,15 @@ def test_everything_comes_back(truncation: str, tiny: Tiny, tmp_path: Path) -> N
     assert found.metrics()["train"]["examples"] == 4
 
 
+def test_the_same_adapter_is_saved_as_the_same_bytes_and_needs_its_run_json(tiny: Tiny, tmp_path: Path) -> None:
+    adapted = adapted_of(tiny("bert"))
+    for i in range(8):
+        adapted.save(tmp_path / str(i))
+    assert len({(tmp_path / str(i) / "adapter_model.safetensors").read_bytes() for i in range(8)}) == 1
+    assert "lacks run.json" in refused(tmp_path / "0")  # PEFT's adapters have none, and other labels
+    assert np.allclose(peft_logits(tiny("bert"), tmp_path / "0", TEXTS), logits_of(adapted, TEXTS), atol=1e-5)
+
+
 def test_the_model_card_names_what_counts(run: Path) -> None:
     card = (run / "adapter" / "README.md").read_text()
     for text in ("negative, positive, mixed", "more than 64 tokens", "rank 4", "no validation texts"):
