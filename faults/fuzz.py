@@ -20,6 +20,7 @@ from fuzzing.readers import MODULES, maker  # noqa: E402
 
 INPUTS = 100_000
 MOST_S = 180.0
+EXAMPLES = 50  # of good requests, and as many of bad ones
 STARTS_S = 120.0  # a process imports torch, and makes its small files
 MEMORY = Path("/dev/shm")  # for the files of readers that need a path
 # How libFuzzer ends a process; see its FuzzerOptions.h.
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=INPUTS, help="of each reader (%(default)s)")
     parser.add_argument("--seconds", type=float, default=MOST_S, help="longest time of a reader (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations (%(default)s)")
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="of each operation of the server (%(default)s)")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # the folder of the process of one reader
     asked = parser.parse_args()
     if asked.into:
@@ -45,6 +47,9 @@ def main() -> int:
         counts["hangs"] += "hang" in found.faults
         counts["readers over the bound of memory"] += "memory" in found.faults
         counts["crashes"] += len(found.faults.keys() - {"hang", "memory"})
+    if not asked.reader:
+        figures["requests made from /openapi.json"], faults = described(asked.examples)
+        counts["answers that do not fit it"] = len(faults)
     print(json.dumps(figures | counts))
     return int(any(counts.values()))
 
@@ -79,6 +84,17 @@ def in_a_process(name: str, asked: argparse.Namespace) -> Found:
     for fault, data in found.faults.items():
         print(f"  {fault}: {data[:400]}", file=sys.stderr)
     return found
+
+
+def described(examples: int) -> tuple[int, list[str]]:
+    """Returns how many requests schemathesis made from the server's description, and what does not fit it."""
+    from fuzzing.described import disagreements
+    from fuzzing.http import instant_app
+
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        sent, faults = disagreements(instant_app(Path(folder), "right"), examples, {"Authorization": "Bearer right"})
+    print(*faults, sep="\n", file=sys.stderr)
+    return sent, faults
 
 
 def processor_s() -> float:

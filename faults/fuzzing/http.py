@@ -62,10 +62,10 @@ class Instant(Service):
 
 def instant_app(folder: Path, key: str = "") -> Any:
     """Returns the application, with an untrained adapter of each task."""
-    from conftest import _make  # its tiny BERT
+    from conftest import tiny_model
     from served import save_runs
 
-    save_runs(folder / "runs", lambda kind: _made(_make, kind, folder / kind))
+    save_runs(folder / "runs", lambda kind: _made(tiny_model, kind, folder / kind))
     fleet = Fleet()
     for name in NAMES:
         fleet.load(name, folder / "runs" / name)

@@ -164,7 +164,7 @@ class Client:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Inside, an answer of another form than that of a server of bertlora becomes a ServerError."""
+        """Inside, an answer that no server of bertlora gives becomes a ServerError."""
         try:
             yield
         except BertloraError:

@@ -42,7 +42,7 @@ def check_workbook(path: Path) -> None:
 
 
 def _check_part(name: str, part: IO[bytes]) -> None:
-    """Checks one part; pictures and the like are left alone."""
+    """Checks one part; pictures and the like are not checked."""
     chunk = part.read(CHUNK_BYTES)
     if not chunk.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return
