@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 from fuzzing.engine import Found, Target, tried
-from fuzzing.readers import MODULES, maker
+from fuzzing.readers import PARTS, maker
 
 from bertlora.errors import DataError
 
 INPUTS = 150
 
 
-@pytest.mark.parametrize("name", [name for name, module in MODULES.items() if module != "http"])
+@pytest.mark.parametrize("name", [name for name, module in PARTS.items() if module != "http"])
 def test_changed_files_are_read_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
     assert tried(maker(name)(tmp_path), INPUTS) == Found(INPUTS)
 

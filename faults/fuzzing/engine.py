@@ -22,7 +22,7 @@ try:
 except ImportError:  # it is made for Linux and macOS only
     atheris = None
 
-HANG_S, MEMORY_MB, LONGEST = 10, 3000, 4096
+HANG_S, MEMORY_MB = 10, 3000
 TOKENS = [b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"1e999", b"-1", b"NaN", b"null", b"true", b"[[[[[[[["]
 TOKENS += [b'"', b"'", b"\\ud800", b"\\u2028", b"\n", b"\r", b"\t", b"{", b"}", b"]", b",", b":", b"=", b"0xffffffffff"]
 TOKENS += [b"9" * 30, b"\x7f", b"\xc2\x85", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"-0.0", b"{}", b"[]", b'""', b"1.5"]
@@ -38,10 +38,12 @@ class Target:
     Attributes:
         call: reads an input.
         seeds: small valid inputs.
+        longest: bytes that an input may have.
     """
 
     call: Callable[[bytes], object]
     seeds: Sequence[bytes]
+    longest: int = 4096
 
 
 # Makes a reader whose files go into a folder.
@@ -100,7 +102,7 @@ def watched() -> Iterator[None]:
         yield
 
 
-def mutations(seeds: Sequence[bytes], seed: int) -> Iterator[bytes]:
+def mutations(seeds: Sequence[bytes], seed: int, longest: int) -> Iterator[bytes]:
     """Yields the seeds, then changed ones without end."""
     yield from seeds
     rng = random.Random(seed)
@@ -118,13 +120,13 @@ def mutations(seeds: Sequence[bytes], seed: int) -> Iterator[bytes]:
                 bytes(data[start:end]) * rng.randint(2, 40),
             ]
             data[start:end] = rng.choice([*new, other[part : part + rng.randint(0, 40)]])
-        yield bytes(data[:LONGEST])
+        yield bytes(data[:longest])
 
 
 def tried(target: Target, inputs: int, seed: int = 1) -> Found:
     """Returns what plain mutations find."""
     found = Found()
-    for _, data in zip(range(inputs), mutations(target.seeds, seed), strict=False):
+    for _, data in zip(range(inputs), mutations(target.seeds, seed, target.longest), strict=False):
         found.check(target, data)
     return found
 
@@ -151,13 +153,13 @@ def fuzz(target: Target, folder: Path, figures: Path, inputs: int, most_s: float
             os._exit(0)
 
     if not GUIDED:
-        list(map(one, mutations(target.seeds, seed)))
+        list(map(one, mutations(target.seeds, seed, target.longest)))
     corpus, words = folder / "corpus", folder / "words"
     corpus.mkdir()
     for i, data in enumerate(target.seeds):
         (corpus / f"{i}").write_bytes(data)
     words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in token) + '"\n' for token in TOKENS))
-    flags: dict[str, Any] = {"seed": seed, "timeout": HANG_S, "rss_limit_mb": MEMORY_MB, "max_len": LONGEST}
+    flags: dict[str, Any] = {"seed": seed, "timeout": HANG_S, "rss_limit_mb": MEMORY_MB, "max_len": target.longest}
     flags |= {"dict": words, "verbosity": 0, "artifact_prefix": f"{folder}/", "reload": 0}
     atheris.Setup(["fuzz", *(f"-{name}={value}" for name, value in flags.items()), str(corpus)], one)
     atheris.Fuzz()

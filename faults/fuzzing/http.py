@@ -166,6 +166,6 @@ def requests(folder: Path) -> Target:
 
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
-    **{f"HTTP, {name}": contract(name) for name in CONTRACTS},
-    "HTTP, requests": requests,
+    **{name: contract(name) for name in CONTRACTS},
+    "requests": requests,
 }

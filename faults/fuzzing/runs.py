@@ -187,7 +187,7 @@ def client_answers(folder: Path) -> Target:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "run.json": manifests,
     "calibration.json": calibrations,
-    "tensors of a run": tensors,
+    "tensors": tensors,
     "certificate": certificates,
     "adapter_config.json": adapter_configs,
     "client": client_answers,

@@ -128,7 +128,7 @@ def encodings(folder: Path) -> Target:
         for _ in iter_texts(str(path)):
             pass
 
-    return Target(call, [seed + b"a\n" for seed in seeds])
+    return Target(call, [seed + b"a\n" for seed in seeds], longest=100)
 
 
 def compressed(folder: Path) -> Target:
@@ -256,13 +256,13 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "JSON lines": table("r.jsonl", JSONL, "utf-8"),
     "JSON": table("r.json", [json.dumps(ROWS).encode(), b"[" + JSONL[3].replace(b"}\n{", b"},\n{") + b"]"], "utf-8"),
     "Parquet": table("r.parquet", parquet()),
-    "Excel": sheets,
+    "sheets": sheets,
     "plain text": texts,
     "encodings": encodings,
     "gzip and zstd": compressed,
     "folders": folders,
     "recipe": recipes,
-    "prepared folder": prepared,
+    "dataset.json": prepared,
     "prepared Parquet": split_files,
     "shadow log": shadow_logs,
 }
