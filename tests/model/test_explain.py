@@ -5,6 +5,7 @@ import io
 import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,7 +129,12 @@ def test_of_several_word_pieces_the_sum_is_the_word(tiny: Tiny, monkeypatch: pyt
     assert len(adapted.reader.tokenizer.ids(["unforgettable"])[0]) > 1
     given = np.arange(1.0, 1 + len(adapted.reader.tokenizer.ids([text])[0]))
     result = integrated.Attributed(0, 1, given, 1.0, 0.0)
-    monkeypatch.setattr("bertlora.model.explain.attributed", lambda *_: result)
+
+    def given_result(*_: Any) -> Any:
+        yield 0
+        return result
+
+    monkeypatch.setattr("bertlora.model.explain.attributed", given_result)
     (explanation,) = explain(adapted, [text])
     assert attributions(explanation) == [given[:-1].sum(), given[-1]]
 
@@ -167,7 +173,7 @@ def test_of_a_linear_model_each_token_has_what_it_adds(tiny: Tiny) -> None:
     model = Linear(unwrapped(adapted.model), len(LABELS))
     inputs, blank = adapted.reader.read([TEXTS[1]]), integrated.blank_id(adapted.reader.tokenizer)
     with executing(model, adapted.reader.pad_id, "fp32", pack=False) as execution:
-        found = integrated.attributed(execution, inputs, blank)
+        found = integrated.finished(integrated.attributed(lambda: nullcontext(execution), inputs, blank))
     slope = (model.weight[found.label] - model.weight[found.rival]).double()
     moved = model.table.weight[inputs.first[0].tolist()] - model.table.weight[blank]
     assert found.tokens == pytest.approx((moved.double() @ slope).tolist(), abs=1e-4)
@@ -186,22 +192,21 @@ def test_of_a_cubic_model_each_token_has_its_own_cubes_change(tiny: Tiny) -> Non
     adapted = adapted_of(tiny("bert"))
     model, inputs = Cubic(unwrapped(adapted.model), 2), adapted.reader.read([TEXTS[0]])
     with executing(model, adapted.reader.pad_id, "fp32", pack=False) as execution:
-        found = integrated.attributed(execution, inputs, 103)
+        found = integrated.finished(integrated.attributed(lambda: nullcontext(execution), inputs, 103))
     values = (model.table.weight.double() @ model.weight[0].double()) ** 3
     sign = 1 if found.label == 0 else -1
     assert found.tokens == pytest.approx((sign * (values[inputs.first[0].tolist()] - values[103])).tolist(), rel=1e-3)
 
 
 def test_steps_are_doubled_until_the_tolerance_holds(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    from captum.attr import IntegratedGradients
+    adapted, asked, quadrature = adapted_of(tiny("bert")), [], integrated._Path._quadrature
 
-    adapted, asked, attribute = adapted_of(tiny("bert")), [], IntegratedGradients.attribute
+    def counted(self: Any, enter: Any, points: int) -> Any:
+        own: Any = quadrature(self, enter, points)
+        asked.append((points, next(own) / integrated.GRADIENT_COST))
+        return (yield from own)
 
-    def counted(self: Any, *args: Any, n_steps: int, internal_batch_size: int, **keys: Any) -> Any:
-        asked.append((n_steps, internal_batch_size * args[0].shape[1]))
-        return attribute(self, *args, n_steps=n_steps, internal_batch_size=internal_batch_size, **keys)
-
-    monkeypatch.setattr(IntegratedGradients, "attribute", counted)
+    monkeypatch.setattr(integrated._Path, "_quadrature", counted)
     monkeypatch.setattr(integrated, "FIRST_STEPS", 1)
     monkeypatch.setattr(integrated, "TOLERANCE_SHARE", 1e-3)
     monkeypatch.setattr(integrated, "TOLERANCE_LOGITS", 1e-3)
@@ -213,6 +218,20 @@ def test_steps_are_doubled_until_the_tolerance_holds(tiny: Tiny, monkeypatch: py
     monkeypatch.setattr(integrated, "MOST_STEPS", 2)
     assert abs(explain(adapted, [TEXTS[1]])[0].gap) > abs(explanation.gap)
     assert asked[-1][0] == 2
+
+
+def test_the_integral_is_captums(tiny: Tiny) -> None:
+    from captum.attr import IntegratedGradients
+
+    adapted = adapted_of(tiny("bert"))
+    inputs, blank = adapted.reader.read([TEXTS[1]]), integrated.blank_id(adapted.reader.tokenizer)
+    with adapted.execution() as execution:
+        path = integrated._Path(execution, inputs, 0, blank, (0, 1))
+        ours = integrated.finished(path._quadrature(lambda: nullcontext(execution), 50))
+        oracle = IntegratedGradients(lambda embedded: path.difference(execution, embedded))
+        theirs = oracle.attribute(path.stop, path.start, n_steps=50)[0].detach().double().sum(-1)
+    assert np.abs(ours).max() > 0.01
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora", "pissa"])

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -193,13 +193,39 @@ def test_a_thread_that_dies_is_replaced_and_its_batch_gets_an_error(stub: Stub) 
     assert refused.value.why is Why.BACKEND
     assert len(lives.result(20)) == 30
     assert len(batcher.submit(texts("b", 1)).result(20)) == 1
+    assert batcher.deaths == 1
     batcher.end()
+
+
+@pytest.mark.parametrize("broken", ["_next", "_measure", "_backend"])
+def test_whatever_dies_on_the_thread_nobody_waits_forever(
+    broken: str, stub: Stub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batcher = Batcher(lambda: stub)
+
+    def dies(*_: Any) -> Any:
+        raise MemoryError("a secret text")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batcher, broken, dies)
+        for _ in range(2):
+            if broken == "_measure":  # it is answered by then
+                assert len(batcher.submit(texts("a", 3)).result(20)) == 3
+                continue
+            with pytest.raises(RequestError) as refused:
+                batcher.submit(texts("a", 3)).result(20)
+            assert refused.value.why is Why.BACKEND
+    assert len(batcher.submit(texts("a", 3)).result(20)) == 3
+    batcher.end()
+    assert batcher.deaths == 2
+    assert "another one goes on" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_the_end_answers_what_was_accepted_and_refuses_the_rest(stub: Stub) -> None:
     batcher = Batcher(lambda: stub, batch_s=1e-9)
     busy(stub, batcher)
-    accepted = [batcher.submit(texts("a", 40)), batcher.run("b", 10, lambda: "said")]
+    accepted = [batcher.submit(texts("a", 40)), batcher.run("b", 10, steps_of(3, 10))]
     ending = threading.Thread(target=batcher.end)
     ending.start()
     while not batcher._ended:
@@ -211,6 +237,59 @@ def test_the_end_answers_what_was_accepted_and_refuses_the_rest(stub: Stub) -> N
     ending.join(20)
     assert not ending.is_alive()
     assert [len(accepted[0].result(0)), accepted[1].result(0)] == [40, "said"]
+
+
+def steps_of(count: int, tokens: int, done: list[int] | None = None) -> Generator[int, None, str]:
+    """A job of some steps."""
+    for number in range(count):
+        yield tokens
+        if done is not None:
+            done.append(number)
+    return "said"
+
+
+def test_the_steps_of_a_job_and_texts_of_others_take_turns_by_their_tokens(stub: Stub) -> None:
+    batcher, done, seen = Batcher(lambda: stub, batch_s=1e-9), list[int](), list[tuple[int, int]]()
+    busy(stub, batcher)
+    job = steps_of(40, 2 * PORTION_TOKENS, done)
+    said = batcher.run("a", next(job), job)
+    others = batcher.submit(texts("b", 40 * PORTION_TOKENS // 32))
+    logits = stub.logits
+    stub.logits = lambda parts: [seen.append((len(seen), len(done))), logits(parts)][1]  # type: ignore[method-assign]
+    stub.go.set()
+    assert (len(others.result(20)), said.result(20)) == (40 * PORTION_TOKENS // 32, "said")
+    assert done == list(range(40))
+    # A step costs two portions, so two portions of the other adapter come for each.
+    assert len(seen) == 40
+    assert all(abs(portions - 2 * steps) <= 3 for portions, steps in seen)
+    batcher.end()
+
+
+def test_a_job_nobody_waits_for_ends_after_its_step_and_one_that_fails_says_why(stub: Stub) -> None:
+    batcher, done = Batcher(lambda: stub), list[int]()
+
+    def endless() -> Generator[int, None, None]:
+        while True:
+            yield 1
+            done.append(1)
+            if len(done) == 3:
+                gone.cancel()
+
+    def failing() -> Generator[int, None, None]:
+        yield 1
+        raise ValueError("its own error")
+
+    busy(stub, batcher)
+    jobs = endless(), failing()
+    for job in jobs:
+        next(job)
+    gone, failed = (batcher.run("a", 1, job) for job in jobs)
+    stub.go.set()
+    with pytest.raises(ValueError, match="its own error"):
+        failed.result(20)
+    batcher.end()
+    assert len(done) == 3
+    assert jobs[0].gi_frame is None
 
 
 class Shared:

@@ -1,6 +1,7 @@
 """Why a text got its label, or its number: how much each word contributes, by integrated gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from bertlora.data.tokenizer import AnyTokenizer
 from bertlora.data.words import words_of_tokens
 from bertlora.errors import InputError
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine import evaluating
-from bertlora.model.integrated import Attributed, attributed, blank_id
+from bertlora.model.engine import Execution, evaluating
+from bertlora.model.integrated import Attributed, Enter, Steps, attributed, blank_id, finished
 from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
@@ -97,18 +98,43 @@ def explain(
         InputError: `Reader.read` refuses the texts, or the classifier has a single class.
         ModelError: the tokenizer does not report the characters of a token.
     """
+    # Already one text runs enough tokens for merged weights to pay.
+    with _ready(adapted, base) as execution:
+        return finished(explaining(adapted, texts, pairs, base, lambda: nullcontext(execution)))
+
+
+def explaining(
+    adapted: Adapted,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    base: bool = False,
+    enter: Enter | None = None,
+) -> Steps[list[Explanation]]:
+    """Explains in steps; see `explain`. Between steps the model is as it was, and others may use it.
+
+    Args:
+        adapted: the classifier.
+        texts: the texts.
+        pairs: the second texts of pairs.
+        base: explain the base with its untrained head.
+        enter: makes the model ready for a step; None does so for each step anew.
+    """
     inputs, tokenizer = adapted.reader.read(texts, pairs), adapted.reader.tokenizer
     if len(adapted.labels) < 2 and adapted.task == CLASSIFICATION:
         raise InputError("a classifier of one class has no second label to explain the first against")
     if len(texts):
         tokenizer.spans(texts[0])  # refuses a tokenizer without spans before anything is computed
-    found = []
-    # Already one text runs enough tokens for merged weights to pay.
-    with adapted.execution(base=base) as execution, evaluating(adapted.model):
-        for i, text in enumerate(texts):
-            result = attributed(execution, inputs.take([i]), blank_id(tokenizer), adapted.task)
-            found.append(_explanation(adapted, result, text, None if pairs is None else pairs[i]))
+    found, enter = [], enter or (lambda: _ready(adapted, base))
+    for i, text in enumerate(texts):
+        result = yield from attributed(enter, inputs.take([i]), blank_id(tokenizer), adapted.task)
+        found.append(_explanation(adapted, result, text, None if pairs is None else pairs[i]))
     return found
+
+
+@contextmanager
+def _ready(adapted: Adapted, base: bool) -> Iterator[Execution]:
+    with adapted.execution(base=base) as execution, evaluating(adapted.model):
+        yield execution
 
 
 def _explanation(adapted: Adapted, found: Attributed, text: str, pair: str | None) -> Explanation:

@@ -5,14 +5,16 @@
     a_t  = (x_t - b_t) · ∫ ∂F/∂x_t (b + s (x - b)) ds, s from 0 to 1         b (T, D) the baseline, a text of blanks
     Σ a_t = F(x) - F(b)
 
-after Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks". Captum computes the integral by
-Gauss-Legendre quadrature. Only word embeddings change; special tokens and positions stay those of the text.
+after Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks". Gauss-Legendre quadrature gives the integral.
+Only word embeddings change; special tokens and positions stay those of the text.
+
+It goes in steps, so that a server can answer others between them; captum, the usual library, cannot stop on its way.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +36,14 @@ LEAST_SHARE = 1e-4
 FIRST_STEPS, MOST_STEPS = 32, 1024
 # Tokens per batch of steps. It bounds the memory.
 BATCH_TOKENS = 1024
+# A pass with gradients takes about as long as this many without.
+GRADIENT_COST = 2
+
+T = TypeVar("T")
+# What runs in steps: it yields about how many tokens the model reads in the next step, and returns a result.
+Steps = Generator[int, None, T]
+# Makes the model ready for a step.
+Enter = Callable[[], AbstractContextManager[Execution]]
 
 
 @dataclass(frozen=True)
@@ -69,22 +79,37 @@ def blank_id(tokenizer: AnyTokenizer) -> int:
     return tokenizer.pad_id if tokenizer.mask_id is None else tokenizer.mask_id
 
 
-def attributed(execution: Execution, inputs: Inputs, blank: int, task: str = CLASSIFICATION) -> Attributed:
-    """Returns label and attributions of one text. Attributions of its windows are averaged, as logits are.
+def finished(steps: Steps[T]) -> T:
+    """Runs all steps, and returns the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def attributed(enter: Enter, inputs: Inputs, blank: int, task: str = CLASSIFICATION) -> Steps[Attributed]:
+    """Returns label and attributions of one text, in steps. Attributions of its windows are averaged, as logits are.
 
     Args:
-        execution: the model, ready to run.
+        enter: makes the model ready for a step.
         inputs: one text.
         blank: the token id of the baseline.
         task: what the model predicts.
     """
-    with torch.no_grad():
+    yield int(inputs.lengths.sum())
+    with enter() as execution, torch.no_grad():
         scores = execution.logits(inputs, [0])[0].double().cpu().numpy()
     label = int(scores.argmax())
     others = np.where(np.arange(len(scores)) == label, -np.inf, scores)
     rival = int(others.argmax()) if task == CLASSIFICATION else None
     windows, places = _apart(inputs), _apart(_numbered(inputs))
-    paths = [_Path(execution, windows, p, blank, (label, rival)) for p in range(len(windows))]
+    paths = []
+    for p in range(len(windows)):
+        yield 2 * int(windows.lengths[p])
+        with enter() as execution:
+            paths.append(_Path(execution, windows, p, blank, (label, rival)))
     baseline, difference = (float(np.mean([path.ends[i] for path in paths])) for i in (0, 1))
     # A number has a unit, so no fixed tolerance fits it.
     least = LEAST_SHARE * max(abs(difference), abs(baseline)) if task == REGRESSION else TOLERANCE_LOGITS
@@ -93,7 +118,8 @@ def attributed(execution: Execution, inputs: Inputs, blank: int, task: str = CLA
     for p, path in enumerate(paths):
         numbers, _ = places.window(p)
         own = -1 - numbers[numbers < 0]
-        tokens[own] = np.nan_to_num(tokens[own]) + path.integral(tolerance)[numbers < 0] / len(paths)
+        integral = yield from path.integral(enter, tolerance)
+        tokens[own] = np.nan_to_num(tokens[own]) + integral[numbers < 0] / len(paths)
     return Attributed(label, rival, tokens, difference, baseline)
 
 
@@ -109,35 +135,45 @@ class _Path:
     def __init__(
         self, execution: Execution, windows: Inputs, p: int, blank: int, classes: tuple[int, int | None]
     ) -> None:
-        self._execution, self._windows, self._p, self._classes = execution, windows, p, classes
-        self._table = unwrapped(execution.model).get_input_embeddings()
+        self._windows, self._p, self._classes = windows, p, classes
+        table = unwrapped(execution.model).get_input_embeddings()
         ids = torch.from_numpy(windows.window(p)[0]).long()
         special = torch.from_numpy(_numbered(windows).window(p)[0]) >= 0
         rows = torch.stack([torch.where(special, ids, blank), ids])
         with torch.no_grad():
-            both = self._table(rows.to(next(self._table.parameters()).device))
-            start, stop = self.difference(both).double().tolist()
+            both = table(rows.to(next(table.parameters()).device))
+            start, stop = self.difference(execution, both).double().tolist()
         self.start, self.stop, self.ends = both[:1], both[1:], (start, stop)
 
-    def difference(self, embedded: Tensor) -> Tensor:
+    def difference(self, execution: Execution, embedded: Tensor) -> Tensor:
         """Returns the logit difference (or the number), (S,), with embeddings (S, T, D) in place of the text's."""
-        with _embedded(self._table, embedded):
-            scores = self._execution.logits(self._windows, [self._p] * len(embedded))
+        with _embedded(unwrapped(execution.model).get_input_embeddings(), embedded):
+            scores = execution.logits(self._windows, [self._p] * len(embedded))
         label, rival = self._classes
         return scores[:, label] if rival is None else scores[:, label] - scores[:, rival]
 
-    def integral(self, tolerance: float) -> Array:
-        """Returns the attribution of each token of the window, (T,)."""
-        from captum.attr import IntegratedGradients
-
-        gradients, change = IntegratedGradients(self.difference), self.ends[1] - self.ends[0]
-        steps, batch = FIRST_STEPS, max(1, BATCH_TOKENS // self.stop.shape[1])
+    def integral(self, enter: Enter, tolerance: float) -> Steps[Array]:
+        """Returns the attribution of each token of the window, (T,), in steps."""
+        steps, change = FIRST_STEPS, self.ends[1] - self.ends[0]
         while True:
-            parts = gradients.attribute(self.stop, self.start, n_steps=steps, internal_batch_size=batch)
-            tokens: Array = parts[0].detach().double().sum(-1).cpu().numpy()
+            tokens = yield from self._quadrature(enter, steps)
             if abs(tokens.sum() - change) <= tolerance or steps >= MOST_STEPS:
                 return tokens
             steps *= 2
+
+    def _quadrature(self, enter: Enter, points: int) -> Steps[Array]:
+        """Returns the attributions, (T,), by the gradients at some points of the path."""
+        places, weights = (torch.from_numpy(x / 2).to(self.stop) for x in np.polynomial.legendre.leggauss(points))
+        total, length = torch.zeros_like(self.stop[0]), self.stop.shape[1]
+        for some in torch.arange(points).split(max(1, BATCH_TOKENS // length)):
+            yield GRADIENT_COST * length * len(some)
+            with enter() as execution, torch.enable_grad():
+                shares = (places[some] + 0.5)[:, None, None]
+                embedded = (self.start + shares * (self.stop - self.start)).requires_grad_()
+                (slopes,) = torch.autograd.grad(self.difference(execution, embedded).sum(), embedded)
+                total += (weights[some][:, None, None] * slopes).sum(0) * (self.stop - self.start)[0]
+        tokens: Array = total.double().sum(-1).cpu().numpy()
+        return tokens
 
 
 @contextmanager

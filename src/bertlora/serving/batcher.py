@@ -6,7 +6,7 @@ seconds, so a text that comes meanwhile waits about that long for the next one.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs
 from bertlora.model.machine import limit_threads
+from bertlora.serving.computing import where
 from bertlora.serving.fair import FairQueue, Portion
 from bertlora.serving.pace import Pace
 from bertlora.serving.refused import RequestError, Why
@@ -70,6 +71,9 @@ class Batcher:
         backend: makes what computes; once for each thread that computes.
         batch_s: how long a batch should take, in seconds.
         seen: is called after each batch, on the thread that computes.
+
+    Attributes:
+        deaths: how often the thread that computes died, and another one took its place.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class Batcher:
     ) -> None:
         self._backend, self._pace, self._seen = backend, Pace(batch_s), seen
         self._queue, self._changed = FairQueue(), Condition()
-        self._ended = False
+        self._ended, self.deaths = False, 0
         self._thread: Thread | None = None
 
     @property
@@ -111,13 +115,15 @@ class Batcher:
         """Tokens that the next batch has room for, next to all that waits; below 0 if more waits than it takes."""
         return self._pace.budget - self.waiting[1]
 
-    def run(self, lane: str, tokens: int, job: Callable[[], Any]) -> "Future[Any]":
-        """Calls a job on the thread that computes, in turn. The future gives what it returns, or the job's own error.
+    def run(self, lane: str, tokens: int, job: Generator[int, None, Any]) -> "Future[Any]":
+        """Runs a job on the thread that computes. Between its steps others take their turns.
+
+        The future gives what the job returns, or its own error; cancelling it ends the job after the step that runs.
 
         Args:
             lane: the adapter's name.
-            tokens: about how many the model reads in it.
-            job: what is called.
+            tokens: about how many the model reads in the first step.
+            job: yields about how many tokens the model reads in the next step.
         """
         request = _Request((), 1)
         self._submit((request, [Portion(lane, None, tokens, job=job)]))
@@ -172,8 +178,10 @@ class Batcher:
                     self._compute(backend, batch)
                     batch = []
         except BaseException as error:  # whatever it was, what waits must be answered
-            LOG.critical("the thread that computes died of %s; another one goes on", _kind(error))
-            self._fail(batch, error)
+            LOG.critical("the thread that computes died of %s; another one goes on", where(error))
+            self.deaths += 1
+            # With no batch in hand the fault is not a batch's: the next thread would meet it again.
+            self._fail(batch or self._taken(), error)
         with self._changed:
             self._thread = None
             if self._queue.texts:
@@ -188,9 +196,17 @@ class Batcher:
                 self._changed.wait()
             return batch
 
+    def _taken(self) -> list[Portion]:
+        """Removes and returns all that waits."""
+        taken: list[Portion] = []
+        with self._changed:
+            while batch := self._queue.take(float("inf")):
+                taken += batch
+        return taken
+
     def _compute(self, backend: Backend, batch: Sequence[Portion]) -> None:
-        if (job := batch[0].job) is not None:
-            self._do(backend, batch[0].owner, job)
+        if batch[0].job is not None:
+            self._step(backend, batch[0], batch[0].job)
             return
         texts = [text for portion in batch for text in portion.texts]
         faults = self._answer(backend, texts)
@@ -215,16 +231,21 @@ class Batcher:
                     text.logits = logits[row]
         return faults
 
-    def _do(self, backend: Backend, request: _Request, job: Callable[[], Any]) -> None:
-        if not request.future.set_running_or_notify_cancel():
+    def _step(self, backend: Backend, portion: Portion, job: Generator[int, None, Any]) -> None:
+        """Runs a step of a job. The next one waits for its turn."""
+        future = portion.owner.future
+        if future.cancelled():
+            job.close()
             return
         try:
-            request.future.set_result(backend.job(job))
+            portion.tokens = backend.job(job.__next__)
+        except StopIteration as end:
+            _settle_job(future, end.value, None)
         except Exception as error:
-            request.future.set_exception(error)
-        except BaseException as error:
-            request.future.set_exception(_backend_error(error))
-            raise
+            _settle_job(future, None, error)
+        else:
+            with self._changed:
+                self._queue.add([portion])
 
     def _measure(self, texts: Sequence[Text], batch: Sequence[Portion]) -> None:
         tokens, seconds = sum(text.tokens for text in texts), texts[0].ended - texts[0].began
@@ -248,6 +269,15 @@ class Batcher:
     def _fail(self, batch: Sequence[Portion], error: BaseException) -> None:
         for portion in batch:
             self._settle(portion, error)
+
+
+def _settle_job(future: "Future[Any]", result: Any, error: Exception | None) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 def _backend_error(fault: BaseException) -> RequestError:

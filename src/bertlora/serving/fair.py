@@ -8,7 +8,7 @@ the oldest first. A request is cut into small portions, so a huge one delays oth
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,14 +26,14 @@ class Portion:
         owner: the request.
         tokens: what it costs.
         texts: the texts.
-        job: what is called instead, as a batch of its own; None for texts.
+        job: what runs instead, one step in a batch of its own; None for texts.
     """
 
     lane: str
     owner: Any
     tokens: int
     texts: Sequence[Any] = ()
-    job: Callable[[], Any] | None = None
+    job: Generator[int, None, Any] | None = None
 
 
 @dataclass(eq=False)

@@ -68,7 +68,7 @@ class AsideHandler(logging.Handler):
             if self._lost:
                 lost, self._lost = self._lost, 0
                 line += "\n" + json_line({"level": "warning", "logger": OURS, "message": f"{lost} lines were lost"})
-            with suppress(OSError, ValueError):  # the stream is closed
+            with suppress(Exception):  # the stream is closed, say; the next line may be written
                 print(line, file=self._stream, flush=True)
 
 

@@ -47,6 +47,9 @@ class Metrics:
         gauge("bertlora_accepted_texts", "Texts that are not answered yet.").set_function(lambda: service.accepted)
         gauge("bertlora_adapters", "Adapters that clients may ask for.").set_function(lambda: len(service.fleet.names))
         gauge("bertlora_adapters_loaded", "Adapters in memory.").set_function(lambda: len(service.fleet.loaded))
+        gauge(
+            "bertlora_compute_deaths", "Times that the thread that computes died, and another one took its place."
+        ).set_function(lambda: service.batcher.deaths)
         gauge("bertlora_ready", "1 if the server takes questions.").set_function(lambda: float(service.ready))
 
     def request(self, record: Record, status: int, seconds: float) -> None:

@@ -1,19 +1,19 @@
 """What the contracts call: questions in, answers out."""
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bertlora.errors import InputError
 from bertlora.model.adapted import Adapted
-from bertlora.model.explain import Explanation, explain
+from bertlora.model.explain import Explanation, explaining
 from bertlora.serving.batcher import Batch, Batcher
-from bertlora.serving.computing import Computing
+from bertlora.serving.computing import Computing, where
 from bertlora.serving.fair import Places
 from bertlora.serving.fleet import Fleet, Served
 from bertlora.serving.questions import Answer, Question
@@ -26,6 +26,7 @@ from bertlora.task import REGRESSION
 if TYPE_CHECKING:
     from bertlora.serving.shadow import Riders, Shadows
 
+LOG = logging.getLogger("bertlora.serving")
 T = TypeVar("T")
 # Texts that are tokenised in one go: a huge request lets others pass.
 TOKENIZED = 128
@@ -106,23 +107,30 @@ class Service:
             self.shadows.compare(questions, answers, riders, shadowed)
         return answers
 
-    async def explain(self, question: Question) -> Explanation:
-        """Returns how much each word counts; see `model.explain`. It takes its turn with the batches.
+    async def explain(self, question: Question, served: Served | None = None) -> Explanation:
+        """Returns how much each word counts; see `model.explain`. Its steps take turns with the batches.
+
+        Args:
+            question: the question.
+            served: the version of the adapter that answered it; None takes the newest.
 
         Raises:
             RequestError: as for `answer`, and for an adapter that cannot be explained, such as an export.
         """
         with self._accepted({question.adapter: min(EXPLAINED, self._texts.places // 2)}):
-            served = await self.adapter(question.adapter)
+            served = served or await self.adapter(question.adapter)
             (text,) = await self._read([question], {question.adapter: served})
             adapted = await self._on(self._loading, self.fleet.whole, served)
             pairs = None if question.pair is None else [question.pair]
-            job = partial(explain, adapted, [question.text], pairs, question.base)
-            try:
-                done = self.batcher.run(question.adapter, EXPLAINED * text.tokens, job)
-                found: list[Explanation] = await asyncio.wrap_future(done)
-            except InputError as error:
-                raise RequestError(Why.INVALID, f"adapter {question.adapter!r}: {error}") from None
+            steps = explaining(adapted, [question.text], pairs, question.base)
+            tokens = min(EXPLAINED * text.tokens, self._tokens.places // 2)
+            with self._room({question.adapter: tokens}, self._tokens, "tokens"):
+                try:
+                    first = await self._on(self._tokenizing, next, steps)
+                    done = self.batcher.run(question.adapter, first, steps)
+                    found: list[Explanation] = await asyncio.wrap_future(done)
+                except InputError as error:
+                    raise RequestError(Why.INVALID, f"adapter {question.adapter!r}: {error}") from None
         return found[0]
 
     async def adapter(self, name: str) -> Served:
@@ -216,7 +224,17 @@ class Service:
         return await self.shadows.riders(questions, tokens, room)
 
     async def _on(self, pool: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+        """Returns what a call on another thread returns, or raises its error.
+
+        A library may raise something that would end the event loop with all that it serves, as `SystemExit` does.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            LOG.critical("a call on another thread died of %s", where(error))
+            raise RequestError(Why.BACKEND, f"the server failed ({type(error).__name__}); its log says where") from None
 
 
 def _tokens(texts: Sequence[Text]) -> dict[str, int]:

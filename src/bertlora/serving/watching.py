@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Protocol
 
-from bertlora.errors import BertloraError, InputError
+from bertlora.errors import InputError
 from bertlora.model.adapter_files import is_adapter
 from bertlora.run.manifest import MANIFEST
 
@@ -101,7 +101,7 @@ class Watch:
         while not self._end.wait(self._pause):
             try:
                 self.look()
-            except Exception as error:  # the next look may succeed
+            except BaseException as error:  # the next look may succeed
                 LOG.error("watching %s failed: %s", self._folder, error)
 
     def _take(self, name: str, load: bool) -> None:
@@ -110,7 +110,7 @@ class Watch:
             return
         try:
             (self._adapters.load if load else self._adapters.add)(name, self._folder / name)
-        except (BertloraError, OSError) as error:
+        except Exception as error:  # whatever it is, the other runs are served
             kept = "; the older version stays" if name in self._served else ""
             LOG.error("%s: is not served (%s)%s", self._folder / name, error, kept)
         else:

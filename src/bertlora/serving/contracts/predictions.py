@@ -46,8 +46,8 @@ async def predicted(
         own = answers[k :: len(names)]
         lines, notes = await _lines(own, options)
         if options.explain:
-            for line, question in zip(lines, questions[k :: len(names)], strict=True):
-                line["explanation"] = (await service.explain(question)).to_json()
+            for line, question, answer in zip(lines, questions[k :: len(names)], own, strict=True):
+                line["explanation"] = (await service.explain(question, answer.served)).to_json()
         tokens = sum(answer.tokens for answer in own)
         found.append({"adapter": name, "predictions": lines, "tokens": tokens, "notes": notes})
     return found
