@@ -10,7 +10,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from conftest import _make
+from conftest import tiny_model
 from helpers import adapted_of, randomise, save_tiny_run
 
 from bertlora.confidence.probabilities import Array
@@ -40,7 +40,7 @@ class Known:
     def make(cls, folder: Path, count: int, seed: int = 0) -> "Known":
         """Writes the base and the runs, and computes the answers."""
         (folder / "base").mkdir()
-        base, runs = _make("bert", folder / "base"), folder / "runs"
+        base, runs = tiny_model("bert", folder / "base"), folder / "runs"
         for i, name in enumerate(NAMES):
             for version in (0, 1):
                 adapted = adapted_of(base, [f"{name}{version}-{k}" for k in range(3 + i)])
