@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # The longest first: two lanes end at about the same time.
-PROGRAMS = ("overload", "fuzz", "kills", "corruption", "disk", "long_lived", "drift")
+PROGRAMS = ("overload", "fuzz", "kills", "corruption", "disk", "ranks", "long_lived", "drift")
 # They measure time: a neighbour would be measured with them.
 ALONE = ("side_by_side",)
 

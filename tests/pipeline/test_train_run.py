@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import start
+from fork_server import Process
 from helpers import probabilities_of
 from safetensors.numpy import load_file
 from small_training import small_recipe, without_timings
@@ -384,14 +387,41 @@ def under_torchrun(*words: object) -> None:
 
 def as_torchrun_does(*words: object) -> None:
     """Runs a verb in two processes with what torchrun tells them, without importing torch three times."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    address |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    ranks = [start(*words, env=address | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
-    for process in ranks:
+    for process in two_started(*words):
         with process:
             said = process.communicate(timeout=240)[1]
         assert process.returncode == 0, said
+
+
+def two_started(*words: object) -> list[Process]:
+    """Starts a verb in two processes; see `as_torchrun_does`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    address |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [start(*words, env=address | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_training_which_can_be_resumed(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:
+    recipe = brisk_recipe(tiny, epochs=10, lora_dropout=0.0, learning_rate=1e-3, samples=(), early_stopping_patience=0)
+    file, run = tmp_path / "recipe.toml", tmp_path / "two"
+    train_run(data, recipe, tmp_path / "one")
+    file.write_text(recipe.to_toml())
+    main, other = two_started("train", data.folder, "--recipe", file, "--out", run)
+    with main, other:
+        while not (run / "history.jsonl").is_file():
+            time.sleep(0.01)
+        other.send_signal(signal.SIGKILL)
+        said = main.communicate(timeout=60)[1].decode()
+    assert main.returncode == 2
+    (line,) = (line for line in said.splitlines() if line.startswith("bertlora:"))
+    assert "a process of this training has ended" in line
+    assert "Traceback" not in said
+    assert not (run / "run.json").exists()
+    as_torchrun_does("train", "--resume", "--out", run)
+    histories = [Run.load(tmp_path / name).metrics()["epochs"] for name in ("one", "two")]
+    for first, second in zip(*map(without_timings, histories), strict=True):
+        assert first == pytest.approx(second, abs=1e-4)
 
 
 def test_the_history_is_there_while_training_goes_on(tiny: Tiny, data: Prepared, tmp_path: Path) -> None:

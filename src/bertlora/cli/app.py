@@ -141,7 +141,9 @@ def _fail(message: str, debug: bool, status: int = 2) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"bertlora: {visible(' '.join(message.split()))}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of several processes of one training
+    who = "bertlora" if rank == "0" else f"bertlora, process {rank}"
+    print(f"{who}: {visible(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

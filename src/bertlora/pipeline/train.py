@@ -26,7 +26,7 @@ from bertlora.recipe import MAY_CHANGE, Recipe, recipe_keys
 from bertlora.run.folder import check_run_folder
 from bertlora.run.lock import lock_of, locked
 from bertlora.run.unfinished import clear_leftovers, place_of, until_finished
-from bertlora.training.accelerator import check_tracker
+from bertlora.training.accelerator import check_tracker, lost_process_named
 from bertlora.training.events import Checked, Listener
 from bertlora.training.stops import termination_raised
 
@@ -74,7 +74,7 @@ def train(
     checks = partial(check_run_folder, out, resume, overwrite, inputs=as_specs(data), several=seeds > 1)
     if main and not lock_of(out).exists():
         checks()  # what is wrong is said before anything is written
-    with termination_raised(), locked(out) if main else nullcontext(False) as killed:
+    with termination_raised(), lost_process_named(), locked(out) if main else nullcontext(False) as killed:
         if main:
             clear_leftovers(out, killed)
             checks()

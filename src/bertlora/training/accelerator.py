@@ -5,13 +5,14 @@ torch and Accelerate are imported inside functions: the check of a recipe's trac
 
 import atexit
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bertlora.confidence.agreement import FIGURES
-from bertlora.errors import RecipeError
+from bertlora.errors import BertloraError, HealthError, RecipeError
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.training.events import Evaluation
 
@@ -52,6 +53,27 @@ def _end_processes() -> None:
 
     if group.is_available() and group.is_initialized() and group.get_backend() == group.Backend.GLOO:
         group.destroy_process_group()
+
+
+@contextmanager
+def lost_process_named() -> Iterator[None]:
+    """Inside, the error of torch when another process of this training is gone becomes a HealthError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if os.environ.get("WORLD_SIZE", "1") == "1" or isinstance(error, BertloraError) or not _is_lost(error):
+            raise
+        raise HealthError(
+            "a process of this training has ended; what it said tells why, and --resume continues from the last "
+            "checkpoint"
+        ) from error
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    """Returns whether the exchange with other processes failed. Gloo tells it only by its message."""
+    import torch.distributed as group
+
+    return isinstance(error, group.DistError) or "gloo" in str(error)
 
 
 def agreed(value: T) -> T:
