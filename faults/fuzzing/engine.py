@@ -26,8 +26,6 @@ HANG_S, MEMORY_MB = 10, 3000
 TOKENS = [b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"1e999", b"-1", b"NaN", b"null", b"true", b"[[[[[[[["]
 TOKENS += [b'"', b"'", b"\\ud800", b"\\u2028", b"\n", b"\r", b"\t", b"{", b"}", b"]", b",", b":", b"=", b"0xffffffffff"]
 TOKENS += [b"9" * 30, b"\x7f", b"\xc2\x85", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"-0.0", b"{}", b"[]", b'""', b"1.5"]
-
-
 GUIDED = atheris is not None
 
 
