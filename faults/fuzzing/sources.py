@@ -80,7 +80,7 @@ def parquet() -> list[bytes]:
 
 def sheets(folder: Path) -> Target:
     """Workbooks: the file itself, or the XML in it, which a checksum would hide from mutations of the file."""
-    cells = [["text", "label"], ["good", 1], [None, 2.5], ["bad", "no"]]
+    cells: list[list[object]] = [["text", "label"], ["good", 1], [None, 2.5], ["bad", "no"]]
     write_xlsx(folder / "a.xlsx", {"Cover": [], "Data": cells})
     write_ods(folder / "a.ods", {"Data": cells})
     inner = {"xlsx": "xl/worksheets/s2.xml", "ods": "content.xml"}
