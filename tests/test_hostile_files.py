@@ -2,9 +2,11 @@
 
 import ast
 import json
+import os
 import pickle
 import resource
 import shutil
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -206,6 +208,27 @@ def little_memory(more: int = 1 << 30) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_pipe_is_not_waited_for(run: Path, tmp_path: Path) -> None:
+    def gives_up(*_: object) -> None:
+        raise AssertionError("a pipe is waited for")
+
+    before = signal.signal(signal.SIGALRM, gives_up)
+    try:
+        for file in [path for path in [*run.rglob("*"), *(tmp_path / "base").iterdir()] if path.is_file()]:
+            file.rename(tmp_path / "kept")
+            os.mkfifo(file)
+            signal.alarm(30)
+            assert "is a pipe or a device" in refused(lambda: Run.load(run))
+            file.unlink()
+            (tmp_path / "kept").rename(file)
+        (run / "loop").symlink_to(run / "loop")
+        os.symlink(run, run / "again")
+        assert Run.load(run).predict(["a joy"])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_usual_patterns_are_quick() -> None:

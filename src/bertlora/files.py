@@ -215,6 +215,13 @@ def json_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).translate(ESCAPES)
 
 
+def check_plain(*folders: Path) -> None:
+    """Raises BertloraError if a folder has a pipe, a socket or a device: who reads one may wait for ever."""
+    for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise BertloraError(f"{path}: is a pipe or a device, expected a file; remove it")
+
+
 def size_of(folder: Path) -> int:
     """Returns the bytes of all files below `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

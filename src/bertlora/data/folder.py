@@ -20,7 +20,7 @@ from bertlora.data.source import SPLITS
 from bertlora.data.split_file import reading, row_places, split_path, stream
 from bertlora.data.table_source import TableSpec
 from bertlora.errors import DataError
-from bertlora.files import write_whole
+from bertlora.files import check_plain, write_whole
 from bertlora.hashes import check_files, hashes_of, opened, sealed
 from bertlora.task import CLASSIFICATION, MULTILABEL, TASKS
 
@@ -72,6 +72,7 @@ class Prepared:
         Raises:
             DataError: it is not a prepared folder, is incomplete, or has a newer format.
         """
+        check_plain(folder)
         table = _read_manifest(folder)
         version = table.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:

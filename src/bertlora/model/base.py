@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from bertlora.data.tokenizer import AnyTokenizer, from_transformers, read_tokenizer
 from bertlora.errors import ModelError, RecipeError, first_line
+from bertlora.files import check_plain
 from bertlora.model.fetch import MINILM_ID, MINILM_SHA256, embedded_folder, fetch_model
 from bertlora.task import CLASSIFICATION, task_named
 
@@ -208,6 +209,7 @@ def find_base(model: str, revision: str = "") -> Base:
         return _minilm()
     folder = Path(model).expanduser()
     if folder.is_dir():
+        check_plain(folder)
         if not (folder / "config.json").is_file():
             raise ModelError(f"model {model}: the folder has no config.json; name a transformers model folder")
         return Base(str(folder.absolute()), folder.absolute())

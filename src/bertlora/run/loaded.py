@@ -23,6 +23,7 @@ from bertlora.errors import InputError, NotMixableError, RunError
 from bertlora.export.certificate import Certificate, proven
 from bertlora.export.exported import Exported, prove, replay
 from bertlora.export.runners import RUNNERS
+from bertlora.files import check_plain
 from bertlora.hashes import check_files, is_part
 from bertlora.model.adapted import Adapted
 from bertlora.model.adapter_files import adapter_classes, check_from_peft, is_adapter, read_adapter_config
@@ -82,6 +83,7 @@ class Run:
         path = Path(path)
         if not path.is_dir():
             raise RunError(f"{path}: no such run folder; 'bertlora train DATA --out {path}' makes one")
+        check_plain(path, path / "adapter")
         if not (path / MANIFEST).is_file() and is_adapter(path):
             check_from_peft(path)
             return cls._of_peft(path, model, on)
