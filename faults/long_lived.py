@@ -108,6 +108,7 @@ def long_lived(folder: Path, predicted: int, loaded: int) -> tuple[dict[str, Any
             first, last = pool.apply(levels, (part, known, count))
         name = f"{count:,} {part.__name__.replace('_', ' ')}"
         result[f"{name}: MiB at first and at last"] = f"{first:.0f} and {last:.0f}"
+        print(f"{name}: {first:.0f} and {last:.0f} MiB", file=sys.stderr, flush=True)
         result[f"{name}: growth, %"] = round(100 * (last / first - 1), 1)
         if last > (1 + GROWTH) * first:
             broken.append(f"{name}: memory grew from {first:.0f} to {last:.0f} MiB")

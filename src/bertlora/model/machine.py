@@ -104,6 +104,11 @@ def limit_threads() -> None:
         torch.set_num_threads(min(torch.get_num_threads(), cores_allowed(CPU_QUOTA)))
 
 
+# A forked process has none of OpenMP's threads, and the first product would wait for them for ever. torch's own data
+# loaders do the same in theirs.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
 @contextmanager
 def threads_kept() -> Iterator[None]:
     """Restores torch's threads at the end, and lets `limit_threads` limit them again."""
