@@ -140,10 +140,11 @@ def tiny_model(architecture: str, folder: Path) -> Path:
 @pytest.fixture
 def reviews(tmp_path: Path) -> Path:
     """Returns a CSV file of 40 tiny reviews, as many of each label, no two alike or near copies."""
-    return _write_reviews(tmp_path / "reviews.csv")
+    return write_reviews(tmp_path / "reviews.csv")
 
 
-def _write_reviews(path: Path) -> Path:
+def write_reviews(path: Path) -> Path:
+    """Writes 40 tiny reviews to a CSV file."""
     lines = ["review,sentiment"]
     for seen in SEEN:
         lines += [f'"{text}, {seen}",positive' for text in POSITIVE] + [
@@ -162,7 +163,7 @@ def run_of_reviews(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPat
 
     folder = tmp_path_factory.mktemp("reviews")
     flags = ("--out", folder / "run", "--model", tiny("bert"), *SMALL, "--epochs", 2)
-    assert main([str(word) for word in ("train", _write_reviews(folder / "reviews.csv"), *flags)]) == 0
+    assert main([str(word) for word in ("train", write_reviews(folder / "reviews.csv"), *flags)]) == 0
     return folder / "run"
 
 
