@@ -2,8 +2,8 @@
 
     python faults/drift.py
 
-The recipes keep their adapter, head, loss and rates. The recipes of MiniLM have MiniLM itself. For the others the tests'
-tiny random model of their architecture takes the place of the base, whose weights are not here. Each line on stderr:
+The recipes keep their adapter, head, loss and rates. The recipes of MiniLM have MiniLM itself. For the others, a tiny
+random model of their architecture takes the place of the base, whose weights are not here. Each line on stderr:
 
     logit    largest difference of a logit when the adapter that was trained in fp32 predicts in bf16
     spread   standard deviation of the logits, for comparison

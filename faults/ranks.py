@@ -93,7 +93,8 @@ def kill_one(words: list[str], out: Path) -> dict[str, Any]:
     process = start(words, LAUNCHERS["torchrun"])
     until = time.monotonic() + PATIENCE_S
     while not (out / "history.jsonl").is_file():
-        assert process.poll() is None and time.monotonic() < until, "no evaluation was reached"
+        assert process.poll() is None, "the training ended before it was killed"
+        assert time.monotonic() < until, "no evaluation was reached"
         time.sleep(0.05)
     os.kill(rank_of(process.pid, 1), signal.SIGKILL)
     began = time.perf_counter()

@@ -54,7 +54,7 @@ PLAIN: dict[str, Any] = {
 
 def tiny_recipe(folder: Path, **keys: Any) -> Recipe:
     """Returns a recipe on the tiny model in `folder`."""
-    settings = PLAIN | {"max_length": 64, "rank": 4, "precision": "fp32"}
+    settings: dict[str, Any] = PLAIN | {"max_length": 64, "rank": 4, "precision": "fp32"}
     return Recipe(model=str(folder)).replace(**(settings | keys))
 
 
@@ -79,7 +79,12 @@ def save_tiny_run(folder: Path, adapted: Adapted, calibration: Learned | None = 
     """Writes the run folder of an adapter that was not trained."""
     template = adapted.reader.template
     recipe = tiny_recipe(Path(adapted.base.id), max_length=template.max_length, truncation=template.truncation)
-    metrics = {"run": str(folder), "train": {"examples": 4, "seconds": 1.0}, "validation": None, "epochs": []}
+    metrics: dict[str, Any] = {
+        "run": str(folder),
+        "train": {"examples": 4, "seconds": 1.0},
+        "validation": None,
+        "epochs": [],
+    }
     return save_run(
         folder, adapted, recipe, metrics, calibration=calibration or Calibration.without_rows(len(adapted.labels))
     )

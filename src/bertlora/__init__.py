@@ -44,10 +44,10 @@ __all__ = [
     "train",
 ]
 
-# A thread of torch that waits for another one spins up to 300,000 times before it sleeps (libgomp). Alone this hardly
-# helps. With a second process on the same cores, the threads spin while those they wait for have no core: two trainings
-# took three to four times as long as one. 1,000 is what libgomp takes when it knows that cores are short. The results
-# are the same. libgomp reads this when torch is imported.
+# A thread of torch that waits for another one spins up to 300,000 times before it sleeps (libgomp). With a
+# second process on the same cores, the threads spin while those they wait for have no core: two trainings took up to
+# eight times as long as one. 1,000 is what libgomp takes when it knows that cores are short. It costs a single process
+# little, and the results are the same. libgomp reads this when torch is imported. See docs/scale.md.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

@@ -64,7 +64,7 @@ def lost_process_named() -> Iterator[None]:
         if os.environ.get("WORLD_SIZE", "1") == "1" or isinstance(error, BertloraError) or not _is_lost(error):
             raise
         raise HealthError(
-            "a process of this training has ended; what it said tells why, and --resume continues from the last "
+            "a process of this training has ended; its own message has the cause, and --resume continues from the last "
             "checkpoint"
         ) from error
 
