@@ -1,6 +1,8 @@
 """Threads: a container's quota is kept, and the user's own word goes before it."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,17 @@ def test_threads_are_the_quotas_unless_the_user_says_otherwise(
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     limit_threads.__wrapped__()  # past the cache, which lets it run once a process
     assert set_to == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(given: dict[str, str], spins: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, bertlora; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment | given)
+    assert done.stdout.strip() == spins
 
 
 def test_out_of_memory_is_distinguished_from_other_errors() -> None:

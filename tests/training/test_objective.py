@@ -88,6 +88,9 @@ def test_options_are_resolved_and_equal_targets_are_refused(tiny: Tiny) -> None:
     assert chosen == ("regression", "mse", "rmse", "none")
     with pytest.raises(DataError, match="every target of the training rows is 3"):
         training_of(small_recipe(tiny("bert")), np.full(len(TEXTS), 3.0))
+    for unit in (1e200, 1e-40):
+        with pytest.raises(DataError, match=r"have mean .* and standard deviation .*give them in another unit"):
+            training_of(recipe, np.array(NUMBERS) * unit)
 
 
 @pytest.mark.parametrize("metric", ["rmse", "pearson", "loss"])

@@ -35,6 +35,8 @@ from bertlora.training.health import CollapseWatch
 from bertlora.training.optimiser import Loss, for_classes, weighted_sum
 
 Targets = npt.NDArray[Any]
+# The head answers in the unit of the targets, in fp32: its weights times their standard deviation must not overflow.
+MOST = 1e30
 
 
 @dataclass(frozen=True)
@@ -221,9 +223,16 @@ class NumberObjective:
         self._device, self._huber = device, self.recipe.loss == "huber"
         targets = train.labels
         self._mean = float(np.average(targets, weights=train.weights))
-        self._scale = float(np.average((targets - self._mean) ** 2, weights=train.weights) ** 0.5)
-        if not np.ptp(targets) > 0:
+        with np.errstate(over="ignore"):
+            self._scale = float(np.average((targets - self._mean) ** 2, weights=train.weights) ** 0.5)
+            differ = np.ptp(targets) > 0
+        if not differ:
             raise DataError(f"every target of the training rows is {self._mean:g}, expected numbers that differ")
+        if not (1 / MOST < self._scale < MOST and abs(self._mean) < MOST):
+            raise DataError(
+                f"the targets of the training rows have mean {self._mean:g} and standard deviation {self._scale:g}, "
+                f"expected up to {MOST:g}; give them in another unit"
+            )
 
     def sum(self, logits: Tensor, targets: Targets, weights: Array) -> Tensor:
         """Returns the weighted sum of the losses of outputs (B, 1), which are standardised, for targets (B,)."""
