@@ -64,7 +64,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 def adapted_of(folder: Path, labels: list[str] = LABELS, pairs: bool | None = None, **keys: Any) -> Adapted:
