@@ -165,8 +165,9 @@ class _Path:
         """Returns the attributions, (T,), by the gradients at some points of the path."""
         places, weights = (torch.from_numpy(x / 2).to(self.stop) for x in np.polynomial.legendre.leggauss(points))
         total, length = torch.zeros_like(self.stop[0]), self.stop.shape[1]
-        for some in torch.arange(points).split(max(1, BATCH_TOKENS // length)):
-            yield GRADIENT_COST * length * len(some)
+        batch = max(1, BATCH_TOKENS // length)
+        for some in (slice(first, first + batch) for first in range(0, points, batch)):
+            yield GRADIENT_COST * length * len(places[some])
             with enter() as execution, torch.enable_grad():
                 shares = (places[some] + 0.5)[:, None, None]
                 embedded = (self.start + shares * (self.stop - self.start)).requires_grad_()
