@@ -220,7 +220,7 @@ def disturbed(place: Path, every: int, sizes: int) -> Found:
     found, calls, small = Found(), place / "calls", place / "small"
     for folder in (calls, small, place / "base"):
         folder.mkdir()
-    base, data = conftest.tiny_model("bert", place / "base"), conftest._write_reviews(place / "reviews.csv")
+    base, data = conftest.tiny_model("bert", place / "base"), conftest.write_reviews(place / "reviews.csv")
     status, said = Work(("train", str(data), "--model", str(base), *SMALL), "run").run(place)
     assert status == 0, said
     disk = Disk(small)
