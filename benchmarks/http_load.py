@@ -144,3 +144,4 @@ def serving(command: Sequence[str], log: Path, key: str = "") -> Iterator[Server
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
+            process.stdout.close()

@@ -117,7 +117,7 @@ def explaining(
         texts: the texts.
         pairs: the second texts of pairs.
         base: explain the base with its untrained head.
-        enter: makes the model ready for a step; None does so for each step anew.
+        enter: makes the model ready for a step; None does so for each step.
     """
     inputs, tokenizer = adapted.reader.read(texts, pairs), adapted.reader.tokenizer
     if len(adapted.labels) < 2 and adapted.task == CLASSIFICATION:
