@@ -255,7 +255,7 @@ def test_label_names_are_shown_and_data_keep_their_own(
         assert sum(sum(row) for row in found["lora"]["confusion"]) == found["n"]
 
 
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread", "every_strength")
 def test_an_interrupted_run_resumes_to_the_same_end(
     trained: Path, tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
 ) -> None:
