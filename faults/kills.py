@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 # The server has the same path, and imports `kill_at`.
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent / "src")]
 
-from conftest import _write_reviews, tiny_model  # noqa: E402
+from conftest import tiny_model, write_reviews  # noqa: E402
 from fork_server import ForkServer, Process  # noqa: E402
 
 SEED = 17
@@ -78,7 +78,7 @@ class Place:
 
     def __init__(self, folder: Path, server: ForkServer) -> None:
         self._folder, self._server = folder, server
-        self._base, self._data = tiny_model("bert", folder / "base"), _write_reviews(folder / "reviews.csv")
+        self._base, self._data = tiny_model("bert", folder / "base"), write_reviews(folder / "reviews.csv")
         (folder / "out").mkdir()
 
     def out(self, name: str) -> Path:

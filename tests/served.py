@@ -64,7 +64,13 @@ def ask(
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     given = {"content-type": "application/json", "content-length": str(len(content))} | dict(headers or {})
     path, _, query = path.partition("?")
-    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http"}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+    }
     scope |= {"path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": ""}
     scope |= {"headers": [(name.lower().encode(), value.encode()) for name, value in given.items()]}
     scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}

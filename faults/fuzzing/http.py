@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bertlora.serving.app import make_app
-from bertlora.serving.fleet import Fleet
+from bertlora.serving.fleet import Fleet, Served
 from bertlora.serving.limits import Limits
 from bertlora.serving.questions import Answer, Question
 from bertlora.serving.service import Service
@@ -22,7 +22,7 @@ from fuzzing.engine import Target
 # 424 and 503 are for a model that fails and a server that ends: neither happens here.
 EXPECTED = {200, 201, 204, 400, 401, 403, 404, 405, 413, 415, 422}
 NAMES = ("reviews", "topics", "stars", "entailed")
-TEXTS = {"texts": ["a joy", "dull"]}
+TEXTS: dict[str, Any] = {"texts": ["a joy", "dull"]}
 OWN = [TEXTS, {"pairs": [["a", "b"]], "sets": 0.9, "per_class": True}, TEXTS | {"abstain": "coverage=0.9", "raw": True}]
 OWN += [TEXTS | {"explain": True, "truncation": "none", "base": False}]
 TEI = [{"inputs": "a joy", "raw_scores": True}, {"inputs": [["a", "b"]], "truncate": True}]
@@ -30,7 +30,7 @@ TEI += [{"inputs": ["a"], "parameters": {"top_k": 1, "function_to_apply": "softm
 VLLM = [{"model": "reviews", "input": ["a joy"]}, {"input": "a", "activation": False, "truncate_prompt_tokens": 8}]
 TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
 BINARY = {"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 5}}
-OPEN = [{"id": "1", "inputs": [TENSOR], "outputs": [{"name": "label", "parameters": {"binary_data": True}}]}]
+OPEN: list[Any] = [{"id": "1", "inputs": [TENSOR], "outputs": [{"name": "label", "parameters": {"binary_data": True}}]}]
 OPEN += [{"inputs": [TENSOR, TENSOR | {"name": "text_pair"}], "parameters": {"binary_data_output": True}}]
 SPLIT = b"\n\n"  # between the JSON and the bytes behind it
 # The first byte of an input says which path.
@@ -55,7 +55,7 @@ class Instant(Service):
         served = {name: self.fleet.get(name) for name in {question.adapter for question in questions}}
         return [Answer(served[q.adapter], np.linspace(-1, 1, len(served[q.adapter].labels)), 3) for q in questions]
 
-    async def explain(self, question: Question) -> Any:
+    async def explain(self, question: Question, served: Served | None = None) -> Any:
         """Returns an explanation."""
         return SimpleNamespace(to_json=dict)
 
@@ -81,7 +81,13 @@ def exchange(
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Sends a request to the application; returns status, headers and body of the answer."""
     path, _, query = url.partition("?")
-    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http"}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+    }
     scope |= {
         "path": path,
         "raw_path": path.encode(errors="replace"),

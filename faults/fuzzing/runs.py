@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from fuzzing.engine import Target
 
 RNG = np.random.default_rng(0)
 BASE = {"id": "minilm", "revision": "", "sha256": "0" * 64}
-LINEAR = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2), "temperature": np.ones(1)}
+LINEAR: dict[str, Any] = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2), "temperature": np.ones(1)}
 
 
 def manifests(folder: Path) -> Target:
@@ -59,13 +59,16 @@ def manifests(folder: Path) -> Target:
 def learned(folder: Path) -> list[tuple[type[Any], bytes, bytes]]:
     """Small calibrations of each kind, as JSON and tensors."""
     logits, chosen = RNG.normal(size=(3, 2)).astype(np.float32), np.array([[True, False], [False, False], [True, True]])
-    kinds = [Calibration(1.5, logits, np.array([0, 1, 1])), Spread(0.5, 2.0, logits[:, 0], np.array([1.0, 2.0, 3.0]))]
+    kinds: list[Any] = [
+        Calibration(1.5, logits, np.array([0, 1, 1])),
+        Spread(0.5, 2.0, logits[:, 0], np.array([1.0, 2.0, 3.0])),
+    ]
     several = Thresholds(np.ones(2), np.array([0.5, 0.4]), logits, chosen)
-    found = []
+    found: list[tuple[type[Any], bytes, bytes]] = []
     for one in (*kinds, several):
         one.save(folder)
-        files = (folder / name for name in ("calibration.json", "validation.safetensors"))
-        found.append((type(one), *(file.read_bytes() for file in files)))
+        facts, tensors = (folder / name for name in ("calibration.json", "validation.safetensors"))
+        found.append((type(one), facts.read_bytes(), tensors.read_bytes()))
     return found
 
 
@@ -90,7 +93,8 @@ def tensors(folder: Path) -> Target:
     readers: list[tuple[str, Callable[[Path], Any], bytes]] = [
         ("validation.safetensors", kind.load, content) for kind, _, content in kinds
     ]
-    words = {"terms": np.frombuffer(b"a\nb\nc", np.uint8), "idf": np.ones(3), "characters": np.zeros(1, bool)}
+    terms = np.frombuffer(b"a\nb\nc", np.uint8)
+    words: dict[str, Any] = {"terms": terms, "idf": np.ones(3), "characters": np.zeros(1, bool)}
     seen = {"train": np.arange(3, dtype=np.uint64), "validation": np.arange(2, dtype=np.uint64)}
     readers += [
         ("probe.safetensors", Probe.load, save(LINEAR | {"only_mean": np.zeros(1, bool)})),
@@ -151,7 +155,7 @@ def client_answers(folder: Path) -> Target:
     """What a server, or something else, answers the client; the first byte is a status."""
     statuses = (200, 200, 200, 400, 413, 422, 500, 301, 429)
     line = {"label": "y", "confidence": 0.9, "probabilities": {"n": 0.1, "y": 0.9}}
-    answers: Sequence[Any] = [
+    answers: list[Any] = [
         {"predictions": [line], "tokens": 3, "notes": ["a"]},
         {"adapters": ["a"]},
         {"name": "a", "task": "classification", "labels": ["n", "y"], "pairs": False, "max_length": 9},
@@ -159,7 +163,7 @@ def client_answers(folder: Path) -> Target:
     ]
 
     class Fixed(connection.Connection):
-        answer = (200, {}, b"")
+        answer: tuple[int, Any, bytes] = (200, {}, b"")
 
         def _once(self, *_: Any) -> tuple[int, Any, bytes]:
             return self.answer
