@@ -30,6 +30,7 @@ import conftest  # noqa: E402  # it sets the environment before libraries read i
 from failing import failing  # noqa: E402
 
 from bertlora.cli import main as verb  # noqa: E402
+from bertlora.run.unfinished import is_finished  # noqa: E402
 
 SMALL = ("--max-length", "32", "--precision", "fp32", "--rank", "2", "--batch-size", "8", "--epochs", "1")
 # Files of an output that are the same in every repetition, bit for bit.
@@ -100,8 +101,8 @@ def check(name: str, answer: Answer, was: Content, out: Path, whole: object, fou
         found: takes the figures.
     """
     (status, lines), now = answer, content(out)
-    if out.name == "trained" and not (out / "run.json").is_file():
-        now = None  # a run that did not finish is no output yet
+    if out.name == "trained" and not is_finished(out):
+        now = None  # it is no output yet
     left = [path.name for path in out.parent.iterdir() if ".partial-" in path.name or ".old-" in path.name]
     if left:
         found.fail(f"{name}: leaves {left}")
@@ -172,7 +173,7 @@ def each_size(work: Work, disk: "Disk", sizes: int, found: Found) -> None:
             answer = work.run(disk.folder)
         found.figures["full disks"] += 1
         check(name, answer, was, out, whole, found)
-        if work.words[0] == "train" and not (out / "run.json").is_file():
+        if work.words[0] == "train" and not is_finished(out):
             status, said = work.run(disk.folder, *(["--resume"] if (out / "recipe.toml").is_file() else []))
             found.figures["trained on with space"] += 1
             now = stable(content(out))
@@ -211,8 +212,8 @@ class Disk:
 
     def close(self) -> None:
         """Gives the file system back."""
-        if self.mounted:
-            subprocess.run(["umount", str(self.folder)], check=True)
+        if self.mounted:  # a file of it may still be mapped into memory
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
 
 def disturbed(place: Path, every: int, sizes: int) -> Found:
