@@ -1,6 +1,9 @@
 """Adapters whose weights are not 0, runs made without training, and plain PEFT as the oracle."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +145,15 @@ def logits_of(adapted: Adapted, texts: list[str], pairs: list[str] | None = None
 def probabilities_of(adapted: Adapted, texts: list[str], pairs: list[str] | None = None, base: bool = False) -> Array:
     """Returns our own probabilities for texts, not calibrated."""
     return softmax(logits_of(adapted, texts, pairs, base=base))
+
+
+@contextmanager
+def little_memory(more: int = 1 << 30) -> Iterator[None]:
+    """Inside, this process may map only this many bytes more."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -4,12 +4,11 @@ import ast
 import json
 import os
 import pickle
-import resource
 import shutil
 import signal
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import adapted_of, save_tiny_run
+from helpers import adapted_of, little_memory, save_tiny_run
 
 import bertlora
 from bertlora.data.sources import open_sources
@@ -196,18 +195,6 @@ def test_configs_of_absurd_sizes_are_refused_in_little_memory(run: Path, tmp_pat
                 changed(file, **{key: value})
                 refused(lambda: Run.load(run).predict(["a joy"]))
             file.write_text(kept)
-
-
-@contextmanager
-def little_memory(more: int = 1 << 30) -> Iterator[None]:
-    """Inside, this process may map only this many bytes more."""
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_a_pipe_is_not_waited_for(run: Path, tmp_path: Path) -> None:

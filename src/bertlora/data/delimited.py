@@ -1,6 +1,7 @@
 """CSV and TSV files, read with Python's csv module in strict mode, with exact line numbers."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bertlora.data.dialect import csv_dialect, reader, tsv_dialect
@@ -52,7 +53,7 @@ class DelimitedSource:
         # Without the names of the columns nothing can be read: a fault here is always an error.
         _, fields = next(self._records(RecordLines(self._file.lines()), strict=True), (1, []))
         columns = [field.strip() for field in fields]
-        twice = [column for column in columns if column and columns.count(column) > 1]
+        twice = [column for column, count in Counter(columns).items() if column and count > 1]
         if twice:
             raise DataError(f"{self.name} line 1: column '{twice[0]}' appears twice; rename one")
         if not any(columns):

@@ -1,5 +1,6 @@
 """Sheets of .xlsx and .ods files, read by python-calamine, the package of the extra `excel`."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -36,7 +37,7 @@ class SheetSource:
         if not filled:
             raise DataError(f"{name}: has no sheet with rows, expected the names of the columns and rows below them")
         header = [str(_plain(value) or "").strip() for value in filled[0][1]]
-        twice = [column for column in header if column and header.count(column) > 1]
+        twice = [column for column, count in Counter(header).items() if column and count > 1]
         if twice:
             raise DataError(f"{self.place(filled[0][0])}: column '{twice[0]}' appears twice; rename one")
         self.columns = [column for column in header if column]

@@ -8,7 +8,7 @@ from bertlora.data.source import Batch, Source, in_batches
 from bertlora.data.text_file import OVERRIDE, TextFile, detected
 from bertlora.errors import DataError
 
-PEEK_ROWS, PEEK_CHARACTERS = 100, 10_000
+PEEK_ROWS, PEEK_BYTES = 100, 10_000
 DEEPEST = 100  # objects and lists in each other; Python's parser takes about 900, and then nothing else can follow them
 _EXAMPLE = '{"text": "...", "label": "..."}'
 
@@ -93,8 +93,7 @@ def every_column(source: Source) -> list[str]:
 
 def is_json_list(file: TextFile) -> bool:
     """Returns whether a .json file holds one list, and not an object on each line."""
-    first = next((line.lstrip() for line in file.sample(PEEK_CHARACTERS)[0] if line.strip()), "")
-    return first.startswith("[")
+    return file.start(PEEK_BYTES).lstrip().startswith("[")
 
 
 def _columns(rows: Iterable[Mapping[str, object]]) -> list[str]:

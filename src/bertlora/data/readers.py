@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertlora.data.parquet_file import parquet_faults
+from bertlora.data.parquet_file import open_parquet, parquet_batches, parquet_faults
+from bertlora.data.parquet_pages import PagesError
 from bertlora.data.source import BATCH_ROWS, Batch, class_name, in_batches
 from bertlora.data.text_file import OVERRIDE, TextFile, check_file, detected, unreadable
 from bertlora.errors import DataError, first_line
@@ -40,7 +41,7 @@ class ParquetSource:
         row = 0
         with self._open() as file, parquet_faults(lambda error: self._broken(error, f"{self.name} after row {row}")):
             total = max(1, file.metadata.num_rows)
-            for part in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+            for part in parquet_batches(file, self.path, columns, BATCH_ROWS):
                 values = part.to_pydict()
                 for column in self.class_names.keys() & values.keys():
                     values[column] = [class_name(value, self.class_names[column]) for value in values[column]]
@@ -53,17 +54,17 @@ class ParquetSource:
         return f"{self.name} row {position}"
 
     def _open(self) -> Any:
-        import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
-
         with parquet_faults(lambda error: self._broken(error, self.name)):
             # Without these settings a whole row group would be read at once.
-            file = pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
+            file = open_parquet(self.path, pre_buffer=False, buffer_size=1 << 20)
             _ = file.schema_arrow.names  # names may not be UTF-8
             return file
 
     def _broken(self, error: Exception, place: str) -> DataError:
         if isinstance(error, PermissionError):
             return unreadable(self.path, error)
+        if isinstance(error, PagesError):
+            return DataError(f"{place}: has {error}; write it again with smaller pages")
         reason = first_line(error).split(". ")[0]
         return DataError(f"{place}: not a complete Parquet file ({reason}); fetch or write it again")
 

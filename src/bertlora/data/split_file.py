@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bertlora.data.parquet_file import parquet_faults
+from bertlora.data.parquet_file import parquet_batches, parquet_faults
 from bertlora.errors import DataError, first_line
 from bertlora.task import MULTILABEL, REGRESSION
 
@@ -112,7 +112,7 @@ def stream(path: Path, column: str) -> Iterator[list[Any]]:
         DataError: the file is damaged.
     """
     with reading(path) as file:
-        for batch in file.iter_batches(GROUP_ROWS, columns=[column]):
+        for batch in parquet_batches(file, path, [column], GROUP_ROWS):
             yield batch.column(0).to_pylist()
 
 
@@ -122,14 +122,17 @@ def row_places(path: Path, rows: Sequence[int]) -> dict[int, str]:
     Raises:
         DataError: the file is damaged.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc  # type: ignore[import-untyped, unused-ignore]
 
     with reading(path) as file:
         if "place" not in file.schema_arrow.names:
             return {}
-        table = file.read(columns=["row", "place"])
-        table = table.filter(pc.field("row").isin(list(rows)))
-        return dict(zip(table["row"].to_pylist(), table["place"].to_pylist(), strict=True))
+        found: dict[int, str] = {}
+        for batch in parquet_batches(file, path, ["row", "place"], GROUP_ROWS):
+            kept = batch.filter(pc.is_in(batch.column("row"), pa.array(rows, pa.int64())))
+            found |= zip(kept.column("row").to_pylist(), kept.column("place").to_pylist(), strict=True)
+        return found
 
 
 @contextmanager

@@ -8,12 +8,14 @@ for line in file.lines(): ...
 import codecs
 import gzip
 import io
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, AnyStr
 
 from bertlora.data.encoding import detect_encoding
 from bertlora.data.named_columns import ColumnNames
@@ -21,6 +23,9 @@ from bertlora.errors import DataError, InputError
 
 FILE_TYPES = ".csv, .tsv, .jsonl, .ndjson, .json (also with .gz or .zst), .parquet, .xlsx or .ods"
 COMPRESSED = (".gz", ".zst")
+LONGEST_LINE = 64_000_000  # bytes
+# A file that is read as a whole may unpack to this many bytes, or to this many times its size.
+MOST_UNPACKED, MOST_TIMES = 64_000_000, 50
 OVERRIDE = "if that is wrong, give --encoding"
 # Gets the line (from 1) of a row that cannot be read, or the row from 0, and the reason.
 OnFault = Callable[[int, str], None]
@@ -119,21 +124,22 @@ class TextFile:
             raise DataError(f"{self.name} line {line}: {reason}") from cause
         self.on_fault(line, reason)
 
-    def lines(self, undecodable: dict[int, str] | None = None) -> Iterator[str]:
+    def lines(self, undecodable: dict[int, str] | None = None, longest: int = LONGEST_LINE) -> Iterator[str]:
         r"""Yields the lines with their line ends. Only `\n` ends a line, as in editors, so line numbers agree.
 
         Args:
             undecodable: gets the lines that are not of the encoding, as line number → reason. They are yielded with
                 `\ufffd` in place of what cannot be decoded. UTF-16 and UTF-32 have no such lines.
+            longest: the most bytes of a line; in UTF-16 and UTF-32 the most characters.
 
         Raises:
-            DataError: the file cannot be opened, or without `undecodable` a line is not of the encoding.
+            DataError: the file cannot be opened, a line is too long, or without `undecodable` is not of the encoding.
         """
         with self._opened() as file:
             if codecs.lookup(self.encoding).name.startswith(("utf-16", "utf-32")):
-                yield from self._wide_lines(file)
+                yield from self._wide_lines(file, longest)
                 return
-            for number, raw in enumerate(file, 1):
+            for number, raw in enumerate(self._each(file, longest), 1):
                 yield self._decoded(raw, number, undecodable)
 
     def readable_lines(self) -> Iterator[tuple[int, str]]:
@@ -153,9 +159,22 @@ class TextFile:
         """Returns the whole text of a (small) file.
 
         Raises:
-            DataError: as in `lines`.
+            DataError: as in `lines`; or a compressed file is small, and its text is very large.
         """
-        return "".join(self.lines())
+        limit = sys.maxsize - 1
+        if self.path.suffix.lower() in COMPRESSED:
+            limit = max(MOST_UNPACKED, MOST_TIMES * self.path.stat().st_size)
+        text = io.StringIO(newline="")  # a list of short lines would take ten times as much
+        for line in self.lines(longest=limit):
+            text.write(line)
+            if text.tell() > limit:
+                raise DataError(f"{self.name}: unpacks to more than {limit:,} characters; unpack it yourself first")
+        return text.getvalue()
+
+    def start(self, size: int) -> str:
+        """Returns the first characters, from so many bytes."""
+        with self._opened() as file:
+            return file.read(size).decode(self.encoding, "ignore")
 
     def sample(self, characters: int) -> tuple[list[str], bool]:
         """Returns the first lines, of about this many characters, and whether they are all."""
@@ -167,11 +186,18 @@ class TextFile:
             characters -= len(line)
         return taken, True
 
-    def _wide_lines(self, file: IO[bytes]) -> Iterator[str]:
+    def _each(self, file: IO[AnyStr], longest: int) -> Iterator[AnyStr]:
+        """Yields the lines. One line of a small compressed file can be larger than the memory."""
+        for number, line in enumerate(iter(partial(file.readline, longest + 1), file.read(0)), 1):
+            if len(line) > longest:
+                raise DataError(f"{self.name} line {number}: is longer than {longest:,} bytes; check the line ends")
+            yield line
+
+    def _wide_lines(self, file: IO[bytes], longest: int) -> Iterator[str]:
         r"""Yields the lines of UTF-16 or UTF-32, where the byte of `\n` is part of other characters too."""
         number, text = 0, io.TextIOWrapper(file, self.encoding, newline="\n")
         try:
-            for line in text:
+            for line in self._each(text, longest):
                 number += 1
                 yield line.removeprefix("\ufeff") if number == 1 else line
         except UnicodeError as error:  # a missing byte-order mark is no UnicodeDecodeError
