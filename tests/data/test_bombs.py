@@ -41,7 +41,7 @@ def parquet(texts: pa.Array | list[str], label: pa.Array | list[str], **options:
 
 
 def repeated(times: int, length: int = MB) -> pa.Array:
-    """A text of 1 MB so many times; its column has it once."""
+    """A text of 1 MB, repeated; its column has it once."""
     return pa.DictionaryArray.from_arrays(pa.repeat(0, times).cast("int32"), pa.array(["x" * length]))
 
 

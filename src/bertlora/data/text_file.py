@@ -172,7 +172,7 @@ class TextFile:
         return text.getvalue()
 
     def start(self, size: int) -> str:
-        """Returns the first characters, from so many bytes."""
+        """Returns the first characters, from the first `size` bytes."""
         with self._opened() as file:
             return file.read(size).decode(self.encoding, "ignore")
 

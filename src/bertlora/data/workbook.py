@@ -1,7 +1,7 @@
 """What is checked in a workbook before calamine reads it.
 
-calamine waits for end tags that are missing without end, takes the room of the whole area up to the farthest cell, and
-copies a text for each cell that has it: a file of 1 KB could stop the process.
+calamine waits for end tags that are missing without end. It takes the room of the whole area up to the farthest cell,
+and copies a text for each cell that has it. So a file of 1 KB could stop the process.
 """
 
 import re
