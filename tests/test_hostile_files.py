@@ -7,6 +7,7 @@ import pickle
 import shutil
 import signal
 import struct
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import adapted_of, little_memory, save_tiny_run
+from sheets import write_xlsx
 
 import bertlora
+from bertlora.data.folder import Prepared
 from bertlora.data.sources import open_sources
 from bertlora.data.tokens import TokenTable, kept_tokens
-from bertlora.errors import BertloraError
+from bertlora.errors import BertloraError, RunError
+from bertlora.hashes import check_files, sealed
 from bertlora.model.adapter_files import is_quick
 from bertlora.run.loaded import Run
 
@@ -195,6 +199,58 @@ def test_configs_of_absurd_sizes_are_refused_in_little_memory(run: Path, tmp_pat
                 changed(file, **{key: value})
                 refused(lambda: Run.load(run).predict(["a joy"]))
             file.write_text(kept)
+
+
+OUTSIDE = ["../secret", "adapter/../../secret", "\0"]
+
+
+def test_no_name_in_a_manifest_leads_out_of_its_folder(
+    run: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("x")
+    Run.load(run).export(tmp_path / "export", "merged")
+    bertlora.prepare(reviews, tmp_path / "data", model=str(tmp_path / "base"))
+    hashed: list[Path] = []
+    monkeypatch.setattr("bertlora.hashes.sha256", lambda path: hashed.append(path) or "0")
+    acts: dict[str, Callable[[], Any]] = {
+        "run/run.json": lambda: Run.load(run),
+        "export/run.json": lambda: Run.load(tmp_path / "export"),
+        "export/certificate.json": lambda: Run.load(tmp_path / "export"),
+        "data/dataset.json": lambda: Prepared.load(tmp_path / "data").split("train"),
+    }
+    for name, act in acts.items():
+        file = tmp_path / name
+        kept = file.read_text()
+        for outside in OUTSIDE:
+            file.write_text(sealed(json.loads(kept) | {"files": {outside: "0"}}))
+            with suppress(BertloraError):  # a name may be one that this reader does not ask for
+                act()
+        if name == "data/dataset.json":
+            file.write_text(sealed(json.loads(kept) | {"rows": {"../secret": 1}}))
+            refused(act)
+        file.write_text(kept)
+    folders = [tmp_path / name for name in ("run", "export", "data")]
+    assert [path for path in hashed if not any(path.resolve().is_relative_to(folder) for folder in folders)] == []
+    for outside in (*OUTSIDE, "a/../../secret", "/etc/hostname", "..\\secret", "C:\\x"):
+        with pytest.raises(RunError, match="outside the folder"):
+            check_files(run, {outside: "0"})
+
+
+def test_names_of_labels_and_members_are_no_paths(tmp_path: Path, tiny: Tiny) -> None:
+    labels = ["../up", "/tmp/bertlora-label", "a/b", "new\nline", "nul\0", "..", "C:\\x"]
+    save_tiny_run(tmp_path / "in/run", adapted_of(tiny("bert"), labels))
+    loaded = Run.load(tmp_path / "in/run")
+    assert loaded.predict(["a joy"])[0]["label"] in labels
+    loaded.export(tmp_path / "in/export", "merged")
+    write_xlsx(tmp_path / "in/a.xlsx", {"../s": [["text", "label"], *(["a", label] for label in ("../up", "a/b"))]})
+    with zipfile.ZipFile(tmp_path / "in/a.xlsx", "a") as book:
+        for name in ("../evil.xml", "/tmp/bertlora-label", "xl/../../evil.xml"):
+            book.writestr(name, "<a/>")
+    bertlora.prepare(tmp_path / "in/a.xlsx", tmp_path / "in/data", model=str(tiny("bert")), split="100/0/0")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert {path.name for path in (tmp_path / "in").iterdir()} == {"run", "export", "a.xlsx", "data"}
+    assert {path.name for path in (tmp_path / "in/data").iterdir() if path.is_dir()} <= {"tokens"}
+    assert not Path("/tmp/bertlora-label").exists()
 
 
 def test_a_pipe_is_not_waited_for(run: Path, tmp_path: Path) -> None:

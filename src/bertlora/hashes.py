@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from bertlora.errors import BertloraError, RunError
@@ -78,6 +78,8 @@ def check_files(
     for name in files if names is None else names:
         if name not in files:
             continue
+        if not is_below(name):
+            raise kind(f"{folder}: its manifest names a file outside the folder, {name!r}; {advice}")
         path = folder / name
         if not path.is_file():
             raise kind(f"{folder}: lacks {name}; {advice}")
@@ -85,8 +87,14 @@ def check_files(
             found = sha256(path)
         except OSError as error:
             raise kind(f"{path}: cannot be read ({error}); {advice}") from error
-        if found not in files[name].split():
+        if found not in str(files[name]).split():
             raise kind(f"{path}: is damaged, or belongs to another folder (its SHA-256 differs); {advice}")
+
+
+def is_below(name: str) -> bool:
+    """Returns whether a name in a manifest stays below the manifest's folder, on every system."""
+    path = PureWindowsPath(name)  # it takes `/` and `\\`, and has drives
+    return not (path.anchor or ".." in path.parts or "\0" in name)
 
 
 def is_part(file: Path) -> bool:

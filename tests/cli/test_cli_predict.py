@@ -140,12 +140,26 @@ def test_one_column_of_a_file_is_printed(run: Path, tmp_path: Path, capsys: Caps
     assert [row.split(",")[:2] for row in rows] == [list(pair) for pair in zip("789", labels, strict=True)]
 
 
+def test_cells_that_look_like_formulas_stay_unless_asked(run: Path, tmp_path: Path, capsys: Capsys) -> None:
+    rows = pd.DataFrame({"text": ["=1+1", "@x", "fine"], "x": ["-3", "+", "3"]})
+    rows.to_csv(tmp_path / "r.csv", index=False)
+    table = ("predict", run, "--file", tmp_path / "r.csv", "--out", tmp_path / "o.csv", "--overwrite")
+    for safe, mark in (([], ""), (["--safe-csv"], "'")):
+        good(capsys, *table, *safe)
+        kept = pd.read_csv(tmp_path / "o.csv", dtype=str)
+        assert kept["text"].tolist() == [f"{mark}=1+1", f"{mark}@x", "fine"]
+        assert kept["x"].tolist() == [f"{mark}-3", f"{mark}+", "3"]
+        printed = good(capsys, "predict", run, "=1+1", "--format", "csv", *safe).out
+        assert printed.splitlines()[1].startswith(f"{mark}=1+1,")
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
         (["--id-column", "x"], "--id-column: names a column of a file; give --file too"),
         (["--probabilities"], "--probabilities: adds columns to those of a file; give --file, and --out FILE.csv"),
         (["--out", "o.parquet"], "o.parquet: only the rows of a --file are written in this form"),
+        (["--safe-csv"], "--safe-csv: is for CSV and TSV"),
         (["--overwrite"], "--overwrite: replaces the file that --out names"),
         (["--pair", "a", "b"], "neither with --pair"),
         (["--format", "csv", "--explain"], "--explain: has no form in CSV"),

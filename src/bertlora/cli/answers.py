@@ -6,7 +6,7 @@ from typing import Any
 
 from bertlora.cli.console import json_line, shortened, visible
 from bertlora.data.label_sets import DELIMITERS
-from bertlora.data.table_file import text_rows
+from bertlora.data.table_file import safe_cells, text_rows
 
 # Lines as `Run.predict` returns them → what is printed of them.
 Form = Callable[[Sequence[dict[str, Any]]], str]
@@ -26,10 +26,14 @@ class CsvRows:
 
     In a regression: text, value, and the ends of the interval, low and high. Of several labels: text, the labels with
     `|` between them, and the probability of each label.
+
+    Args:
+        safe: put `'` before cells that a spreadsheet would take for a formula.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, safe: bool = False) -> None:
         self._text = io.StringIO()
+        self._safe = safe
         self._write = text_rows(self._text, "csv")
 
     def __call__(self, lines: Sequence[dict[str, Any]]) -> str:
@@ -37,7 +41,8 @@ class CsvRows:
         self._text.seek(0)
         self._text.truncate()
         rows = [_flat(line) for line in lines]
-        self._write({name: [row[name] for row in rows] for name in (rows[0] if rows else ())})
+        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+        self._write(safe_cells(columns) if self._safe else columns)
         return self._text.getvalue()
 
 

@@ -86,6 +86,7 @@ DATA = Argument(
 )
 OVERWRITE = flag("--overwrite", "replace what the output folder holds")
 OVERWRITE_FILE = flag("--overwrite", "replace the file that --out names")
+SAFE_CSV = flag("--safe-csv", "in CSV and TSV: put ' before cells that a spreadsheet would take for a formula")
 TEXT_COLUMNS = (
     Option("--text-column", "the column of the text; default: found by its name", metavar="NAME"),
     Option("--text-pair-column", "the column of the second text of a pair; default: found by its name", metavar="NAME"),

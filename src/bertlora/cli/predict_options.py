@@ -11,23 +11,27 @@ GLUE = "glue"  # the form of a submission
 
 
 class ChosenForm(NamedTuple):
-    """How predictions are written: `name` is the format; a `table` keeps the columns of a file."""
+    """How predictions are written: `name` is the format; a `table` keeps the columns of a file.
+
+    With `safe_csv` no cell is a formula for a spreadsheet.
+    """
 
     name: str
     table: bool
+    safe_csv: bool = False
 
 
 def chosen_form(
-    file: str | None, out: str | None, format: str | None, id_column: str | None, probabilities: bool
+    file: str | None, out: str | None, format: str | None, id_column: str | None, probabilities: bool, safe_csv: bool
 ) -> ChosenForm:
     """Returns the form that the options ask for.
 
     Raises:
-        InputError: an option is only for tables, and there is none.
+        InputError: an option is only for tables, or for CSV and TSV, and there is none.
     """
     if id_column and not file:
         raise InputError("--id-column: names a column of a file; give --file too")
-    from bertlora.data.table_file import format_of
+    from bertlora.data.table_file import TEXT_FORMATS, format_of
 
     named = format_of(Path(out)) if out else ""
     table = bool(file) and format != GLUE and bool(id_column or (named and not format))
@@ -35,7 +39,10 @@ def chosen_form(
         raise InputError("--probabilities: adds columns to those of a file; give --file, and --out FILE.csv")
     if named in ("tsv", "parquet") and not (table or format):
         raise InputError(f"{out}: only the rows of a --file are written in this form; name a .csv or .jsonl file")
-    return ChosenForm(format or named or "jsonl", table)
+    name = format or named or "jsonl"
+    if safe_csv and name not in TEXT_FORMATS:
+        raise InputError("--safe-csv: is for CSV and TSV; give --format csv, or --out FILE.csv")
+    return ChosenForm(name, table, safe_csv)
 
 
 def check_options(

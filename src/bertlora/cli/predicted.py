@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertlora.cli.console import show
+from bertlora.cli.predict_options import ChosenForm
 from bertlora.cli.texts import Chunks
 from bertlora.task import MULTILABEL, REGRESSION
 
@@ -73,7 +74,7 @@ def columns(chunk: Sequence[tuple[str, str | None]]) -> tuple[list[str], list[st
     return [text for text, _ in chunk], [pair for _, pair in chunk if pair is not None] or None
 
 
-def form_of(run: "AnyRun", format: str, terminal: bool) -> "Form":
+def form_of(run: "AnyRun", form: ChosenForm, terminal: bool) -> "Form":
     """Returns the form of the answers: a table on a terminal, otherwise by the format."""
     from bertlora.cli.answers import CsvRows, LabelsTable, PredictionTable, ValueTable, json_lines
 
@@ -84,7 +85,7 @@ def form_of(run: "AnyRun", format: str, terminal: bool) -> "Form":
         return LabelsTable(width)
     if terminal:
         return PredictionTable(run.manifest.labels, width)
-    return CsvRows() if format == "csv" else json_lines
+    return CsvRows(form.safe_csv) if form.name == "csv" else json_lines
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from bertlora.cli.options import (
     OVERWRITE_FILE,
     PATH,
     PRECISION,
+    SAFE_CSV,
     TEXT_COLUMNS,
     OneOf,
     Option,
@@ -67,6 +68,7 @@ CHUNK_TEXTS = 1024
         "of a submission to GLUE, such as --out CoLA.tsv",
         type=OneOf(("jsonl", "csv", GLUE)),
     ),
+    SAFE_CSV,
     flag("--base", "use the base model with its untrained head"),
     flag("--explain", "show how much each word counts for the label, in fp32; in colour on a terminal"),
     flag("--raw", "give probabilities without calibration"),
@@ -105,7 +107,7 @@ def predict(
     where = {name: options.pop(name) for name in ("split", "text_column", "text_pair_column", "encoding", "delimiter")}
     notes: list[str] = []
     model, explain = options.pop("model"), options.pop("explain")
-    form = chosen_form(file, out, format, id_column, probabilities)
+    form = chosen_form(file, out, format, id_column, probabilities, options.pop("safe_csv"))
     check_options(out, file, overwrite, form, as_json, explain, options)
     rows = _opened_rows(form, file, id_column, notes, where) if file else None
     chunks = iter(()) if rows else text_chunks(texts, pairs, file, CHUNK_TEXTS, notes=notes, **where)
@@ -121,7 +123,7 @@ def predict(
     if rows:
         count = _write_rows(loaded, rows, out, form, probabilities, options)
     else:
-        count = _write_lines(loaded, chunks, out, form_of(loaded, form.name, terminal), explain, options)
+        count = _write_lines(loaded, chunks, out, form_of(loaded, form, terminal), explain, options)
     _say_all(notes)
     if out and as_json:
         print_json({"out": out, "texts": count})
@@ -171,7 +173,9 @@ def _write_rows(
     from bertlora.pipeline.predict import write_predictions
 
     target = Path(out) if out else sys.stdout
-    return write_predictions(run, rows, target, form.name, probabilities=probabilities, **options)
+    return write_predictions(
+        run, rows, target, form.name, probabilities=probabilities, safe_csv=form.safe_csv, **options
+    )
 
 
 def _write_lines(

@@ -21,11 +21,23 @@ Part = Mapping[str, Sequence[object]]
 Write = Callable[[Part], None]
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+TEXT_FORMATS = tuple(DELIMITERS)
+# A spreadsheet takes a cell with such a start for a formula (OWASP, "CSV injection").
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def format_of(path: Path) -> str:
     """Returns the format that a file's name asks for; empty if it names none."""
     return FORMATS.get(path.suffix.lower(), "")
+
+
+def safe_cells(part: Part) -> dict[str, Sequence[object]]:
+    """Returns columns with `'` before each text that a spreadsheet would take for a formula."""
+    return {name: [_safe(value) for value in values] for name, values in part.items()}
+
+
+def _safe(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 @contextmanager

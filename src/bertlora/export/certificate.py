@@ -27,7 +27,7 @@ from bertlora.data.reader import Reader
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokens import TokenTable, tokenize
 from bertlora.files import write_whole, writing
-from bertlora.hashes import RUN_MANIFEST, check_files, hashes_of, is_part, names_below
+from bertlora.hashes import RUN_MANIFEST, check_files, hashes_of, is_below, is_part, names_below
 from bertlora.task import REGRESSION
 
 FILES = FACTS, ANSWERS = "certificate.json", "certificate.safetensors"
@@ -137,6 +137,8 @@ class Certificate:
             tolerance, files = float(table["tolerance"]), {str(k): str(v) for k, v in table["files"].items()}
             if not 0 <= tolerance < float("inf"):
                 raise ValueError(f"tolerance {tolerance}, expected a number from 0")
+            if not all(map(is_below, files)):
+                raise ValueError("it names files outside the folder")
             format, made_on = str(table["format"]), {str(k): str(v) for k, v in table["made_on"].items()}
         with reading(folder / ANSWERS) as file:
             tensors = load_file(file)

@@ -11,7 +11,7 @@ from bertlora.data.json_source import every_column
 from bertlora.data.label_sets import DELIMITERS
 from bertlora.data.rows import iter_rows, require_column, texts_source
 from bertlora.data.source import Source
-from bertlora.data.table_file import Part, Write, column_types, table_file, text_rows
+from bertlora.data.table_file import Part, Write, column_types, safe_cells, table_file, text_rows
 from bertlora.data.text_file import FileFormat
 from bertlora.errors import InputError
 from bertlora.task import MULTILABEL, REGRESSION
@@ -137,6 +137,7 @@ def write_predictions(
     format: str,
     *,
     probabilities: bool = False,
+    safe_csv: bool = False,
     **options: Any,
 ) -> int:
     """Writes the kept columns of the rows with their predictions, in order and in bounded memory.
@@ -147,6 +148,7 @@ def write_predictions(
         out: the file to write, whole or not at all; or an open one, not for Parquet.
         format: `csv`, `tsv`, `jsonl` or `parquet`. In the first two, several labels are in one cell with `|` between.
         probabilities: give each label's probability a column.
+        safe_csv: put `'` before cells that a spreadsheet would take for a formula.
         options: those of `Run.predict`.
 
     Returns:
@@ -168,7 +170,7 @@ def write_predictions(
     count = 0
     with target as write:
         for part in predicted_parts(run, rows, options, probabilities, format in ("csv", "tsv")):
-            write(part)
+            write(safe_cells(part) if safe_csv else part)
             count += len(part[names[0]])
     return count
 

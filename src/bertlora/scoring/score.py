@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertlora.data.table_file import FORMATS, format_of
+from bertlora.data.table_file import FORMATS, TEXT_FORMATS, format_of, safe_cells
 from bertlora.errors import InputError, OutputError
 from bertlora.files import check_vacant_file
 from bertlora.pipeline.predict import predicted_columns
@@ -18,7 +18,7 @@ from bertlora.scoring.plan import Plan, belonging, planned
 from bertlora.scoring.progress import Clock, Progress
 from bertlora.scoring.ray_engine import Cluster, computed_by_ray
 from bertlora.scoring.sources import Sources, expanded
-from bertlora.scoring.writing import TEXT_FORMATS, join, safe, write_part
+from bertlora.scoring.writing import join, write_part
 from bertlora.task import MULTILABEL
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def score(
         out: the file to write; its name says the format: .csv, .tsv, .jsonl or .parquet.
         overwrite: replace `out`, and unfinished parts of something else.
         probabilities: give each label's probability a column.
-        safe_csv: put `'` before kept cells that a spreadsheet would take for a formula.
+        safe_csv: put `'` before cells that a spreadsheet would take for a formula.
         id_column: the only column that is written again; None writes all.
         split: the split of a hub data set.
         precision: `fp32`, `bf16` or `auto`.
@@ -166,10 +166,9 @@ def _compute(
         results = computed_by_ray(run, parts, sources, plan.kept, done, plan.precision, cluster)
     with closing(results) as found:
         for part, outputs in found:
-            kept = safe(part.kept) if plan.safe_csv else part.kept
             answers = answers_of(outputs) if part.texts else []
             added = predicted_columns(list(plan.added), answers, one_text)
-            columns = kept | {plan.added[name]: values for name, values in added.items()}
-            write_part(folder, part.number, columns, part.faults, plan.types)
+            columns = part.kept | {plan.added[name]: values for name, values in added.items()}
+            write_part(folder, part.number, safe_cells(columns) if plan.safe_csv else columns, part.faults, plan.types)
             clock.add(len(part.texts) + len(part.faults), part.fraction)
     return sum(done.values())

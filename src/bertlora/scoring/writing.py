@@ -5,24 +5,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bertlora.data.table_file import TEXT_FORMATS, table_file, text_rows
 from bertlora.data.table_file import Part as Columns
-from bertlora.data.table_file import table_file, text_rows
 from bertlora.files import json_line, whole_file, writing
 from bertlora.scoring.part_folder import PartFolder
-
-# A spreadsheet takes a cell with such a start for a formula (OWASP, "CSV injection").
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-TEXT_FORMATS = ("csv", "tsv")
-
-
-def safe(columns: Columns) -> dict[str, Sequence[object]]:
-    """Returns columns with `'` before each text that a spreadsheet would take for a formula."""
-    return {
-        name: [
-            f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value for value in values
-        ]
-        for name, values in columns.items()
-    }
 
 
 def write_part(folder: PartFolder, number: int, columns: Columns, faults: list[dict[str, Any]], types: Any) -> int:
