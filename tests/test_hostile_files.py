@@ -67,13 +67,15 @@ def test_no_reader_unpickles(run: Path, tmp_path: Path) -> None:
     pickle.loads(bomb)
     assert marker.exists()  # it works
     marker.unlink()
-    for file in sorted([*run.rglob("*"), *(tmp_path / "base").rglob("*")]):
+    Run.load(run).export(tmp_path / "export", "merged")
+    for file in sorted([*run.rglob("*"), *(tmp_path / "base").rglob("*"), *(tmp_path / "export").rglob("*")]):
         if not file.is_file():
             continue
+        loaded = tmp_path / "export" if file.is_relative_to(tmp_path / "export") else run
         kept = file.read_bytes()
         file.write_bytes(bomb)
         with suppress(BertloraError):  # a file may be one that is not needed
-            Run.load(run).predict(["a joy"])
+            Run.load(loaded).predict(["a joy"])
         file.write_bytes(kept)
         assert not marker.exists(), file
     for folder, name in ((tmp_path / "base", "pytorch_model"), (run / "adapter", "adapter_model")):
