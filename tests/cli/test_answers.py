@@ -66,7 +66,7 @@ def test_a_calibration_of_another_training_is_refused(run: Path, capsys: Capsys)
     dataclasses.replace(found, temperature=2.0).save(run)
     refused = answer(capsys, "predict", run, *TEXTS)
     assert refused.status == 2
-    assert "calibration belongs to another training" in refused.err
+    assert "calibration.json: is damaged, or belongs to another folder" in refused.err
 
 
 def test_a_text_with_low_confidence_gets_no_label(run: Path, capsys: Capsys) -> None:
