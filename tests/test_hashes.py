@@ -45,3 +45,5 @@ def test_files_must_be_there_and_have_their_content(tmp_path: Path) -> None:
     (tmp_path / "a").unlink()
     with pytest.raises(ValueError, match="lacks a; copy the folder again, or make it again"):
         check_files(tmp_path, files)
+    with pytest.raises(ValueError, match="copy the folder again, or make it again"):
+        check_files(tmp_path, {"a" * 5000: "0" * 64})

@@ -1,4 +1,4 @@
-"""Feeds inputs to a reader until it fails: by atheris, which watches coverage, or by plain mutations of small files.
+"""Feeds inputs to a reader until it fails: by atheris, which watches coverage, or by plain mutations, which is faster.
 
 A reader may give the right result or raise a BertloraError whose message is one line. Anything else is a finding: other
 exceptions, more than `HANG_S` seconds for one input, more than `MEMORY_MB`, a dead process.
@@ -8,6 +8,8 @@ import io
 import json
 import os
 import random
+import resource
+import signal
 import sys
 import time
 import traceback
@@ -23,6 +25,10 @@ except ImportError:  # it is made for Linux and macOS only
     atheris = None
 
 HANG_S, MEMORY_MB = 10, 3000
+# How a process ends that hangs or needs too much memory: by libFuzzer (see its FuzzerOptions.h), or by an alarm.
+OVER_MEMORY = 71
+ENDS = {70: "hang", -signal.SIGALRM: "hang", OVER_MEMORY: "memory"}
+FIGURES, LAST = "figures.json", "last"  # files of a process: what it found so far, and its newest input
 TOKENS = [b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"1e999", b"-1", b"NaN", b"null", b"true", b"[[[[[[[["]
 TOKENS += [b'"', b"'", b"\\ud800", b"\\u2028", b"\n", b"\r", b"\t", b"{", b"}", b"]", b",", b":", b"=", b"0xffffffffff"]
 TOKENS += [b"9" * 30, b"\x7f", b"\xc2\x85", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"-0.0", b"{}", b"[]", b'""', b"1.5"]
@@ -92,9 +98,6 @@ def _place(error: BaseException) -> str:
 @contextmanager
 def watched() -> Iterator[None]:
     """Inside, imports are prepared so that atheris sees which lines of bertlora run."""
-    if not GUIDED:
-        yield
-        return
     # It says on stderr what it prepares.
     with redirect_stderr(io.StringIO()), atheris.instrument_imports(["bertlora", "tomllib"]):
         yield
@@ -129,36 +132,64 @@ def tried(target: Target, inputs: int, seed: int = 1) -> Found:
     return found
 
 
-def fuzz(target: Target, folder: Path, figures: Path, inputs: int, most_s: float, seed: int) -> NoReturn:
-    """Fuzzes a reader in this process, which ends then.
+@dataclass
+class Share:
+    """The inputs that one process gives to a reader; it ends with the last of them.
 
-    Args:
-        target: the reader.
+    Attributes:
         folder: for files, best in memory.
-        figures: gets what is found, as JSON.
+        corpus: a folder of inputs that ran lines no other input ran; guided fuzzing fills it.
         inputs: how many.
-        most_s: it ends after so many seconds too.
+        most_s: the process ends after so many seconds too.
         seed: of the mutations.
     """
-    found, until = Found(), time.monotonic() + most_s
 
-    def one(data: bytes) -> None:
-        found.check(target, data)
-        last = found.inputs >= inputs or (not found.inputs % 64 and time.monotonic() > until)
-        if last or not found.inputs % 4096:
-            figures.write_text(json.dumps(vars(found)))
-        if last:
-            os._exit(0)
+    folder: Path
+    corpus: Path
+    inputs: int
+    most_s: float
+    seed: int
 
-    if not GUIDED:
-        list(map(one, mutations(target.seeds, seed, target.longest)))
-    corpus, words = folder / "corpus", folder / "words"
-    corpus.mkdir()
-    for i, data in enumerate(target.seeds):
-        (corpus / f"{i}").write_bytes(data)
-    words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in token) + '"\n' for token in TOKENS))
-    flags: dict[str, Any] = {"seed": seed, "timeout": HANG_S, "rss_limit_mb": MEMORY_MB, "max_len": target.longest}
-    flags |= {"dict": words, "verbosity": 0, "artifact_prefix": f"{folder}/", "reload": 0}
-    atheris.Setup(["fuzz", *(f"-{name}={value}" for name, value in flags.items()), str(corpus)], one)
-    atheris.Fuzz()
-    raise RuntimeError("libFuzzer ends the process")
+    def guided(self, target: Target) -> NoReturn:
+        """Gives inputs that libFuzzer makes; only what was imported inside `watched` guides it."""
+        words = self.folder / "words"
+        self.corpus.mkdir()
+        for i, data in enumerate(target.seeds):
+            (self.corpus / f"{i}").write_bytes(data)
+        words.write_text("".join('"' + "".join(f"\\x{byte:02x}" for byte in token) + '"\n' for token in TOKENS))
+        flags: dict[str, Any] = {"seed": self.seed, "timeout": HANG_S, "rss_limit_mb": MEMORY_MB}
+        flags |= {"max_len": target.longest, "dict": words, "verbosity": 0, "reload": 0}
+        flags["artifact_prefix"] = f"{self.folder}/"
+        command = ["fuzz", *(f"-{name}={value}" for name, value in flags.items()), str(self.corpus)]
+        atheris.Setup(command, self._giver(target))
+        atheris.Fuzz()
+        raise RuntimeError("libFuzzer ends the process")
+
+    def mutated(self, target: Target) -> NoReturn:
+        """Gives plain mutations of the seeds, and of the corpus if there is one."""
+        corpus = sorted(self.corpus.iterdir()) if self.corpus.is_dir() else []
+        seeds = [*target.seeds, *(file.read_bytes() for file in corpus)]
+        give = self._giver(target)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # also ends a call that never returns to Python
+        for data in mutations(seeds, self.seed, target.longest):
+            signal.alarm(HANG_S)
+            give(data)
+        raise RuntimeError("the last input ends the process")
+
+    def _giver(self, target: Target) -> Callable[[bytes], None]:
+        """Returns what gives one input to the reader."""
+        found, until = Found(), time.monotonic() + self.most_s
+        newest = os.open(self.folder / LAST, os.O_CREAT | os.O_WRONLY)
+
+        def give(data: bytes) -> None:
+            os.ftruncate(newest, os.pwrite(newest, data, 0))
+            found.check(target, data)
+            if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MEMORY_MB << 10:
+                os._exit(OVER_MEMORY)
+            last = found.inputs >= self.inputs or (not found.inputs % 64 and time.monotonic() > until)
+            if last or not found.inputs % 4096:
+                (self.folder / FIGURES).write_text(json.dumps(vars(found)))
+            if last:
+                os._exit(0)
+
+        return give

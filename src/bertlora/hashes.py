@@ -81,12 +81,12 @@ def check_files(
         if not is_below(name):
             raise kind(f"{folder}: its manifest names a file outside the folder, {name!r}; {advice}")
         path = folder / name
-        if not path.is_file():
-            raise kind(f"{folder}: lacks {name}; {advice}")
         try:
-            found = sha256(path)
-        except OSError as error:
+            found = sha256(path) if path.is_file() else None
+        except OSError as error:  # is_file raises it for a name that is too long
             raise kind(f"{path}: cannot be read ({error}); {advice}") from error
+        if found is None:
+            raise kind(f"{folder}: lacks {name}; {advice}")
         if found not in str(files[name]).split():
             raise kind(f"{path}: is damaged, or belongs to another folder (its SHA-256 differs); {advice}")
 

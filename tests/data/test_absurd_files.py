@@ -21,6 +21,7 @@ from bertlora.data.sources import open_table
 from bertlora.data.table_file import table_file
 from bertlora.data.text_file import FileFormat
 from bertlora.errors import DataError, InputError, RecipeError
+from bertlora.pipeline.shadow_log import compare_shadows
 from bertlora.recipe import Recipe
 from bertlora.task import CLASSIFICATION
 
@@ -105,6 +106,8 @@ def test_absurd_tables(title: str, tmp_path: Path) -> None:
 SHEETS = {
     "xlsx: the farthest cell": ("</sheetData>", '<row r="9"><c r="XFD1048576"><v>1</v></c></row></sheetData>', "cells"),
     "xlsx: beyond the farthest": ("</sheetData>", '<row><c r="ZZZZZZZ9999999999"/></row></sheetData>', "cells"),
+    "xlsx: more rows than Excel has": ("</sheetData>", '<row r="3333333"/></sheetData>', "rows"),
+    "xlsx: a stray cell": ("</sheetData>", '<row><c r="T1000000"><v>1</v></c></row></sheetData>', "far from the table"),
     "ods: a table without end": ("</table:table>", "", "mismatched tag"),
     "ods: a table of all cells": (
         "</table:table>",
@@ -129,6 +132,21 @@ def test_absurd_sheets(title: str, tmp_path: Path) -> None:
             made.writestr(name, content.replace(end, new) if name == inner else content)
     with pytest.raises(DataError, match=f"is not a sheet that can be read .*{expected}"):
         read(bad)
+
+
+LINE = '{"adapter": "a", "candidate": "c", "text": "t", "adapter_label": "n", "candidate_label": "y", "label": "y"}'
+
+
+@pytest.mark.parametrize("disagreed", ["1e999", "-1", "1.5", "null", "9" * 400])
+def test_absurd_counts_in_a_shadow_log(disagreed: str, tmp_path: Path) -> None:
+    shadow = '{"adapter": "a", "candidate": "c", "labels": ["n", "y"], "agreed": 555555555555, "disagreed": %s}'
+    counts = '{"shadow": ' + shadow + "}"
+    log = tmp_path / "log.jsonl"
+    log.write_text(f"{counts % 2}\n{LINE}", encoding="utf-8")
+    assert compare_shadows(log)["shadows"][0]["decision"] == "undecided"
+    log.write_text(f"{counts % disagreed}\n{LINE}", encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 1: is not a line of a shadow log"):
+        compare_shadows(log)
 
 
 RECIPES = {

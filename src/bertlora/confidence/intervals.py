@@ -118,8 +118,9 @@ def _score_end(lost: int, won: int, rows: int, level: float) -> float:
         variance = rows * (2 * share + gain * (1 - gain))
         return float((won - lost - rows * gain) ** 2 - z * z * variance)
 
-    # At the observed gain the score is 0. If no row is won or lost, the variance is 0 there too, so stay just below it.
-    return float(brentq(excess, -1.0, (won - lost) / rows - 1e-9, xtol=1e-12))
+    # At the observed gain the score is 0. If no row is won or lost, the variance is 0 there too, so stay just below it,
+    # by one row or less: the score is negative there only so near.
+    return float(brentq(excess, -1.0, (won - lost) / rows - 1 / max(rows, 10**9), xtol=1e-12))
 
 
 def _some(rows: int) -> int:

@@ -13,6 +13,9 @@ from typing import IO
 from xml.parsers import expat
 
 MOST_CELLS = 50_000_000  # twice as many as the largest sheet with 20 columns has
+# Of a larger area, one cell in a hundred must be there: empty ones cost time too, and a file of 1 KB could have many.
+SPARSE_CELLS, SPARSE = 5_000_000, 100
+MOST_ROWS = 1_048_576  # Excel's own bound
 MOST_BYTES = 1 << 30  # of all parts, unpacked
 MOST_CHARACTERS = 1 << 29  # of the texts of all cells
 CHUNK_BYTES = 1 << 16
@@ -61,6 +64,7 @@ def _check_part(part: IO[bytes], size: "_Size") -> None:
         size.check()
         chunk = part.read(CHUNK_BYTES)
     parser.Parse(b"", True)
+    size.check_area()
 
 
 class _Size:
@@ -80,7 +84,7 @@ class _Size:
     def begin(self) -> None:
         """Begins a part."""
         self._cells += self._rows * self._columns
-        self._rows = self._columns = 0
+        self._rows = self._columns = self._there = 0
         self._row_times = self._cell_times = 1
         self._inside = self._number = ""
 
@@ -89,6 +93,7 @@ class _Size:
         self._use()
         match name.rpartition(":")[2]:
             case "row" | "c" as kind:
+                self._there += kind == "c"
                 self._take_in(attributes.get("r", ""))
                 self._inside = "shared" if kind == "c" and attributes.get("t") == "s" else ""
             case "v":
@@ -121,6 +126,11 @@ class _Size:
         cells = max(self._cells + self._rows * self._columns, len(self._shared))
         if self.bytes > MOST_BYTES or cells > MOST_CELLS or self._characters + copied > MOST_CHARACTERS:
             raise WorkbookError(f"it is {TOO_LARGE}")
+
+    def check_area(self) -> None:
+        """Raises WorkbookError if the sheet that was taken in has too many rows, or is nearly empty."""
+        if self._rows > MOST_ROWS or self._rows * self._columns > max(SPARSE_CELLS, SPARSE * self._there):
+            raise WorkbookError(f"it has {self._there:,} cells in {self._rows:,} rows; delete what is far from the table")
 
     def _repeat(self, characters: int) -> None:
         self._characters += characters * self._cell_times * self._row_times

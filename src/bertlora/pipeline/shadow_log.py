@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bertlora.evaluation.comparison import Comparison
 
 COUNTS = "shadow"  # the key of a line of counts
+MOST_TEXTS = 10**12  # that a line may count
 PROMOTE, KEEP, OPEN = "promote", "keep", "undecided"
 NOTE = (
     "Only texts on which the two differ count in the test. Disagreements without a label are taken to be like the "
@@ -80,8 +81,8 @@ def read_shadows(file: Path) -> list[Shadowed]:
                 counts = line[COUNTS]
                 key = counts["adapter"], counts["candidate"]
                 shadow = found.setdefault(key, Shadowed(*key, counts["labels"]))
-                shadow.agreed += counts["agreed"]
-                shadow.disagreed += counts["disagreed"]
+                shadow.agreed += _count(counts["agreed"])
+                shadow.disagreed += _count(counts["disagreed"])
             else:
                 _add(found[line["adapter"], line["candidate"]], line, where)
         except (KeyError, TypeError, AttributeError) as error:
@@ -100,6 +101,13 @@ def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{file} line {number}", json.loads(text)
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON lines ({error}); expected a shadow log") from error
+
+
+def _count(value: Any) -> int:
+    """Returns a number of texts; JSON has infinite numbers too."""
+    if not isinstance(value, int) or not 0 <= value <= MOST_TEXTS:
+        raise TypeError(value)
+    return value
 
 
 def _add(shadow: Shadowed, line: dict[str, Any], where: str) -> None:
