@@ -1,4 +1,4 @@
-"""One loaded run in two threads, and in a process that was forked after torch had used its threads."""
+"""One run in two threads, in a process that was forked after torch had used its threads, and in a spawned one."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -21,8 +21,12 @@ def asked(texts: list[str]) -> Array:
     return RUN[0].predict_proba(texts)
 
 
+def loaded_and_asked(run: Path, texts: list[str]) -> Array:
+    return Run.load(run).predict_proba(texts)
+
+
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
-def test_threads_and_a_forked_process_get_the_same_answers(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_threads_and_other_processes_get_the_same_answers(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     save_tiny_run(tmp_path / "run", adapted_of(tiny("bert")))
     RUN[:] = [Run.load(tmp_path / "run")]
     long = [f"{text} {i} " * 9 for i in range(60) for text in TEXTS]
@@ -36,3 +40,6 @@ def test_threads_and_a_forked_process_get_the_same_answers(tiny: Callable[[str],
         with multiprocessing.get_context("fork").Pool(1) as pool:
             found = pool.apply_async(asked, (long,)).get(60)
         np.testing.assert_allclose(found, expected, atol=1e-6)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply_async(loaded_and_asked, (tmp_path / "run", long)).get(120)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
