@@ -20,8 +20,8 @@ from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.learned import Learned
 from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
+from bertlora.data.table_file import FORMULA_STARTS
 from bertlora.run.loaded import Run
-from bertlora.scoring.writing import FORMULA_STARTS
 
 pytest.importorskip("fastapi")
 sync = pytest.importorskip("playwright.sync_api")
