@@ -130,7 +130,7 @@ class _Size:
     def check_area(self) -> None:
         """Raises WorkbookError if the sheet that was taken in has too many rows, or is nearly empty."""
         if self._rows > MOST_ROWS or self._rows * self._columns > max(SPARSE_CELLS, SPARSE * self._there):
-            raise WorkbookError(f"it has {self._there:,} cells in {self._rows:,} rows; delete what is far from the table")
+            raise WorkbookError(f"it has {self._there:,} cells in {self._rows:,} rows; delete what is far off")
 
     def _repeat(self, characters: int) -> None:
         self._characters += characters * self._cell_times * self._row_times

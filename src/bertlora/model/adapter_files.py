@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 OWN = "bertlora"  # in the metadata of weights that bertlora saved
+METADATA = {OWN: "run.json", "format": "pt"}  # in order
 MOST_BYTES = 4_000_000  # of a config
 MOST_RANK = 1024  # a larger one must be in the weights too
 # What describes a LoRA that is read with its weights. The rest must have PEFT's default: it can make PEFT import a
@@ -69,11 +70,11 @@ def weights_bytes(tensors: "dict[str, Tensor]") -> bytes:
     """Returns the content of an adapter's weights file. Equal tensors give equal bytes."""
     from safetensors.torch import save
 
-    content = save(tensors, {"format": "pt", OWN: "run.json"})
+    content = save(tensors, METADATA)
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     # safetensors writes the metadata in a random order.
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header["__metadata__"] = METADATA
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     return content[:8] + text.ljust(size) + content[8 + size :]
 

@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+from bertlora.model.adapter_files import METADATA
 from bertlora.model.base import check_length, find_base
 from bertlora.model.build import add_adapter, lora_parameters, sketch_classifier
 from bertlora.model.engine import ROW_TOKENS
@@ -61,7 +62,7 @@ def _file_bytes(model: Any, doubled: bool) -> int:
         model: the sketch.
         doubled: the adapter is saved at twice its rank, as PiSSA's is.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": METADATA}
     end = 0
     for name, tensor in sorted(saved_state(model).items()):
         shape = list(tensor.shape)
