@@ -44,8 +44,10 @@ def rows(name: str, status: int, output: str, seconds: float) -> list[str]:
 def main() -> int:
     """Runs the programs and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", nargs="*", choices=[*ALONE, *PROGRAMS], help="which; all if none is named")
+    parser.add_argument("programs", nargs="*", help=f"which of {', '.join([*ALONE, *PROGRAMS])}; all if none is named")
     names = parser.parse_args().programs or (*ALONE, *PROGRAMS)
+    if unknown := {*names} - {*ALONE, *PROGRAMS}:
+        parser.error(f"no such program: {', '.join(sorted(unknown))}")
     print("| program | figure | value |\n|---|---|---:|")
     failed = False
     for lanes in (1, 2):

@@ -1,6 +1,7 @@
 """Tiny random models of every architecture, with MiniLM's vocabulary, and a small labelled file."""
 
 import os
+import signal
 import tempfile
 
 # Tests use no network. Each worker of pytest-xdist has a core of its own, and so one thread. Both are set before any
@@ -9,6 +10,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="bertlora-cache-")  # marks of certificates
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell lets its background jobs ignore Ctrl-C; tests raise it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Callable, Iterator
 from functools import cache

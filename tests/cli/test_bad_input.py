@@ -375,7 +375,7 @@ OUTPUTS = {
         "file": "file: is a file, expected a folder to write to",
         "file/below": "is not a folder that may be written to",
         "/proc/nowhere": "cannot be written (No such file or directory)",
-        "/sys/nowhere": "cannot be written (Operation not permitted)",
+        "/sys/nowhere": "cannot be written (Permission denied)",
     }.items()
 }
 
@@ -675,7 +675,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
     yield mount
     for path in mounted:
-        subprocess.run(["umount", str(path)], check=True)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)  # a file of it may be mapped into memory
 
 
 REAL = {

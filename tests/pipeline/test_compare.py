@@ -237,10 +237,12 @@ def test_of_several_processes_only_the_main_one_evaluates_seeds(
     monkeypatch.setattr(training_seeds, "PartialState", lambda **_: SimpleNamespace(is_main_process=main))
     monkeypatch.setattr(training_seeds.Run, "load", loads.append)
     monkeypatch.setattr(training_seeds, "leading_figure", lambda *_: ("accuracy", 0.75))
+    rewritten: list[Path] = []
+    monkeypatch.setattr(training_seeds, "rewrite_metrics", lambda out, _: rewritten.append(out))
     data = SimpleNamespace(rows={"test": 4}, task="classification")
     assert training_seeds.train_seeds(data, Recipe(), tmp_path, 1) == {"run": str(tmp_path)}  # type: ignore[arg-type]
     assert loads == []
     metrics = training_seeds.train_seeds(data, Recipe(), tmp_path, 2)  # type: ignore[arg-type]
     assert len(loads) == loaded
     assert ("seeds" in metrics) == main
-    assert (tmp_path / "metrics.json").is_file() == main
+    assert rewritten == [tmp_path] * main

@@ -233,6 +233,12 @@ class Adapted(Runnable):
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         # save_file would report a full disk by an error type of its own.
         (folder / WEIGHTS_FILE).write_bytes(weights_bytes(tensors))
+        # PEFT writes a set in any order, and adds the same heads at each loading; the same adapter is the same bytes.
+        for name, value in vars(config).items():
+            if isinstance(value, set):
+                setattr(config, name, sorted(value))
+        if config.modules_to_save is not None:
+            config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
         config.save_pretrained(str(folder))
         self.portable_tokenizer().save_pretrained(folder)
 

@@ -40,7 +40,7 @@ def locked(out: Path) -> Iterator[bool]:
     """
     path = lock_of(out)
     made = [parent for parent in path.parents if not parent.exists()]
-    with writing(path):
+    with writing(out):
         path.parent.mkdir(parents=True, exist_ok=True)
         file, new = _taken(path, out)
     try:
