@@ -375,7 +375,7 @@ OUTPUTS = {
         "file": "file: is a file, expected a folder to write to",
         "file/below": "is not a folder that may be written to",
         "/proc/nowhere": "cannot be written (No such file or directory)",
-        "/sys/nowhere": "cannot be written (Permission denied)",
+        "/sys/nowhere": "/sys/nowhere: cannot be written (",
     }.items()
 }
 
