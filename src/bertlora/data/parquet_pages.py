@@ -3,9 +3,12 @@
 A few KB can say "this text of 1 MB, a million times": a page may hold each text once, or only how it differs from the
 text before it. pyarrow would make all of them.
 
-Source: the Apache Parquet format, `PageHeader` in parquet.thrift, and Thrift's compact protocol.
+pyarrow also reads the footer, but where it is damaged, its metadata of a column can end the process.
+
+Source: the Apache Parquet format, `FileMetaData` and `PageHeader` in parquet.thrift, and Thrift's compact protocol.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
@@ -14,8 +17,10 @@ MOST_PAGE_BYTES = 1 << 29  # of one page, unpacked; most writers end a page at 1
 MOST_ITEMS = 50_000_000  # of the lists in a row group
 HEADER_BYTES = 1 << 14
 LARGEST_HEADER_BYTES = 1 << 24  # pyarrow's own bound
-# Of `Encoding` and `PageType` in parquet.thrift.
-DELTA_BYTE_ARRAY, DICTIONARY_PAGE = 7, 2
+# Of `Encoding`, `PageType` and `Type` in parquet.thrift.
+DELTA_BYTE_ARRAY, DICTIONARY_PAGE, BYTE_ARRAY = 7, 2, 6
+# What reading fields of the wrong types raises.
+DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError)
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 DEEPEST = 8
 
@@ -44,29 +49,45 @@ def batch_rows(file: Any, raw: IO[bytes], columns: Iterable[str], rows: int) -> 
     Raises:
         PagesError: a page is too large, or a list is too long, to be read.
     """
-    wanted, largest = set(columns), 1
+    try:
+        return _batch_rows(file, raw, set(columns), rows)
+    except DAMAGED as error:
+        raise PagesError("its pages are not described as they should be") from error
+
+
+def _batch_rows(file: Any, raw: IO[bytes], wanted: set[str], rows: int) -> int:
+    largest = 1
     leaves = [i for i in range(len(file.schema)) if file.schema.column(i).path.partition(".")[0] in wanted]
-    for group in range(file.metadata.num_row_groups):
+    for group in _row_groups(raw):
         for leaf in leaves:
-            chunk = file.metadata.row_group(group).column(leaf)
+            chunk = group[leaf]
             items = 0
             for page in _pages(raw, chunk):
                 items += page.values
                 if page.size > MOST_PAGE_BYTES:
                     raise PagesError(f"a page of {page.size:,} bytes, more than {MOST_PAGE_BYTES:,}")
-                if page.repeats and chunk.physical_type == "BYTE_ARRAY":
+                if page.repeats and chunk[1] == BYTE_ARRAY:
                     largest = max(largest, page.size)
             if file.schema.column(leaf).max_repetition_level and items > MOST_ITEMS:
                 raise PagesError(f"lists of {items:,} items in a row group, more than {MOST_ITEMS:,}")
     return max(1, min(rows, MOST_BATCH_BYTES // largest))
 
 
-def _pages(raw: IO[bytes], chunk: Any) -> Iterator[Page]:
+def _row_groups(raw: IO[bytes]) -> list[list[dict[int, Any]]]:
+    """Returns the `ColumnMetaData` of each column of each row group, by field."""
+    raw.seek(-8, os.SEEK_END)
+    size = int.from_bytes(raw.read(4), "little")
+    raw.seek(-8 - size, os.SEEK_END)
+    footer = _Thrift(raw.read(size)).struct()
+    return [[column[3] for column in group[1]] for group in footer.get(4, [])]
+
+
+def _pages(raw: IO[bytes], chunk: dict[int, Any]) -> Iterator[Page]:
     """Yields the pages of a column of a row group."""
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-        start = chunk.dictionary_page_offset
-    end = start + chunk.total_compressed_size
+    start, dictionary = chunk[9], chunk.get(11, 0)
+    if 0 < dictionary < start:
+        start = dictionary
+    end = start + chunk[7]
     while start < end:
         header, length = _header(raw, start)
         kind, size, packed = (header.get(key, -1) for key in (1, 2, 3))
@@ -93,7 +114,7 @@ def _header(raw: IO[bytes], start: int) -> tuple[dict[int, Any], int]:
 
 
 class _Thrift:
-    """Reads a struct in Thrift's compact protocol: numbers and structs by field, and passes over the rest."""
+    """Reads a struct in Thrift's compact protocol: numbers, structs and lists by field; it passes over the rest."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -102,7 +123,7 @@ class _Thrift:
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """Returns the fields. IndexError means that the bytes end before the struct does."""
         if depth > DEEPEST:
-            raise PagesError("a page whose header is too deep")
+            raise PagesError("a description that is too deep")
         fields: dict[int, Any] = {}
         field = 0
         while start := self._byte():
@@ -119,9 +140,20 @@ class _Thrift:
             return self._skip(self._varint())
         if kind == STRUCT:
             return self.struct(depth + 1)
-        if kind in (LIST, SET, MAP):
-            raise PagesError("a page whose header holds a list")  # those of the format do not
+        if kind in (LIST, SET):
+            return self._list(depth)
+        if kind == MAP:
+            raise PagesError("a description with a map")  # the format has none
         return self._integer()
+
+    def _list(self, depth: int) -> list[Any]:
+        start = self._byte()
+        kind, length = start & 15, start >> 4
+        if length == 15:
+            length = self._varint()
+        if kind in (TRUE, FALSE):  # in a list each has a byte
+            kind = BYTE
+        return [self._value(kind, depth) for _ in range(length)]
 
     def _byte(self) -> int:
         self.place += 1
