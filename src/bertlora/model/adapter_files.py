@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-OWN = "bertlora"  # in the metadata of weights that bertlora saved
-METADATA = {OWN: "run.json", "format": "pt"}  # in order
+OWN = "bertlora"  # a key of the metadata of our files
+METADATA = {OWN: "run.json", "format": "pt"}
 MOST_BYTES = 4_000_000  # of a config
 MOST_RANK = 1024  # a larger one must be in the weights too
 # What describes a LoRA that is read with its weights. The rest must have PEFT's default: it can make PEFT import a
