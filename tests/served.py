@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,23 +57,22 @@ class Reply:
         return json.loads(self.content)
 
 
+def scope_of(method: str, url: str, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
+    """Returns what an ASGI application gets of a request, without its body. The URL may be of any characters."""
+    path, _, query = url.partition("?")
+    scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method}
+    scope |= {"scheme": "http", "root_path": "", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
+    scope |= {"path": path, "raw_path": path.encode(errors="replace"), "headers": list(headers)}
+    return scope | {"query_string": query.encode("latin-1", "replace")}
+
+
 def ask(
     app: Any, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, ends: bool = True
 ) -> Reply:
     """Sends a request to an ASGI application. A body that is not bytes is sent as JSON; it may never end."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     given = {"content-type": "application/json", "content-length": str(len(content))} | dict(headers or {})
-    path, _, query = path.partition("?")
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-    }
-    scope |= {"path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": ""}
-    scope |= {"headers": [(name.lower().encode(), value.encode()) for name, value in given.items()]}
-    scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
+    scope = scope_of(method, path, [(name.lower().encode(), value.encode()) for name, value in given.items()])
     sent: list[Any] = []
 
     async def run() -> None:

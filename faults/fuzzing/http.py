@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from served import save_runs, scope_of
 
 from bertlora.serving.app import make_app
 from bertlora.serving.fleet import Fleet, Served
@@ -63,7 +64,6 @@ class Instant(Service):
 def instant_app(folder: Path, key: str = "") -> Any:
     """Returns the application, with an untrained adapter of each task."""
     from conftest import tiny_model
-    from served import save_runs
 
     save_runs(folder / "runs", lambda kind: _made(tiny_model, kind, folder / kind))
     fleet = Fleet()
@@ -80,25 +80,8 @@ def exchange(
     loop: asyncio.AbstractEventLoop, app: Any, method: str, url: str, body: bytes, headers: dict[bytes, bytes]
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Sends a request to the application; returns status, headers and body of the answer."""
-    path, _, query = url.partition("?")
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-    }
-    scope |= {
-        "path": path,
-        "raw_path": path.encode(errors="replace"),
-        "query_string": query.encode("latin-1", "replace"),
-    }
-    given = {
-        b"host": b"127.0.0.1",
-        b"content-type": b"application/json",
-        b"content-length": b"%d" % len(body),
-    } | headers
-    scope |= {"headers": list(given.items()), "root_path": "", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
+    given = {b"host": b"127.0.0.1", b"content-type": b"application/json", b"content-length": b"%d" % len(body)}
+    scope = scope_of(method, url, (given | headers).items())
     sent: list[Any] = []
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -23,9 +23,9 @@ from bertlora.pipeline.held_out import check_choosing, rows_held_out
 from bertlora.pipeline.training_run import fitted_rivals, training_metrics
 from bertlora.recipe import Recipe, recipe_keys
 from bertlora.rivals.fitted import Rivals
-from bertlora.run.folder import RECIPE, save_run
+from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import MANIFEST, Seen
+from bertlora.run.manifest import MANIFEST, RECIPE, Seen
 from bertlora.training.loop import Training
 from bertlora.training.progress import progress
 

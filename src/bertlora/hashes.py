@@ -20,7 +20,7 @@ from typing import Any
 
 from bertlora.errors import BertloraError, RunError
 
-RUN_MANIFEST = "run.json"
+RUN_MANIFEST, CARD = "run.json", "README.md"  # people may change the card: no hash covers it
 SEAL = "sha256"
 ADVICE = "copy the folder again, or make it again"
 

@@ -5,6 +5,7 @@ with sealing(folder, {"step": 12}) as partial:
 facts_of(folder)     # {"step": 12}, or an error if a file is cut, damaged, missing or too many
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,8 @@ class Kept(NamedTuple):
     def whole(self) -> bool:
         """Returns whether it is there, undamaged, and belongs to the same."""
         try:
-            return facts_of(self.folder) == self.facts
+            expected: dict[str, Any] = json.loads(json.dumps(self.facts))  # as it was read again: JSON has no tuples
+            return facts_of(self.folder) == expected
         except (OSError, RunError):
             return False
 

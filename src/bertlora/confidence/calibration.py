@@ -116,8 +116,7 @@ class Calibration:
         Raises:
             RunError: a file is damaged, or one of the two is missing.
         """
-        there = [is_part(run / name) for name in FILES]
-        if not any(there):
+        if not is_saved(run):
             return None
         with reading(run / FILE) as file:
             table = json.loads(file.read_text(encoding="utf-8"))
@@ -136,6 +135,16 @@ class Calibration:
 
 
 UNCALIBRATED = Calibration.without_rows(0)
+
+
+def is_saved(run: Path) -> bool:
+    """Returns whether a run folder has what validation rows taught.
+
+    Raises:
+        RunError: a file of it is not the one that was saved.
+    """
+    there = [is_part(run / name) for name in FILES]  # each is checked, also behind one that is there
+    return any(there)
 
 
 @contextmanager

@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
-from bertlora.confidence.calibration import FILE, FILES, ROWS_FILE, reading
+from bertlora.confidence.calibration import FILE, ROWS_FILE, is_saved, reading
 from bertlora.confidence.probabilities import Array
 from bertlora.errors import InputError
 from bertlora.files import write_whole, writing
-from bertlora.hashes import is_part
 
 COVERAGE = 0.9
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -127,8 +126,7 @@ class Spread:
         Raises:
             RunError: a file is damaged, or one of the two is missing.
         """
-        there = [is_part(run / name) for name in FILES]
-        if not any(there):
+        if not is_saved(run):
             return None
         with reading(run / FILE) as file:
             table = json.loads(file.read_text(encoding="utf-8"))

@@ -14,11 +14,10 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
 from bertlora.confidence.agreement import resamples
-from bertlora.confidence.calibration import FILE, FILES, ROWS_FILE, fit_temperature, reading
+from bertlora.confidence.calibration import FILE, ROWS_FILE, fit_temperature, is_saved, reading
 from bertlora.confidence.probabilities import Array, sigmoid
 from bertlora.errors import InputError
 from bertlora.files import write_whole, writing
-from bertlora.hashes import is_part
 
 Chosen = npt.NDArray[np.bool_]
 
@@ -128,8 +127,7 @@ class Thresholds:
         Raises:
             RunError: a file is damaged, or one of the two is missing.
         """
-        there = [is_part(run / name) for name in FILES]
-        if not any(there):
+        if not is_saved(run):
             return None
         with reading(run / FILE) as file:
             table = json.loads(file.read_text(encoding="utf-8"))

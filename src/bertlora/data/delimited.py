@@ -1,13 +1,12 @@
 """CSV and TSV files, read with Python's csv module in strict mode, with exact line numbers."""
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bertlora.data.dialect import csv_dialect, reader, tsv_dialect
 from bertlora.data.glue import COLA_COLUMNS, QQP_COLUMNS
 from bertlora.data.record_lines import RecordLines
-from bertlora.data.source import Batch, in_batches
+from bertlora.data.source import Batch, in_batches, repeated
 from bertlora.data.text_file import OVERRIDE, TextFile, detected
 from bertlora.errors import DataError
 
@@ -53,9 +52,8 @@ class DelimitedSource:
         # Without the names of the columns nothing can be read: a fault here is always an error.
         _, fields = next(self._records(RecordLines(self._file.lines()), strict=True), (1, []))
         columns = [field.strip() for field in fields]
-        twice = [column for column, count in Counter(columns).items() if column and count > 1]
-        if twice:
-            raise DataError(f"{self.name} line 1: column '{twice[0]}' appears twice; rename one")
+        if twice := repeated(columns):
+            raise DataError(f"{self.name} line 1: column '{twice}' appears twice; rename one")
         if not any(columns):
             raise DataError(f"{self.name} line 1: is blank, expected the names of the columns")
         return columns

@@ -1,13 +1,12 @@
 """Sheets of .xlsx and .ods files, read by python-calamine, the package of the extra `excel`."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
 from bertlora.data.labels import quoted
-from bertlora.data.source import Batch, in_batches
+from bertlora.data.source import Batch, in_batches, repeated
 from bertlora.data.text_file import check_file
 from bertlora.data.workbook import WorkbookError, check_workbook
 from bertlora.errors import DataError
@@ -37,9 +36,8 @@ class SheetSource:
         if not filled:
             raise DataError(f"{name}: has no sheet with rows, expected the names of the columns and rows below them")
         header = [str(_plain(value) or "").strip() for value in filled[0][1]]
-        twice = [column for column, count in Counter(header).items() if column and count > 1]
-        if twice:
-            raise DataError(f"{self.place(filled[0][0])}: column '{twice[0]}' appears twice; rename one")
+        if twice := repeated(header):
+            raise DataError(f"{self.place(filled[0][0])}: column '{twice}' appears twice; rename one")
         self.columns = [column for column in header if column]
         self._cells = [header.index(column) for column in self.columns]
         self._rows = filled[1:]

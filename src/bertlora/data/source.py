@@ -7,6 +7,7 @@ for columns, positions in source.batches(["review"]):
     source.place(positions[0])                  # "reviews.csv line 2"
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -64,6 +65,11 @@ def in_batches(rows: Iterable[tuple[int, Sequence[object]]], columns: Sequence[s
             batch, characters = Batch({column: [] for column in columns}, []), 0
     if batch.positions:
         yield batch
+
+
+def repeated(columns: Sequence[str]) -> str:
+    """Returns the first name that a header has twice; empty if there is none. A column may have no name."""
+    return next((name for name, count in Counter(columns).items() if name and count > 1), "")
 
 
 def class_name(value: object, names: Sequence[str]) -> object:

@@ -52,9 +52,8 @@ def check_workbook(path: Path) -> None:
 def _check_part(part: IO[bytes], size: "_Size") -> None:
     """Checks one part; pictures and the like are not checked."""
     chunk = part.read(CHUNK_BYTES)
-    told = (
-        part.name.lower().endswith((".xml", ".rels")) or b"sheetData" in chunk
-    )  # calamine passes over what is before it
+    # calamine passes over whatever comes before the first tag.
+    told = part.name.lower().endswith((".xml", ".rels")) or b"sheetData" in chunk
     if not told and not chunk.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return
     parser = expat.ParserCreate()

@@ -27,7 +27,7 @@ from bertlora.data.reader import Reader
 from bertlora.data.reviews import embedded_specs
 from bertlora.data.tokens import TokenTable, tokenize
 from bertlora.files import write_whole, writing
-from bertlora.hashes import RUN_MANIFEST, check_files, hashes_of, is_below, is_part, names_below
+from bertlora.hashes import CARD, RUN_MANIFEST, check_files, hashes_of, is_below, is_part, names_below
 from bertlora.task import REGRESSION
 
 FILES = FACTS, ANSWERS = "certificate.json", "certificate.safetensors"
@@ -200,7 +200,7 @@ def proven(folder: Path, certificate: "Certificate", precision: str = "fp32") ->
 def _covered(folder: Path) -> list[str]:
     """Returns the files that decide answers: all of an export but its card; of a run only its adapter."""
     inside = "adapter/" if (folder / "adapter").is_dir() else ""
-    return [f"{inside}{name}" for name in names_below(folder / inside, without=(*FILES, RUN_MANIFEST, "README.md"))]
+    return [f"{inside}{name}" for name in names_below(folder / inside, without=(*FILES, RUN_MANIFEST, CARD))]
 
 
 def _table(tensors: dict[str, Any], name: str) -> TokenTable:

@@ -14,9 +14,7 @@ from bertlora.export.formats import FORMATS
 from bertlora.export.origin import Origin, ParityError
 from bertlora.export.runners import RUNNERS
 from bertlora.files import size_of, whole_folder, write_whole
-from bertlora.hashes import RUN_MANIFEST, hashes_of, names_below, sealed
-
-CARD = "README.md"
+from bertlora.hashes import CARD, RUN_MANIFEST, hashes_of, names_below, sealed
 
 
 def export(origin: Origin, out: Path, kind: str, overwrite: bool = False) -> dict[str, Any]:

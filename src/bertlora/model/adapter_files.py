@@ -5,6 +5,7 @@ The folder may come from anyone. What its config may ask of PEFT is checked befo
 
 import json
 import re
+from collections.abc import Container
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,18 +96,23 @@ def check_from_peft(folder: Path) -> None:
 
 def _check_asked(folder: Path, config: "LoraConfig") -> None:
     """Raises RunError if a config asks for what no adapter of a classifier needs, or has a slow pattern."""
-    from peft import LoraConfig
-
-    plain = LoraConfig()
     if not all(isinstance(rank, int) for rank in (config.r, *dict(config.rank_pattern or {}).values())):
         raise RunError(f"{folder / CONFIG_FILE}: a rank is not a whole number")
-    for field in fields(config):
-        if field.name not in KNOWN and getattr(config, field.name) != getattr(plain, field.name):
-            raise RunError(f"{folder / CONFIG_FILE}: {field.name} is not supported; save the adapter as plain LoRA")
+    for name in unusual(config, KNOWN):
+        raise RunError(f"{folder / CONFIG_FILE}: {name} is not supported; save the adapter as plain LoRA")
     for name in PATTERNS:
         for pattern in _patterns(getattr(config, name)):
             if not is_quick(pattern):
                 raise RunError(f"{folder / CONFIG_FILE}: {name} has a pattern that is too complex; list the names")
+
+
+def unusual(config: "LoraConfig", free: Container[str]) -> list[str]:
+    """Returns the fields of a config that have another value than PEFT's default, but those in `free`."""
+    from peft import LoraConfig
+
+    plain = LoraConfig()
+    names = [field.name for field in fields(config)]
+    return [name for name in names if name not in free and getattr(config, name) != getattr(plain, name)]
 
 
 def _patterns(given: Any) -> list[str]:

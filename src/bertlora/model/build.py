@@ -73,12 +73,16 @@ def sketch_classifier(base: Base, labels: Sequence[str]) -> Any:
     config = base.config(labels)
     if base.weight_files:
         return _loaded(base, config, device_map="meta")
+    return _empty(config)
+
+
+def _empty(config: Any) -> Any:
+    """Returns a classifier whose tensors have shapes but no values."""
     with torch.device("meta"):
         return AutoModelForSequenceClassification.from_config(config)
 
 
 def _loaded(base: Base, config: Any, **where: Any) -> Any:
-    base.check_weights()
     try:
         with quiet():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -102,8 +106,8 @@ def _loaded(base: Base, config: Any, **where: Any) -> Any:
 def _check_sizes(base: Base, config: Any) -> None:
     """Raises ModelError if a config has far larger tensors than its weights: transformers would draw the rest."""
     try:
-        with torch.device("meta"), quiet():
-            wanted = sum(one.numel() for one in AutoModelForSequenceClassification.from_config(config).parameters())
+        with quiet():
+            wanted = sum(one.numel() for one in _empty(config).parameters())
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise ModelError(f"model {base.id}: its config.json cannot be used ({first_line(error)})") from error
     if 2 * wanted > base.weight_bytes + SMALL_BYTES:  # a weight has at least two bytes, or is a new one of the head

@@ -5,7 +5,7 @@ PEFT would put them into a model of its own. A shared base takes them as they ar
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from bertlora.errors import NotMixableError, RunError, first_line
-from bertlora.model.adapter_files import PLAIN, WEIGHTS_FILE, read_adapter_config
+from bertlora.model.adapter_files import PLAIN, WEIGHTS_FILE, read_adapter_config, unusual
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -63,10 +63,7 @@ def read_saved(folder: Path, linears: Mapping[str, tuple[int, int]]) -> Saved:
 
 def _check_plain(folder: Path, config: "LoraConfig") -> None:
     """Raises NotMixableError if the adapter is not plain LoRA or rsLoRA."""
-    from peft import LoraConfig
-
-    plain, start = LoraConfig(), config.init_lora_weights
-    odd = [f.name for f in fields(config) if f.name not in PLAIN and getattr(config, f.name) != getattr(plain, f.name)]
+    odd, start = unusual(config, PLAIN), config.init_lora_weights
     if isinstance(start, str) and start != "gaussian":
         odd.append("init_lora_weights")  # such a start changes the base's weights
     if odd:

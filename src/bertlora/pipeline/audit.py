@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import shutil
 import tempfile
 import time
@@ -91,8 +90,8 @@ def audit(
         places = prepared.places(split, rows.rows[found.flagged].tolist())
         doubtful = [_line(found, rows, prepared.labels, i) for i in found.flagged.tolist()]
         doubtful = [line | {"place": place} for line, place in zip(doubtful, places, strict=True)]
-        if kept is not None:
-            write_whole(Path(out or ""), _csv(found, rows, prepared.labels))
+        if out is not None and kept is not None:
+            write_whole(Path(out), _csv(found, rows, prepared.labels))
             shutil.rmtree(kept.folder, ignore_errors=True)
     return {
         "doubtful": doubtful,
@@ -111,8 +110,7 @@ def _kept(out: Path, data: Prepared, split: str, recipe: Recipe, folds: int) -> 
     """Returns where folds that are done are kept until `out` is written, and what they must belong to."""
     options = {key: getattr(recipe, key) for key in recipe_keys() if key not in ("data", "samples", "tracker")}
     facts = [data.fingerprint, split, folds, find_base(recipe.model).sha256(), options]
-    # As the seal will read it: JSON has no tuples.
-    return Kept(out.with_name(f".{out.name}.folds"), {"belongs": json.loads(json.dumps(facts))})
+    return Kept(out.with_name(f".{out.name}.folds"), {"belongs": facts})
 
 
 def _audited(

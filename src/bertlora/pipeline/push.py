@@ -15,10 +15,10 @@ from typing import Any
 
 from bertlora.errors import HubError, InputError, RunError, first_line
 from bertlora.export.certificate import ANSWERS, FACTS
-from bertlora.hashes import sha256
+from bertlora.hashes import CARD, sha256
 from bertlora.model.adapter_files import is_adapter
 from bertlora.pipeline.public_report import without_texts
-from bertlora.run.folder import CARD, REPORT
+from bertlora.run.folder import REPORT
 from bertlora.run.manifest import MANIFEST, read_manifest
 
 # Of an adapter's folder. PEFT's users keep other files in it, such as data and states of an optimiser.

@@ -25,6 +25,7 @@ from bertlora.pipeline.prepare import (
 from bertlora.recipe import MAY_CHANGE, Recipe, recipe_keys
 from bertlora.run.folder import check_run_folder
 from bertlora.run.lock import lock_of, locked
+from bertlora.run.manifest import RECIPE
 from bertlora.run.unfinished import clear_leftovers, place_of, until_finished
 from bertlora.training.accelerator import check_tracker, lost_process_named
 from bertlora.training.events import Checked, Listener
@@ -153,7 +154,7 @@ def resumed_recipe(
         RecipeError: an option differs from the run's, or more epochs would not give the run that has them from the
             start.
     """
-    begun = str(out / "recipe.toml")
+    begun = str(out / RECIPE)
     stored = Recipe.named(begun)
     asked = resolved_recipe(recipe or begun, keys)
     asked = asked.replace(data=absolute_specs(as_specs(data) or asked.data) or stored.data)

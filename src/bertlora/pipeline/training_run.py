@@ -32,7 +32,7 @@ from bertlora.rivals.kept import keep_rivals, kept_rivals
 from bertlora.rivals.probe import MAX_ROWS
 from bertlora.run.folder import save_run, write_history
 from bertlora.run.loaded import Run
-from bertlora.run.manifest import Seen
+from bertlora.run.manifest import RECIPE, Seen
 from bertlora.training.accelerator import check_tracker, tracking
 from bertlora.training.checkpoints import drop_checkpoints
 from bertlora.training.events import Evaluation, Listener, Probing, Resumed
@@ -77,7 +77,7 @@ def train_run(
     if main:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "recipe.toml", recipe.to_toml())
+        write_whole(out / RECIPE, recipe.to_toml())
         if resume:
             write_history(out, training.progress.history)  # a kill may have come between checkpoint and history
             if training.progress.step or training.saving.notes:

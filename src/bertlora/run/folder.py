@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 from bertlora.data.prepared import source_paths
 from bertlora.errors import InputError, OutputError, RunError
 from bertlora.files import check_vacant, sync_names, write_whole, writing
-from bertlora.hashes import names_below, sha256
+from bertlora.hashes import CARD, names_below, sha256
 from bertlora.recipe import Recipe
-from bertlora.run.manifest import MANIFEST, SEEN, Manifest, Seen, read_manifest, versions
+from bertlora.run.manifest import MANIFEST, RECIPE, SEEN, Manifest, Seen, read_manifest, versions
 from bertlora.run.unfinished import is_begun, is_finished, new_begun
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from bertlora.model.adapted import Adapted
     from bertlora.rivals.fitted import Rivals
 
-REPORT, CARD = "report.html", "README.md"
-RECIPE, HISTORY, METRICS = "recipe.toml", "history.jsonl", "metrics.json"
+REPORT, HISTORY, METRICS = "report.html", "history.jsonl", "metrics.json"
 # What one run may have and the next one not.
 OPTIONAL = ("probe.safetensors", "tfidf.safetensors", SEEN, "calibration.json", "validation.safetensors")
 CERTIFICATE = "certificate.json", "certificate.safetensors"

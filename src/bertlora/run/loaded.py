@@ -30,8 +30,8 @@ from bertlora.model.adapter_files import adapter_classes, check_from_peft, is_ad
 from bertlora.model.base import Base, find_base, longest_input
 from bertlora.model.mixed import MixedAdapter, MixedBase
 from bertlora.recipe import Recipe
-from bertlora.run.folder import METRICS, RECIPE
-from bertlora.run.manifest import MANIFEST, Manifest, Seen, read_manifest
+from bertlora.run.folder import METRICS
+from bertlora.run.manifest import MANIFEST, RECIPE, Manifest, Seen, read_manifest
 from bertlora.run.parts import its_base, its_calibration
 from bertlora.task import CLASSIFICATION, REGRESSION
 

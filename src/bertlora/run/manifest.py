@@ -26,6 +26,7 @@ from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
 
 FORMAT_VERSION = 2  # 1: without hashes of the files
 MANIFEST, SEEN = RUN_MANIFEST, "seen.safetensors"
+RECIPE = "recipe.toml"  # the first file of a run that trains
 VERSIONS = ("bertlora", "torch", "transformers", "peft", "tokenizers", "numpy")
 
 Hashes = npt.NDArray[np.uint64]
@@ -102,7 +103,7 @@ def read_manifest(path: Path) -> Manifest:
         RunError: the run is unfinished or of a newer format, or the folder holds no run.
     """
     if not (path / MANIFEST).is_file():
-        if (path / "recipe.toml").is_file():
+        if (path / RECIPE).is_file():
             raise RunError(f"{path}: the run did not finish; continue it by 'bertlora train ... --out {path} --resume'")
         raise RunError(
             f"{path}: is not a run folder (no {MANIFEST}) and not a PEFT adapter; name the folder given to train --out"

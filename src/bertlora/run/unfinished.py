@@ -16,9 +16,8 @@ from pathlib import Path
 
 from bertlora.data.folder import is_prepared
 from bertlora.files import replace_folder
-from bertlora.run.manifest import MANIFEST
+from bertlora.run.manifest import MANIFEST, RECIPE
 
-RECIPE = "recipe.toml"  # the first file of a run that trains
 CHECKPOINTS = "checkpoints"
 # In a run that a new one is about to replace: a kill after both have changed places must not bring it back.
 REPLACED = ".replaced"

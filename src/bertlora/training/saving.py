@@ -1,7 +1,5 @@
 """When a training saves checkpoints, what it keeps for a resume, and how a signal ends it."""
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,6 +109,5 @@ class Saving:
         if self._run is None or not t.accelerator.is_main_process:
             return None
         options = {key: value for key, value in vars(t.recipe).items() if key not in MAY_CHANGE}
-        belongs = json.dumps([t.progress.identity, t.adapted.base.sha256(), t.precision, options])
-        identity = hashlib.sha256(belongs.encode()).hexdigest()
-        return Kept(self._run / CHECKPOINTS / name, {"identity": identity})
+        facts = [t.progress.identity, t.adapted.base.sha256(), t.precision, options]
+        return Kept(self._run / CHECKPOINTS / name, {"belongs": facts})
