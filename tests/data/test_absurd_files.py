@@ -106,6 +106,7 @@ def test_absurd_tables(title: str, tmp_path: Path) -> None:
 SHEETS = {
     "xlsx: the farthest cell": ("</sheetData>", '<row r="9"><c r="XFD1048576"><v>1</v></c></row></sheetData>', "cells"),
     "xlsx: beyond the farthest": ("</sheetData>", '<row><c r="ZZZZZZZ9999999999"/></row></sheetData>', "cells"),
+    "xlsx: in small letters": ("</sheetData>", '<row><c r="kkkkkkkkk2"><v>1</v></c></row></sheetData>', "cells"),
     "xlsx: more rows than Excel has": ("</sheetData>", '<row r="3333333"/></sheetData>', "rows"),
     "xlsx: a stray cell": ("</sheetData>", '<row><c r="T1000000"><v>1</v></c></row></sheetData>', "far off"),
     "ods: a table without end": ("</table:table>", "", "mismatched tag"),

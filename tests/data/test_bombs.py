@@ -114,6 +114,11 @@ def test_texts_that_a_page_has_once_come_in_small_batches(
     assert [row for batch in batches for row in batch.positions] == list(range(2000))
 
 
+def test_lists_within_lists_of_a_footer_are_refused() -> None:
+    with pytest.raises(parquet_pages.PagesError, match="too deep"):
+        parquet_pages._Thrift(b"\x19" * 5000).struct()  # a list of one list of one list ...
+
+
 def sheets(kind: str, path: Path, length: int, rows: int) -> None:
     """Writes a workbook whose cells, 100 in each row, all have one text."""
     (write_xlsx if kind == "xlsx" else write_ods)(path, {"Data": [["text", "label"], ["HERE", "b"]]})

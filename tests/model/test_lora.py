@@ -149,7 +149,7 @@ def test_gradients_are_those_of_the_formula(masked: bool, bias: bool) -> None:
     shift = drawn(D_OUT) if bias else None
 
     def product(x: Tensor, shift: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-        return lora_product(x, FrozenWeight(weight), shift, a, b, 0.7, mask)
+        return lora_product(x, FrozenWeight(weight), shift, [(a, b, 0.7)], mask)
 
     assert torch.autograd.gradcheck(product, (x, shift, a, b))
     dropped = x if mask is None else x * mask

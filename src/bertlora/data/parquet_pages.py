@@ -22,7 +22,7 @@ DELTA_BYTE_ARRAY, DICTIONARY_PAGE, BYTE_ARRAY = 7, 2, 6
 # What reading fields of the wrong types raises.
 DAMAGED = (KeyError, TypeError, AttributeError, IndexError, OverflowError)
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
-DEEPEST = 8
+DEEPEST = 16
 
 
 class PagesError(ValueError):
@@ -122,16 +122,16 @@ class _Thrift:
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """Returns the fields. IndexError means that the bytes end before the struct does."""
-        if depth > DEEPEST:
-            raise PagesError("a description that is too deep")
         fields: dict[int, Any] = {}
         field = 0
         while start := self._byte():
             field = field + (start >> 4) if start >> 4 else self._integer()
-            fields[field] = self._value(start & 15, depth)
+            fields[field] = self._value(start & 15, depth + 1)
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
+        if depth > DEEPEST:
+            raise PagesError("a description that is too deep")
         if kind in (TRUE, FALSE):
             return kind == TRUE
         if kind in (BYTE, DOUBLE):
@@ -139,7 +139,7 @@ class _Thrift:
         if kind == BINARY:
             return self._skip(self._varint())
         if kind == STRUCT:
-            return self.struct(depth + 1)
+            return self.struct(depth)
         if kind in (LIST, SET):
             return self._list(depth)
         if kind == MAP:
@@ -153,7 +153,7 @@ class _Thrift:
             length = self._varint()
         if kind in (TRUE, FALSE):  # in a list each has a byte
             kind = BYTE
-        return [self._value(kind, depth) for _ in range(length)]
+        return [self._value(kind, depth + 1) for _ in range(length)]
 
     def _byte(self) -> int:
         self.place += 1

@@ -19,7 +19,7 @@ MOST_ROWS = 1_048_576  # Excel's own bound
 MOST_BYTES = 1 << 30  # of all parts, unpacked
 MOST_CHARACTERS = 1 << 29  # of the texts of all cells
 CHUNK_BYTES = 1 << 16
-_CELL = re.compile(r"([A-Z]*)([0-9]+)")
+_CELL = re.compile(r"([A-Za-z]*)([0-9]+)")  # calamine takes small letters too
 # How zipfile and expat say that a file is damaged; RuntimeError is a password, or a compression that is not known.
 BROKEN = (zipfile.BadZipFile, zlib.error, expat.ExpatError, EOFError, ValueError, RuntimeError)
 TOO_LARGE = f"larger than {MOST_CELLS:,} cells, {MOST_BYTES:,} bytes or {MOST_CHARACTERS:,} characters in its cells"
@@ -147,7 +147,7 @@ class _Size:
         """Takes in the place of a row or a cell."""
         if place and (found := _CELL.fullmatch(place)):
             column = 0
-            for letter in found[1][:8]:
+            for letter in found[1][:8].upper():
                 column = 26 * column + ord(letter) - ord("A") + 1
             self._rows, self._columns = max(self._rows, int(found[2][:12])), max(self._columns, column)
 

@@ -1,6 +1,7 @@
 """Attention over packed rows against a plain softmax text by text, in value and gradient."""
 
 import inspect
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from bertlora.model.engine import blocks as blocks_module
 from bertlora.model.engine.attention import attend, packed_attention, serves_windows, varlen_attn
+from bertlora.model.engine.kernels import library
 from bertlora.model.engine.packing import Packing
 
 CPU = torch.device("cpu")
@@ -18,6 +20,17 @@ MOST_TOKENS = 1500
 Triple = tuple[Tensor, Tensor, Tensor]
 # Long texts in buckets of their own, short ones in shared matrices, padding and filler.
 MIXED = (200, 199, 130, 72, 65, 64, 40, 30, 12, 5, 1, 1)
+
+
+@pytest.fixture(scope="module", params=["the native kernel", "torch's operators"], autouse=True)
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Takes each of the two ways, if this machine has both."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch's operators":
+            patch.setattr(library, "library", lambda: None)
+        elif library.in_use() == "none":
+            pytest.skip("no native kernels")
+        yield request.param
 
 
 def as_row(lengths: list[int]) -> tuple[int, ...]:

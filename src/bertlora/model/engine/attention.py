@@ -2,12 +2,13 @@
 
     S = q k' / sqrt(d)      P = softmax(S)      o = P v      for each text on its own
 
-On a GPU in half precision this is torch's variable-length attention. Otherwise it is `MatrixAttention`, batched matrix
-products over the buckets of a `Packing`. On a CPU these are several times as fast as torch's fused kernel.
+On a GPU in half precision this is torch's variable-length attention. On a CPU it is the native kernel, if one serves
+the processor. Otherwise it is `MatrixAttention`, batched matrix products over the buckets of a `Packing`. On a CPU
+these are several times as fast as torch's fused kernel, and the native kernel is tested beside them.
 
-In bf16, numbers have eight significant bits, so (T, T) matrices must be few and sums exact. Everything that is added to
-the scores before the exponential is therefore part of the matrix product, as extra columns of q and k, and is added in
-fp32:
+In bf16, numbers have eight significant bits, so (T, T) matrices must be few and sums exact. In `MatrixAttention`
+everything that is added to the scores before the exponential is therefore part of the matrix product, as extra columns
+of q and k, and is added in fp32:
 
     forward     [q/sqrt(d), -m, 1] [k, 1, c]'  =  S - m + c   m: near the row's maximum; c: far below 0 at padding
                 exp(that) v                    =  o r         r: the row's sum of exponentials
@@ -25,7 +26,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from bertlora.model.engine import kernels
 from bertlora.model.engine.blocks import LOG2_E, Block, blocks_of, empty_outputs
+from bertlora.model.engine.kernels.attention import PackedAttention
 from bertlora.model.engine.packing import SHORT, Packing
 
 try:
@@ -76,10 +79,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, wind
     # varlen_attn counts a window from the end of the keys, but a text's only query is at their start.
     if half and serves_windows(varlen_attn) and (window is None or len(q) == len(k)):
         return _on_gpu(q, k, v, packing, scale, window)
+    if kernels.serves(q, k, v):
+        out: Tensor = NativeAttention.apply(q, k, v, packing, scale, window)  # type: ignore[no-untyped-call]
+        return out
     # One query for each text is little work, so it runs in fp32, which needs no new code for each new shape.
     wide = torch.promote_types(q.dtype, torch.float32) if len(q) != len(k) else q.dtype
     with torch.autocast(q.device.type, enabled=False):
-        out: Tensor = MatrixAttention.apply(q.to(wide), k.to(wide), v.to(wide), packing, scale, window)  # type: ignore[no-untyped-call]
+        out = MatrixAttention.apply(q.to(wide), k.to(wide), v.to(wide), packing, scale, window)  # type: ignore[no-untyped-call]
     return out.to(q.dtype)
 
 
@@ -96,6 +102,26 @@ def _on_gpu(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, win
     out: Any = varlen_attn(q, k, v, queries, packing.offsets, most, longest, scale=scale, window_size=reach)
     result: Tensor = out
     return result
+
+
+class NativeAttention(torch.autograd.Function):
+    """Attention of packed rows by the native kernel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None
+    ) -> Tensor:
+        kernel = PackedAttention(q, k, v, packing.offsets, packing.lengths, scale, window)
+        out, sums = kernel.forward(keep=any(ctx.needs_input_grad))
+        # q, k and v are saved so that torch sees if they change before the backward.
+        ctx.save_for_backward(q, k, v, out, sums)
+        ctx.kernel = kernel
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *_, out, sums = ctx.saved_tensors
+        return (*ctx.kernel.backward(grads[0], out, sums, ctx.needs_input_grad[:3]), None, None, None)
 
 
 class MatrixAttention(torch.autograd.Function):

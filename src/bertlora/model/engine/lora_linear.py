@@ -15,12 +15,17 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from bertlora.errors import InputError
+from bertlora.model.engine import kernels
 from bertlora.model.engine.changes import dropout_mask
 from bertlora.model.engine.frozen import FrozenWeight, JointProduct, stacked
+from bertlora.model.engine.kernels import low_rank
+
+# A (R, in), B (out, R) and the scale s of one layer's update.
+Pair = tuple[Tensor, Tensor, float]
 
 
 def lora_product(
-    x: Tensor, frozen: FrozenWeight, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float, mask: Tensor | None
+    x: Tensor, frozen: FrozenWeight, bias: Tensor | None, updates: Sequence[Pair], mask: Tensor | None
 ) -> Tensor:
     """Returns y = W x + b + s B A (m ⊙ x), (..., out).
 
@@ -28,20 +33,86 @@ def lora_product(
         x: (..., in) input.
         frozen: W (out, in); it gets no gradient.
         bias: b (out,), or None.
-        a: A (R, in).
-        b: B (out, R).
-        scaling: s.
+        updates: A (R, in), B and s of each of the layers whose outputs stand side by side in y; mostly of one.
         mask: m, shaped like x, or None for no dropout.
     """
     flat = x.reshape(-1, x.shape[-1])  # (N, in)
     dropping = None if mask is None else mask.reshape(flat.shape)
+    if _native(flat, bias, updates):
+        scales = tuple(scale for *_, scale in updates)
+        matrices = (matrix for a, b, _ in updates for matrix in (a, b))
+        y: Tensor = NativeLoraProduct.apply(flat, frozen, bias, dropping, scales, *matrices)  # type: ignore[no-untyped-call]
+    else:
+        y = LoraProduct.apply(flat, frozen, bias, *_as_one(updates), dropping)  # type: ignore[no-untyped-call]
     # Views are made here: a view made inside an autograd function must not be changed in place, which DeBERTa does.
-    y: Tensor = LoraProduct.apply(flat, frozen, bias, a, b, scaling, dropping)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:-1], -1)
 
 
+def _native(flat: Tensor, bias: Tensor | None, updates: Sequence[Pair]) -> bool:
+    """Returns whether the native kernels serve these updates."""
+    wide = kernels.computed(flat.dtype)
+    alike = all(matrix.dtype == wide for a, b, _ in updates for matrix in (a, b))
+    # A trained bias is rare, and needs a sum of its own.
+    return len(flat) > 0 and alike and kernels.serves(flat) and not (bias is not None and bias.requires_grad)
+
+
+def _as_one(updates: Sequence[Pair]) -> Pair:
+    """Returns the updates of several layers as one: A stacked, s B block-diagonal."""
+    if len(updates) == 1:
+        return updates[0]
+    ups: Tensor = torch.block_diag(*(scale * b for _, b, scale in updates))  # type: ignore[no-untyped-call]
+    return torch.cat([a for a, *_ in updates]), ups, 1.0
+
+
+class NativeLoraProduct(torch.autograd.Function):
+    """`lora_product` on rows, whose low-rank parts the native kernels compute: each reads its rows once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        frozen: FrozenWeight,
+        bias: Tensor | None,
+        mask: Tensor | None,
+        scales: tuple[float, ...],
+        *matrices: Tensor,
+    ) -> Tensor:
+        downs, ups = matrices[::2], matrices[1::2]
+        h = low_rank.down(x, mask, torch.cat(downs))  # (N, R of all)
+        y = frozen.product(x, bias)
+        for up, scale, low, out in zip(ups, scales, *_by_layer(downs, ups, h, y), strict=True):
+            low_rank.up(low, up, scale, out)
+        ctx.save_for_backward(x, mask, h, *matrices)
+        ctx.frozen, ctx.scales = frozen, scales
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, mask, h, *matrices = ctx.saved_tensors
+        needs_x, needs = ctx.needs_input_grad[0], ctx.needs_input_grad[5:]
+        downs, ups = matrices[::2], matrices[1::2]
+        g, gh = grads[0].to(x.dtype).contiguous(), torch.empty_like(h)
+        of_layers = zip(ups, ctx.scales, needs[1::2], *_by_layer(downs, ups, h, g), _parts(gh, downs), strict=True)
+        g_ups = [
+            low_rank.up_backward(out, low, up, scale, g_low, wanted) for up, scale, wanted, low, out, g_low in of_layers
+        ]
+        g_x = ctx.frozen.transposed(g) if needs_x else None
+        g_a = low_rank.down_backward(x, mask, torch.cat(downs), gh, g_x, any(needs[::2]))
+        g_downs = [None] * len(downs) if g_a is None else torch.split(g_a, [len(a) for a in downs])
+        return g_x, None, None, None, None, *(g for pair in zip(g_downs, g_ups, strict=True) for g in pair)
+
+
+def _by_layer(downs: Sequence[Tensor], ups: Sequence[Tensor], h: Tensor, y: Tensor) -> tuple[Sequence[Tensor], ...]:
+    """Returns the columns of h and of y that belong to each layer."""
+    return _parts(h, downs), torch.split(y, [len(b) for b in ups], 1)
+
+
+def _parts(h: Tensor, downs: Sequence[Tensor]) -> Sequence[Tensor]:
+    return torch.split(h, [len(a) for a in downs], 1)
+
+
 class LoraProduct(torch.autograd.Function):
-    """`lora_product` on rows, with a hand-written backward: x (N, in), m (N, in) or None, y (N, out).
+    """`lora_product` of one update on rows, by torch's operators: x (N, in), m (N, in) or None, y (N, out).
 
     The forward keeps only x, m and h = A (m ⊙ x). It converts A and B to x's dtype; their gradients have A's and B's
     own dtype.
@@ -135,9 +206,8 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
         with torch.autocast(x.device.type, enabled=False):
             if self.joint is not None:
                 return self.joint(self, x)
-            base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
-            frozen = self.frozen or FrozenWeight(base.weight)
-            return lora_product(x, frozen, base.bias, a, b, self.scaling[name], self.dropout_mask(x))
+            base, frozen = self.base_layer, self.frozen or FrozenWeight(self.base_layer.weight)
+            return lora_product(x, frozen, base.bias, [self.update()], self.dropout_mask(x))
 
     def register_forward_pre_hook(self, hook: Any, **kwargs: Any) -> Any:
         """Registers a hook, but not the one by which PEFT passes `adapter_names`.
@@ -152,10 +222,10 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
         p = self._dropout()
         return dropout_mask(x, p) if p > 0 else None
 
-    def update(self) -> tuple[Tensor, Tensor]:
-        """Returns A (R, in) and s B (out, R) of the active adapter; one must be active."""
+    def update(self) -> Pair:
+        """Returns the active adapter's update; one must be active."""
         (name,) = filter(None, [self._active()])
-        return self.lora_A[name].weight, self.scaling[name] * self.lora_B[name].weight
+        return self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """Returns s B A, (out, in)."""
@@ -206,11 +276,9 @@ class JointLinears(JointProduct):
         self.frozen = hold(weight)
 
     def all(self, x: Tensor) -> Tensor:
-        """Returns all outputs: A stacked, B block-diagonal, one dropout mask for the shared input."""
-        downs, ups = zip(*(member.update() for member in self.members), strict=True)
-        diagonal: Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
-        mask = self.members[0].dropout_mask(x)
-        return lora_product(x, self.frozen, self.bias, torch.cat(downs), diagonal, 1.0, mask)
+        """Returns all outputs, with one dropout mask for the shared input."""
+        updates = [member.update() for member in self.members]
+        return lora_product(x, self.frozen, self.bias, updates, self.members[0].dropout_mask(x))
 
 
 def joinable(members: Sequence[nn.Module]) -> bool:

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Shows where the time of a training step goes, part by part, beside the least time that this machine would need.
+
+    python benchmarks/profile_step.py sst2_train.parquet --batch 32
+    python benchmarks/profile_step.py imdb_train.parquet --batch 16 --steps 4
+
+The recipe is `default`, on one epoch of random rows. Steps with torch's profiler and steps without it take turns. The
+profiler gives each operator's own time; an operator belongs to the nearest part that called it. What the operators do
+not account for is Python and dispatch: the step without the profiler, minus the operators.
+
+The ideal of a product is its arithmetic at the rate of this machine's matrix product. The ideal of all else is its
+memory traffic, at the rate of a copy of such a tensor.
+"""
+
+import argparse
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from contest import machine, table
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from bertlora.data.reader import Examples
+from bertlora.model.adapted import Adapted
+from bertlora.model.engine import frozen, kernels, lora_linear
+from bertlora.model.engine.attention import MatrixAttention, NativeAttention
+from bertlora.model.machine import speed
+from bertlora.recipe import Recipe
+from bertlora.training import loop
+from bertlora.training.loop import Training
+
+FROZEN, LOW_RANK, ATTENTION, MASKS = "frozen products", "low-rank products", "attention", "dropout masks"
+GELU, NORMS, GATHERS, OPTIMISER = "GELU", "norms and residuals", "embeddings and gathers", "optimiser"
+OTHER, DISPATCH = "other operators", "Python and dispatch"
+PARTS = (ATTENTION, FROZEN, LOW_RANK, MASKS, GELU, NORMS, GATHERS, OPTIMISER, OTHER)
+# Parts that are known by an operator's name. The others are marked where they are called.
+OPERATORS = {"aten::gelu": GELU, "aten::gelu_backward": GELU}
+OPERATORS |= {"aten::native_layer_norm": NORMS, "aten::native_layer_norm_backward": NORMS, "aten::add": NORMS}
+OPERATORS |= dict.fromkeys(("aten::embedding", "aten::index", "aten::index_select", "aten::index_add"), GATHERS)
+WARM = 6
+# Two products forward, and five backward, where the scores are computed again.
+ATTENTION_PRODUCTS = 7
+
+flops: Counter[str] = Counter()
+
+
+def marked(part: str, function: Callable[..., Any], cost: Callable[..., float] = lambda *_: 0.0) -> Callable[..., Any]:
+    """Returns the function, with its operators counted to `part`, and the FLOP that `cost` gives for its arguments."""
+
+    def marked_function(*args: Any, **kwargs: Any) -> Any:
+        flops[part] += int(cost(*args))
+        with record_function(part):
+            return function(*args, **kwargs)
+
+    return marked_function
+
+
+def mark_parts() -> None:
+    """Marks the parts of the engine."""
+    for kind in (frozen.FrozenWeight, frozen.Reordered):
+        for name in ("product", "transposed"):
+            cost = lambda self, x, *_: 2 * x.shape[0] * self.weight.numel()  # noqa: E731
+            setattr(kind, name, marked(FROZEN, getattr(kind, name), cost))
+    for low in (lora_linear.LoraProduct, lora_linear.NativeLoraProduct):
+        low.forward = staticmethod(marked(LOW_RANK, low.forward, _low_rank_cost))  # type: ignore[method-assign]
+        low.backward = staticmethod(marked(LOW_RANK, low.backward))  # type: ignore[method-assign]
+    for attention in (MatrixAttention, NativeAttention):
+        attention.forward = staticmethod(marked(ATTENTION, attention.forward, _attention_cost))  # type: ignore[method-assign]
+        attention.backward = staticmethod(marked(ATTENTION, attention.backward))  # type: ignore[method-assign]
+    lora_linear.dropout_mask = marked(MASKS, lora_linear.dropout_mask)
+    loop.descend = marked(OPTIMISER, loop.descend)
+
+
+def _low_rank_cost(_: Any, x: Any, *given: Any) -> float:
+    # Each product with A or B runs once forward and twice backward.
+    matrices = [m for m in given if isinstance(m, torch.nn.Parameter)] or given[2:4]
+    return float(6 * x.shape[0] * sum(m.numel() for m in matrices))
+
+
+def _attention_cost(_: Any, q: Any, k: Any, __: Any, packing: Any, *___: Any) -> float:
+    scores = sum(length if len(q) != len(k) else length**2 for length in packing.lengths)
+    return float(2 * scores * q.shape[1] * q.shape[2] * ATTENTION_PRODUCTS)
+
+
+def part_of(event: Any) -> str:
+    """Returns the part of an operator: its own, or that of the nearest operator that called it."""
+    while event is not None:
+        if event.name in PARTS:
+            return str(event.name)
+        above = event.cpu_parent
+        if event.name in OPERATORS and not _within_part(above):
+            return OPERATORS[event.name]
+        event = above
+    return OTHER
+
+
+def _within_part(event: Any) -> bool:
+    while event is not None:
+        if event.name in PARTS:
+            return True
+        event = event.cpu_parent
+    return False
+
+
+def copy_rate(tokens: int, hidden: int, dtype: torch.dtype) -> float:
+    """Returns the bytes/s, read and written, of a copy of a tensor of this size."""
+    source = torch.ones(tokens, hidden, dtype=dtype)
+    target, best = torch.empty_like(source), float("inf")
+    for _ in range(50):
+        began = time.perf_counter()
+        target.copy_(source)
+        best = min(best, time.perf_counter() - began)
+    return 2 * source.numel() * source.element_size() / best
+
+
+def traffic(event: Any, item: int) -> float:
+    """Returns the bytes that an operator must at least read and write: its first input, twice."""
+    shape = next((shape for shape in event.input_shapes if shape), [])
+    return 2.0 * float(np.prod(shape)) * item if shape else 0.0
+
+
+def training_on(file: str, rows: int, batch: int) -> Training:
+    """Returns a training of `default` on random rows."""
+    frame = pd.read_parquet(file)[["text", "label"]].sample(rows, random_state=1)
+    recipe = Recipe(batch_size=batch, epochs=1, head_start="random")
+    adapted = Adapted.fresh(recipe, ["0", "1"])
+    train = Examples(adapted.reader.read(frame.text.tolist()), frame.label.to_numpy(dtype=np.int64))
+    return Training(adapted, recipe, train, Examples(adapted.reader.read([]), np.zeros(0, dtype=np.int64)))
+
+
+def main() -> None:
+    """Profiles and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="Parquet with columns text, label")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=12, help="steps with the profiler, and as many without")
+    a = parser.parse_args()
+    training = training_on(a.file, a.batch * (WARM + 2 * a.steps + 1), a.batch)
+    mark_parts()
+    steps = training.run()
+    for _ in range(WARM):
+        next(steps)
+    plain, own, ideal, operators, profiled = list[float](), Counter[str](), Counter[str](), 0, 0.0
+    item = 2 if training.precision == "bf16" else 4
+    hidden = int(training.plain.config.hidden_size)
+    tokens = training.progress.tokens
+    for _ in range(a.steps):
+        began = time.perf_counter()
+        next(steps)
+        plain.append(time.perf_counter() - began)
+        flops.clear()
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+            began = time.perf_counter()
+            next(steps)
+            profiled += time.perf_counter() - began
+        for event in profiler.events():
+            part = part_of(event)
+            own[part] += event.self_cpu_time_total / 1e6 / a.steps
+            operators += event.name.startswith(("aten::", "mkldnn::"))
+            if event.name in OPERATORS and part == OPERATORS[event.name]:
+                ideal[part] += traffic(event, item) / a.steps
+        ideal.update({part: count / a.steps for part, count in flops.items()})
+    tokens = (training.progress.tokens - tokens) // (2 * a.steps)
+    rates = dict.fromkeys((FROZEN, LOW_RANK, ATTENTION), speed(training.precision))
+    moved = copy_rate(tokens, hidden, torch.bfloat16 if item == 2 else torch.float32)
+    step = statistics.median(plain)
+    print(
+        f"{Path(a.file).name}, default, batch {a.batch}, {tokens:,} tokens a step, {training.precision}: "
+        f"{step * 1000:.1f} ms a step, {profiled / a.steps * 1000:.1f} ms with the profiler, "
+        f"{operators // a.steps:,} operators, kernels: {kernels.in_use()}. Copy: {moved / 1e9:.0f} GB/s. {machine()}\n"
+    )
+    own[DISPATCH] = max(0.0, step - sum(own.values()))
+    rows = []
+    for part in (*PARTS, DISPATCH):
+        least = ideal[part] / rates.get(part, moved)
+        share = f"{least / own[part]:.0%}".replace("%", " %") if least and own[part] else ""
+        rows.append([part, f"{own[part] * 1000:.1f}", f"{own[part] / step:.0%}".replace("%", " %"), share])
+    print(table(["part", "ms", "of the step", "ideal / measured"], rows))
+
+
+if __name__ == "__main__":
+    main()

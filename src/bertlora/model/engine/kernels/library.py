@@ -1,0 +1,82 @@
+"""Finds the library for this processor, and calls it."""
+
+import ctypes
+import os
+import threading
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# What torch calls the processor's abilities → the libraries that run on it, the fastest first.
+_LIBRARIES = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",), "DEFAULT": ("neon",)}
+_KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float64: 2}
+# Working memory up to this many numbers is kept for the next call: fresh pages cost more than the arithmetic on them.
+_KEPT = 1 << 22
+_OWN = threading.local()
+
+
+def in_use() -> str:
+    """Returns the name of the library that serves this processor, such as `avx512`; `none` if none does."""
+    found = library()
+    return "none" if found is None else found[0]
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Returns whether the kernels take these tensors: on the CPU, of one type that they know."""
+    kind = tensors[0].dtype
+    alike = all(x.dtype == kind and x.device.type == "cpu" for x in tensors)
+    return alike and kind in _KINDS and library() is not None
+
+
+def computed(dtype: torch.dtype) -> torch.dtype:
+    """Returns what the kernels compute in, for tensors of this type."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class Call:
+    """A call of the library, for tensors of this type: its kind, the sizes, then pointers."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        found = library()
+        assert found is not None
+        self._library, self._dtype = found[1], dtype
+        self._kind = ctypes.c_int64(_KINDS[dtype])
+
+    def count(self, name: str, *arguments: object) -> int:
+        """Returns what a function of the kind and these arguments counts."""
+        return int(getattr(self._library, name)(self._kind, *arguments))
+
+    def __call__(self, name: str, sizes: ctypes.Structure, numbers: int, *tensors: Tensor | None) -> None:
+        """Calls a function with the kind, the sizes, these tensors, and working memory for that many numbers."""
+        given = (*tensors, _rooms(numbers, computed(self._dtype)))
+        pointers = [None if x is None else ctypes.c_void_p(x.data_ptr()) for x in given]
+        getattr(self._library, name)(self._kind, ctypes.byref(sizes), *pointers)
+
+
+def _rooms(numbers: int, dtype: torch.dtype) -> Tensor:
+    """Returns working memory, of this thread alone."""
+    kept: Tensor | None = getattr(_OWN, "rooms", None)
+    if kept is None or kept.dtype != dtype or kept.numel() < numbers:
+        kept = torch.empty(numbers, dtype=dtype)
+        if numbers <= _KEPT:
+            _OWN.rooms = kept
+    return kept
+
+
+@cache
+def library() -> tuple[str, ctypes.CDLL] | None:
+    """Returns the fastest library that this processor runs, with its name."""
+    if os.environ.get("BERTLORA_KERNELS") == "off":
+        return None
+    for name in _LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), ()):
+        for path in sorted(Path(__file__).parent.glob(f"{name}.*so")):
+            try:
+                found = ctypes.CDLL(str(path), mode=os.RTLD_NOW)
+            except OSError:  # built for another system, or torch has no OpenMP
+                continue
+            for counts in (found.attention_room, found.low_rank_room):
+                counts.restype = ctypes.c_int64
+            return name, found
+    return None

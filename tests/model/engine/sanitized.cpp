@@ -1,0 +1,67 @@
+// Calls the kernels with tensors that end where their memory does, so that a sanitizer sees each step beyond.
+
+#include "attention.cpp"
+
+#include <cstdio>
+#include <vector>
+
+namespace {
+
+long calls = 0;
+
+template <class T> std::vector<T> drawn(long count) {
+    std::vector<T> numbers(count);
+    uint32_t state = 1;
+    for (T &x : numbers) {
+        state = state * 1664525 + 1013904223;
+        narrow(Real<T>(state >> 8) / Real<T>(1 << 23) - 1, x);
+    }
+    return numbers;
+}
+
+template <class T>
+bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, bool one_query, long window) {
+    using R = Real<T>;
+    const long texts = offsets.size() - 1, tokens = offsets.back(), queries = one_query ? texts : tokens;
+    long longest = 0;
+    for (long i = 0; i < texts; ++i)
+        longest = std::max(longest, long(offsets[i + 1] - offsets[i]));
+    const long width = heads * dim;
+    Shape shape{offsets.data(), texts, heads, dim, one_query, window, width, width, width, 0, 3, 0.3};
+    const auto q = drawn<T>(queries * width), k = drawn<T>(tokens * width), v = k, g = q;
+    std::vector<T> out(q.size()), gq(q.size()), gk(k.size()), gv(k.size());
+    std::vector<R> sums(queries * heads);
+    for (bool backward : {false, true}) {
+        shape.room = attention_room(kind, longest, dim, backward);
+        std::vector<R> rooms(shape.room * shape.threads);
+        if (backward)
+            attention_backward(kind, &shape, q.data(), k.data(), v.data(), g.data(), out.data(), sums.data(), gq.data(),
+                               gk.data(), gv.data(), rooms.data());
+        else
+            attention_forward(kind, &shape, q.data(), k.data(), v.data(), out.data(), sums.data(), rooms.data());
+        ++calls;
+    }
+    for (const auto *numbers : {&out, &gq, &gk, &gv})
+        for (T x : *numbers)
+            if (!std::isfinite(widened(x)))
+                return false;
+    return true;
+}
+
+} // namespace
+
+int main() {
+    const std::vector<std::vector<int32_t>> texts{{0, 1}, {0, 15, 16, 33}, {0, 100, 108}, {0, 64, 81}};
+    bool whole = true;
+    for (const auto &offsets : texts)
+        for (long heads : {1, 3})
+            for (long dim : {3, 16, 40})
+                for (bool one_query : {false, true})
+                    for (long window : {0, 9}) {
+                        whole &= holds<bf16>(0, offsets, heads, dim, one_query, window);
+                        whole &= holds<float>(1, offsets, heads, dim, one_query, window);
+                        whole &= holds<double>(2, offsets, heads, dim, one_query, window);
+                    }
+    std::printf("%ld calls\n", calls);
+    return !whole;
+}

@@ -1,0 +1,86 @@
+"""The native kernels, beside what tests/model/engine/test_attention.py checks of both ways."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from bertlora.model.engine import kernels
+from bertlora.model.engine.attention import NativeAttention, attend
+from bertlora.model.engine.packing import Packing
+
+SOURCES = Path(kernels.__file__).parent
+CPU = torch.device("cpu")
+LENGTHS = (70, 33, 17, 16, 15, 5, 1)
+
+pytestmark = pytest.mark.skipif(kernels.in_use() == "none", reason="no native kernels on this machine")
+
+
+def joint(packing: Packing, heads: int, dim: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Returns q, k and v as a joint product gives them: parts of the same rows."""
+    rows = torch.randn(packing.row, 3 * heads * dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return tuple(part.view(packing.row, heads, dim) for part in rows.to(dtype).split(heads * dim, 1))
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("one_query", [False, True])
+def test_gradients_hold_in_float64(one_query: bool, window: int | None) -> None:
+    packing = Packing((19, 3, 1), CPU)
+    q, k, v = (x.clone().requires_grad_() for x in joint(packing, 2, 3, torch.float64))
+    asked = q[packing.starts] if one_query else q
+    assert torch.autograd.gradcheck(lambda *x: NativeAttention.apply(*x, packing, 0.6, window), (asked, k, v))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
+    packing, found = Packing(LENGTHS, CPU), []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            q, k, v = (x.requires_grad_() for x in joint(packing, 3, 32, dtype))
+            y = attend(q, k, v, packing, 0.2)
+            found.append([y.detach(), *torch.autograd.grad(y.float().square().sum(), (q, k, v))])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    packing = Packing(LENGTHS, CPU)
+    q, k, v = joint(packing, 1, 32, torch.bfloat16)
+    for x, place in ((q, 75), (k, 80), (v, 85)):
+        x[place] = torch.nan
+        y = attend(q, k, v, packing, 0.2)
+        assert y[70:103].isnan().any(), "the second text has it"
+        assert not y[:70].isnan().any(), "no other text sees it"
+        x[place] = 0.0
+
+
+def test_the_kernels_can_be_turned_off() -> None:
+    code = "from bertlora.model.engine import kernels; print(kernels.in_use())"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"BERTLORA_KERNELS": way}, capture_output=True, check=True
+        ).stdout.decode()
+        for way in ("off", "on")
+    ]
+    assert said == ["none\n", f"{kernels.in_use()}\n"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+def test_sanitizers_find_nothing(tmp_path: Path) -> None:
+    """Runs every kind of call with lengths around the sizes of blocks and vectors; the program has no torch."""
+    driver = Path(__file__).with_name("sanitized.cpp")
+    flags = ["-O1", "-g", "-std=c++17", "-fopenmp", "-march=native", "-fsanitize=address,undefined"]
+    built = ["g++", *flags, "-fno-sanitize-recover", f"-I{SOURCES}", str(driver), "-o", str(tmp_path / "driver")]
+    subprocess.run(built, check=True)
+    quiet = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "3"}
+    done = subprocess.run([tmp_path / "driver"], env=quiet, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "576 calls\n"), done.stderr
