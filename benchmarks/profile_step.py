@@ -4,9 +4,9 @@
     python benchmarks/profile_step.py sst2_train.parquet --batch 32
     python benchmarks/profile_step.py imdb_train.parquet --batch 16 --steps 4
 
-The recipe is `default`, on one epoch of random rows. Steps with torch's profiler and steps without it take turns. The
-profiler gives each operator's own time; an operator belongs to the nearest part that called it. What the operators do
-not account for is Python and dispatch: the step without the profiler, minus the operators.
+The recipe is `default`, on one epoch of random rows. Steps with torch's profiler and steps without it take turns; the
+table is of the former. The profiler gives each operator's own time; an operator belongs to the nearest part that called
+it. What the operators do not account for is Python and dispatch.
 
 The ideal of a product is its arithmetic at the rate of this machine's matrix product. The ideal of all else is its
 memory traffic, at the rate of a copy of such a tensor.
@@ -16,7 +16,7 @@ import argparse
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +67,18 @@ def mark_parts() -> None:
         for name in ("product", "transposed"):
             cost = lambda self, x, *_: 2 * x.shape[0] * self.weight.numel()  # noqa: E731
             setattr(kind, name, marked(FROZEN, getattr(kind, name), cost))
-    for low in (lora_linear.LoraProduct, lora_linear.NativeLoraProduct):
-        low.forward = staticmethod(marked(LOW_RANK, low.forward, _low_rank_cost))  # type: ignore[method-assign]
-        low.backward = staticmethod(marked(LOW_RANK, low.backward))  # type: ignore[method-assign]
+    low = lora_linear.LoraProduct
+    low.forward = staticmethod(marked(LOW_RANK, low.forward, _low_rank_cost))  # type: ignore[method-assign]
+    low.backward = staticmethod(marked(LOW_RANK, low.backward))  # type: ignore[method-assign]
     for attention in (MatrixAttention, NativeAttention):
         attention.forward = staticmethod(marked(ATTENTION, attention.forward, _attention_cost))  # type: ignore[method-assign]
         attention.backward = staticmethod(marked(ATTENTION, attention.backward))  # type: ignore[method-assign]
-    lora_linear.dropout_mask = marked(MASKS, lora_linear.dropout_mask)
-    loop.descend = marked(OPTIMISER, loop.descend)
+    for module, name, part in ((lora_linear, "dropout_mask", MASKS), (loop, "descend", OPTIMISER)):
+        setattr(module, name, marked(part, getattr(module, name)))
 
 
-def _low_rank_cost(_: Any, x: Any, *given: Any) -> float:
+def _low_rank_cost(_: Any, x: Any, __: Any, ___: Any, ____: Any, _____: Any, *matrices: Any) -> float:
     # Each product with A or B runs once forward and twice backward.
-    matrices = [m for m in given if isinstance(m, torch.nn.Parameter)] or given[2:4]
     return float(6 * x.shape[0] * sum(m.numel() for m in matrices))
 
 
@@ -121,7 +120,7 @@ def copy_rate(tokens: int, hidden: int, dtype: torch.dtype) -> float:
 
 def traffic(event: Any, item: int) -> float:
     """Returns the bytes that an operator must at least read and write: its first input, twice."""
-    shape = next((shape for shape in event.input_shapes if shape), [])
+    shape: list[int] = next((shape for shape in event.input_shapes if shape), [])
     return 2.0 * float(np.prod(shape)) * item if shape else 0.0
 
 
@@ -132,6 +131,13 @@ def training_on(file: str, rows: int, batch: int) -> Training:
     adapted = Adapted.fresh(recipe, ["0", "1"])
     train = Examples(adapted.reader.read(frame.text.tolist()), frame.label.to_numpy(dtype=np.int64))
     return Training(adapted, recipe, train, Examples(adapted.reader.read([]), np.zeros(0, dtype=np.int64)))
+
+
+def timed(steps: Iterator[Any], training: Training) -> float:
+    """Returns the seconds of the next step."""
+    began = training.progress.seconds
+    next(steps)
+    return training.progress.seconds - began
 
 
 def main() -> None:
@@ -146,41 +152,40 @@ def main() -> None:
     steps = training.run()
     for _ in range(WARM):
         next(steps)
-    plain, own, ideal, operators, profiled = list[float](), Counter[str](), Counter[str](), 0, 0.0
     item = 2 if training.precision == "bf16" else 4
-    hidden = int(training.plain.config.hidden_size)
-    tokens = training.progress.tokens
+    plain, profiled, tokens = list[float](), list[float](), 0
+    operators, own, ideal = 0, dict.fromkeys((*PARTS, DISPATCH), 0.0), dict.fromkeys(PARTS, 0.0)
+    flops.clear()
     for _ in range(a.steps):
-        began = time.perf_counter()
-        next(steps)
-        plain.append(time.perf_counter() - began)
-        flops.clear()
+        before = training.progress.tokens
+        plain.append(timed(steps, training) / max(1, training.progress.tokens - before))
+        products, before = Counter(flops), training.progress.tokens
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-            began = time.perf_counter()
-            next(steps)
-            profiled += time.perf_counter() - began
+            profiled.append(timed(steps, training))
+        tokens += training.progress.tokens - before
         for event in profiler.events():
             part = part_of(event)
             own[part] += event.self_cpu_time_total / 1e6 / a.steps
             operators += event.name.startswith(("aten::", "mkldnn::"))
             if event.name in OPERATORS and part == OPERATORS[event.name]:
                 ideal[part] += traffic(event, item) / a.steps
-        ideal.update({part: count / a.steps for part, count in flops.items()})
-    tokens = (training.progress.tokens - tokens) // (2 * a.steps)
-    rates = dict.fromkeys((FROZEN, LOW_RANK, ATTENTION), speed(training.precision))
-    moved = copy_rate(tokens, hidden, torch.bfloat16 if item == 2 else torch.float32)
-    step = statistics.median(plain)
-    print(
-        f"{Path(a.file).name}, default, batch {a.batch}, {tokens:,} tokens a step, {training.precision}: "
-        f"{step * 1000:.1f} ms a step, {profiled / a.steps * 1000:.1f} ms with the profiler, "
-        f"{operators // a.steps:,} operators, kernels: {kernels.in_use()}. Copy: {moved / 1e9:.0f} GB/s. {machine()}\n"
-    )
+        for part, count in (flops - products).items():
+            ideal[part] += count / a.steps
+    step = statistics.mean(profiled)
     own[DISPATCH] = max(0.0, step - sum(own.values()))
+    hidden, tokens = int(training.plain.config.hidden_size), tokens // a.steps
+    moved = copy_rate(tokens, hidden, torch.bfloat16 if item == 2 else torch.float32)
+    rates = dict.fromkeys((FROZEN, LOW_RANK, ATTENTION), speed(training.precision))
+    print(
+        f"{Path(a.file).name}, default, batch {a.batch}, {training.precision}, kernels: {kernels.in_use()}. A step: "
+        f"{tokens:,} tokens, {operators // a.steps:,} operators, {step * 1000:.1f} ms with the profiler. Without: "
+        f"{1e6 * statistics.median(plain):.0f} µs a token. Copy: {moved / 1e9:.0f} GB/s. {machine()}\n"
+    )
     rows = []
     for part in (*PARTS, DISPATCH):
-        least = ideal[part] / rates.get(part, moved)
-        share = f"{least / own[part]:.0%}".replace("%", " %") if least and own[part] else ""
-        rows.append([part, f"{own[part] * 1000:.1f}", f"{own[part] / step:.0%}".replace("%", " %"), share])
+        least = ideal.get(part, 0.0) / rates.get(part, moved)
+        share = f"{100 * least / own[part]:.0f} %" if least and own[part] else ""
+        rows.append([part, f"{own[part] * 1000:.1f}", f"{100 * own[part] / step:.0f} %", share])
     print(table(["part", "ms", "of the step", "ideal / measured"], rows))
 
 

@@ -55,7 +55,7 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """The function that transformers calls: query, key and value (1, H, T, d) → (1, T, H, d). It has no dropout."""
     assert packing is not None, "packed attention was called without a packing"
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # In transformers too, a window of n sees tokens at distances below n.
     return attend(q, k, v, packing, scale, sliding_window)[None], None

@@ -6,9 +6,9 @@ the loader takes the one that torch has loaded. Where no library serves, torch's
 `BERTLORA_KERNELS=off` turns the kernels off.
 
 - `library`: finds it and calls it
-- `attention`, `low_rank`: what it computes, beside the .cpp of the same name
+- `attention`: what it computes, beside the .cpp of the same name
 """
 
-from bertlora.model.engine.kernels.library import computed, in_use, serves
+from bertlora.model.engine.kernels.library import in_use, serves
 
-__all__ = ["computed", "in_use", "serves"]
+__all__ = ["in_use", "serves"]

@@ -18,6 +18,10 @@ namespace {
 constexpr long QUERIES = 16; // computed at a time
 constexpr double LOG2_E = 1.4426950408889634;
 
+// The numbers from one row to the next: an odd number of vectors. Rows at a power of 2 from each other would take the same
+// few places of the nearest cache.
+template <class R> constexpr long spread(long width) { return width | LANES<R>; }
+
 // Rows of a tensor (tokens, heads, dim), for one head.
 template <class T> struct Rows {
     T *first;
@@ -71,25 +75,26 @@ template <class T> struct Unit {
     R scale;
 
     long key_width() const { return up_to<R>(keys); }
+    long key_stride() const { return spread<R>(key_width()); }
     long dim_width() const { return up_to<R>(dim); }
 
     void forward(Rows<T> out, R *log_sums, R *room) const {
-        const long wide = key_width(), deep = dim_width();
-        R *columns = room, *values = columns + dim * wide, *asked = values + keys * deep;
-        R *scores = asked + QUERIES * deep, *seen = scores + QUERIES * wide;
-        read_transposed<T>(k, keys, dim, wide, columns);
+        const long wide = key_width(), apart = key_stride(), deep = dim_width();
+        R *columns = room, *values = columns + dim * apart, *asked = values + keys * deep;
+        R *scores = asked + QUERIES * deep, *seen = scores + QUERIES * apart;
+        read_transposed<T>(k, keys, dim, apart, columns);
         read<T>(v, keys, dim, deep, R(1), values);
         for (long first = 0; first < queries; first += QUERIES) {
             const long count = queries - first < QUERIES ? queries - first : QUERIES;
             read<T>(q.after(first), count, dim, deep, scale * R(LOG2_E), asked);
-            product(asked, deep, 1L, columns, wide, scores, wide, count, wide, dim, false);
+            product(asked, deep, 1L, columns, apart, scores, apart, count, wide, dim, false);
             R sums[QUERIES];
             for (long i = 0; i < count; ++i) {
-                const R most = softened(scores + i * wide, first + i, sums[i]);
+                const R most = softened(scores + i * apart, first + i, sums[i]);
                 if (log_sums)
                     log_sums[first + i] = most + std::log2(sums[i]);
             }
-            product(scores, wide, 1L, values, deep, seen, deep, count, deep, keys, false);
+            product(scores, apart, 1L, values, deep, seen, deep, count, deep, keys, false);
             for (long i = 0; i < count; ++i)
                 write<T>(seen + i * deep, 1, dim, deep, 1 / sums[i], out.after(first + i));
         }
@@ -97,35 +102,35 @@ template <class T> struct Unit {
 
     void backward(Rows<const T> g, Rows<const T> out, const R *log_sums, Rows<T> gq, Rows<T> gk, Rows<T> gv,
                   R *room) const {
-        const long wide = key_width(), deep = dim_width();
-        R *key_columns = room, *value_columns = key_columns + dim * wide, *key_rows = value_columns + dim * wide;
+        const long wide = key_width(), apart = key_stride(), deep = dim_width();
+        R *key_columns = room, *value_columns = key_columns + dim * apart, *key_rows = value_columns + dim * apart;
         R *key_slopes = key_rows + keys * deep, *value_slopes = key_slopes + keys * deep;
         R *asked = value_slopes + keys * deep, *wanted = asked + QUERIES * deep, *slopes = wanted + QUERIES * deep;
-        R *weights = slopes + QUERIES * deep, *changes = weights + QUERIES * wide;
-        read_transposed<T>(k, keys, dim, wide, key_columns);
-        read_transposed<T>(v, keys, dim, wide, value_columns);
+        R *weights = slopes + QUERIES * deep, *changes = weights + QUERIES * apart;
+        read_transposed<T>(k, keys, dim, apart, key_columns);
+        read_transposed<T>(v, keys, dim, apart, value_columns);
         read<T>(k, keys, dim, deep, R(1), key_rows);
         for (long first = 0; first < queries; first += QUERIES) {
             const long count = queries - first < QUERIES ? queries - first : QUERIES;
             const bool add = first > 0;
             read<T>(q.after(first), count, dim, deep, scale * R(LOG2_E), asked);
             read<T>(g.after(first), count, dim, deep, R(1), wanted);
-            product(asked, deep, 1L, key_columns, wide, weights, wide, count, wide, dim, false);
-            product(wanted, deep, 1L, value_columns, wide, changes, wide, count, wide, dim, false);
+            product(asked, deep, 1L, key_columns, apart, weights, apart, count, wide, dim, false);
+            product(wanted, deep, 1L, value_columns, apart, changes, apart, count, wide, dim, false);
             for (long i = 0; i < count; ++i) {
                 R due = 0;
                 for (long e = 0; e < dim; ++e)
                     due += wanted[i * deep + e] * widened(out.row(first + i)[e]);
-                sloped(weights + i * wide, changes + i * wide, first + i, log_sums[first + i], due);
+                sloped(weights + i * apart, changes + i * apart, first + i, log_sums[first + i], due);
             }
             if (gq.first) {
-                product(changes, wide, 1L, key_rows, deep, slopes, deep, count, deep, keys, false);
+                product(changes, apart, 1L, key_rows, deep, slopes, deep, count, deep, keys, false);
                 write<T>(slopes, count, dim, deep, scale, gq.after(first));
             }
             if (gk.first)
-                product(changes, 1L, wide, asked, deep, key_slopes, deep, keys, deep, count, add);
+                product(changes, 1L, apart, asked, deep, key_slopes, deep, keys, deep, count, add);
             if (gv.first)
-                product(weights, 1L, wide, wanted, deep, value_slopes, deep, keys, deep, count, add);
+                product(weights, 1L, apart, wanted, deep, value_slopes, deep, keys, deep, count, add);
         }
         if (gk.first)
             write<T>(key_slopes, keys, dim, deep, R(1 / LOG2_E), gk);
@@ -136,7 +141,7 @@ template <class T> struct Unit {
   private:
     // Replaces a query's scores by 2^(score - maximum), 0 where it sees no key. Returns the maximum.
     R softened(R *scores, long position, R &sum) const {
-        hide(scores, position, -INFINITY);
+        hide(scores, position);
         const long wide = key_width();
         Vector<R> most = load(scores);
         for (long j = LANES<R>; j < wide; j += LANES<R>) {
@@ -156,7 +161,7 @@ template <class T> struct Unit {
 
     // Replaces a query's scores by P, and the change of P by the change of S.
     void sloped(R *scores, R *changes, long position, R log_sum, R due) const {
-        hide(scores, position, -INFINITY);
+        hide(scores, position);
         for (long j = 0; j < key_width(); j += LANES<R>) {
             const Vector<R> weight = power_of_2(load(scores + j) - log_sum);
             store(scores + j, weight);
@@ -164,20 +169,21 @@ template <class T> struct Unit {
         }
     }
 
-    void hide(R *scores, long position, R value) const {
+    // Sets the scores of the keys that a query does not see, and those behind the last key.
+    void hide(R *scores, long position) const {
         const Seen seen(position, keys, window);
         for (long j = 0; j < seen.begin; ++j)
-            scores[j] = value;
+            scores[j] = -INFINITY;
         for (long j = seen.end; j < key_width(); ++j)
-            scores[j] = value;
+            scores[j] = -INFINITY;
     }
 };
 
 // Numbers of working memory that a thread needs.
 template <class R> long room_of(long longest, long dim, bool backward) {
-    const long wide = up_to<R>(longest), deep = up_to<R>(dim);
-    return backward ? 2 * dim * wide + 3 * longest * deep + QUERIES * (3 * deep + 2 * wide)
-                    : dim * wide + longest * deep + QUERIES * (2 * deep + wide);
+    const long apart = spread<R>(up_to<R>(longest)), deep = up_to<R>(dim);
+    return backward ? 2 * dim * apart + 3 * longest * deep + QUERIES * (3 * deep + 2 * apart)
+                    : dim * apart + longest * deep + QUERIES * (2 * deep + apart);
 }
 
 // What both directions are given: the texts, where they begin, and how the tensors lie in memory.

@@ -76,7 +76,6 @@ def library() -> tuple[str, ctypes.CDLL] | None:
                 found = ctypes.CDLL(str(path), mode=os.RTLD_NOW)
             except OSError:  # built for another system, or torch has no OpenMP
                 continue
-            for counts in (found.attention_room, found.low_rank_room):
-                counts.restype = ctypes.c_int64
+            found.attention_room.restype = ctypes.c_int64
             return name, found
     return None

@@ -13,7 +13,9 @@ template <class R> constexpr long up_to(long n) { return (n + LANES<R> - 1) / LA
 template <class R, int M, int N>
 inline void tile(const R *a, long across, long along, const R *b, long b_row, R *c, long c_row, long inner, bool add) {
     Vector<R> sums[M][N];
+#pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
         for (int n = 0; n < N; ++n)
             sums[m][n] = add ? load(c + m * c_row + n * LANES<R>) : Vector<R>{};
     for (long i = 0; i < inner; ++i) {
@@ -29,7 +31,9 @@ inline void tile(const R *a, long across, long along, const R *b, long b_row, R 
                 sums[m][n] += left * right[n];
         }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
         for (int n = 0; n < N; ++n)
             store(c + m * c_row + n * LANES<R>, sums[m][n]);
 }

@@ -31,7 +31,9 @@ template <> struct Computed<bf16> {
 template <class T> using Real = typename Computed<T>::type;
 
 // A tag for the type of tensors.
-template <class T> struct Kind {};
+template <class T> struct Kind {
+    using type = T;
+};
 
 // Calls f with the type of the tensors: 0 is bf16, 1 float, 2 double.
 template <class F> void with_type(int64_t kind, F f) {
