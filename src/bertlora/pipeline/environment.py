@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from bertlora.model.engine import kernels_in_use
 from bertlora.model.machine import choose_precision, default_device, speed
 from bertlora.run.manifest import versions
 
@@ -19,6 +20,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels_in_use(),
         "fp32_gflops": round(speed("fp32") / 1e9),
         "bf16_gflops": round(speed("bf16") / 1e9),
         "precision": choose_precision("auto"),

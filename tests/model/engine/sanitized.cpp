@@ -1,6 +1,7 @@
 // Calls the kernels with tensors that end where their memory does, so that a sanitizer sees each step beyond.
 
 #include "attention.cpp"
+#include "low_rank.cpp"
 
 #include <cstdio>
 #include <vector>
@@ -48,6 +49,33 @@ bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, boo
     return true;
 }
 
+// Segments of 0, 1, 15, 16, 17 and 40 rows; the first has no update.
+template <class T> bool adds(int64_t kind, std::vector<long> ranks) {
+    const std::vector<int64_t> firsts{0, 5, 5, 6, 21, 37, 54, 94};
+    const long in = 33, width = 2 * low_rank_lanes(), out = width * ranks.size();
+    long deep = 0;
+    for (long rank : ranks)
+        deep += rank;
+    deep = up_to<float>(deep);
+    const auto down = drawn<float>(in * deep), up = drawn<float>(16 * width);
+    Update update{down.data(), deep, long(ranks.size()), {}};
+    for (size_t p = 0; p < ranks.size(); ++p)
+        update.part[p] = {up.data(), ranks[p], long(p) * width, width};
+    std::vector<const Update *> updates(firsts.size() - 1, &update);
+    updates[0] = nullptr;
+    Sizes sizes{int64_t(updates.size()), in, out, deep, 0, 3};
+    sizes.room = low_rank_room(kind, &sizes);
+    std::vector<float> rooms(sizes.room * sizes.threads);
+    const auto x = drawn<T>(94 * in);
+    std::vector<T> y = drawn<T>(94 * out);
+    low_rank_add(kind, &sizes, x.data(), y.data(), updates.data(), firsts.data(), rooms.data());
+    ++calls;
+    for (T value : y)
+        if (!std::isfinite(widened(value)))
+            return false;
+    return true;
+}
+
 } // namespace
 
 int main() {
@@ -62,6 +90,8 @@ int main() {
                         whole &= holds<float>(1, offsets, heads, dim, one_query, window);
                         whole &= holds<double>(2, offsets, heads, dim, one_query, window);
                     }
+    for (const auto &ranks : std::vector<std::vector<long>>{{1}, {16}, {3, 5, 16}})
+        whole &= adds<bf16>(0, ranks) && adds<float>(1, ranks);
     std::printf("%ld calls\n", calls);
     return !whole;
 }

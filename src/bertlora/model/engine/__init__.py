@@ -4,7 +4,7 @@ Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
 - `packing`, `blocks`, `padding`: from texts to tensors
-- `attention`, `layers`: the way through the encoder
+- `attention`, `layers`: the way through the encoder; `kernels/`: attention in C++
 - `prefix`: frozen layers, run once
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run
@@ -14,6 +14,7 @@ Other rooms import only what is below. Reading order:
 from bertlora.model.engine.changes import evaluating, last_linear, owned, takes_token_types, unwrapped
 from bertlora.model.engine.execution import BATCH_SIZE, ROW_TOKENS, Execution, executing
 from bertlora.model.engine.heads import Head
+from bertlora.model.engine.kernels import in_use as kernels_in_use
 from bertlora.model.engine.layers import served
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.mixed import MixedEncoder
@@ -34,6 +35,7 @@ __all__ = [
     "evaluating",
     "executing",
     "frozen_share",
+    "kernels_in_use",
     "last_linear",
     "mixed_logits",
     "owned",

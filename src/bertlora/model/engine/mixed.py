@@ -124,7 +124,7 @@ class MixedEncoder:
         for name, (a, b) in pairs.items():
             number, member = self._places[name]
             parts.setdefault(number, {})[member] = a.to(self.device, self.low_dtype), b.to(self.device, self.low_dtype)
-        low = {number: LowRank.of(found) for number, found in parts.items()}
+        low = {number: LowRank.of(found, self.products[number].widths) for number, found in parts.items()}
         return Update(low, min([len(self.layers), *(self.products[number].layer for number in low)]), head)
 
     def first_tokens(

@@ -8,11 +8,13 @@ W x is one product for all tokens; each adapter's low-rank part then runs on its
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from bertlora.model.engine.heads import Head
+from bertlora.model.engine.kernels.low_rank import SegmentUpdate, add_segments, widened
 from bertlora.model.engine.packing import Packing
 
 
@@ -24,19 +26,29 @@ class LowRank:
         down: (in, R) A' of all of them, side by side.
         ranks: the rank of each.
         ups: for each: which of the layers it is, and s B', (rank, out).
+        native: the same for the native kernel; None where it does not serve.
     """
 
     down: Tensor
     ranks: tuple[int, ...]
     ups: tuple[tuple[int, Tensor], ...]
+    native: SegmentUpdate | None
 
     @classmethod
-    def of(cls, pairs: Mapping[int, tuple[Tensor, Tensor]]) -> "LowRank":
-        """Returns the updates of these layers; a pair is A (R, in) and s B (out, R)."""
-        # The layouts that multiply fastest for few tokens: A by rows, B by columns.
-        down = torch.cat([a for a, _ in pairs.values()]).T
+    def of(cls, pairs: Mapping[int, tuple[Tensor, Tensor]], widths: Sequence[int]) -> "LowRank":
+        """Returns the updates of these layers; a pair is A (R, in) and s B (out, R).
+
+        Args:
+            pairs: by the number of the layer in its product.
+            widths: outputs of each layer of the product.
+        """
+        down, ranks = torch.cat([a for a, _ in pairs.values()]), tuple(a.shape[0] for a, _ in pairs.values())
         ups = tuple((member, b.T.contiguous()) for member, (_, b) in pairs.items())
-        return cls(down, tuple(a.shape[0] for a, _ in pairs.values()), ups)
+        if not SegmentUpdate.serves(down, widths):
+            # The layouts that torch multiplies fastest for few tokens: A by rows, B by columns.
+            return cls(down.T, ranks, ups, None)
+        wide, columns = widened(down.T), [0, *accumulate(widths)]
+        return cls(wide[:, : len(down)], ranks, ups, SegmentUpdate(wide, [(columns[member], up) for member, up in ups]))
 
     def add(self, x: Tensor, outputs: Sequence[Tensor]) -> None:
         """Adds s B A x, in place, to the outputs of the layers, (n, out) for x (n, in)."""
@@ -111,10 +123,14 @@ class Mix:
         """
         # As many rows as tokens, and fewer texts: only a row of texts with one token each has as many of both.
         counts = self.tokens if len(x) == sum(self.tokens) else self.texts
+        lows = [update.low.get(product) for update in self.updates]
+        natives = [None if low is None else low.native for low in lows]
+        if x.dtype == y.dtype and all(low is None or low.native for low in lows):
+            add_segments(x, y, natives, [0, *accumulate(counts[: len(lows)])])
+            return
         inputs = torch.split_with_sizes(x.to(self.low_dtype), counts)
         # One call of `split` takes a third of the time of as many slices.
         outputs = zip(*(torch.split(part, counts) for part in torch.split(y, list(widths), 1)), strict=True)
-        for update, own, into in zip(self.updates, inputs, outputs, strict=False):
-            low = update.low.get(product)
+        for low, own, into in zip(lows, inputs, outputs, strict=False):
             if low is not None:
                 low.add(own, into)

@@ -5,6 +5,7 @@ import os
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,10 +49,12 @@ class Call:
         """Returns what a function of the kind and these arguments counts."""
         return int(getattr(self._library, name)(self._kind, *arguments))
 
-    def __call__(self, name: str, sizes: ctypes.Structure, numbers: int, *tensors: Tensor | None) -> None:
-        """Calls a function with the kind, the sizes, these tensors, and working memory for that many numbers."""
-        given = (*tensors, _rooms(numbers, computed(self._dtype)))
-        pointers = [None if x is None else ctypes.c_void_p(x.data_ptr()) for x in given]
+    def __call__(
+        self, name: str, sizes: ctypes.Structure, numbers: int, *given: Tensor | ctypes.Array[Any] | None
+    ) -> None:
+        """Calls a function with the kind, the sizes, these tensors or arrays, and working memory for some numbers."""
+        given = (*given, _rooms(numbers, computed(self._dtype)))
+        pointers = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in given]
         getattr(self._library, name)(self._kind, ctypes.byref(sizes), *pointers)
 
 
@@ -76,6 +79,7 @@ def library() -> tuple[str, ctypes.CDLL] | None:
                 found = ctypes.CDLL(str(path), mode=os.RTLD_NOW)
             except OSError:  # built for another system, or torch has no OpenMP
                 continue
-            found.attention_room.restype = ctypes.c_int64
+            for counts in (found.attention_room, found.low_rank_room, found.low_rank_lanes):
+                counts.restype = ctypes.c_int64
             return name, found
     return None
