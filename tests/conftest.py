@@ -31,6 +31,9 @@ VOCABULARY = 30522
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL |= {"intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id": 0}
 
+# RoBERTa reserves the first two positions.
+ROBERTA = SMALL | {"max_position_embeddings": 130, "pad_token_id": 1, "type_vocab_size": 1}
+
 # Architecture → (config class, settings)
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", SMALL),
@@ -45,8 +48,13 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "max_position_embeddings": 128,
         },
     ),
-    "roberta": ("RobertaConfig", SMALL | {"max_position_embeddings": 130, "pad_token_id": 1, "type_vocab_size": 1}),
+    "roberta": ("RobertaConfig", ROBERTA),
+    "xlm-roberta": ("XLMRobertaConfig", ROBERTA),
+    "camembert": ("CamembertConfig", ROBERTA),
+    "data2vec-text": ("Data2VecTextConfig", ROBERTA),
     "electra": ("ElectraConfig", SMALL | {"embedding_size": 16}),
+    # Every token has the embedding of task 0.
+    "ernie": ("ErnieConfig", SMALL | {"use_task_id": True, "type_vocab_size": 4}),
     "mpnet": ("MPNetConfig", SMALL | {"max_position_embeddings": 130, "pad_token_id": 1}),
     "deberta": (
         "DebertaConfig",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES, SMALL, made_once
+from conftest import ARCHITECTURES, ROBERTA, SMALL, made_once
 from helpers import LABELS, TEXTS, plain_classifier, randomise
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from bertlora.errors import ModelError
 from bertlora.model.adapted import Adapted
-from bertlora.model.base import find_base, quiet
+from bertlora.model.base import find_base, longest_input, quiet
 from bertlora.model.build import build_classifier, new_modules, sketch_classifier
 from bertlora.model.engine.changes import takes_token_types
 from bertlora.model.engine.lora_linear import LoraLinear
@@ -31,11 +31,8 @@ from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.events import Step
 
-# RoBERTa reserves the first two positions.
-ROBERTA = SMALL | {"max_position_embeddings": 130, "pad_token_id": 1, "type_vocab_size": 1}
 EVERY: dict[str, tuple[str, dict[str, Any]]] = ARCHITECTURES | {
     "albert": ("AlbertConfig", SMALL | {"embedding_size": 16}),
-    "xlm-roberta": ("XLMRobertaConfig", ROBERTA),
     "longformer": ("LongformerConfig", ROBERTA | {"attention_window": 16}),
     "roc_bert": ("RoCBertConfig", SMALL | {"enable_pronunciation": False, "enable_shape": False}),
     "gte": ("GteConfig", SMALL),
@@ -103,6 +100,13 @@ def test_gradients_are_pefts(folders: Folders, architecture: str) -> None:
     assert largest > 0
     for name, value in expected.items():
         assert float((found[name] - value).norm()) <= 1e-4 * max(float(value.norm()), 1e-2 * largest), name
+
+
+@EACH
+def test_the_longest_input_has_a_position_for_each_token(folders: Folders, architecture: str) -> None:
+    base = find_base(str(folders(architecture)))
+    ids = torch.full((1, longest_input(base)), 2000)
+    assert build_classifier(base, LABELS, 0.0, seed=0)(ids, torch.ones_like(ids)).logits.isfinite().all()
 
 
 def pefts_own(adapted: Adapted, folder: Path) -> Any:

@@ -32,10 +32,10 @@ MOST_LAYERS = 1000
 # `cache --to` writes this file: the id and the revision of the model it copied.
 ORIGIN = "origin.json"
 # Their positions start after the padding token's.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl")
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "mpnet", "longformer", "xlm-roberta-xl")
 # Known to be encoders that classify. transformers need not be asked for these.
 ENCODERS = {"bert", "distilbert", "roberta", "electra", "mpnet", "deberta", "deberta-v2", "modernbert", "albert"}
-ENCODERS |= {"xlm-roberta", "camembert"}
+ENCODERS |= {"xlm-roberta", "camembert", "data2vec-text", "ernie"}
 
 
 @contextmanager

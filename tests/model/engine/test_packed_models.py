@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES, SMALL, made_once
+from conftest import ARCHITECTURES, made_once
 from helpers import LABELS, SWITCHES, adapted_of, plain_classifier
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,10 +38,10 @@ LONGEST = 90
 # A first layer, one in the middle, where query, key and value are joined, and a last one, only for first tokens.
 DEPTH = {"num_hidden_layers": 3}
 SERVED: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("BertConfig", SMALL | DEPTH),
-    "roberta": ("RobertaConfig", ARCHITECTURES["roberta"][1] | DEPTH),
-    "xlm-roberta": ("XLMRobertaConfig", ARCHITECTURES["roberta"][1] | DEPTH),
-    "electra": ("ElectraConfig", ARCHITECTURES["electra"][1] | DEPTH),
+    name: (ARCHITECTURES[name][0], ARCHITECTURES[name][1] | DEPTH)
+    for name in ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "ernie")
+}
+SERVED |= {
     "distilbert": ("DistilBertConfig", ARCHITECTURES["distilbert"][1] | {"n_layers": 3}),
     # Local layers in the middle and at the end; the windows are far shorter than the texts.
     "modernbert": ("ModernBertConfig", ARCHITECTURES["modernbert"][1] | DEPTH | {"global_attn_every_n_layers": 3}),
@@ -167,6 +167,10 @@ def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor], within: f
 
 def whole_batch(adapted: Adapted, inputs: Inputs) -> dict[str, Tensor]:
     return padded(inputs, range(len(inputs)), adapted.reader.pad_id, takes_token_types(adapted.model))
+
+
+def test_every_architecture_with_packed_rows_is_tested() -> None:
+    assert SERVED.keys() == layers_module._FAMILIES.keys()
 
 
 @EACH

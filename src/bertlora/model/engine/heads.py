@@ -80,7 +80,10 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
     "bert": (("{}.pooler", "classifier"), _bert),
     "roberta": (("classifier",), _roberta),
     "xlm-roberta": (("classifier",), _roberta),
+    "camembert": (("classifier",), _roberta),
+    "data2vec-text": (("classifier",), _roberta),
     "electra": (("classifier",), _roberta),
+    "ernie": (("{}.pooler", "classifier"), _bert),
     "distilbert": (("pre_classifier", "classifier"), _distilbert),
     "modernbert": (("head", "classifier"), _modernbert),
 }

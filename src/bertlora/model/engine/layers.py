@@ -139,7 +139,7 @@ def _entering(number: int, layer: nn.Module, hidden: Tensor, route: Route) -> Te
 
 
 def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
-    """The last layer of BERT, RoBERTa and ELECTRA, (1, T, D) → (1, B, D)."""
+    """The last layer of BERT, and of models built like it, (1, T, D) → (1, B, D)."""
     attention, first = layer.attention.self, hidden[:, packing.starts]
     made = (attention.query(first), attention.key(hidden), attention.value(hidden))
     seen = _attended(*made, packing, attention.num_attention_heads, attention.scaling)
@@ -197,7 +197,10 @@ _FAMILIES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "bert": ("encoder.layer", _bert),
     "roberta": ("encoder.layer", _bert),
     "xlm-roberta": ("encoder.layer", _bert),
+    "camembert": ("encoder.layer", _bert),
+    "data2vec-text": ("encoder.layer", _bert),
     "electra": ("encoder.layer", _bert),
+    "ernie": ("encoder.layer", _bert),
     "distilbert": ("transformer.layer", _distilbert),
     "modernbert": ("layers", _modernbert),
 }

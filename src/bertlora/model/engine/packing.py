@@ -24,6 +24,7 @@ from torch import Tensor
 
 from bertlora.data.inputs import Inputs
 from bertlora.data.tokens import Ids
+from bertlora.model.base import OFFSET_POSITIONS
 from bertlora.model.engine.blocks import Bucket, Places, Rows
 
 # Sizes of the matrices that short texts share; the smallest that holds the longest text is taken.
@@ -218,12 +219,12 @@ def packed_row(
 def positions(ids: npt.NDArray[np.int32], lengths: Sequence[int], config: Any) -> npt.NDArray[np.int64]:
     """Returns the position of each token of a packed row, (T,): counted from 0 in each text; the last is filler.
 
-    RoBERTa counts from after its padding id, and leaves out tokens of that id wherever they stand.
+    RoBERTa and its like count from after their padding id, and leave out tokens of that id wherever they stand.
     """
     *own, filler = lengths
     # All of the filler is at the first position: it may be longer than the longest text that has positions.
     rest = np.zeros(filler, dtype=np.int64)
-    if config.model_type not in ("roberta", "xlm-roberta"):
+    if config.model_type not in OFFSET_POSITIONS:
         return np.concatenate([*(np.arange(length) for length in own), rest])
     texts = np.split(ids[: len(ids) - filler] != config.pad_token_id, np.cumsum(own)[:-1])
     return np.concatenate([*(np.cumsum(real) * real for real in texts), rest]) + int(config.pad_token_id)
