@@ -34,6 +34,16 @@ SMALL |= {"intermediate_size": 64, "max_position_embeddings": 128, "pad_token_id
 # RoBERTa reserves the first two positions.
 ROBERTA = SMALL | {"max_position_embeddings": 130, "pad_token_id": 1, "type_vocab_size": 1}
 
+MODERNBERT = SMALL | {
+    "max_position_embeddings": 128,
+    "global_attn_every_n_layers": 2,
+    "local_attention": 16,
+    "cls_token_id": 101,
+    "sep_token_id": 102,
+    "bos_token_id": 101,
+    "eos_token_id": 102,
+}
+
 # Architecture → (config class, settings)
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", SMALL),
@@ -64,19 +74,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "DebertaV2Config",
         SMALL | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0},
     ),
-    "modernbert": (
-        "ModernBertConfig",
-        SMALL
-        | {
-            "max_position_embeddings": 128,
-            "global_attn_every_n_layers": 2,
-            "local_attention": 16,
-            "cls_token_id": 101,
-            "sep_token_id": 102,
-            "bos_token_id": 101,
-            "eos_token_id": 102,
-        },
-    ),
+    "modernbert": ("ModernBertConfig", MODERNBERT),
+    "modernbert-mean": ("ModernBertConfig", MODERNBERT | {"classifier_pooling": "mean"}),
 }
 
 POSITIVE = ["a joy from the start", "wonderful acting and lovely scenes", "i loved it", "brilliant and moving"]

@@ -46,7 +46,7 @@ KINDS: list[tuple[int, bool, dict[str, Any]]] = [
     (3, False, {"targets": ["all-linear"], "rank": 2, "rank_pattern": {"query": 6}, "alpha_pattern": {"value": 3}}),
 ]
 SERVED = ["bert", "distilbert", "roberta", "camembert", "data2vec-text", "electra", "ernie"]
-SERVED += ["modernbert"] if SWITCHES else []
+SERVED += ["modernbert", "modernbert-mean"] if SWITCHES else []
 PARTS = st.lists(
     st.tuples(st.integers(0, len(KINDS) - 1), st.lists(st.integers(0, len(TEXTS) - 1), max_size=5)), max_size=8
 )
@@ -123,32 +123,32 @@ def test_layers_below_the_lowest_adapted_one_run_once_for_each_text(
 ) -> None:
     p, calls = pool("bert"), list[tuple[str, int, int]]()
     encoder = p.shared._encoder
-    states, first_tokens = encoder.states, encoder.first_tokens
+    states, vectors = encoder.states, encoder.vectors
 
     def seen_states(windows: Any, end: int) -> Any:
         calls.append(("below", len(windows), end))
         return states(windows, end)
 
-    def seen_first_tokens(windows: Any, updates: Any, begin: int, given: Any) -> Any:
+    def seen_vectors(windows: Any, updates: Any, begin: int, given: Any) -> Any:
         calls.append(("above", len(windows), begin))
-        return first_tokens(windows, updates, begin, given)
+        return vectors(windows, updates, begin, given)
 
     monkeypatch.setattr(encoder, "states", seen_states)
-    monkeypatch.setattr(encoder, "first_tokens", seen_first_tokens)
+    monkeypatch.setattr(encoder, "vectors", seen_vectors)
     p.check([(2, [0, 1, 2]), (3, [0, 1, 2]), (2, [3]), (3, [0])])
     assert sorted(calls) == [("above", 1, 0), ("above", 6, 1), ("below", 3, 1)]
 
 
 def test_memory_that_runs_out_halves_the_row(pool: Callable[[str], Pool], monkeypatch: pytest.MonkeyPatch) -> None:
     p, room = pool("bert"), [2]
-    first_tokens = p.shared._encoder.first_tokens
+    vectors = p.shared._encoder.vectors
 
     def short_of_memory(windows: Any, *rest: Any) -> Any:
         if len(windows) > room[0]:
             raise RuntimeError("DefaultCPUAllocator: not enough memory")
-        return first_tokens(windows, *rest)
+        return vectors(windows, *rest)
 
-    monkeypatch.setattr(p.shared._encoder, "first_tokens", short_of_memory)
+    monkeypatch.setattr(p.shared._encoder, "vectors", short_of_memory)
     p.check([(0, [0, 1, 2]), (1, [3, 4, 5]), (2, [0])])
     room[0] = 0
     with pytest.raises(InputError, match="memory ran out with a single text"):

@@ -32,7 +32,7 @@ from bertlora.model.engine.changes import (
     unwrapped,
 )
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
-from bertlora.model.engine.packing import packed, pooled
+from bertlora.model.engine.packing import packed, pooled, text_means
 from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
@@ -85,9 +85,8 @@ class Execution:
             assert route.hidden is not None
             assert route.first is not None
             windows, owners = inputs.windows_of(rows)
-            own = inputs.windows.lengths[windows].tolist()
-            states = torch.split(route.hidden[: sum(own)].float(), own)
-            features = torch.cat([route.first.float(), torch.stack([state.mean(0) for state in states])], dim=1)
+            means = text_means(route.hidden.float(), inputs.windows.lengths[windows].tolist())
+            features = torch.cat([route.first.float(), means], dim=1)
             return torch.cat([logits.float(), pooled(features, owners, len(rows))], dim=1)
 
         values = self._all_rows(inputs, BATCH_SIZE, both)

@@ -1,4 +1,4 @@
-"""Heads on their own: from the last layer's output for first tokens to the logits, for every served architecture.
+"""Heads on their own: from the encoder's vector for each text to the logits, for every served architecture.
 
 transformers' classifier has one head. Adapters on a shared encoder have one each, as copies of its modules.
 """
@@ -49,29 +49,29 @@ class Head:
         }
         return Head(self.kind, {name: copy.deepcopy(module, dict(new)) for name, module in self.modules.items()})
 
-    def logits(self, first: Tensor) -> Tensor:
-        """Returns the logits, (B, K), of the last layer's output for first tokens, (B, D), after the final norm."""
-        found: Tensor = _FAMILIES[self.kind][1](*self.modules.values(), first)
+    def logits(self, vectors: Tensor) -> Tensor:
+        """Returns the logits, (B, K), of the encoder's vectors, (B, D): a text's first token, or its tokens' mean."""
+        found: Tensor = _FAMILIES[self.kind][1](*self.modules.values(), vectors)
         return found
 
 
-def _bert(pooler: nn.Module, classifier: nn.Module, first: Tensor) -> Tensor:
-    logits: Tensor = classifier(pooler(first[:, None]))
+def _bert(pooler: nn.Module, classifier: nn.Module, vectors: Tensor) -> Tensor:
+    logits: Tensor = classifier(pooler(vectors[:, None]))
     return logits
 
 
-def _roberta(classifier: nn.Module, first: Tensor) -> Tensor:
-    logits: Tensor = classifier(first[:, None])
+def _roberta(classifier: nn.Module, vectors: Tensor) -> Tensor:
+    logits: Tensor = classifier(vectors[:, None])
     return logits
 
 
-def _distilbert(pre_classifier: nn.Module, classifier: nn.Module, first: Tensor) -> Tensor:
-    logits: Tensor = classifier(pre_classifier(first).relu())
+def _distilbert(pre_classifier: nn.Module, classifier: nn.Module, vectors: Tensor) -> Tensor:
+    logits: Tensor = classifier(pre_classifier(vectors).relu())
     return logits
 
 
-def _modernbert(head: nn.Module, classifier: nn.Module, first: Tensor) -> Tensor:
-    logits: Tensor = classifier(head(first))
+def _modernbert(head: nn.Module, classifier: nn.Module, vectors: Tensor) -> Tensor:
+    logits: Tensor = classifier(head(vectors))
     return logits
 
 

@@ -2,12 +2,13 @@
 
 The model's own forward runs. A `Route`, passed along with the batch, controls what its layers do:
 
-    embeddings ─ layer 0 ─ … ─ layer K-1 ─ layer K ─ … ─ last layer ─ head
-                 └ skipped if their output is given ┘     └ only the first token of each text
+    embeddings ─ layer 0 ─ … ─ layer K-1 ─ layer K ─ … ─ last layer ─ final norm ─ head
+                 └ skipped if their output is given ┘     └ one vector for each text ┘
 
-Only the first token of each text reaches the head. So the last layer computes query, output projection and feed-forward
-for these tokens only. This is exact, for the gradients too: the tokens left out have gradient 0. The last layers below
-call the architecture's own modules in its own order, on the first tokens instead of all tokens.
+Mostly, only the first token of each text reaches the head. So the last layer computes query, output projection and
+feed-forward for these tokens only. This is exact, for the gradients too: the tokens left out have gradient 0. The last
+layers below call the architecture's own modules in its own order, on the first tokens instead of all tokens. Where a
+ModernBERT's head reads the mean over a text's tokens, the last layer runs for all tokens.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 
 from bertlora.model.base import quiet
 from bertlora.model.engine.attention import NAME, attend
-from bertlora.model.engine.changes import forwards, unwrapped
-from bertlora.model.engine.packing import Packing
+from bertlora.model.engine.changes import forwards, identity, unwrapped
+from bertlora.model.engine.packing import Packing, text_means
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Route:
         end: the layer to stop before; None runs all layers.
         keep: store `hidden` and `first`.
         hidden: (T, D) every token's state that enters the last layer; with `end`, that enters the layer to stop before.
-        first: (B, D) the last layer's output for first tokens, after the final norm; None with `end`.
+        first: (B, D) the last layer's output for first tokens, after the final norm, if there is one; None with `end`.
     """
 
     begin: int = 0
@@ -47,9 +48,7 @@ class Route:
 def served(model: Any) -> bool:
     """Returns whether packed rows give this classifier's logits exactly; other models get padded batches."""
     inner = unwrapped(model)
-    config = inner.config
-    pooling = getattr(config, "classifier_pooling", "cls")
-    known = config.model_type in _FAMILIES and pooling == "cls" and not getattr(config, "is_decoder", False)
+    known = inner.config.model_type in _FAMILIES and not getattr(inner.config, "is_decoder", False)
     return known and _accepts_attention(inner)
 
 
@@ -66,9 +65,15 @@ def packed_layers(model: Any) -> Iterator[None]:
     """Inside, the model takes packed rows, with the extra arguments `packing` and `route`; see `served`."""
     inner, layers = unwrapped(model), encoder_layers(model)
     _, first_tokens = _FAMILIES[inner.config.model_type]
-    norm = getattr(getattr(inner, inner.base_model_prefix), "final_norm", None)
-    steered = {layer: _steered(number, layer) for number, layer in enumerate(layers[:-1])}
-    steered[layers[-1]] = _steered_last(len(layers) - 1, layers[-1], first_tokens, norm)
+    steered: dict[nn.Module, Callable[..., Tensor]] = {
+        layer: _steered(number, layer) for number, layer in enumerate(layers[:-1])
+    }
+    # A final norm runs in the last layer's forward: before a mean, and so not after it.
+    norms = [m for name, m in getattr(inner, inner.base_model_prefix).named_children() if name == "final_norm"]
+    norm = norms[0].forward if norms else identity
+    averages = getattr(inner.config, "classifier_pooling", "cls") == "mean"
+    steered[layers[-1]] = _steered_last(len(layers) - 1, layers[-1], None if averages else first_tokens, norm)
+    steered |= dict.fromkeys(norms, identity)
     with _our_attention(inner) as accepted, forwards(steered):
         assert accepted, "a model that is not served"
         yield
@@ -112,20 +117,32 @@ def _steered(number: int, layer: nn.Module) -> Callable[..., Tensor]:
 
 
 def _steered_last(
-    number: int, layer: nn.Module, first_tokens: Callable[..., Tensor], norm: nn.Module | None
+    number: int, layer: nn.Module, first_tokens: Callable[..., Tensor] | None, norm: Callable[[Tensor], Tensor]
 ) -> Callable[..., Tensor]:
-    """Returns the last layer's forward, (1, T, D) → (B, 1, D) in fp32."""
+    """Returns the forward of the last layer and the final norm, (1, T, D) → (B, 1, D) in fp32: what the head reads.
 
-    def forward(hidden: Tensor, *_: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
+    Args:
+        number: the layer's number.
+        layer: the last layer.
+        first_tokens: runs the layer for first tokens, which the head reads; None if it reads means over tokens.
+        norm: the final norm.
+    """
+    own = layer.forward
+
+    def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
         hidden = _entering(number, layer, hidden, route)
         if route.keep:
             route.hidden = hidden[0]
         if route.end is not None:
             return hidden[0, packing.starts][:, None].float()
-        first = first_tokens(layer, hidden, packing, **kwargs).transpose(0, 1).float()
+        if first_tokens is None:
+            every = norm(own(hidden, *args, packing=packing, route=route, **kwargs)[0].float())
+            first, read = every[packing.starts], text_means(every, packing.lengths)
+        else:
+            first = read = norm(first_tokens(layer, hidden, packing, **kwargs)[0].float())
         if route.keep:
-            route.first = first[:, 0] if norm is None else norm(first[:, 0])
-        return first
+            route.first = first
+        return read[:, None]
 
     return forward
 

@@ -127,10 +127,10 @@ class MixedEncoder:
         low = {number: LowRank.of(found, self.products[number].widths) for number, found in parts.items()}
         return Update(low, min([len(self.layers), *(self.products[number].layer for number in low)]), head)
 
-    def first_tokens(
+    def vectors(
         self, windows: Sequence[Window], updates: Sequence[Update], begin: int = 0, states: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Returns the last layer's output for first tokens, (B, D), after the final norm.
+        """Returns what each text's head reads, (B, D): its first token after the last layer, or a mean over its tokens.
 
         Args:
             windows: the texts of the row, in any order; those of an adapter are neighbours.
@@ -161,8 +161,8 @@ class MixedEncoder:
         with self._turns.taken(), torch.inference_mode():
             mix = Mix.of(updates, packing, self.low_dtype)
             self._use(None if self._merges(mix) else mix)
-            first: Tensor = encoder(**batch, packing=packing, route=route)[0][:, 0]
-            return first
+            read: Tensor = encoder(**batch, packing=packing, route=route)[0][:, 0]
+            return read
 
     def _use(self, mix: Mix | None) -> None:
         for product in self.products:

@@ -126,26 +126,26 @@ def _answer(encoder: MixedEncoder, entries: Sequence[_Entry], depth: int) -> Non
     """Gives each entry its logits."""
     numbers = {update: i for i, update in enumerate(dict.fromkeys(entry.update for entry in entries))}
     ordered = sorted(entries, key=lambda entry: numbers[entry.update])
-    first = torch.stack(_halving(lambda some: list(_first_tokens(encoder, some, depth)), ordered))
+    vectors = torch.stack(_halving(lambda some: list(_vectors(encoder, some, depth)), ordered))
     start = 0
     for update, own in groupby(ordered, key=lambda entry: entry.update):
         texts = [entry.text for entry in own]
-        logits = update.head.logits(first[start : start + len(texts)]).double().cpu().numpy()
+        logits = update.head.logits(vectors[start : start + len(texts)]).double().cpu().numpy()
         start += len(texts)
         for text, values in zip(texts, logits, strict=True):
             text.logits[update] = values
 
 
-def _first_tokens(encoder: MixedEncoder, entries: Sequence[_Entry], depth: int) -> Tensor:
-    """Returns the last layer's output, (B, D). An adapter whose numbers overflow does not touch the others' texts."""
+def _vectors(encoder: MixedEncoder, entries: Sequence[_Entry], depth: int) -> Tensor:
+    """Returns what each text's head reads, (B, D). An adapter whose numbers overflow does not touch others' texts."""
     windows, updates = [entry.text.window for entry in entries], [entry.update for entry in entries]
     states = [entry.state for entry in entries if entry.state is not None]
-    first = encoder.first_tokens(windows, updates, depth, states)
+    vectors = encoder.vectors(windows, updates, depth, states)
     # Attention multiplies hidden texts by 0, and 0 times infinity is not a number.
-    if len(set(updates)) > 1 and not bool(first.isfinite().all()):
+    if len(set(updates)) > 1 and not bool(vectors.isfinite().all()):
         alone = groupby(entries, key=lambda entry: entry.update)
-        return torch.cat([_first_tokens(encoder, list(own), depth) for _, own in alone])
-    return first
+        return torch.cat([_vectors(encoder, list(own), depth) for _, own in alone])
+    return vectors
 
 
 def _halving(compute: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:

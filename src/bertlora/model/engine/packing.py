@@ -230,6 +230,16 @@ def positions(ids: npt.NDArray[np.int32], lengths: Sequence[int], config: Any) -
     return np.concatenate([*(np.cumsum(real) * real for real in texts), rest]) + int(config.pad_token_id)
 
 
+def text_means(states: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Returns for each text the mean over its tokens, (B, D).
+
+    Args:
+        states: (T, D), text after text; rows after their tokens are filler.
+        lengths: tokens of each text.
+    """
+    return torch.stack([own.mean(0) for own in torch.split(states[: sum(lengths)], list(lengths))])
+
+
 def pooled(values: Tensor, owners: npt.NDArray[np.int64], texts: int) -> Tensor:
     """Returns for each text the mean over its windows, (B, X).
 
