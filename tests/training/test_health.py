@@ -47,8 +47,9 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, texts: int, error: BaseExcepti
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "cpu", "windows", "python"])
 def test_micro_batch_is_halved_until_it_fits(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    recipe = small_recipe(tiny("bert"), batch_size=8, learning_rate=1e-3)
-    small = small_training(recipe.replace(batch_size=2, gradient_accumulation=4))
+    recipe = small_recipe(tiny("bert"), batch_size=2, gradient_accumulation=4, learning_rate=1e-3)
+    small = small_training(recipe)
+    small.progress.micro_batch = 2
     expected = losses(small)
     tried = limit_memory(monkeypatch, 2, error)
     training = small_training(recipe)
@@ -60,8 +61,9 @@ def test_micro_batch_is_halved_until_it_fits(tiny: Tiny, monkeypatch: pytest.Mon
 
 
 def test_memory_that_runs_out_half_way_counts_no_gradient_twice(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = small_recipe(tiny("bert"), batch_size=4, gradient_accumulation=2, learning_rate=1e-3, epochs=1)
-    expected = small_training(recipe.replace(batch_size=2, gradient_accumulation=4))
+    recipe = small_recipe(tiny("bert"), batch_size=8, learning_rate=1e-3, epochs=1)
+    expected = small_training(recipe)
+    expected.progress.micro_batch = 2
     losses(expected)
     loss, calls = Training._summed_loss, []
 
@@ -73,6 +75,7 @@ def test_memory_that_runs_out_half_way_counts_no_gradient_twice(tiny: Tiny, monk
 
     monkeypatch.setattr(Training, "_summed_loss", second_fails)
     training = small_training(recipe)
+    training.progress.micro_batch = 4
     losses(training)
     assert calls[:4] == [4, 4, 2, 2]
     assert largest_difference(state(training), state(expected)) < 1e-6

@@ -102,7 +102,8 @@ def test_at_the_end_the_model_is_in_evaluation_mode(tiny: Tiny) -> None:
 @pytest.mark.parametrize("count", [16, 13])
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
 def test_accumulating_2_times_4_equals_a_batch_of_8(tiny: Tiny, count: int, class_weights: str) -> None:
-    recipe = small_recipe(tiny("bert"), batch_size=8, class_weights=class_weights, learning_rate=1e-3)
+    # 32 tokens are fewer than 8 texts have, so a step of 2 times 4 has two rows.
+    recipe = small_recipe(tiny("bert"), batch_size=8, max_length=8, class_weights=class_weights, learning_rate=1e-3)
     data = {"texts": [*GOOD, *BAD][:count], "ids": ([1] * 4 + [0] * 12)[:count]}
     whole = small_training(recipe, **data)
     parts = small_training(recipe.replace(batch_size=4, gradient_accumulation=2), **data)
@@ -110,6 +111,32 @@ def test_accumulating_2_times_4_equals_a_batch_of_8(tiny: Tiny, count: int, clas
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
     assert largest_difference(state(whole), state(parts)) < 1e-5
     assert largest_difference(state(whole), whole.start) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [16]),
+        ({"max_length": 8}, [6, 8, 2]),  # at most the 32 tokens of four long texts
+        ({"encoder_dropout": 0.1}, [4, 4, 4, 4]),  # in padded batches
+    ],
+    ids=str,
+)
+def test_texts_of_an_accumulated_step_share_packed_rows(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], expected: list[int]
+) -> None:
+    sizes: list[int] = []
+    loss = Training._summed_loss
+
+    def counted(self: Training, rows: list[int]) -> Any:
+        sizes.append(len(rows))
+        return loss(self, rows)
+
+    monkeypatch.setattr(Training, "_summed_loss", counted)
+    training = small_training(small_recipe(tiny("bert"), gradient_accumulation=4, epochs=1, **changes))
+    run_all(training)
+    assert sizes == expected
+    assert sum(sizes) == len(IDS)
 
 
 def test_balanced_weights_follow_the_formula(tiny: Tiny) -> None:

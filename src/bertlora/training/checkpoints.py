@@ -39,7 +39,7 @@ class Progress:
         identity: fingerprint of the data.
         precision: `fp32` or `bf16`; the result of `auto`, since a second measurement may give another.
         step: optimiser steps done.
-        micro_batch: texts per micro-batch; halved when memory runs out.
+        micro_batch: most texts in a micro-batch; halved when memory runs out.
         best: score of the best evaluation, higher is better; None before the first.
         stale: evaluations since the best.
         examples, tokens, seconds: of training so far, without evaluation.

@@ -25,7 +25,16 @@ from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.sealed import Kept, sealing
 from bertlora.training.events import Step
-from bertlora.training.optimiser import Average, Loss, Rows, build_optimiser, descend, for_classes, step_rows
+from bertlora.training.optimiser import (
+    Average,
+    Loss,
+    Rows,
+    build_optimiser,
+    descend,
+    for_classes,
+    micro_batch,
+    step_rows,
+)
 
 LOGITS = "logits.safetensors"
 
@@ -105,6 +114,7 @@ def _train(
     steps = recipe.steps(len(rows))
     optimiser, average = build_optimiser(model, recipe), Average(model, recipe, steps)
     weights, device = examples.weights_of(), next(model.parameters()).device
+    size = micro_batch(recipe, inputs, execution.packs)
     loss = Loss(recipe, labels[rows], names, weights[rows], device)
     draws = Draws(recipe.seed, device)
     model.train()
@@ -112,7 +122,7 @@ def _train(
         batch = rows[chosen]
         whole, total = loss.weight(labels[batch], weights[batch]), 0.0
         with draws.used():
-            for part in execution.batches(inputs.lengths[batch], recipe.batch_size, ROW_TOKENS):
+            for part in execution.batches(inputs.lengths[batch], *size):
                 found = batch[part]
                 mean = loss.sum(execution.logits(inputs, found.tolist()), labels[found], weights[found]) / whole
                 mean.backward()  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from bertlora.data.reader import Examples
 from bertlora.errors import HealthError
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
-from bertlora.model.engine import ROW_TOKENS, Execution
+from bertlora.model.engine import ROW_TOKENS, Execution, served
 from bertlora.model.machine import choose_precision, out_of_memory, peak_rss_mib
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
@@ -26,7 +26,7 @@ from bertlora.training.events import Evaluation, Step
 from bertlora.training.failed_batch import FailedBatchError, check_logits, failed_batch
 from bertlora.training.health import check_base, check_moved
 from bertlora.training.objective import Measured, objective_of
-from bertlora.training.optimiser import Average, build_optimiser, descend, rate_factor, step_rows
+from bertlora.training.optimiser import Average, build_optimiser, descend, micro_batch, rate_factor, step_rows
 from bertlora.training.saving import Saving
 
 OUT_OF_MEMORY = "memory ran out with a single text; lower max_length, or use a smaller model"
@@ -77,7 +77,10 @@ class Training:
         self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
         self.steps_per_epoch = recipe.steps_per_epoch(len(train))
         self.steps = recipe.steps(len(train))
-        self.progress = Progress(recipe.batch_size, identity, self.precision)
+        # Packed rows have no dropout inside attention.
+        self.pack = not recipe.encoder_dropout
+        texts, self.row_tokens = micro_batch(recipe, train.inputs, self.pack and served(self.plain))
+        self.progress = Progress(texts, identity, self.precision)
         self.trace = Trace()
         self.average = Average(self.plain, recipe, self.steps)
         self.execution: Execution
@@ -95,11 +98,9 @@ class Training:
         Raises:
             HealthError: training cannot succeed; the message names the cause.
         """
-        # Packed rows have no dropout inside attention.
-        pack = not self.recipe.encoder_dropout
         share_trained(self.plain)
         self.start = self.start or trained_state(self.plain)
-        with self.adapted.execution(self.precision, training=True, pack=pack) as self.execution:
+        with self.adapted.execution(self.precision, training=True, pack=self.pack) as self.execution:
             self._keep_prefixes()
             self.model.train()
             with self.saving.begun():
@@ -188,7 +189,7 @@ class Training:
         whole = self.objective.weight(self.train.labels[rows], self.train.weights_of(rows))
         mine = rows[rank::world]
         # Texts of similar length form a batch: less padding, and the same mean over the step.
-        groups = self.execution.batches(self.lengths[mine], self.progress.micro_batch, ROW_TOKENS)
+        groups = self.execution.batches(self.lengths[mine], self.progress.micro_batch, self.row_tokens)
         parts = [[mine[i] for i in group] for group in groups]
         # A process without rows still takes part in the exchange of gradients, with weight 0.
         total = torch.zeros((), device=self.accelerator.device)

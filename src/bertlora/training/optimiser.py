@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bertlora.confidence.probabilities import Array, Labels
+from bertlora.data.inputs import Inputs
 from bertlora.data.labels import imbalanced, quoted
 from bertlora.errors import RecipeError, suggestion
+from bertlora.model.engine import ROW_TOKENS
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.health import check_finite, norm_of
@@ -165,6 +167,22 @@ def step_rows(recipe: Recipe, rows: int, done: int = 0) -> Iterator[Rows]:
                 yield order[begin : begin + recipe.rows_per_step]
 
     return itertools.islice(steps(), done, recipe.steps(rows))
+
+
+def micro_batch(recipe: Recipe, inputs: Inputs, packs: bool) -> tuple[int, int]:
+    """Returns the most texts and the most tokens of a micro-batch.
+
+    It takes at most the memory of `batch_size` texts of the longest length. A packed row may have more texts if they
+    are shorter, up to all of a step. So a step costs the same, however it is divided into micro-batches.
+
+    Args:
+        recipe: the recipe.
+        inputs: the training texts.
+        packs: whether the model takes packed rows.
+    """
+    longest = max(inputs.template.max_length, int(inputs.lengths.max(initial=0)))
+    texts = recipe.rows_per_step if packs else recipe.batch_size
+    return texts, min(ROW_TOKENS, recipe.batch_size * longest)
 
 
 def descend(
