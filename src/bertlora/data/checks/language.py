@@ -73,6 +73,11 @@ def language_confidence(text: str) -> float:
     return float(_identifier().classify(text[:LANGUAGE_CHARACTERS])[1])
 
 
+def forget_languages() -> None:
+    """Frees the model that names languages, which takes 74 MiB. The next text loads it again, in 0.3 s."""
+    _identifier.cache_clear()
+
+
 def foreign_part(text: str, words: Sequence[str]) -> str:
     """Returns the language, or the script, of a foreign part in an English text; empty if there is none.
 
