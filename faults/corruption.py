@@ -128,7 +128,7 @@ def run_readers(folder: Path) -> Readers:
     from bertlora.run.loaded import Run
 
     run = Run.load(folder)
-    features = np.linspace(-1, 1, 4 * 64).reshape(4, 64)  # of the tiny base: twice 32
+    features = np.linspace(-1, 1, 4 * 64, dtype=np.float32).reshape(4, 64)  # of the tiny base: twice 32
     return {
         "manifest": lambda: run.manifest,
         "predictions": lambda: run.predict(TEXTS),

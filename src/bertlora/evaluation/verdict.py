@@ -104,7 +104,7 @@ def evaluate_rows(
     rows_name += " (in bf16)" if precision == "bf16" else ""
     base, features = run.adapted.base_features(examples.inputs, precision)
     whole = ([], None) if texts is None else (texts.texts, texts.pairs)
-    outputs = {"base": base, **run.rivals.logits(features, *whole)}
+    outputs = {"base": base.astype(np.float64), **run.rivals.logits(features, *whole)}
     outputs["lora"] = run.adapted.logits(examples.inputs, precision=precision)
     unread = float(examples.inputs.unread.sum() / max(examples.inputs.whole.sum(), 1))
     return evaluated_of(run, examples.labels, outputs, rows_name, training_seconds(run), unread)

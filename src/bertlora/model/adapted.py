@@ -19,7 +19,7 @@ from bertlora.errors import ModelError, RunError
 from bertlora.model.adapter_files import WEIGHTS_FILE, read_adapter_config, weights_bytes
 from bertlora.model.base import Base, check_length, find_base, quiet
 from bertlora.model.build import ADAPTER, add_adapter, build_classifier, new_modules, use_own_linear
-from bertlora.model.engine import BATCH_SIZE, Execution, executing, owned, takes_token_types, unwrapped
+from bertlora.model.engine import BATCH_SIZE, Execution, Features, executing, owned, takes_token_types, unwrapped
 from bertlora.model.machine import choose_precision, default_device
 from bertlora.model.state import (
     changed_values,
@@ -204,8 +204,8 @@ class Adapted(Runnable):
         with self.execution(precision, base, tokens=int(inputs.lengths.sum())) as execution:
             return execution.predict(inputs, batch_size)
 
-    def base_features(self, inputs: Inputs, precision: str = "fp32", head: bool = True) -> tuple[Array, Array]:
-        """Returns the base's logits, (B, K), and its encoder's features, (B, 2 D), from one pass.
+    def base_features(self, inputs: Inputs, precision: str = "fp32", head: bool = True) -> tuple[Features, Features]:
+        """Returns the base's logits, (B, K), and its encoder's features, (B, 2 D), from one pass, in float32.
 
         Without `head`, the input of the last linear layer, (B, H), takes the place of the logits.
         """

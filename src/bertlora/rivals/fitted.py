@@ -15,6 +15,7 @@ from bertlora.confidence.label_agreement import LabelAgreement
 from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
+from bertlora.model.engine import Features
 from bertlora.rivals.probe import CurvePoint, Probe, aim_head, fit_probe, frozen_views, learning_curve
 from bertlora.rivals.tfidf import Tfidf, fit_tfidf
 
@@ -75,7 +76,7 @@ class Rivals:
         return found
 
     def logits(
-        self, features: Array, texts: Sequence[str] = (), pairs: Sequence[str] | None = None
+        self, features: Features, texts: Sequence[str] = (), pairs: Sequence[str] | None = None
     ) -> dict[str, Array]:
         """Returns the rivals' calibrated logits (B, K) by name.
 

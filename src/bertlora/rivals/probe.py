@@ -19,7 +19,7 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.hashes import is_part
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine import last_linear
+from bertlora.model.engine import Features, last_linear
 from bertlora.rivals.regression import Regression, Weights, fit_direction, fit_linear, refit
 
 FILE = "probe.safetensors"
@@ -36,13 +36,13 @@ class FrozenView:
     """What the frozen encoder gives for training rows.
 
     Attributes:
-        features: (N, 2 D) of the encoder, as `Execution.features` returns them; or (N, H) at the head.
+        features: (N, 2 D) of the encoder, as `Execution.features` returns them; or (N, H) at the head. In float32.
         labels: (N,) classes, (N, K) which labels, or (N,) float64 numbers.
         classes: K; 1 for numbers.
         weights: (N,) how much each row counts; None if all count equally.
     """
 
-    features: Array
+    features: Features
     labels: npt.NDArray[Any]
     classes: int
     weights: Weights = None
@@ -65,7 +65,7 @@ class Probe:
         """What it reads, in words."""
         return "mean over tokens" if self.only_mean else "first token and mean over tokens"
 
-    def logits(self, features: Array) -> Array:
+    def logits(self, features: Features) -> Array:
         """Returns calibrated logits (B, K), or numbers (B, 1), for features (B, 2 D)."""
         return self.regression.logits(mean_direction(features) if self.only_mean else features)
 
@@ -126,18 +126,21 @@ def fit_probe(frozen: FrozenView, seed: int) -> Probe | None:
     return min(found, key=lambda probe: probe.regression.loss, default=None)
 
 
-def mean_direction(features: Array) -> Array:
+def mean_direction(features: Features) -> Array:
     """Returns the mean over tokens, the second half of the features (B, 2 D), scaled to length √D: (B, D)."""
-    mean = features[:, features.shape[1] // 2 :]
+    mean = features[:, features.shape[1] // 2 :].astype(np.float64)
     length = np.linalg.norm(mean, axis=1, keepdims=True)
-    return np.asarray(mean * (mean.shape[1] ** 0.5 / np.maximum(length, 1e-12)))
+    mean *= mean.shape[1] ** 0.5 / np.maximum(length, 1e-12)
+    return mean
 
 
-def standardised(features: Array) -> tuple[Array, Array, Array]:
+def standardised(features: Features | Array) -> tuple[Array, Array, Array]:
     """Returns features (N, F) with mean 0 and deviation 1 in each column, and the means and deviations, (F,)."""
-    centre, spread = features.mean(axis=0), features.std(axis=0)
+    centre, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     spread[spread < 1e-12] = 1.0  # a constant feature
-    return (features - centre) / spread, centre, spread
+    scaled: Array = features - centre
+    scaled /= spread  # in place: with many rows, this is the largest array of all
+    return scaled, centre, spread
 
 
 def _folded(fitted: Regression, centre: Array, spread: Array) -> Regression:

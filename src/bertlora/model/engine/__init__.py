@@ -12,7 +12,7 @@ Other rooms import only what is below. Reading order:
 """
 
 from bertlora.model.engine.changes import evaluating, last_linear, owned, takes_token_types, unwrapped
-from bertlora.model.engine.execution import BATCH_SIZE, ROW_TOKENS, Execution, executing
+from bertlora.model.engine.execution import BATCH_SIZE, PASS_TOKENS, ROW_TOKENS, Execution, Features, executing
 from bertlora.model.engine.heads import Head
 from bertlora.model.engine.kernels import in_use as kernels_in_use
 from bertlora.model.engine.layers import served
@@ -26,8 +26,10 @@ from bertlora.model.engine.updates import Update
 
 __all__ = [
     "BATCH_SIZE",
+    "PASS_TOKENS",
     "ROW_TOKENS",
     "Execution",
+    "Features",
     "Head",
     "LoraLinear",
     "MixedEncoder",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -39,8 +40,13 @@ from bertlora.model.engine.weights import casts, frozen, held_in, merged
 from bertlora.model.machine import give_back_memory, limit_threads, out_of_memory
 from bertlora.sealed import Kept, sealing
 
+# What the encoder gives, as it computed it.
+Features = npt.NDArray[np.float32]
+
 # Tokens a batch: large enough for little overhead, small enough to keep activations at some hundred MiB.
 ROW_TOKENS = 6144
+# Tokens a batch where no gradient is wanted, and many batches follow each other: more of it stays in the cache.
+PASS_TOKENS = 2048
 # For fewer tokens, merging and casting the weights costs more than it saves.
 WORTH_PREPARING = 4096
 # Texts a padded batch.
@@ -71,7 +77,7 @@ class Execution:
         """Returns the logits of all texts, (B, K) float64, in their order. `batch_size` limits padded batches only."""
         return self._all_rows(inputs, batch_size, lambda rows: self.logits(inputs, rows))
 
-    def features(self, inputs: Inputs) -> tuple[Array, Array]:
+    def features(self, inputs: Inputs) -> tuple[Features, Features]:
         """Returns logits (B, K), and features (B, 2 D), from one pass that costs no more than `predict`.
 
         The features are the last layer's first token, and the mean over tokens of what enters the last layer. Features
@@ -89,7 +95,7 @@ class Execution:
             features = torch.cat([route.first.float(), means], dim=1)
             return torch.cat([logits.float(), pooled(features, owners, len(rows))], dim=1)
 
-        values = self._all_rows(inputs, BATCH_SIZE, both)
+        values = self._all_rows(inputs, BATCH_SIZE, both, np.float32)
         return values[:, :-width], values[:, -width:]
 
     def logits(self, inputs: Inputs, rows: Sequence[int], run: Any = None, route: Route | None = None) -> Tensor:
@@ -166,20 +172,24 @@ class Execution:
             logits = output.logits
             return logits
 
-    def _all_rows(self, inputs: Inputs, batch_size: int, compute: Callable[[list[int]], Tensor]) -> Array:
-        """Returns the results of `compute` for batches of similar length, in the order of the texts.
+    def _all_rows(
+        self, inputs: Inputs, batch_size: int, compute: Callable[[list[int]], Tensor], dtype: Any = np.float64
+    ) -> npt.NDArray[Any]:
+        """Returns the results of `compute` for batches of similar length, in the order of the texts, in this dtype.
 
         If memory runs out, batches are halved.
         """
+        values = np.empty((0, 0), dtype)
         texts = len(inputs) if self.packs else batch_size  # packed rows need no limit on texts
-        max_tokens = ROW_TOKENS
+        max_tokens = PASS_TOKENS
         with evaluating(self.model), torch.inference_mode():
             while True:
                 try:
-                    parts = [
-                        (rows, compute(rows).double().cpu().numpy())
-                        for rows in self.batches(inputs.lengths, texts, max_tokens)
-                    ]
+                    for rows in self.batches(inputs.lengths, texts, max_tokens):
+                        part = compute(rows).double().cpu().numpy()
+                        if not len(values):
+                            values = np.empty((len(inputs), part.shape[1]), dtype)
+                        values[rows] = part
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
@@ -190,11 +200,6 @@ class Execution:
                         ) from error
                     max_tokens //= 2
         give_back_memory()
-        if not parts:
-            return np.empty((0, 0))
-        values = np.empty((len(inputs), parts[0][1].shape[1]))
-        for rows, part in parts:
-            values[rows] = part
         return values
 
 
