@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shows where the time of a training step goes, part by part, beside the least time that this machine would need.
+"""Shows where the time of a training step goes, part by part, and the least time that this machine would need.
 
     python benchmarks/profile_step.py sst2_train.parquet --batch 32
     python benchmarks/profile_step.py imdb_train.parquet --batch 16 --steps 4
@@ -88,7 +88,7 @@ def _attention_cost(_: Any, q: Any, k: Any, __: Any, packing: Any, *___: Any) ->
 
 
 def part_of(event: Any) -> str:
-    """Returns the part of an operator: its own, or that of the nearest operator that called it."""
+    """Returns the part of an operator: its own, or the part of the nearest operator that called it."""
     while event is not None:
         if event.name in PARTS:
             return str(event.name)

@@ -1,4 +1,4 @@
-"""The native kernels, beside what tests/model/engine/test_attention.py checks of both ways."""
+"""The native kernels, in addition to what tests/model/engine/test_attention.py checks of both ways."""
 
 import os
 import shutil

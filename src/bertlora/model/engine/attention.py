@@ -4,10 +4,10 @@
 
 On a GPU in half precision this is torch's variable-length attention. On a CPU it is the native kernel, if one serves
 the processor. Otherwise it is `MatrixAttention`, batched matrix products over the buckets of a `Packing`. On a CPU
-these are several times as fast as torch's fused kernel, and the native kernel is tested beside them.
+these are several times as fast as torch's fused kernel, and the native kernel is tested against them.
 
-In bf16, numbers have eight significant bits, so (T, T) matrices must be few and sums exact. In `MatrixAttention`
-everything that is added to the scores before the exponential is therefore part of the matrix product, as extra columns
+In bf16, numbers have eight significant bits, so (T, T) matrices must be few and sums exact. So `MatrixAttention`
+makes everything that is added to the scores before the exponential a part of the matrix product. It is in extra columns
 of q and k, and is added in fp32:
 
     forward     [q/sqrt(d), -m, 1] [k, 1, c]'  =  S - m + c   m: near the row's maximum; c: far below 0 at padding

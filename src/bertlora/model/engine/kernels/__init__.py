@@ -1,12 +1,12 @@
 """Native kernels: what a step does most, in C++, if they were built for this processor.
 
-They are built when the package is installed, if a compiler is at hand; see `setup.py`. A library needs no headers of
+They are built when the package is installed, if there is a compiler; see `setup.py`. A library needs no headers of
 torch or Python, so one build serves every version of both. Its threads are torch's own: the library names no OpenMP, so
 the loader takes the one that torch has loaded. Where no library serves, torch's operators compute the same, slower.
 `BERTLORA_KERNELS=off` turns the kernels off.
 
 - `library`: finds it and calls it
-- `attention`: what it computes, beside the .cpp of the same name
+- `attention`, `low_rank`: what it computes, each with the .cpp of the same name
 """
 
 from bertlora.model.engine.kernels.library import in_use, serves

@@ -59,7 +59,7 @@ class Call:
 
 
 def _rooms(numbers: int, dtype: torch.dtype) -> Tensor:
-    """Returns working memory, of this thread alone."""
+    """Returns working memory of this thread."""
     kept: Tensor | None = getattr(_OWN, "rooms", None)
     if kept is None or kept.dtype != dtype or kept.numel() < numbers:
         kept = torch.empty(numbers, dtype=dtype)
