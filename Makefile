@@ -68,10 +68,12 @@ bench: $(READY)  ## speed compared with the peers, and without each part of the 
 	$(BIN)/python benchmarks/ablation.py $(DATA)/sst2_train.parquet --rows 800 --batch 32 --targets all-linear \
 		--log $(BENCH)/speed.jsonl
 
-$(READY): pyproject.toml constraints.txt
+KERNELS := setup.py $(wildcard src/bertlora/model/engine/kernels/*.cpp src/bertlora/model/engine/kernels/*.h)
+
+$(READY): pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) runs build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) runs build src/bertlora/model/engine/kernels/*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -107,6 +107,7 @@ class Fleet:
         self._whole: OrderedDict[Path, tuple[Served, Adapted]] = OrderedDict()
         self._lock = RLock()  # of these tables
         self._loading = RLock()  # one is loaded at a time
+        self._loading_whole = RLock()  # so that a new adapter does not wait for explanations
         self._watches: list[Watch] = []
 
     def __contains__(self, name: str) -> bool:
@@ -233,7 +234,7 @@ class Fleet:
         if isinstance(run.model, Exported):
             reason = f"adapter {served.name!r} is an export ({run.model.format}), without adapter and base"
             raise RequestError(Why.INVALID, f"{reason}; serve the run itself for explanations and answers of the base")
-        with self._loading:
+        with self._loading_whole:
             kept = self._whole.get(run.path)
             if kept is None or kept[0].run is not run:
                 try:

@@ -68,6 +68,7 @@ class Service:
         self._refuses = False
         self._tokenizing = ThreadPoolExecutor(TOKENIZING_THREADS, "bertlora-tokenize")
         self._loading = ThreadPoolExecutor(1, "bertlora-load")
+        self._loading_whole = ThreadPoolExecutor(1, "bertlora-load-whole")
 
     @property
     def ready(self) -> bool:
@@ -120,7 +121,7 @@ class Service:
         with self._accepted({question.adapter: min(EXPLAINED, self._texts.places // 2)}):
             served = served or await self.adapter(question.adapter)
             (text,) = await self._read([question], {question.adapter: served})
-            adapted = await self._on(self._loading, self.fleet.whole, served)
+            adapted = await self._on(self._loading_whole, self.fleet.whole, served)
             pairs = None if question.pair is None else [question.pair]
             steps = explaining(adapted, [question.text], pairs, question.base)
             tokens = min(EXPLAINED * text.tokens, self._tokens.places // 2)
@@ -155,7 +156,7 @@ class Service:
         self.refuse()
         self.fleet.close()
         self.batcher.end()
-        for pool in (self._tokenizing, self._loading):
+        for pool in (self._tokenizing, self._loading, self._loading_whole):
             pool.shutdown(cancel_futures=True)
         if self.shadows is not None:
             self.shadows.close()
@@ -207,7 +208,7 @@ class Service:
         """Returns what answers for the base without the adapter; a regression's base says the mean of its targets."""
         if served.task == REGRESSION:
             return Source(Mean(served.run.manifest.target_mean), served.source(truncation).template)
-        adapted: Adapted = await self._on(self._loading, self.fleet.whole, served)
+        adapted: Adapted = await self._on(self._loading_whole, self.fleet.whole, served)
         return served.base_source(adapted, truncation)
 
     async def _riders(self, questions: Sequence[Question], texts: Sequence[Text]) -> "Riders | None":

@@ -58,13 +58,9 @@ template <class T> void write(const Real<T> *from, long count, long dim, long wi
             narrow(from[i * width + e] * by, x.row(i)[e]);
 }
 
-// The keys that a query at this position sees: those at distances below `window`, if it is not 0.
-struct Seen {
+// Some neighbouring keys.
+struct Span {
     long begin, end;
-
-    Seen(long position, long keys, long window)
-        : begin(window && position >= window ? position - window + 1 : 0),
-          end(window && position + window < keys ? position + window : keys) {}
 };
 
 // One head of one text.
@@ -74,27 +70,39 @@ template <class T> struct Unit {
     long queries, keys, dim, window;
     R scale;
 
-    long key_width() const { return up_to<R>(keys); }
-    long key_stride() const { return spread<R>(key_width()); }
+    long key_stride() const { return spread<R>(up_to<R>(keys)); }
     long dim_width() const { return up_to<R>(dim); }
 
+    // The keys that the query at this position sees: those at distances below `window`, if it is not 0.
+    Span seen_by(long position) const {
+        return {window && position >= window ? position - window + 1 : 0,
+                window && position + window < keys ? position + window : keys};
+    }
+
+    // All that some queries see, from the beginning of a vector on.
+    Span seen_by_some(long first, long count) const {
+        return {seen_by(first).begin / LANES<R> * LANES<R>, seen_by(first + count - 1).end};
+    }
+
     void forward(Rows<T> out, R *log_sums, R *room) const {
-        const long wide = key_width(), apart = key_stride(), deep = dim_width();
+        const long apart = key_stride(), deep = dim_width();
         R *columns = room, *values = columns + dim * apart, *asked = values + keys * deep;
         R *scores = asked + QUERIES * deep, *seen = scores + QUERIES * apart;
         read_transposed<T>(k, keys, dim, apart, columns);
         read<T>(v, keys, dim, deep, R(1), values);
         for (long first = 0; first < queries; first += QUERIES) {
             const long count = queries - first < QUERIES ? queries - first : QUERIES;
+            const Span span = seen_by_some(first, count);
+            const long width = span.end - span.begin;
             read<T>(q.after(first), count, dim, deep, scale * R(LOG2_E), asked);
-            product(asked, deep, 1L, columns, apart, scores, apart, count, wide, dim, false);
+            product(asked, deep, 1L, columns + span.begin, apart, scores, apart, count, up_to<R>(width), dim, false);
             R sums[QUERIES];
             for (long i = 0; i < count; ++i) {
-                const R most = softened(scores + i * apart, first + i, sums[i]);
+                const R most = softened(scores + i * apart, first + i, span, sums[i]);
                 if (log_sums)
                     log_sums[first + i] = most + std::log2(sums[i]);
             }
-            product(scores, apart, 1L, values, deep, seen, deep, count, deep, keys, false);
+            product(scores, apart, 1L, values + span.begin * deep, deep, seen, deep, count, deep, width, false);
             for (long i = 0; i < count; ++i)
                 write<T>(seen + i * deep, 1, dim, deep, 1 / sums[i], out.after(first + i));
         }
@@ -102,7 +110,7 @@ template <class T> struct Unit {
 
     void backward(Rows<const T> g, Rows<const T> out, const R *log_sums, Rows<T> gq, Rows<T> gk, Rows<T> gv,
                   R *room) const {
-        const long wide = key_width(), apart = key_stride(), deep = dim_width();
+        const long apart = key_stride(), deep = dim_width();
         R *key_columns = room, *value_columns = key_columns + dim * apart, *key_rows = value_columns + dim * apart;
         R *key_slopes = key_rows + keys * deep, *value_slopes = key_slopes + keys * deep;
         R *asked = value_slopes + keys * deep, *wanted = asked + QUERIES * deep, *slopes = wanted + QUERIES * deep;
@@ -110,27 +118,29 @@ template <class T> struct Unit {
         read_transposed<T>(k, keys, dim, apart, key_columns);
         read_transposed<T>(v, keys, dim, apart, value_columns);
         read<T>(k, keys, dim, deep, R(1), key_rows);
+        std::memset(key_slopes, 0, 2 * keys * deep * sizeof(R)); // and value_slopes
         for (long first = 0; first < queries; first += QUERIES) {
             const long count = queries - first < QUERIES ? queries - first : QUERIES;
-            const bool add = first > 0;
+            const Span span = seen_by_some(first, count);
+            const long width = span.end - span.begin, wide = up_to<R>(width), at = span.begin * deep;
             read<T>(q.after(first), count, dim, deep, scale * R(LOG2_E), asked);
             read<T>(g.after(first), count, dim, deep, R(1), wanted);
-            product(asked, deep, 1L, key_columns, apart, weights, apart, count, wide, dim, false);
-            product(wanted, deep, 1L, value_columns, apart, changes, apart, count, wide, dim, false);
+            product(asked, deep, 1L, key_columns + span.begin, apart, weights, apart, count, wide, dim, false);
+            product(wanted, deep, 1L, value_columns + span.begin, apart, changes, apart, count, wide, dim, false);
             for (long i = 0; i < count; ++i) {
                 R due = 0;
                 for (long e = 0; e < dim; ++e)
                     due += wanted[i * deep + e] * widened(out.row(first + i)[e]);
-                sloped(weights + i * apart, changes + i * apart, first + i, log_sums[first + i], due);
+                sloped(weights + i * apart, changes + i * apart, first + i, span, log_sums[first + i], due);
             }
             if (gq.first) {
-                product(changes, apart, 1L, key_rows, deep, slopes, deep, count, deep, keys, false);
+                product(changes, apart, 1L, key_rows + at, deep, slopes, deep, count, deep, width, false);
                 write<T>(slopes, count, dim, deep, scale, gq.after(first));
             }
             if (gk.first)
-                product(changes, 1L, apart, asked, deep, key_slopes, deep, keys, deep, count, add);
+                product(changes, 1L, apart, asked, deep, key_slopes + at, deep, width, deep, count, true);
             if (gv.first)
-                product(weights, 1L, apart, wanted, deep, value_slopes, deep, keys, deep, count, add);
+                product(weights, 1L, apart, wanted, deep, value_slopes + at, deep, width, deep, count, true);
         }
         if (gk.first)
             write<T>(key_slopes, keys, dim, deep, R(1 / LOG2_E), gk);
@@ -139,10 +149,9 @@ template <class T> struct Unit {
     }
 
   private:
-    // Replaces a query's scores by 2^(score - maximum), 0 where it sees no key. Returns the maximum.
-    R softened(R *scores, long position, R &sum) const {
-        hide(scores, position);
-        const long wide = key_width();
+    // Replaces a query's scores for a span of keys by 2^(score - maximum), 0 where it sees no key. Returns the maximum.
+    R softened(R *scores, long position, Span span, R &sum) const {
+        const long wide = hidden(scores, position, span);
         Vector<R> most = load(scores);
         for (long j = LANES<R>; j < wide; j += LANES<R>) {
             const Vector<R> x = load(scores + j);
@@ -160,22 +169,25 @@ template <class T> struct Unit {
     }
 
     // Replaces a query's scores by P, and the change of P by the change of S.
-    void sloped(R *scores, R *changes, long position, R log_sum, R due) const {
-        hide(scores, position);
-        for (long j = 0; j < key_width(); j += LANES<R>) {
+    void sloped(R *scores, R *changes, long position, Span span, R log_sum, R due) const {
+        const long wide = hidden(scores, position, span);
+        for (long j = 0; j < wide; j += LANES<R>) {
             const Vector<R> weight = power_of_2(load(scores + j) - log_sum);
             store(scores + j, weight);
             store(changes + j, weight * (load(changes + j) - due));
         }
     }
 
-    // Sets the scores of the keys that a query does not see, and those behind the last key.
-    void hide(R *scores, long position) const {
-        const Seen seen(position, keys, window);
-        for (long j = 0; j < seen.begin; ++j)
+    // Hides the keys of a span that a query does not see, and what is behind the span in the last vector. Returns the
+    // width of whole vectors.
+    long hidden(R *scores, long position, Span span) const {
+        const Span seen = seen_by(position);
+        const long wide = up_to<R>(span.end - span.begin);
+        for (long j = span.begin; j < seen.begin; ++j)
+            scores[j - span.begin] = -INFINITY;
+        for (long j = seen.end - span.begin; j < wide; ++j)
             scores[j] = -INFINITY;
-        for (long j = seen.end; j < key_width(); ++j)
-            scores[j] = -INFINITY;
+        return wide;
     }
 };
 
