@@ -15,7 +15,6 @@ from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
-from bertlora.data.checks import forget_languages
 from bertlora.data.prepared import Prepared
 from bertlora.data.reader import split_examples
 from bertlora.errors import RecipeError
@@ -66,7 +65,6 @@ def train_run(
         BertloraError: bad data, recipe or base, before anything is written; or training that cannot succeed.
     """
     check_tracker(recipe)
-    forget_languages()  # the checks of the data are done
     recipe = recipe.for_task(data.task)
     labels = shown_labels(recipe, data.labels)
     adapted = Adapted.fresh(recipe, labels, data.has_pairs)

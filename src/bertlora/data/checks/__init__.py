@@ -28,7 +28,6 @@ from bertlora.data.checks.find import Check, find_checks
 from bertlora.data.checks.fix import fixed
 from bertlora.data.checks.kept import KeptRows
 from bertlora.data.checks.label_checks import blank_check, label_checks
-from bertlora.data.checks.language import forget_languages
 from bertlora.data.checks.near import merged, near_groups
 from bertlora.data.checks.places import named_rows, with_places
 from bertlora.data.checks.shift import shift_checks
@@ -50,7 +49,6 @@ __all__ = [
     "draw_rows",
     "find_checks",
     "fixed",
-    "forget_languages",
     "label_checks",
     "merged",
     "named_rows",

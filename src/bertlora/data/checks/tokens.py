@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bertlora.data.checks.base_language import base_language_check
 from bertlora.data.checks.find import Check, a_check, percent
+from bertlora.data.checks.language import forget_languages
 from bertlora.data.checks.places import with_places
 from bertlora.data.folder import Prepared
 from bertlora.data.inputs import Inputs
@@ -33,7 +34,9 @@ def token_checks(data: Prepared, reader: Reader) -> list[Check]:
     """
     unknown_id = reader.tokenizer.unknown_id
     found = checks_of_inputs(data, lambda split: split_examples(reader, data, split).inputs, unknown_id)
-    return with_places(data, [*found, *base_language_check(data, reader.tokenizer)])
+    found += base_language_check(data, reader.tokenizer)
+    forget_languages()  # no check comes after these
+    return with_places(data, found)
 
 
 def checks_of_inputs(data: Prepared, read: Callable[[str], Inputs], unknown_id: int | None) -> list[Check]:
