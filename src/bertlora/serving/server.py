@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,9 +20,6 @@ from bertlora.serving.service import Service
 MOST = 65535  # of a port
 END_S = 30  # for answers to what was accepted, after the signal to end; Kubernetes kills after as long
 LAST_ASKED_S = 0.5  # after the signal: a request on its way gets an answer, and is not cut off
-# After this time a thread gives Python's lock to another one that waits. The usual 5 ms are long if the event loop
-# refuses a thousand requests a second: the threads that compute and load wait for it at each of their many small steps.
-SWITCH_S = 0.0001
 IDLE_S = 75  # a connection stays open for the next request: longer than a load balancer keeps it
 
 
@@ -76,7 +72,6 @@ def run_server(app: Any, service: Service, listener: socket.socket) -> None:
         listener: where connections come in; it is closed at the end.
     """
     server = _Server(settings(app, Limits()), service)
-    sys.setswitchinterval(SWITCH_S)
     try:
         server.run(sockets=[listener])
     finally:
