@@ -37,7 +37,7 @@ EXPLAINED = 64
 # Places for tokens, for each place for a text.
 TOKENS_A_TEXT = 64
 # After this time a thread gives Python's lock to another one that waits. Python's usual value is long while the event
-# loop refuses a thousand requests a second: threads that compute and load wait for it at each of their many small steps.
+# loop refuses a thousand requests a second: threads that compute and load wait for it at each of their small steps.
 SWITCH_S, REFUSING_SWITCH_S = sys.getswitchinterval(), 0.0001
 
 
