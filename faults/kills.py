@@ -163,7 +163,7 @@ def state_of(out: Path, work: Work) -> str:
     if (out / "run.json").is_file():
         return "after run.json was written"
     numbers = [path for path in (out / "checkpoints").glob("*") if path.name.isdecimal()]
-    return "training, evaluating, saving" if numbers else "probing"
+    return "training, evaluating, saving" if numbers else "fitting the linear probe"
 
 
 def survived(place: Place, work: Work, name: str, kills: Sequence[Mapping[str, float]], seen: Counter[str]) -> bool:

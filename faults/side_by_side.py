@@ -3,7 +3,7 @@
     python faults/side_by_side.py
 
 Each training is the command `bertlora train` with as many threads as it takes by itself: one for each core. The figure
-is the time of the training loop, without imports: the slower of two at once over one alone. On a machine whose cores
+is the time of the training loop, without imports: the slower of two at once over one at a time. On a machine whose cores
 are all used by one training, 2 means that nothing is lost. The last figure has torch's own spinning threads.
 """
 
@@ -37,10 +37,10 @@ def main() -> int:
         models = {"MiniLM": "minilm", "tiny": str(tiny_model("bert", place / "tiny"))}
         for name, model in models.items():
             alone = seconds(data, model, STEPS[name], 1)
-            figures[f"{name}: one alone, seconds"] = round(alone, 1)
+            figures[f"{name}: one at a time, seconds"] = round(alone, 1)
             figures[f"{name}: two at once, times as long"] = round(seconds(data, model, STEPS[name], 2) / alone, 2)
         promised = [value for name, value in figures.items() if name.endswith("long")]
-        spinning = seconds(data, models["tiny"], STEPS["tiny"], 2, SPINNING) / figures["tiny: one alone, seconds"]
+        spinning = seconds(data, models["tiny"], STEPS["tiny"], 2, SPINNING) / figures["tiny: one at a time, seconds"]
         figures["tiny: two at once with torch's spinning, times as long"] = round(spinning, 2)
     print(json.dumps(figures))
     return int(max(promised) > MOST)
