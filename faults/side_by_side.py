@@ -3,8 +3,8 @@
     python faults/side_by_side.py
 
 Each training is the command `bertlora train` with as many threads as it takes by itself: one for each core. The figure
-is the time of the training loop, without imports: the slower of two at once over one at a time. On a machine whose cores
-are all used by one training, 2 means that nothing is lost. The last figure has torch's own spinning threads.
+is the time of the training loop, without imports: the slower of two at once over one at a time. On a machine whose
+cores are all used by one training, 2 means that nothing is lost. The last figure has torch's own spinning threads.
 """
 
 import json
