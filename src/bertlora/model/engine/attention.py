@@ -19,6 +19,7 @@ The recomputation follows Dao et al. 2022, "FlashAttention". q, k, v, o and g (t
 (tokens, heads, d).
 """
 
+import ctypes
 import inspect
 from typing import Any
 
@@ -27,8 +28,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from bertlora.model.engine import kernels
-from bertlora.model.engine.blocks import LOG2_E, Block, blocks_of, empty_outputs
-from bertlora.model.engine.kernels.attention import PackedAttention
+from bertlora.model.engine.blocks import LOG2_E, Block, blocks_of
+from bertlora.model.engine.kernels.library import Call, computed
 from bertlora.model.engine.packing import SHORT, Packing
 
 try:
@@ -105,23 +106,57 @@ def _on_gpu(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, win
 
 
 class NativeAttention(torch.autograd.Function):
-    """Attention of packed rows by the native kernel."""
+    """Attention of packed rows by `kernels/attention.cpp`."""
 
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None
     ) -> Tensor:
-        kernel = PackedAttention(q, k, v, packing.offsets, packing.lengths, scale, window)
-        out, sums = kernel.forward(keep=any(ctx.needs_input_grad))
-        # q, k and v are saved so that torch sees if they change before the backward.
+        q, k, v = (_by_token(x) for x in (q, k, v))
+        out, queries = packing.outputs(q), packing.tokens if len(q) == len(k) else len(packing)
+        # The logarithms of the sums, for the backward.
+        sums = q.new_empty(q.shape[1], queries, dtype=computed(q.dtype)) if any(ctx.needs_input_grad) else None
         ctx.save_for_backward(q, k, v, out, sums)
-        ctx.kernel = kernel
+        ctx.given = packing, scale, window
+        _call_native("attention_forward", q, k, v, *ctx.given, out, sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        *_, out, sums = ctx.saved_tensors
-        return (*ctx.kernel.backward(grads[0], out, sums, ctx.needs_input_grad[:3]), None, None, None)
+        q, k, v, out, sums = ctx.saved_tensors
+        g, needed = grads[0].to(q.dtype).contiguous(), zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
+        gradients = [ctx.given[0].outputs(x) if needs else None for x, needs in needed]
+        _call_native("attention_backward", q, k, v, *ctx.given, g, out, sums, *gradients)
+        return (*gradients, None, None, None)
+
+
+class _Shape(ctypes.Structure):
+    """`Shape` in attention.cpp."""
+
+    _fields_ = (
+        ("offsets", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("texts", "heads", "dim", "one_query", "window")),
+        *((name, ctypes.c_int64) for name in ("q_stride", "k_stride", "v_stride", "room", "threads")),
+        ("scale", ctypes.c_double),
+    )
+
+
+def _call_native(
+    name: str, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None, *others: Any
+) -> None:
+    """Calls a function of the kernel with q, k, v and the other tensors, in its order."""
+    call, heads, dim = Call(q.dtype), q.shape[1], q.shape[2]
+    sizes = max(packing.lengths), dim, name == "attention_backward"
+    room, threads = call.count("attention_room", *map(ctypes.c_int64, sizes)), torch.get_num_threads()
+    strides = [x.stride(0) for x in (q, k, v)]
+    asked = len(packing), heads, dim, len(q) != len(k), window or 0
+    shape = _Shape(packing.offsets.data_ptr(), *asked, *strides, room, threads, scale)
+    call(name, shape, room * threads, q, k, v, *others)
+
+
+def _by_token(x: Tensor) -> Tensor:
+    """Returns x (N, H, d) so that the numbers of a token have no gaps; the tokens may have."""
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
 class MatrixAttention(torch.autograd.Function):
@@ -131,7 +166,7 @@ class MatrixAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None
     ) -> Tensor:
-        out = empty_outputs(q, packing.tokens)
+        out = packing.outputs(q)
         ctx.shifts, ctx.totals = [], []
         for block in blocks_of(packing.buckets, q, k, window):
             left, right = block.asking(q, scale), block.asked(k)
@@ -149,7 +184,7 @@ class MatrixAttention(torch.autograd.Function):
         g = grads[0].to(q.dtype)
         due = (g * out).sum(-1, keepdim=True)
         needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
-        gq, gk, gv = (empty_outputs(x, ctx.packing.tokens) if needs else None for x, needs in needed)
+        gq, gk, gv = (ctx.packing.outputs(x) if needs else None for x, needs in needed)
         blocks = blocks_of(ctx.packing.buckets, q, k, ctx.window)
         for block, shift, total in zip(blocks, ctx.shifts, ctx.totals, strict=True):
             left, right = block.asking(q, ctx.scale, shift), block.asked(k)

@@ -229,10 +229,3 @@ def blocks_of(buckets: Iterable[Bucket], q: Tensor, k: Tensor, window: int | Non
         heads = -(-total // min(total, -(-total * scores // BLOCK_SCORES)))
         for first in range(0, total, heads):
             yield Block(bucket, slice(first, min(total, first + heads)), one_query, window)
-
-
-def empty_outputs(x: Tensor, tokens: int) -> Tensor:
-    """Returns an uninitialised tensor shaped like x (tokens, H, d), with 0 at the filler: after the texts' `tokens`."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    out[tokens:] = 0
-    return out

@@ -68,6 +68,12 @@ class Packing:
         fineness = ROW_FINENESS if self.tokens < FULL_ROW else FULL_ROW_FINENESS
         return rounded(self.tokens, self.device, fineness, ROW_LEAST)
 
+    def outputs(self, x: Tensor) -> Tensor:
+        """Returns an uninitialised tensor like x, with a row for each token or text, and 0 at the filler."""
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        out[self.tokens :] = 0  # nothing, if each text has one row
+        return out
+
     @cached_property
     def offsets(self) -> Tensor:
         """(B + 1,) int32: where each text starts, and where the last one ends."""

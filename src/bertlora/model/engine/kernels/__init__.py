@@ -6,7 +6,7 @@ the loader takes the one that torch has loaded. Where no library serves, torch's
 `BERTLORA_KERNELS=off` turns the kernels off.
 
 - `library`: finds it and calls it
-- `attention`, `low_rank`: what it computes, each with the .cpp of the same name
+- `low_rank`: calls `low_rank.cpp`; `attention.cpp` is called by the engine's `attention`
 """
 
 from bertlora.model.engine.kernels.library import in_use, serves
