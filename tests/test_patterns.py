@@ -14,7 +14,8 @@ import bertlora
 
 ROOT = Path(bertlora.__file__).parent
 GENERAL = "a1 <-'.?=A\n/,&;_é★"
-LENGTHS = 80, 320, 1280, 5120  # at the last a square takes over 20 ms, and a line under 1 ms
+SHORT = range(20, 80, 5)  # Small steps: an exponential time is seen before it lasts for ever.
+LENGTHS = 80, 320, 1280, 5120  # At the last a square takes over 20 ms, and a line under 1 ms.
 CLEAR_S = 0.003  # a shorter time is a line
 Use = Callable[[str], object]
 
@@ -57,9 +58,10 @@ def seconds(use: Use, text: str) -> float:
 
 def is_slow(use: Use, start: str, unit: str) -> bool:
     """Returns whether the time grows faster than the length of a text, found at the shortest length that shows it."""
-    texts = [start + unit * (n // len(unit)) + "\0" for n in (20, *LENGTHS)]
-    if seconds(use, texts[0]) > CLEAR_S and min(seconds(use, texts[0]) for _ in range(3)) > CLEAR_S:
-        return True  # it doubles with each character
+    short, texts = ([start + unit * (n // len(unit)) + "\0" for n in lengths] for lengths in (SHORT, LENGTHS))
+    for text in short:
+        if seconds(use, text) > CLEAR_S and min(seconds(use, text) for _ in range(3)) > CLEAR_S:
+            return True
     for shorter, text in pairwise(texts):
         if seconds(use, text) > CLEAR_S:
             times = [min(seconds(use, one) for _ in range(3)) for one in (shorter, text)]
