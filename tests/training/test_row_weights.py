@@ -47,7 +47,7 @@ def training_of(recipe: Recipe, labels: list[str], targets: Any, weights: Any = 
 
 def gradients(training: Training) -> tuple[float, dict[str, Tensor]]:
     with training.adapted.execution("fp32", training=True) as training.execution:
-        loss = training._gradients(list(range(len(training.train))))
+        loss = float(training._gradients(list(range(len(training.train)))))
     named = training.plain.named_parameters()
     return loss, {name: p.grad.clone() for name, p in named if p.grad is not None}
 

@@ -13,13 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save
-from torch import nn
 
 from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
-from bertlora.model.engine import ROW_TOKENS, Execution, evaluating, unwrapped
+from bertlora.model.engine import Execution, evaluating, row_tokens, unwrapped
 from bertlora.model.machine import choose_precision
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
@@ -78,7 +77,7 @@ def out_of_fold_logits(
         steps = [recipe.steps(len(learned)) for learned, _ in folds]
         count = _Counter(sum(steps), on_step, sum(n for n, found in zip(steps, done, strict=True) if found is not None))
         if any(found is None for found in done):
-            execution.keep_prefix(examples.inputs, ROW_TOKENS, None, kept and kept.part("prefix"))
+            execution.keep_prefix(examples.inputs, row_tokens(execution.device), None, kept and kept.part("prefix"))
         for (learned, held_out), part, found in zip(folds, parts, done, strict=True):
             if found is None:
                 load_trained_state(adapted.model, start)
@@ -114,22 +113,22 @@ def _train(
     steps = recipe.steps(len(rows))
     optimiser, average = build_optimiser(model, recipe), Average(model, recipe, steps)
     weights, device = examples.weights_of(), next(model.parameters()).device
-    size = micro_batch(recipe, inputs, execution.packs)
+    size = micro_batch(recipe, inputs, execution.packs, execution.device)
     loss = Loss(recipe, labels[rows], names, weights[rows], device)
     draws = Draws(recipe.seed, device)
     model.train()
     for step, chosen in enumerate(step_rows(recipe, len(rows))):
         batch = rows[chosen]
-        whole, total = loss.weight(labels[batch], weights[batch]), 0.0
+        whole, total = loss.weight(labels[batch], weights[batch]), torch.zeros((), device=device)
         with draws.used():
             for part in execution.batches(inputs.lengths[batch], *size):
                 found = batch[part]
                 mean = loss.sum(execution.logits(inputs, found.tolist()), labels[found], weights[found]) / whole
                 mean.backward()  # type: ignore[no-untyped-call]
-                total += mean.item()
-        descend(optimiser, recipe, step, steps, total, nn.utils.clip_grad_norm_)
+                total += mean.detach()
+        value = descend(optimiser, recipe, step, steps, total)
         average.add()
-        count(total, len(batch))
+        count(value, len(batch))
     load_trained_state(model, average.state())
 
 
@@ -149,6 +148,6 @@ def _logits(execution: Execution, examples: Examples, rows: Rows) -> Array:
     """Returns the logits of these rows, in their order."""
     scores = np.zeros((len(rows), unwrapped(execution.model).config.num_labels))
     with evaluating(execution.model), torch.inference_mode():
-        for part in execution.batches(examples.inputs.lengths[rows], len(rows), ROW_TOKENS):
+        for part in execution.batches(examples.inputs.lengths[rows], len(rows), row_tokens(execution.device)):
             scores[part] = execution.logits(examples.inputs, rows[part].tolist()).double().cpu().numpy()
     return scores

@@ -36,10 +36,11 @@ def check_base(model: nn.Module, name: str) -> None:
             raise ModelError(f"{name}: its weight {key} has values that are not finite; use another base model")
 
 
-def norm_of(tensors: Sequence[Tensor]) -> float:
-    """Returns the norm of all values of these tensors; it is not finite if one of them is not."""
+def norm_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Returns the norm of all values of these tensors, a scalar; it is not finite if one of them is not."""
     with torch.no_grad():
-        return float(torch.stack(torch._foreach_norm(list(tensors))).norm())
+        norm: Tensor = torch.stack(torch._foreach_norm(list(tensors))).norm()
+        return norm
 
 
 def check_moved(before: dict[str, Tensor], after: dict[str, Tensor], step: int) -> None:

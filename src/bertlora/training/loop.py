@@ -16,7 +16,7 @@ from bertlora.data.reader import Examples
 from bertlora.errors import HealthError
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
-from bertlora.model.engine import ROW_TOKENS, Execution, served
+from bertlora.model.engine import Execution, row_tokens, served
 from bertlora.model.machine import choose_precision, out_of_memory, peak_rss_mib
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
@@ -74,12 +74,14 @@ class Training:
         self.adapted, self.plain = adapted, adapted.model
         check_base(self.plain, recipe.model)
         self.optimiser = build_optimiser(self.plain, recipe)
-        self.model, self.optimiser = self.accelerator.prepare(self.plain, self.optimiser)
+        self.model = self.accelerator.prepare(self.plain)
         self.steps_per_epoch = recipe.steps_per_epoch(len(train))
         self.steps = recipe.steps(len(train))
         # Packed rows have no dropout inside attention.
         self.pack = not recipe.encoder_dropout
-        texts, self.row_tokens = micro_batch(recipe, train.inputs, self.pack and served(self.plain))
+        texts, self.row_tokens = micro_batch(
+            recipe, train.inputs, self.pack and served(self.plain), self.accelerator.device
+        )
         self.progress = Progress(texts, identity, self.precision)
         self.trace = Trace()
         self.average = Average(self.plain, recipe, self.steps)
@@ -132,9 +134,10 @@ class Training:
     def _keep_prefixes(self) -> None:
         """Runs the frozen layers once, if texts are read more than once; the time counts as training."""
         began = time.perf_counter()
+        tokens = row_tokens(self.accelerator.device)
         if self.steps > self.steps_per_epoch:
             for name, inputs in {"train": self.train.inputs, "validation": self.validation.inputs}.items():
-                self.execution.keep_prefix(inputs, ROW_TOKENS, self.checkpoints, self.saving.kept(f"prefix-{name}"))
+                self.execution.keep_prefix(inputs, tokens, self.checkpoints, self.saving.kept(f"prefix-{name}"))
         self.progress.seconds += time.perf_counter() - began
 
     def learned(self) -> Learned:
@@ -161,7 +164,7 @@ class Training:
         began, p = time.perf_counter(), self.progress
         while True:
             try:
-                loss = self._gradients(rows)
+                total = self._gradients(rows)
                 break
             except (RuntimeError, MemoryError) as error:
                 self.optimiser.zero_grad(set_to_none=True)
@@ -171,7 +174,7 @@ class Training:
                     raise HealthError(OUT_OF_MEMORY) from error
                 p.micro_batch //= 2
         try:
-            descend(self.optimiser, self.recipe, p.step, self.steps, loss, self.accelerator.clip_grad_norm_)
+            loss = descend(self.optimiser, self.recipe, p.step, self.steps, total)
         except HealthError as error:
             batch = failed_batch(self.execution, self.objective, self.train, rows, p.micro_batch)
             raise FailedBatchError(error.args[0], batch) from error
@@ -183,7 +186,7 @@ class Training:
         p.seconds += time.perf_counter() - began
         return Step(p.step, self.steps, loss, p.examples / p.seconds)
 
-    def _gradients(self, rows: list[int]) -> float:
+    def _gradients(self, rows: list[int]) -> Tensor:
         """Adds up the gradients of the weighted mean of the losses of `rows`, and returns that mean."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         whole = self.objective.weight(self.train.labels[rows], self.train.weights_of(rows))
@@ -198,9 +201,10 @@ class Training:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 loss = self._summed_loss(part) / whole * (1.0 if parts else 0.0)
                 # Gradients are averaged over processes; the loss is a sum over them.
-                self.accelerator.backward(loss * world)
+                (loss * world).backward()
             total += loss.detach()
-        return float(self.accelerator.reduce(total, "sum"))
+        summed: Tensor = self.accelerator.reduce(total, "sum")
+        return summed
 
     def _summed_loss(self, rows: list[int]) -> Tensor:
         """Returns the summed loss of `rows`."""

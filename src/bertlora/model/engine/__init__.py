@@ -5,14 +5,22 @@ Other rooms import only what is below. Reading order:
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
 - `packing`, `blocks`, `padding`: from texts to tensors
 - `attention`, `layers`: the way through the encoder; `kernels/`: attention in C++
-- `prefix`: frozen layers, run once
+- `prefix`: frozen layers, run once; `graphs`: passes of a training on a GPU, recorded
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run
 - `updates`, `heads`, `mixed`, `mixed_rows`: one encoder that runs many adapters
 """
 
 from bertlora.model.engine.changes import evaluating, last_linear, owned, takes_token_types, unwrapped
-from bertlora.model.engine.execution import BATCH_SIZE, PASS_TOKENS, ROW_TOKENS, Execution, Features, executing
+from bertlora.model.engine.execution import (
+    BATCH_SIZE,
+    PASS_TOKENS,
+    ROW_TOKENS,
+    Execution,
+    Features,
+    executing,
+    row_tokens,
+)
 from bertlora.model.engine.heads import Head
 from bertlora.model.engine.kernels import in_use as kernels_in_use
 from bertlora.model.engine.layers import served
@@ -43,6 +51,7 @@ __all__ = [
     "owned",
     "padded",
     "pooled",
+    "row_tokens",
     "served",
     "takes_token_types",
     "unwrapped",

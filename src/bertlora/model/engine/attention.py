@@ -37,6 +37,14 @@ try:
 except ImportError:  # torch before 2.10
     varlen_attn: Any = None  # type: ignore[no-redef]
 
+
+def serves_windows(function: Any) -> bool:
+    """Returns whether this version of `varlen_attn` takes a scale and a window; torch 2.10's does not."""
+    return function is not None and {"scale", "window_size"} <= inspect.signature(function).parameters.keys()
+
+
+# Whether a GPU in half precision runs torch's variable-length attention, which never waits for the GPU.
+HAS_VARLEN = serves_windows(varlen_attn)
 NAME = "bertlora_packed"
 # The maximum of a row's scores is taken from every 16th key first.
 FEW_KEYS = 16
@@ -78,7 +86,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, wind
     """
     half = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16)
     # varlen_attn counts a window from the end of the keys, but a text's only query is at their start.
-    if half and serves_windows(varlen_attn) and (window is None or len(q) == len(k)):
+    if half and HAS_VARLEN and (window is None or len(q) == len(k)):
         return _on_gpu(q, k, v, packing, scale, window)
     if kernels.serves(q, k, v):
         out: Tensor = NativeAttention.apply(q, k, v, packing, scale, window)  # type: ignore[no-untyped-call]
@@ -88,11 +96,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, wind
     with torch.autocast(q.device.type, enabled=False):
         out = MatrixAttention.apply(q.to(wide), k.to(wide), v.to(wide), packing, scale, window)  # type: ignore[no-untyped-call]
     return out.to(q.dtype)
-
-
-def serves_windows(function: Any) -> bool:
-    """Returns whether this version of `varlen_attn` takes a scale and a window; torch 2.10's does not."""
-    return function is not None and {"scale", "window_size"} <= inspect.signature(function).parameters.keys()
 
 
 def _on_gpu(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None) -> Tensor:

@@ -169,9 +169,12 @@ def _dropped(layer: nn.Dropout, x: Tensor) -> Tensor:
 def dropout_mask(like: Tensor, p: float) -> Tensor:
     """Returns a mask shaped like `like`: 0 with probability p for each number, else 1 / (1 - p), so that the mean is 1.
 
-    torch draws one random number for each place, on one core. This draws the gaps between dropped places, which follow
-    the geometric distribution: a hundredth as many numbers for p = 0.01.
+    On a CPU torch draws one random number for each place, on one core. This draws the gaps between dropped places,
+    which follow the geometric distribution: a hundredth as many numbers for p = 0.01. A GPU draws for each place
+    quickly, and the program would have to wait for the number of gaps that fit.
     """
+    if like.is_cuda:
+        return torch.empty_like(like).bernoulli_(1 - p).div_(1 - p)
     count = like.numel()
     mask = like.new_full((count,), 1 / (1 - p))
     # Enough, except one time in a billion.

@@ -11,7 +11,7 @@ Letters: B texts, P windows, T tokens, D hidden size, K classes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.inputs import Inputs, token_batches
 from bertlora.errors import InputError
+from bertlora.model.engine.attention import HAS_VARLEN
 from bertlora.model.engine.changes import (
     base_alone,
     evaluating,
@@ -32,8 +33,9 @@ from bertlora.model.engine.changes import (
     takes_token_types,
     unwrapped,
 )
-from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
-from bertlora.model.engine.packing import packed, pooled, text_means
+from bertlora.model.engine.graphs import Graphs
+from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, reads_means, served
+from bertlora.model.engine.packing import Packing, packed, pooled, text_means
 from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
@@ -47,6 +49,10 @@ Features = npt.NDArray[np.float32]
 ROW_TOKENS = 6144
 # Tokens a batch where no gradient is wanted, and many batches follow each other: more of it stays in the cache.
 PASS_TOKENS = 2048
+# The same on a GPU. It needs large batches: each pass starts a thousand kernels, however many tokens there are.
+GPU_ROW_TOKENS, GPU_PASS_TOKENS = 16_384, 65_536
+# Attention by matrix products waits for the GPU, so it cannot be recorded.
+HAS_GRAPHS = HAS_VARLEN
 # For fewer tokens, merging and casting the weights costs more than it saves.
 WORTH_PREPARING = 4096
 # Texts a padded batch.
@@ -64,6 +70,7 @@ class Execution:
         takes_types: whether the model reads token types.
         autocast: whether torch's autocast is used, because the weights stay in fp32.
         prefixes: outputs of the frozen layers, by the identity of their inputs.
+        graphs: recorded passes of a training on a GPU.
     """
 
     model: Any
@@ -72,6 +79,13 @@ class Execution:
     takes_types: bool
     autocast: bool
     prefixes: dict[int, Prefix] = field(default_factory=dict)
+    graphs: Graphs | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The model's device."""
+        found: torch.device = next(self.model.parameters()).device
+        return found
 
     def predict(self, inputs: Inputs, batch_size: int = BATCH_SIZE) -> Array:
         """Returns the logits of all texts, (B, K) float64, in their order. `batch_size` limits padded batches only."""
@@ -155,7 +169,9 @@ class Execution:
 
     def _forward(self, inputs: Inputs, windows: Sequence[int], call: Any, route: Route) -> Tensor:
         """Returns the logits of these windows, (P, K)."""
-        device = next(self.model.parameters()).device
+        device, plain = self.device, call is self.model and route == Route() and not self.prefixes
+        if self.graphs is not None and plain and self.model.training and torch.is_grad_enabled():
+            return self.graphs.logits([inputs.window(p) for p in windows])
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast):
             if self.packs:
                 config = unwrapped(self.model).config
@@ -181,7 +197,7 @@ class Execution:
         """
         values = np.empty((0, 0), dtype)
         texts = len(inputs) if self.packs else batch_size  # packed rows need no limit on texts
-        max_tokens = PASS_TOKENS
+        max_tokens = PASS_TOKENS if self.device.type == "cpu" else GPU_PASS_TOKENS
         with evaluating(self.model), torch.inference_mode():
             while True:
                 try:
@@ -201,6 +217,11 @@ class Execution:
                     max_tokens //= 2
         give_back_memory()
         return values
+
+
+def row_tokens(device: torch.device) -> int:
+    """Returns the tokens of a batch that needs gradients, at most."""
+    return ROW_TOKENS if device.type == "cpu" else GPU_ROW_TOKENS
 
 
 @contextmanager
@@ -241,7 +262,21 @@ def executing(
         if not head:
             stack.enter_context(headless(model))
         resident = _made_ready(stack, model, training=training, packs=packs, half=half, many=many)
-        yield Execution(model, pad_id, packs, takes_token_types(model), autocast=half and not resident)
+        execution = Execution(model, pad_id, packs, takes_token_types(model), autocast=half and not resident)
+        yield replace(execution, graphs=_graphs(execution)) if training and resident else execution
+
+
+def _graphs(execution: Execution) -> Graphs | None:
+    """Returns room for recorded passes of a training; None where passes cannot be recorded."""
+    inner, trained = unwrapped(execution.model), [p for p in execution.model.parameters() if p.requires_grad]
+    if execution.device.type != "cuda" or not trained or not HAS_GRAPHS or reads_means(inner):
+        return None
+
+    def run(batch: dict[str, Tensor], packing: Packing) -> Tensor:
+        logits: Tensor = execution.model(**batch, packing=packing, route=Route()).logits
+        return logits
+
+    return Graphs(run, inner.config, execution.pad_id, execution.takes_types, trained)
 
 
 def _made_ready(stack: ExitStack, model: nn.Module, *, training: bool, packs: bool, half: bool, many: bool) -> bool:

@@ -52,6 +52,11 @@ def served(model: Any) -> bool:
     return known and _accepts_attention(inner)
 
 
+def reads_means(inner: Any) -> bool:
+    """Returns whether the head reads means over tokens, and not first tokens."""
+    return getattr(inner.config, "classifier_pooling", "cls") == "mean"
+
+
 def encoder_layers(model: Any) -> nn.ModuleList:
     """Returns the encoder's layers in order; the model must be of a served architecture."""
     inner = unwrapped(model)
@@ -71,8 +76,8 @@ def packed_layers(model: Any) -> Iterator[None]:
     # A final norm runs in the last layer's forward: before a mean, and so not after it.
     norms = [m for name, m in getattr(inner, inner.base_model_prefix).named_children() if name == "final_norm"]
     norm = norms[0].forward if norms else identity
-    averages = getattr(inner.config, "classifier_pooling", "cls") == "mean"
-    steered[layers[-1]] = _steered_last(len(layers) - 1, layers[-1], None if averages else first_tokens, norm)
+    reader = None if reads_means(inner) else first_tokens
+    steered[layers[-1]] = _steered_last(len(layers) - 1, layers[-1], reader, norm)
     steered |= dict.fromkeys(norms, identity)
     with _our_attention(inner) as accepted, forwards(steered):
         assert accepted, "a model that is not served"

@@ -68,6 +68,13 @@ class Packing:
         fineness = ROW_FINENESS if self.tokens < FULL_ROW else FULL_ROW_FINENESS
         return rounded(self.tokens, self.device, fineness, ROW_LEAST)
 
+    @classmethod
+    def at(cls, offsets: Tensor, bounds: tuple[int, ...]) -> "Packing":
+        """Returns the packing of these offsets. It counts each text as long as its bound, which kernels accept."""
+        packing = cls(bounds, offsets.device)
+        vars(packing)["offsets"] = offsets
+        return packing
+
     def outputs(self, x: Tensor) -> Tensor:
         """Returns an uninitialised tensor like x, with a row for each token or text, and 0 at the filler."""
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
