@@ -63,6 +63,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "camembert": ("CamembertConfig", ROBERTA),
     "data2vec-text": ("Data2VecTextConfig", ROBERTA),
     "electra": ("ElectraConfig", SMALL | {"embedding_size": 16}),
+    # Both layers are one module.
+    "albert": ("AlbertConfig", SMALL | {"embedding_size": 16}),
     # Every token has the embedding of task 0.
     "ernie": ("ErnieConfig", SMALL | {"use_task_id": True, "type_vocab_size": 4}),
     "mpnet": ("MPNetConfig", SMALL | {"max_position_embeddings": 130, "pad_token_id": 1}),

@@ -32,7 +32,6 @@ from bertlora.recipe import Recipe
 from bertlora.training.events import Step
 
 EVERY: dict[str, tuple[str, dict[str, Any]]] = ARCHITECTURES | {
-    "albert": ("AlbertConfig", SMALL | {"embedding_size": 16}),
     "longformer": ("LongformerConfig", ROBERTA | {"attention_window": 16}),
     "roc_bert": ("RoCBertConfig", SMALL | {"enable_pronunciation": False, "enable_shape": False}),
     "gte": ("GteConfig", SMALL),

@@ -45,7 +45,7 @@ KINDS: list[tuple[int, bool, dict[str, Any]]] = [
     (4, True, {"targets": ["all-linear"], "rank": 5, "variant": "rslora"}),
     (3, False, {"targets": ["all-linear"], "rank": 2, "rank_pattern": {"query": 6}, "alpha_pattern": {"value": 3}}),
 ]
-SERVED = ["bert", "distilbert", "roberta", "camembert", "data2vec-text", "electra", "ernie"]
+SERVED = ["bert", "distilbert", "roberta", "camembert", "data2vec-text", "electra", "ernie", "albert"]
 SERVED += ["modernbert", "modernbert-mean"] if SWITCHES else []
 PARTS = st.lists(
     st.tuples(st.integers(0, len(KINDS) - 1), st.lists(st.integers(0, len(TEXTS) - 1), max_size=5)), max_size=8

@@ -17,8 +17,8 @@ from bertlora.model.engine.execution import Execution, executing
 from bertlora.model.engine.layers import Route
 from bertlora.model.engine.prefix import frozen_depth
 
-PACKED = ["bert", "distilbert", "electra", "roberta", *(["modernbert"] if SWITCHES else [])]
-EACH = pytest.mark.parametrize("architecture", PACKED)
+FROZEN = ["bert", "distilbert", "electra", "roberta", *(["modernbert"] if SWITCHES else [])]
+EACH = pytest.mark.parametrize("architecture", ["albert", *FROZEN])
 Tiny = Callable[[str], Path]
 
 
@@ -90,7 +90,7 @@ def test_evaluation_drops_nothing(architecture: str, tiny: Tiny) -> None:
         assert torch.equal(scores(execution, inputs), scores(execution, inputs))
 
 
-@EACH
+@pytest.mark.parametrize("architecture", FROZEN)
 def test_frozen_layers_drop_nothing(architecture: str, tiny: Tiny) -> None:
     """So that texts whose frozen layers run once and texts for which they always run learn the same recipe."""
     with training(tiny(architecture), hidden_dropout=0.3, adapt_last_layers=1) as (execution, inputs):

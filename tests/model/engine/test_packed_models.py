@@ -33,23 +33,25 @@ from bertlora.model.engine.layers import Route, encoder_layers, served
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import Packing
 from bertlora.model.engine.padding import padded
+from bertlora.model.engine.prefix import frozen_depth
 
 LONGEST = 90
 # A first layer, one in the middle, where query, key and value are joined, and a last one, only for first tokens.
 DEPTH = {"num_hidden_layers": 3}
 SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     name: (ARCHITECTURES[name][0], ARCHITECTURES[name][1] | DEPTH)
-    for name in ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "ernie")
+    for name in ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "ernie", "albert")
 }
+# Two calls of one layer, and one of another.
+SERVED["albert-groups"] = "AlbertConfig", SERVED["albert"][1] | {"num_hidden_groups": 2}
 SERVED["distilbert"] = "DistilBertConfig", ARCHITECTURES["distilbert"][1] | {"n_layers": 3}
 SERVED |= {
     # Local layers in the middle and at the end; the windows are far shorter than the texts.
     name: ("ModernBertConfig", ARCHITECTURES[name][1] | DEPTH | {"global_attn_every_n_layers": 3})
     for name in ("modernbert", "modernbert-mean")
 }
-EACH = pytest.mark.parametrize(
-    "architecture", sorted(name for name in SERVED if SWITCHES or not name.startswith("modernbert"))
-)
+EVERY = sorted(name for name in SERVED if SWITCHES or not name.startswith("modernbert"))
+EACH = pytest.mark.parametrize("architecture", EVERY)
 # Several buckets: long texts of unlike lengths, short ones that share matrices, and no two in order.
 LENGTHS = [5, 90, 41, 67, 3, 90, 12, 64, 65, 20, 3, 33]
 LABELLED = torch.tensor([i % len(LABELS) for i in range(len(LENGTHS))])
@@ -425,6 +427,17 @@ def test_models_that_are_not_served_take_padded_batches(architecture: str, tiny:
     check_padded(adapted)
 
 
+def test_layers_of_an_albert_are_in_the_order_of_their_calls(tmp_path: Path) -> None:
+    groups = {"num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2}
+    model, calls = adapter(saved_encoder("albert", tmp_path, **groups)).model, list[nn.Module]()
+    layers = encoder_layers(model)
+    for layer in set(layers):
+        layer.register_forward_hook(lambda module, *_: calls.append(module))
+    model(torch.tensor([[5, 6, 7]]))
+    assert len(set(calls)) == 4
+    assert calls == list(layers)
+
+
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_a_model_that_keeps_its_own_attention_takes_padded_batches(
     architecture: str, folders: Folders, monkeypatch: pytest.MonkeyPatch
@@ -503,18 +516,20 @@ def test_a_frozen_prefix_may_be_given(architecture: str, folders: Folders) -> No
         assert torch.allclose(execution.logits(inputs, rows, route=every), whole, atol=1e-5)
 
 
-@EACH
+@pytest.mark.parametrize("architecture", [name for name in EVERY if name != "albert"])
 def test_a_frozen_prefix_gives_the_gradients_of_the_whole(architecture: str, folders: Folders) -> None:
     adapted = adapter(folders(architecture), adapt_last_layers=1)
     inputs = texts(adapted, LENGTHS)
     rows = np.argsort(-inputs.lengths, kind="stable").tolist()
     labels = torch.argsort(torch.tensor(rows))
+    depth = frozen_depth(adapted.model)
+    assert depth >= 2
     with executing(adapted.model, adapted.reader.pad_id, "fp32", training=True) as execution:
         _, expected = learned(adapted.model, lambda: execution.logits(inputs, rows)[labels])
-        first = Route(end=2, keep=True)
+        first = Route(end=depth, keep=True)
         with torch.no_grad():
             execution.logits(inputs, rows, route=first)
-        route = Route(begin=2, given=first.hidden)
+        route = Route(begin=depth, given=first.hidden)
         _, found = learned(adapted.model, lambda: execution.logits(inputs, rows, route=route)[labels])
     assert_near(found, expected, 1e-5)
 

@@ -13,6 +13,7 @@ from small_training import GOOD, TEXTS, largest_difference, losses, small_recipe
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import prefix
 from bertlora.model.engine.execution import executing
+from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.engine.prefix import Prefix, frozen_depth
 
 Tiny = Callable[[str], Path]
@@ -25,6 +26,16 @@ def test_layers_below_the_lowest_adapter_are_frozen(tiny: Tiny, family: str) -> 
     model = tiny(family)
     assert frozen_depth(Adapted.fresh(small_recipe(model, **LAST), ["a", "b"]).model) == 1
     assert frozen_depth(Adapted.fresh(small_recipe(model, targets=["query"]), ["a", "b"]).model) == 0
+
+
+def test_layers_that_are_one_module_are_not_frozen_one_by_one(tiny: Tiny) -> None:
+    model = Adapted.fresh(small_recipe(tiny("albert"), **LAST), ["a", "b"]).model
+    assert len(encoder_layers(model)) == 2
+    assert frozen_depth(model) == 0
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("classifier" in name)
+    # The last layer is never kept, nor what has its dropout.
+    assert frozen_depth(model) == 0
 
 
 def test_what_learns_below_leaves_nothing_frozen(tiny: Tiny) -> None:

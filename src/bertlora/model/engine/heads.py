@@ -70,6 +70,11 @@ def _distilbert(pre_classifier: nn.Module, classifier: nn.Module, vectors: Tenso
     return logits
 
 
+def _albert(pooler: nn.Module, classifier: nn.Module, vectors: Tensor) -> Tensor:
+    logits: Tensor = classifier(pooler(vectors).tanh())
+    return logits
+
+
 def _modernbert(head: nn.Module, classifier: nn.Module, vectors: Tensor) -> Tensor:
     logits: Tensor = classifier(head(vectors))
     return logits
@@ -84,6 +89,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
     "data2vec-text": (("classifier",), _roberta),
     "electra": (("classifier",), _roberta),
     "ernie": (("{}.pooler", "classifier"), _bert),
+    "albert": (("{}.pooler", "classifier"), _albert),
     "distilbert": (("pre_classifier", "classifier"), _distilbert),
     "modernbert": (("head", "classifier"), _modernbert),
 }

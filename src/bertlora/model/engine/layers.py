@@ -33,6 +33,7 @@ class Route:
         given: (T, D) the input of that layer; None takes the embeddings' output.
         end: the layer to stop before; None runs all layers.
         keep: store `hidden` and `first`.
+        next: the layer that is called next; an ALBERT calls the same module several times.
         hidden: (T, D) every token's state that enters the last layer; with `end`, that enters the layer to stop before.
         first: (B, D) the last layer's output for first tokens, after the final norm, if there is one; None with `end`.
     """
@@ -41,6 +42,7 @@ class Route:
     given: Tensor | None = None
     end: int | None = None
     keep: bool = False
+    next: int = 0
     hidden: Tensor | None = None
     first: Tensor | None = None
 
@@ -58,30 +60,46 @@ def reads_means(inner: Any) -> bool:
 
 
 def encoder_layers(model: Any) -> nn.ModuleList:
-    """Returns the encoder's layers in order; the model must be of a served architecture."""
+    """Returns the encoder's layers in the order of their calls; the model must be of a served architecture.
+
+    An ALBERT calls a layer several times. It is there as often.
+    """
     inner = unwrapped(model)
     path, _ = _FAMILIES[inner.config.model_type]
     layers: nn.ModuleList = getattr(inner, inner.base_model_prefix).get_submodule(path)
-    return layers
+    if inner.config.model_type != "albert":
+        return layers
+    calls = inner.config.num_hidden_layers
+    groups: list[Any] = [layers[int(call / (calls / len(layers)))] for call in range(calls)]
+    return nn.ModuleList(layer for group in groups for layer in group.albert_layers)
+
+
+def first_calls(layers: nn.ModuleList) -> dict[nn.Module, int]:
+    """Returns each layer with the number of its first call."""
+    numbers: dict[nn.Module, int] = {}
+    for number, layer in enumerate(layers):
+        numbers.setdefault(layer, number)
+    return numbers
 
 
 @contextmanager
 def packed_layers(model: Any) -> Iterator[None]:
     """Inside, the model takes packed rows, with the extra arguments `packing` and `route`; see `served`."""
-    inner, layers = unwrapped(model), encoder_layers(model)
+    inner = unwrapped(model)
+    with _our_attention(inner) as accepted, forwards(_steered_layers(inner)):
+        assert accepted, "a model that is not served"
+        yield
+
+
+def _steered_layers(inner: Any) -> dict[nn.Module, Callable[..., Tensor]]:
+    """Returns the forwards of the layers, and of a final norm, under a route."""
+    layers = encoder_layers(inner)
     _, first_tokens = _FAMILIES[inner.config.model_type]
-    steered: dict[nn.Module, Callable[..., Tensor]] = {
-        layer: _steered(number, layer) for number, layer in enumerate(layers[:-1])
-    }
     # A final norm runs in the last layer's forward: before a mean, and so not after it.
     norms = [m for name, m in getattr(inner, inner.base_model_prefix).named_children() if name == "final_norm"]
     norm = norms[0].forward if norms else identity
-    reader = None if reads_means(inner) else first_tokens
-    steered[layers[-1]] = _steered_last(len(layers) - 1, layers[-1], reader, norm)
-    steered |= dict.fromkeys(norms, identity)
-    with _our_attention(inner) as accepted, forwards(steered):
-        assert accepted, "a model that is not served"
-        yield
+    last = _last(layers[-1], None if reads_means(inner) else first_tokens, norm)
+    return {layer: _steered(layer, len(layers), last) for layer in layers} | dict.fromkeys(norms, identity)
 
 
 @contextmanager
@@ -109,25 +127,36 @@ def _accepts_attention(inner: Any) -> bool:
     return _ACCEPTING[kind]
 
 
-def _steered(number: int, layer: nn.Module) -> Callable[..., Tensor]:
-    """Returns the forward of a layer under a route, (1, T, D) → (1, T, D)."""
+def _steered(layer: nn.Module, calls: int, last: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Returns the forward of a layer under a route, (1, T, D) → (1, T, D).
+
+    Args:
+        layer: the layer.
+        calls: number of calls of layers in a batch.
+        last: the forward for the last of them.
+    """
     own = layer.forward
 
     def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
-        hidden = _entering(number, layer, hidden, route)
+        number, route.next = route.next, (route.next + 1) % calls
+        if number == route.begin:
+            # The first layer that runs takes the route's input, in the layers' dtype.
+            given = hidden if route.given is None else route.given[None]
+            hidden = given.to(next(layer.parameters()).dtype)
         runs = number >= route.begin and (route.end is None or number < route.end)
+        if number == calls - 1:
+            return last(hidden, *args, packing=packing, route=route, **kwargs)
         return own(hidden, *args, packing=packing, route=route, **kwargs) if runs else hidden
 
     return forward
 
 
-def _steered_last(
-    number: int, layer: nn.Module, first_tokens: Callable[..., Tensor] | None, norm: Callable[[Tensor], Tensor]
+def _last(
+    layer: nn.Module, first_tokens: Callable[..., Tensor] | None, norm: Callable[[Tensor], Tensor]
 ) -> Callable[..., Tensor]:
     """Returns the forward of the last layer and the final norm, (1, T, D) → (B, 1, D) in fp32: what the head reads.
 
     Args:
-        number: the layer's number.
         layer: the last layer.
         first_tokens: runs the layer for first tokens, which the head reads; None if it reads means over tokens.
         norm: the final norm.
@@ -135,7 +164,6 @@ def _steered_last(
     own = layer.forward
 
     def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
-        hidden = _entering(number, layer, hidden, route)
         if route.keep:
             route.hidden = hidden[0]
         if route.end is not None:
@@ -152,20 +180,26 @@ def _steered_last(
     return forward
 
 
-def _entering(number: int, layer: nn.Module, hidden: Tensor, route: Route) -> Tensor:
-    """Returns the input of a layer. The first layer that runs takes the route's input, in the layers' dtype."""
-    if number != route.begin:
-        return hidden
-    given = hidden if route.given is None else route.given[None]
-    return given.to(next(layer.parameters()).dtype)
-
-
 def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
     """The last layer of BERT, and of models built like it, (1, T, D) → (1, B, D)."""
     attention, first = layer.attention.self, hidden[:, packing.starts]
     made = (attention.query(first), attention.key(hidden), attention.value(hidden))
     seen = _attended(*made, packing, attention.num_attention_heads, attention.scaling)
     out: Tensor = layer.feed_forward_chunk(layer.attention.output(seen, first))
+    return out
+
+
+def _albert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
+    """The last layer of ALBERT, (1, T, D) → (1, B, D).
+
+    Its weights serve the layers before it too, where query, key and value of all tokens are one product. So they are
+    here, and the queries of other tokens go.
+    """
+    attention, first = layer.attention, hidden[:, packing.starts]
+    query, key, value = attention.query(hidden), attention.key(hidden), attention.value(hidden)
+    seen = _attended(query[:, packing.starts], key, value, packing, attention.num_attention_heads, attention.scaling)
+    seen = attention.LayerNorm(first + attention.output_dropout(attention.dense(seen)))
+    out: Tensor = layer.full_layer_layer_norm(layer.ff_chunk(seen) + seen)
     return out
 
 
@@ -223,6 +257,7 @@ _FAMILIES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "data2vec-text": ("encoder.layer", _bert),
     "electra": ("encoder.layer", _bert),
     "ernie": ("encoder.layer", _bert),
+    "albert": ("encoder.albert_layer_groups", _albert),
     "distilbert": ("transformer.layer", _distilbert),
     "modernbert": ("layers", _modernbert),
 }

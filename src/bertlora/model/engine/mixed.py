@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bertlora.model.engine.changes import Turns, forwards, takes_token_types, unwrapped
 from bertlora.model.engine.frozen import FrozenWeight, JointProduct, hold, stacked
 from bertlora.model.engine.heads import Head
-from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, served
+from bertlora.model.engine.layers import Route, encoder_layers, first_calls, packed_layers, served
 from bertlora.model.engine.packing import Packing, Window, packed_row
 from bertlora.model.engine.updates import LowRank, Mix, Update
 from bertlora.model.machine import limit_threads
@@ -105,14 +105,14 @@ class MixedEncoder:
         """
         encoder = getattr(self.inner, self.inner.base_model_prefix)
         elsewhere = {m for part in (self.layers, *self.head.modules.values()) for m in part.modules()}
-        # ELECTRA projects its embeddings.
+        # ELECTRA and ALBERT project their embeddings.
         found: list[tuple[int, list[Any]]] = [
             (0, [m]) for m in encoder.modules() if type(m) is nn.Linear and m not in elsewhere
         ]
-        for number, layer in enumerate(self.layers):
+        for layer, number in first_calls(self.layers).items():
             shared: list[Any] = attention_inputs(self.inner.config.model_type, layer)
             alike = len({(m.in_features, m.bias is None) for m in shared}) == 1
-            if alike and number < len(self.layers) - 1:
+            if alike and layer in self.layers[:-1]:
                 found.append((number, shared))
             joined = [m for _, group in found for m in group]
             found += [(number, [m]) for m in layer.modules() if type(m) is nn.Linear and m not in joined]

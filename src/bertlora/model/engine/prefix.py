@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bertlora.data.inputs import Inputs
 from bertlora.model.engine.changes import unwrapped
-from bertlora.model.engine.layers import encoder_layers, served
+from bertlora.model.engine.layers import encoder_layers, first_calls, served
 from bertlora.sealed import Kept
 
 # Bytes. Up to the first: kept in memory. Up to the second: in a file that is mapped into memory. More: not kept.
@@ -149,13 +149,14 @@ def frozen_share(model: Any, pack: bool) -> float:
 def frozen_depth(model: Any) -> int:
     """Returns how many of the first layers give the same output in every epoch, since nothing up to them is trained.
 
-    The last layer is never counted: it always runs.
+    The last layer is never counted, since it always runs. In an ALBERT, its earlier calls are not counted either.
     """
     if not served(model):
         return 0
     inner, layers = unwrapped(model), encoder_layers(model)
-    numbers = {id(p): number for number, layer in enumerate(layers) for p in layer.parameters()}
-    top = len(layers) - 1
+    calls = first_calls(layers)
+    numbers = {id(p): number for layer, number in calls.items() for p in layer.parameters()}
+    top = calls[layers[-1]]
     encoder = getattr(inner, inner.base_model_prefix).named_parameters()
     # Modules outside the layers come before them, except for a pooler or a final norm.
     below = {id(p) for name, p in encoder if id(p) not in numbers and "embedding" in name}

@@ -63,7 +63,7 @@ def frozen(model: Any, training: bool) -> Iterator[None]:
     """
     held, layers = partial(hold, training=training), encoder_layers(model)
     attending = partial(attention_inputs, unwrapped(model).config.model_type)
-    groups: list[Any] = [g for g in map(attending, layers[:-1]) if g and joinable(g)]
+    groups: list[Any] = [g for g in map(attending, dict.fromkeys(layers[:-1])) if g and joinable(g)]
     joined = [member for group in groups for member in group]
     wrappers = [m for m in layers.modules() if isinstance(m, LoraLayer)]
     active = _in_use(layers)
