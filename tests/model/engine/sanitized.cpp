@@ -21,14 +21,17 @@ template <class T> std::vector<T> drawn(long count) {
 }
 
 template <class T>
-bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, bool one_query, long window) {
+bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, bool one_query, long window, bool biased) {
     using R = Real<T>;
     const long texts = offsets.size() - 1, tokens = offsets.back(), queries = one_query ? texts : tokens;
     long longest = 0;
     for (long i = 0; i < texts; ++i)
         longest = std::max(longest, long(offsets[i + 1] - offsets[i]));
     const long width = heads * dim;
-    Shape shape{offsets.data(), texts, heads, dim, one_query, window, width, width, width, 0, 3, 0.3};
+    const long distances = 2 * longest - 1;
+    const auto bias = drawn<R>(heads * distances);
+    Shape shape{offsets.data(), biased ? bias.data() : nullptr, texts, heads, dim, one_query, window, distances,
+                width, width, width, 0, 3, 0.3};
     const auto q = drawn<T>(queries * width), k = drawn<T>(tokens * width), v = k, g = q;
     std::vector<T> out(q.size()), gq(q.size()), gk(k.size()), gv(k.size());
     std::vector<R> sums(queries * heads);
@@ -85,11 +88,12 @@ int main() {
         for (long heads : {1, 3})
             for (long dim : {3, 16, 40})
                 for (bool one_query : {false, true})
-                    for (long window : {0, 9}) {
-                        whole &= holds<bf16>(0, offsets, heads, dim, one_query, window);
-                        whole &= holds<float>(1, offsets, heads, dim, one_query, window);
-                        whole &= holds<double>(2, offsets, heads, dim, one_query, window);
-                    }
+                    for (long window : {0, 9})
+                        for (bool biased : {false, true}) {
+                            whole &= holds<bf16>(0, offsets, heads, dim, one_query, window, biased);
+                            whole &= holds<float>(1, offsets, heads, dim, one_query, window, biased);
+                            whole &= holds<double>(2, offsets, heads, dim, one_query, window, biased);
+                        }
     for (const auto &ranks : std::vector<std::vector<long>>{{1}, {16}, {3, 5, 16}})
         whole &= adds<bf16>(0, ranks) && adds<float>(1, ranks);
     std::printf("%ld calls\n", calls);

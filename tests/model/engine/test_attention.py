@@ -51,16 +51,32 @@ def drawn(packing: Packing, one_query: bool, seed: int = 0, spread: float = 1.0)
     return q * spread, k, v
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None) -> Tensor:
+def drawn_bias(packing: Packing) -> Tensor:
+    """Returns a random bias by distance, (HEADS, 2 N - 1), in float64, that float32 can hold; N is one too many."""
+    distances = 2 * max(packing.lengths) + 1
+    return torch.randn(HEADS, distances, generator=torch.Generator().manual_seed(2)).double()
+
+
+def reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    packing: Packing,
+    scale: float,
+    window: int | None,
+    bias: Tensor | None = None,
+) -> Tensor:
     """Returns each text's softmax attention over itself, 0 at filler."""
     out, first = [], 0
     for text, length in enumerate(packing.lengths):
         own = slice(first, first + length)
         asking = q[own] if len(q) == len(k) else q[text : text + 1]
         scores = torch.einsum("qhd,khd->hqk", asking, k[own]) * scale
+        distance = torch.arange(length) - torch.arange(len(asking))[:, None]
+        if bias is not None:
+            scores = scores + bias[:, distance + bias.shape[1] // 2]
         if window is not None:
-            distance = (torch.arange(len(asking))[:, None] - torch.arange(length)).abs()
-            scores = scores.masked_fill(distance >= window, -torch.inf)
+            scores = scores.masked_fill(distance.abs() >= window, -torch.inf)
         out.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v[own]))
         first += length
     filler = torch.zeros(len(q) - sum(map(len, out)), *q.shape[1:], dtype=q.dtype)
@@ -90,35 +106,44 @@ def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor], within: f
         assert difference <= within * max(float(value.norm()), 1e-2 * largest), (name, difference, float(value.norm()))
 
 
-def check(packing: Packing, inputs: Triple, window: int | None, dtype: torch.dtype, within: float) -> None:
+def check(
+    packing: Packing,
+    inputs: Triple,
+    window: int | None,
+    dtype: torch.dtype,
+    within: float,
+    bias: Tensor | None = None,
+) -> None:
     """Fails unless `attend` in `dtype` is near the reference in float64 on the same numbers."""
     rounded = tuple(x.to(dtype) for x in inputs)
     exact = tuple(x.double() for x in rounded)
     q, k, v = rounded
-    ours = passed(attend, (q, k, v), packing, D**-0.5, window)
+    ours = passed(attend, (q, k, v), packing, D**-0.5, window, None if bias is None else bias.float())
     assert all(value.dtype == dtype for value in ours.values())
     q, k, v = exact
-    assert_near(ours, passed(reference, (q, k, v), packing, D**-0.5, window), within)
+    assert_near(ours, passed(reference, (q, k, v), packing, D**-0.5, window, bias), within)
 
 
 @settings(max_examples=30, deadline=None)
-@given(lengths=LENGTHS, window=WINDOWS, one_query=st.booleans(), seed=st.integers(0, 99))
+@given(lengths=LENGTHS, window=WINDOWS, one_query=st.booleans(), biased=st.booleans(), seed=st.integers(0, 99))
 def test_equals_a_softmax_text_by_text(
-    lengths: tuple[int, ...], window: int | None, one_query: bool, seed: int
+    lengths: tuple[int, ...], window: int | None, one_query: bool, biased: bool, seed: int
 ) -> None:
     # In any order, and longest first.
     for order in (lengths, lengths[::-1], lengths[::2] + lengths[1::2]):
         packing = Packing(order, CPU)
-        check(packing, drawn(packing, one_query, seed), window, torch.float32, 1e-5)
+        bias = drawn_bias(packing) if biased else None
+        check(packing, drawn(packing, one_query, seed), window, torch.float32, 1e-5, bias)
 
 
 @pytest.mark.parametrize("window", [None, 1, 7, 70])
 @pytest.mark.parametrize("one_query", [False, True])
-def test_is_exact_in_float64_except_for_a_sum_in_float32(one_query: bool, window: int | None) -> None:
+@pytest.mark.parametrize("biased", [False, True])
+def test_is_exact_in_float64_except_for_a_sum_in_float32(biased: bool, one_query: bool, window: int | None) -> None:
     packing = Packing(MIXED, CPU)
-    inputs = drawn(packing, one_query)
-    ours = passed(attend, inputs, packing, 0.7, window)
-    theirs = passed(reference, inputs, packing, 0.7, window)
+    inputs, bias = drawn(packing, one_query), drawn_bias(packing) if biased else None
+    ours = passed(attend, inputs, packing, 0.7, window, bias)
+    theirs = passed(reference, inputs, packing, 0.7, window, bias)
     assert_near({"out": ours["out"]}, {"out": theirs["out"]}, 1e-12)
     assert_near({"v": ours["v"]}, {"v": theirs["v"]}, 1e-12)
     assert_near(ours, theirs, 1e-5)
@@ -126,9 +151,11 @@ def test_is_exact_in_float64_except_for_a_sum_in_float32(one_query: bool, window
 
 @pytest.mark.parametrize("window", [None, 9])
 @pytest.mark.parametrize("one_query", [False, True])
-def test_bf16_is_near_float64(one_query: bool, window: int | None) -> None:
+@pytest.mark.parametrize("biased", [False, True])
+def test_bf16_is_near_float64(biased: bool, one_query: bool, window: int | None) -> None:
     packing = Packing(MIXED, CPU)
-    check(packing, drawn(packing, one_query), window, torch.bfloat16, 1e-2)
+    bias = drawn_bias(packing) if biased else None
+    check(packing, drawn(packing, one_query), window, torch.bfloat16, 1e-2, bias)
 
 
 @pytest.mark.parametrize("asked", ["q", "k", "v", "qk", "kv", "qv"])
@@ -210,13 +237,13 @@ def test_one_key_may_be_ahead_of_all_others(place: int, ahead: float) -> None:
 @pytest.mark.parametrize("one_query", [False, True])
 def test_heads_taken_in_parts_give_the_same(one_query: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     packing = Packing((90, 89, 70, 30, 20, 5), CPU)
-    inputs = drawn(packing, one_query)
-    blocks = len(list(blocks_module.blocks_of(packing.buckets, *inputs[:2], 11)))
-    whole = passed(attend, inputs, packing, 0.5, 11)
+    inputs, bias = drawn(packing, one_query), drawn_bias(packing)
+    blocks = len(list(blocks_module.blocks_of(packing.buckets, *inputs[:2], 11, bias)))
+    whole = passed(attend, inputs, packing, 0.5, 11, bias)
     monkeypatch.setattr(blocks_module, "BLOCK_SCORES", most)
-    parts = len(list(blocks_module.blocks_of(packing.buckets, *inputs[:2], 11)))
+    parts = len(list(blocks_module.blocks_of(packing.buckets, *inputs[:2], 11, bias)))
     assert parts == HEADS * blocks if most == 1 else (parts > blocks) == (most == 5_000 and not one_query)
-    in_parts = passed(attend, inputs, packing, 0.5, 11)
+    in_parts = passed(attend, inputs, packing, 0.5, 11, bias)
     for name, value in whole.items():
         assert torch.allclose(in_parts[name], value, rtol=0, atol=1e-12), name
 

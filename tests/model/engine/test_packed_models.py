@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -40,7 +41,7 @@ LONGEST = 90
 DEPTH = {"num_hidden_layers": 3}
 SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     name: (ARCHITECTURES[name][0], ARCHITECTURES[name][1] | DEPTH)
-    for name in ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "ernie", "albert")
+    for name in ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "ernie", "albert", "mpnet")
 }
 # Two calls of one layer, and one of another.
 SERVED["albert-groups"] = "AlbertConfig", SERVED["albert"][1] | {"num_hidden_groups": 2}
@@ -375,8 +376,9 @@ def test_an_execution_leaves_the_model_to_the_bit(
     made = snapshot(model)[1]["storage"]
     with left_as_it_came(model):
         with executing(model, pad_id, precision, tokens=10**6, training=training) as execution:
-            assert unwrapped(model).config._attn_implementation == NAME
-            assert any("forward" in vars(m) for m in model.modules())
+            # MPNet takes no attention; its forwards are replaced.
+            assert (unwrapped(model).config._attn_implementation == NAME) == (architecture != "mpnet")
+            assert all("forward" in vars(m) for m in encoder_layers(model))
             inside = snapshot(model)[1]["storage"]
             # Merged into copies, or held in bf16; elsewhere the weights themselves are used.
             assert inside != made or execution.autocast or precision == "fp32"
@@ -420,9 +422,27 @@ def test_an_exception_on_the_way_in_leaves_the_model_to_the_bit(
         pytest.fail("was entered")
 
 
-@pytest.mark.parametrize("architecture", ["deberta-v2", "mpnet"])
-def test_models_that_are_not_served_take_padded_batches(architecture: str, tiny: Folders) -> None:
-    adapted = adapted_of(tiny(architecture), targets=["all-linear"])
+def test_models_that_are_not_served_take_padded_batches(tiny: Folders) -> None:
+    adapted = adapted_of(tiny("deberta-v2"), targets=["all-linear"])
+    assert not served(adapted.model)
+    check_padded(adapted)
+
+
+def test_an_mpnet_with_a_trained_bias_takes_padded_batches(tmp_path: Path) -> None:
+    """What a checkpoint lacks is trained; packed rows would give the bias by distance no gradient."""
+    weights = saved_encoder("mpnet", tmp_path) / "model.safetensors"
+    values = load_file(weights)
+    del values["encoder.relative_attention_bias.weight"]
+    save_file(values, weights, {"format": "pt"})
+    adapted = adapter(tmp_path)
+    assert any("relative_attention_bias" in n for n, p in adapted.model.named_parameters() if p.requires_grad)
+    assert not served(adapted.model)
+    check_padded(adapted)
+
+
+def test_an_mpnet_with_another_padding_id_takes_padded_batches(tmp_path: Path) -> None:
+    """transformers' MPNet leaves out the id 1 when it counts positions, whatever its config says."""
+    adapted = adapter(saved_encoder("mpnet", tmp_path, pad_token_id=0))
     assert not served(adapted.model)
     check_padded(adapted)
 

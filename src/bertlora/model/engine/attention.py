@@ -1,6 +1,6 @@
 """Attention over packed rows, through transformers' attention interface.
 
-    S = q k' / sqrt(d)      P = softmax(S)      o = P v      for each text on its own
+    S = q k' / sqrt(d) + bias      P = softmax(S)      o = P v      for each text on its own
 
 On a GPU in half precision this is torch's variable-length attention. On a CPU it is the native kernel, if one serves
 the processor. Otherwise it is `MatrixAttention`, batched matrix products over the buckets of a `Packing`. On a CPU
@@ -73,7 +73,15 @@ def packed_attention(
 AttentionInterface.register(NAME, packed_attention)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None = None) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    packing: Packing,
+    scale: float,
+    window: int | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
     """Returns the attention of each text over itself, (Q, H, d).
 
     Args:
@@ -83,18 +91,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, wind
         packing: where the texts are.
         scale: factor on the scores.
         window: tokens at this distance or further are hidden; None hides none.
+        bias: (H, 2 N - 1) added to the scores, by the distance from query to key, from -(N - 1) to N - 1; it gets no
+            gradient. N is at least the length of the longest text. None adds nothing.
     """
+    assert bias is None or bias.shape[1] >= 2 * max(packing.lengths) - 1, "a text is longer than its bias"
     half = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16)
     # varlen_attn counts a window from the end of the keys, but a text's only query is at their start.
-    if half and HAS_VARLEN and (window is None or len(q) == len(k)):
+    if half and HAS_VARLEN and bias is None and (window is None or len(q) == len(k)):
         return _on_gpu(q, k, v, packing, scale, window)
     if kernels.serves(q, k, v):
-        out: Tensor = NativeAttention.apply(q, k, v, packing, scale, window)  # type: ignore[no-untyped-call]
+        out: Tensor = NativeAttention.apply(q, k, v, packing, scale, window, bias)  # type: ignore[no-untyped-call]
         return out
     # One query for each text is little work, so it runs in fp32, which needs no new code for each new shape.
     wide = torch.promote_types(q.dtype, torch.float32) if len(q) != len(k) else q.dtype
     with torch.autocast(q.device.type, enabled=False):
-        out = MatrixAttention.apply(q.to(wide), k.to(wide), v.to(wide), packing, scale, window)  # type: ignore[no-untyped-call]
+        made = (x.to(wide) for x in (q, k, v))
+        out = MatrixAttention.apply(*made, packing, scale, window, bias)  # type: ignore[no-untyped-call]
     return out.to(q.dtype)
 
 
@@ -113,14 +125,21 @@ class NativeAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        packing: Packing,
+        scale: float,
+        window: int | None,
+        bias: Tensor | None,
     ) -> Tensor:
         q, k, v = (_by_token(x) for x in (q, k, v))
         out, queries = packing.outputs(q), packing.tokens if len(q) == len(k) else len(packing)
         # The logarithms of the sums, for the backward.
         sums = q.new_empty(q.shape[1], queries, dtype=computed(q.dtype)) if any(ctx.needs_input_grad) else None
         ctx.save_for_backward(q, k, v, out, sums)
-        ctx.given = packing, scale, window
+        ctx.given = packing, scale, window, bias
         _call_native("attention_forward", q, k, v, *ctx.given, out, sums)
         return out
 
@@ -130,30 +149,40 @@ class NativeAttention(torch.autograd.Function):
         g, needed = grads[0].to(q.dtype).contiguous(), zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
         gradients = [ctx.given[0].outputs(x) if needs else None for x, needs in needed]
         _call_native("attention_backward", q, k, v, *ctx.given, g, out, sums, *gradients)
-        return (*gradients, None, None, None)
+        return (*gradients, None, None, None, None)
 
 
 class _Shape(ctypes.Structure):
     """`Shape` in attention.cpp."""
 
     _fields_ = (
-        ("offsets", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("texts", "heads", "dim", "one_query", "window")),
+        *((name, ctypes.c_void_p) for name in ("offsets", "bias")),
+        *((name, ctypes.c_int64) for name in ("texts", "heads", "dim", "one_query", "window", "distances")),
         *((name, ctypes.c_int64) for name in ("q_stride", "k_stride", "v_stride", "room", "threads")),
         ("scale", ctypes.c_double),
     )
 
 
 def _call_native(
-    name: str, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None, *others: Any
+    name: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    packing: Packing,
+    scale: float,
+    window: int | None,
+    bias: Tensor | None,
+    *others: Any,
 ) -> None:
     """Calls a function of the kernel with q, k, v and the other tensors, in its order."""
     call, heads, dim = Call(q.dtype), q.shape[1], q.shape[2]
     sizes = max(packing.lengths), dim, name == "attention_backward"
     room, threads = call.count("attention_room", *map(ctypes.c_int64, sizes)), torch.get_num_threads()
     strides = [x.stride(0) for x in (q, k, v)]
-    asked = len(packing), heads, dim, len(q) != len(k), window or 0
-    shape = _Shape(packing.offsets.data_ptr(), *asked, *strides, room, threads, scale)
+    by_distance, distances = (None, 0) if bias is None else (bias.to(computed(q.dtype)).contiguous(), bias.shape[1])
+    asked = len(packing), heads, dim, len(q) != len(k), window or 0, distances
+    pointers = packing.offsets.data_ptr(), None if by_distance is None else by_distance.data_ptr()
+    shape = _Shape(*pointers, *asked, *strides, room, threads, scale)
     call(name, shape, room * threads, q, k, v, *others)
 
 
@@ -167,18 +196,25 @@ class MatrixAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        packing: Packing,
+        scale: float,
+        window: int | None,
+        bias: Tensor | None,
     ) -> Tensor:
         out = packing.outputs(q)
         ctx.shifts, ctx.totals = [], []
-        for block in blocks_of(packing.buckets, q, k, window):
+        for block in blocks_of(packing.buckets, q, k, window, bias):
             left, right = block.asking(q, scale), block.asked(k)
             weights, sums = _exponentials(block, left, right)
             block.put(out, torch.bmm(weights, block.keys(v)), sums)
             ctx.shifts.append(block.shift(left))
             ctx.totals.append(sums)
         ctx.save_for_backward(q, k, v, out)
-        ctx.packing, ctx.scale, ctx.window = packing, scale, window
+        ctx.packing, ctx.scale, ctx.added = packing, scale, (window, bias)
         return out
 
     @staticmethod
@@ -188,7 +224,7 @@ class MatrixAttention(torch.autograd.Function):
         due = (g * out).sum(-1, keepdim=True)
         needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
         gq, gk, gv = (ctx.packing.outputs(x) if needs else None for x, needs in needed)
-        blocks = blocks_of(ctx.packing.buckets, q, k, ctx.window)
+        blocks = blocks_of(ctx.packing.buckets, q, k, *ctx.added)
         for block, shift, total in zip(blocks, ctx.shifts, ctx.totals, strict=True):
             left, right = block.asking(q, ctx.scale, shift), block.asked(k)
             change = block.queries(g, total, 0.0)
@@ -202,7 +238,7 @@ class MatrixAttention(torch.autograd.Function):
                 block.put_keys(gk, torch.bmm(slopes, left[..., :-2]), LOG2_E)
             if gq is not None:
                 block.put(gq, torch.bmm(slopes.mT, right[..., :-2]), 1 / ctx.scale)
-        return gq, gk, gv, None, None, None
+        return gq, gk, gv, None, None, None, None
 
 
 def _exponentials(block: Block, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

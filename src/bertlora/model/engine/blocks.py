@@ -89,34 +89,48 @@ class Bucket:
     longest: int
     keys: Places | None = None
     asked: Places | None = None
-    masks: dict[tuple[bool, int | None, torch.dtype, bool], Tensor] = field(default_factory=dict)
+    masks: dict[tuple[bool, int | None, torch.dtype, bool, Tensor | None], Tensor] = field(default_factory=dict)
 
-    def mask(self, one_query: bool, window: int | None, like: Tensor, by_key: bool = False) -> Tensor | None:
-        """Returns the mask to add to scores: 0, or far below 0 at keys that are hidden from a query.
+    def mask(
+        self, one_query: bool, window: int | None, like: Tensor, by_key: bool = False, bias: Tensor | None = None
+    ) -> Tensor | None:
+        """Returns the mask to add to scores: far below 0 at keys that are hidden from a query, elsewhere 0 or the bias.
 
-        Its shape is (N or 1, queries, L), or (N or 1, L, queries) with `by_key`. It is None if only padding is hidden,
-        which is done in another way; see `Block.asked`.
+        Its shape is (N or 1, queries, L), or (N or 1, L, queries) with `by_key`; a bias puts H before N. It is None if
+        only padding is hidden, which is done in another way; see `Block.asked`.
         """
         narrow = window if window is not None and window < self.longest else None
-        if self.asked is None and narrow is None:
+        if self.asked is None and narrow is None and bias is None:
             return None
-        key = (one_query, narrow, like.dtype, by_key)
+        key = (one_query, narrow, like.dtype, by_key, bias)
         if key not in self.masks:
-            hidden = self._hidden(one_query, narrow).to(like.device)
-            hidden = hidden.mT if by_key else hidden
-            self.masks[key] = like.new_zeros(hidden.shape).masked_fill_(hidden, FAR_BELOW)
+            distances = self._distances(one_query).to(like.device)
+            mask = like.new_zeros(distances.shape) if bias is None else _by_distance(bias.to(like), distances)
+            mask = mask.masked_fill_(self._hidden(one_query, narrow, distances), FAR_BELOW)
+            self.masks[key] = mask.mT.contiguous() if by_key else mask
         return self.masks[key]
 
-    def _hidden(self, one_query: bool, window: int | None) -> Tensor:
+    def _distances(self, one_query: bool) -> Tensor:
+        """Returns the distances from a query's position to a key's, (N or 1, queries, L)."""
         if self.asked is None or self.keys is None:
-            places = torch.arange(self.longest)[None]
-            asking = places[:, :1] if one_query else places
-            return (asking[..., None] - places[:, None]).abs() >= (window or self.longest)
-        queries = self.asked if one_query else self.keys
-        hidden = queries.owners[..., None] != self.keys.owners[:, None]
-        if window is not None:
-            hidden |= (queries.positions[..., None] - self.keys.positions[:, None]).abs() >= window
+            keys = torch.arange(self.longest)[None]
+            queries = keys[:, :1] if one_query else keys
+        else:
+            keys, queries = self.keys.positions, (self.asked if one_query else self.keys).positions
+        return keys[:, None] - queries[..., None]
+
+    def _hidden(self, one_query: bool, window: int | None, distances: Tensor) -> Tensor:
+        hidden = distances.abs() >= (window or self.longest)
+        if self.asked is not None and self.keys is not None:
+            queries = self.asked if one_query else self.keys
+            hidden |= queries.owners[..., None] != self.keys.owners[:, None]
         return hidden
+
+
+def _by_distance(bias: Tensor, distances: Tensor) -> Tensor:
+    """Returns the bias of each score, as a power of 2, (H, N or 1, queries, L); padding may be at any distance."""
+    furthest = bias.shape[1] // 2
+    return bias[:, distances.clamp(-furthest, furthest) + furthest].mul_(LOG2_E)
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,7 @@ class Block:
     heads: slice
     one_query: bool
     window: int | None
+    bias: Tensor | None
 
     def asking(self, q: Tensor, scale: float, shift: Tensor | None = None) -> Tensor:
         """Returns [q scale log2(e), -m, 1], (h N, queries, d + 2); without a shift, -m is 0."""
@@ -171,18 +186,20 @@ class Block:
         self._put(out, block, self.bucket.tokens, self.bucket.keys, by)
 
     def masked(self, scores: Tensor) -> Tensor:
-        """Sets the scores (h N, queries, L) of hidden keys far below 0, in place."""
-        mask = self.bucket.mask(self.one_query, self.window, scores)
-        if mask is not None:
+        """Adds the bias to the scores, (h N, queries, L), and sets those of hidden keys far below 0, in place."""
+        if (mask := self._mask(scores)) is not None:
             self._by_text(scores).add_(mask)
         return scores
 
     def masked_by_key(self, scores: Tensor, stride: int = 1) -> Tensor:
         """Does the same for scores by key, (h N, L, queries); with a stride, for every stride-th key only."""
-        mask = self.bucket.mask(self.one_query, self.window, scores, by_key=True)
-        if mask is not None:
-            self._by_text(scores).add_(mask[:, ::stride])
+        if (mask := self._mask(scores, by_key=True)) is not None:
+            self._by_text(scores).add_(mask[..., ::stride, :])
         return scores
+
+    def _mask(self, like: Tensor, by_key: bool = False) -> Tensor | None:
+        mask = self.bucket.mask(self.one_query, self.window, like, by_key, self.bias)
+        return mask if mask is None or self.bias is None else mask[self.heads]
 
     def _places(self) -> Places | None:
         """Returns the places of the queries."""
@@ -220,7 +237,9 @@ class Block:
             out[rows, self.heads] = dense if places is None else places.gathered(dense)
 
 
-def blocks_of(buckets: Iterable[Bucket], q: Tensor, k: Tensor, window: int | None) -> Iterator[Block]:
+def blocks_of(
+    buckets: Iterable[Bucket], q: Tensor, k: Tensor, window: int | None, bias: Tensor | None
+) -> Iterator[Block]:
     """Yields the blocks of a row's buckets: all heads of a bucket, or as many as `BLOCK_SCORES` allows."""
     total, one_query = q.shape[1], len(q) != len(k)
     for bucket in buckets:
@@ -228,4 +247,4 @@ def blocks_of(buckets: Iterable[Bucket], q: Tensor, k: Tensor, window: int | Non
         # The same number of heads in each block, not ten and then two.
         heads = -(-total // min(total, -(-total * scores // BLOCK_SCORES)))
         for first in range(0, total, heads):
-            yield Block(bucket, slice(first, min(total, first + heads)), one_query, window)
+            yield Block(bucket, slice(first, min(total, first + heads)), one_query, window, bias)

@@ -88,6 +88,7 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
     "camembert": (("classifier",), _roberta),
     "data2vec-text": (("classifier",), _roberta),
     "electra": (("classifier",), _roberta),
+    "mpnet": (("classifier",), _roberta),
     "ernie": (("{}.pooler", "classifier"), _bert),
     "albert": (("{}.pooler", "classifier"), _albert),
     "distilbert": (("pre_classifier", "classifier"), _distilbert),

@@ -1,6 +1,7 @@
 """Packed rows through transformers' own encoders.
 
-The model's own forward runs. A `Route`, passed along with the batch, controls what its layers do:
+The model's own forward runs; MPNet needs others (`mpnet`). A `Route`, passed along with the batch, controls what its
+layers do:
 
     embeddings ─ layer 0 ─ … ─ layer K-1 ─ layer K ─ … ─ last layer ─ final norm ─ head
                  └ skipped if their output is given ┘     └ one vector for each text ┘
@@ -19,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bertlora.model.base import quiet
+from bertlora.model.engine import mpnet
 from bertlora.model.engine.attention import NAME, attend
 from bertlora.model.engine.changes import forwards, identity, unwrapped
 from bertlora.model.engine.packing import Packing, text_means
@@ -51,7 +53,7 @@ def served(model: Any) -> bool:
     """Returns whether packed rows give this classifier's logits exactly; other models get padded batches."""
     inner = unwrapped(model)
     known = inner.config.model_type in _FAMILIES and not getattr(inner.config, "is_decoder", False)
-    return known and _accepts_attention(inner)
+    return known and (mpnet.serves(inner) if inner.config.model_type == "mpnet" else _accepts_attention(inner))
 
 
 def reads_means(inner: Any) -> bool:
@@ -86,9 +88,13 @@ def first_calls(layers: nn.ModuleList) -> dict[nn.Module, int]:
 def packed_layers(model: Any) -> Iterator[None]:
     """Inside, the model takes packed rows, with the extra arguments `packing` and `route`; see `served`."""
     inner = unwrapped(model)
-    with _our_attention(inner) as accepted, forwards(_steered_layers(inner)):
-        assert accepted, "a model that is not served"
-        yield
+    if inner.config.model_type == "mpnet":
+        with forwards(mpnet.packed_forwards(inner)), forwards(_steered_layers(inner)):
+            yield
+    else:
+        with _our_attention(inner) as accepted, forwards(_steered_layers(inner)):
+            assert accepted, "a model that is not served"
+            yield
 
 
 def _steered_layers(inner: Any) -> dict[nn.Module, Callable[..., Tensor]]:
@@ -258,6 +264,7 @@ _FAMILIES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "electra": ("encoder.layer", _bert),
     "ernie": ("encoder.layer", _bert),
     "albert": ("encoder.albert_layer_groups", _albert),
+    "mpnet": ("encoder.layer", mpnet.first_tokens),
     "distilbert": ("transformer.layer", _distilbert),
     "modernbert": ("layers", _modernbert),
 }

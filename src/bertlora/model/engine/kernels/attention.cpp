@@ -1,6 +1,6 @@
 // Attention of packed texts, forward and backward: each text over itself, a head at a time.
 //
-//     S = q k' / sqrt(d)      P = softmax(S)      o = P v
+//     S = q k' / sqrt(d) + bias      P = softmax(S)      o = P v
 //     D = rows of g o         dS = P (g v' - D)   gq = dS k      gk = dS' q      gv = P' g
 //
 // Some queries at a time see all keys, so the scores stay in the processor's cache, and the backward computes them again:
@@ -69,6 +69,7 @@ template <class T> struct Unit {
     Rows<const T> q, k, v;
     long queries, keys, dim, window;
     R scale;
+    const R *bias; // of this head at distance 0, by the distance from query to key; none without
 
     long key_stride() const { return spread<R>(up_to<R>(keys)); }
     long dim_width() const { return up_to<R>(dim); }
@@ -151,7 +152,7 @@ template <class T> struct Unit {
   private:
     // Replaces a query's scores for a span of keys by 2^(score - maximum), 0 where it sees no key. Returns the maximum.
     R softened(R *scores, long position, Span span, R &sum) const {
-        const long wide = hidden(scores, position, span);
+        const long wide = masked(scores, position, span);
         Vector<R> most = load(scores);
         for (long j = LANES<R>; j < wide; j += LANES<R>) {
             const Vector<R> x = load(scores + j);
@@ -170,7 +171,7 @@ template <class T> struct Unit {
 
     // Replaces a query's scores by P, and the change of P by the change of S.
     void sloped(R *scores, R *changes, long position, Span span, R log_sum, R due) const {
-        const long wide = hidden(scores, position, span);
+        const long wide = masked(scores, position, span);
         for (long j = 0; j < wide; j += LANES<R>) {
             const Vector<R> weight = power_of_2(load(scores + j) - log_sum);
             store(scores + j, weight);
@@ -178,11 +179,14 @@ template <class T> struct Unit {
         }
     }
 
-    // Hides the keys of a span that a query does not see, and what is behind the span in the last vector. Returns the
-    // width of whole vectors.
-    long hidden(R *scores, long position, Span span) const {
+    // Adds the bias to a query's scores for a span of keys. Hides the keys that it does not see, and what is behind the
+    // span in the last vector. Returns the width of whole vectors.
+    long masked(R *scores, long position, Span span) const {
         const Span seen = seen_by(position);
         const long wide = up_to<R>(span.end - span.begin);
+        if (bias)
+            for (long j = span.begin; j < span.end; ++j)
+                scores[j - span.begin] += R(LOG2_E) * bias[j - position];
         for (long j = span.begin; j < seen.begin; ++j)
             scores[j - span.begin] = -INFINITY;
         for (long j = seen.end - span.begin; j < wide; ++j)
@@ -201,13 +205,15 @@ template <class R> long room_of(long longest, long dim, bool backward) {
 // What both directions are given: the texts, where they begin, and how the tensors lie in memory.
 struct Shape {
     const int32_t *offsets; // (texts + 1)
-    int64_t texts, heads, dim, one_query, window, q_stride, k_stride, v_stride, room, threads;
+    const void *bias;       // (heads, distances), of the type computed in; none without
+    int64_t texts, heads, dim, one_query, window, distances, q_stride, k_stride, v_stride, room, threads;
     double scale;
 };
 
 template <class T> Unit<T> unit_of(const Shape &s, const void *q, const void *k, const void *v, long text, long head) {
     const long start = s.offsets[text], keys = s.offsets[text + 1] - start;
     const long asking = s.one_query ? text : start, at = head * s.dim;
+    const auto *bias = (const Real<T> *)s.bias;
     return {{(const T *)q + asking * s.q_stride + at, s.q_stride},
             {(const T *)k + start * s.k_stride + at, s.k_stride},
             {(const T *)v + start * s.v_stride + at, s.v_stride},
@@ -215,7 +221,8 @@ template <class T> Unit<T> unit_of(const Shape &s, const void *q, const void *k,
             keys,
             s.dim,
             s.window,
-            Real<T>(s.scale)};
+            Real<T>(s.scale),
+            bias ? bias + head * s.distances + s.distances / 2 : nullptr};
 }
 
 // The rows of a tensor without gaps for one head, from this token on; none without a tensor.
