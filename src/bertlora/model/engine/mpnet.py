@@ -48,7 +48,7 @@ def _bias(encoder: Any, reach: int) -> Tensor:
     """Returns the bias of each head, (H, 2 reach - 1), by the distance from query to key, from -(reach - 1)."""
     distances = torch.arange(1 - reach, reach, device=encoder.relative_attention_bias.weight.device)
     bias: Tensor = encoder.relative_attention_bias(encoder.relative_position_bucket(distances))
-    return bias.T.contiguous()
+    return bias.detach().T.contiguous()
 
 
 def _layer(layer: Any, hidden: Tensor, packing: Packing, bias: Tensor, **_: Any) -> Tensor:
