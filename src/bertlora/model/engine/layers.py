@@ -61,6 +61,14 @@ def reads_means(inner: Any) -> bool:
     return getattr(inner.config, "classifier_pooling", "cls") == "mean"
 
 
+def recordable(inner: Any) -> bool:
+    """Returns whether a pass depends on the texts' lengths only through offsets, and reads nothing back from a GPU.
+
+    Means are cut by the lengths, and MPNet's attention is by matrix products.
+    """
+    return not reads_means(inner) and inner.config.model_type != "mpnet"
+
+
 def encoder_layers(model: Any) -> nn.ModuleList:
     """Returns the encoder's layers in the order of their calls; the model must be of a served architecture.
 
