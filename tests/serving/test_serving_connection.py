@@ -1,6 +1,7 @@
 """Raw sockets against uvicorn with our connections: slow, endless and silent clients, and requests for other hosts."""
 
 import asyncio
+import errno
 import socket
 import threading
 import time
@@ -15,11 +16,12 @@ pytest.importorskip("fastapi")
 
 import uvicorn
 
+from bertlora.serving import server as serving
 from bertlora.serving.faults import Faults
 from bertlora.serving.gate import Gate
 from bertlora.serving.hosts import Hosts
 from bertlora.serving.limits import Limits
-from bertlora.serving.server import listening, settings
+from bertlora.serving.server import Accepting, listening, settings
 
 LIMITS = Limits(
     body_bytes=100_000, body_s=0.4, head_bytes=20_000, head_s=0.4, answer_s=0.4, connections=20, questions=1
@@ -143,6 +145,63 @@ def test_connections_are_counted(server: Any) -> None:
                 answers.append(b"")
     assert sum(b" 503 " in answer for answer in answers) == 10
     assert sum(b" 408 " in answer for answer in answers) == 20
+
+
+def turns_until_connected(listener: socket.socket, count: int) -> int:
+    """Returns after how many turns of a busy event loop, the server's, as many connections are made."""
+    turns = 0
+    made: list[int] = []
+
+    class Noting(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            made.append(turns)
+            transport.close()
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        time.sleep(0.005)
+        asyncio.get_running_loop().call_soon(turn)
+
+    async def main() -> None:
+        accepting = Accepting(listener, Noting)
+        turn()
+        async with asyncio.timeout(30):
+            while len(made) < count:
+                await asyncio.sleep(0)
+        accepting.close()
+
+    with asyncio.Runner(loop_factory=settings(echo, LIMITS).get_loop_factory()) as runner:
+        runner.run(main())
+    return made[-1]
+
+
+def test_a_busy_event_loop_takes_all_connections_that_wait() -> None:
+    with listening("127.0.0.1", 0) as listener, ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(listener.getsockname(), 10))
+        assert turns_until_connected(listener, 100) < 10
+
+
+def test_connections_wait_while_the_system_has_no_room_for_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = [errno.EMFILE, errno.ECONNABORTED]
+
+    class Full(socket.socket):
+        def accept(self) -> Any:
+            if faults:
+                raise OSError(faults.pop(0), "no room")
+            return super().accept()
+
+    monkeypatch.setattr(serving, "TAKE_AGAIN_S", 0.1)
+    with (
+        listening("127.0.0.1", 0) as listener,
+        Full(fileno=listener.detach()) as full,
+        socket.create_connection(full.getsockname(), 10),
+    ):
+        assert turns_until_connected(full, 1) > 5
+    assert caplog.messages == ["connections wait, since none can be taken: no room"]
 
 
 HOSTS = Hosts(["reviews.example.org"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,9 +35,6 @@ TOKENIZING_THREADS = 2
 EXPLAINED = 64
 # Places for tokens, for each place for a text.
 TOKENS_A_TEXT = 64
-# After this time a thread gives Python's lock to another one that waits. Python's usual value is long while the event
-# loop refuses a thousand requests a second: threads that compute and load wait for it at each of their small steps.
-SWITCH_S, REFUSING_SWITCH_S = sys.getswitchinterval(), 0.0001
 
 
 class Service:
@@ -102,8 +98,6 @@ class Service:
             with self._room(_tokens(texts), self._tokens, "tokens"):
                 done, shadowed = self.batcher.submit_with(texts, riders.texts if riders else ())
                 await asyncio.wrap_future(done)
-        if not self.batcher.waiting[0]:
-            sys.setswitchinterval(SWITCH_S)
         waited = loaded - began - tokenized
         answers = [
             _answer(served[question.adapter], text, waited, tokenized - loaded)
@@ -188,7 +182,6 @@ class Service:
             raise RequestError(Why.TOO_LARGE, f"the request has {count:,} {unit}; expected at most {most:,}")
         with places.holding(wanted) as held:
             if not held:
-                sys.setswitchinterval(REFUSING_SWITCH_S)
                 seconds = max(0.1, self.batcher.waiting[1] / self.batcher.speed)
                 reason = f"the queue is full: {places.taken:,} {unit} wait; try again in {seconds:.1f} s"
                 raise RequestError(Why.OVERLOADED, reason, retry_after_s=seconds)
