@@ -56,17 +56,13 @@ def served(model: Any) -> bool:
     return known and (mpnet.serves(inner) if inner.config.model_type == "mpnet" else _accepts_attention(inner))
 
 
-def reads_means(inner: Any) -> bool:
-    """Returns whether the head reads means over tokens, and not first tokens."""
-    return getattr(inner.config, "classifier_pooling", "cls") == "mean"
-
-
 def recordable(inner: Any) -> bool:
-    """Returns whether a pass depends on the texts' lengths only through offsets, and reads nothing back from a GPU.
+    """Returns whether a pass on a GPU reads nothing back, and knows the texts' lengths only through offsets.
 
-    Means are cut by the lengths, and MPNet's attention is by matrix products.
+    A ModernBERT may average tokens by the lengths, or have a window in its last layer, and MPNet has a bias: both need
+    attention by matrix products.
     """
-    return not reads_means(inner) and inner.config.model_type != "mpnet"
+    return inner.config.model_type not in ("modernbert", "mpnet")
 
 
 def encoder_layers(model: Any) -> nn.ModuleList:
@@ -112,7 +108,8 @@ def _steered_layers(inner: Any) -> dict[nn.Module, Callable[..., Tensor]]:
     # A final norm runs in the last layer's forward: before a mean, and so not after it.
     norms = [m for name, m in getattr(inner, inner.base_model_prefix).named_children() if name == "final_norm"]
     norm = norms[0].forward if norms else identity
-    last = _last(layers[-1], None if reads_means(inner) else first_tokens, norm)
+    averages = getattr(inner.config, "classifier_pooling", "cls") == "mean"
+    last = _last(layers[-1], None if averages else first_tokens, norm)
     return {layer: _steered(layer, len(layers), last) for layer in layers} | dict.fromkeys(norms, identity)
 
 
