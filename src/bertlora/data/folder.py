@@ -113,7 +113,7 @@ class Prepared:
         """
         self.require(name)
         with reading(self._whole(name)) as file:
-            table = file.read()
+            table = file.read(use_threads=False)  # see `parquet_batches`
             pairs = table["text_pair"].to_pylist() if self.has_pairs else None
             texts, labels, rows = table["text"].to_pylist(), table["label"].to_pylist(), table["row"].to_numpy()
             groups = _numbered(table["group"].to_pylist()) if self.columns.get("group") else None

@@ -39,7 +39,8 @@ def parquet_batches(file: Any, path: Path, columns: Sequence[str], rows: int) ->
     """
     with path.open("rb") as raw:
         rows = batch_rows(file, raw, columns, rows)
-    for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
+    # Threads would each keep memory of Arrow's, some 15 MiB together, until the process ends.
+    for batch in file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False):
         if sum(map(_listed_bytes, batch.columns)) > MOST_BATCH_BYTES:
             raise PagesError(f"lists with texts of more than {MOST_BATCH_BYTES:,} bytes")
         step = max(1, batch.num_rows * PART_BYTES // max(batch.nbytes, PART_BYTES))
