@@ -70,10 +70,13 @@ def test_out_of_memory_is_distinguished_from_other_errors() -> None:
 
 
 @pytest.mark.skipif(machine._malloc_trim() is None, reason="another C library than glibc")
-def test_freed_memory_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "GIVE_BACK_S", 0.0)
+def test_freed_memory_goes_back_to_the_system_when_it_is_due_or_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "GIVE_BACK_S", 3600.0)
+    machine.give_back_memory(at_once=True)
     blocks = [torch.ones(10_000 + i) for i in range(2_000)]  # 80 MiB, each too small for a mapping of its own
     full = resident_mib()
     del blocks[:-1]  # the last one keeps glibc from shrinking its heap
     machine.give_back_memory()
+    assert full - resident_mib() < 20
+    machine.give_back_memory(at_once=True)
     assert full - resident_mib() > 60

@@ -137,16 +137,19 @@ def out_of_memory(error: Exception) -> bool:
     return by_type or "not enough memory" in said or "can't allocate" in said
 
 
-def give_back_memory() -> None:
-    """Gives the memory that tensors freed back to the system, at most every `GIVE_BACK_S` seconds.
+def give_back_memory(at_once: bool = False) -> None:
+    """Gives freed memory back to the system, at most every `GIVE_BACK_S` seconds unless `at_once`.
 
     glibc keeps freed blocks, and mostly does not use them again for aligned blocks, as torch's are (its bug 14581).
-    With texts of ever new lengths the process grows on and on. Other C libraries than glibc need nothing.
+    With texts of ever new lengths the process grows on and on. Other C libraries than glibc need nothing. Arrow has an
+    allocator of its own, and keeps some 15 MiB of what reading took.
     """
-    if time.monotonic() - _GIVEN_BACK[0] > GIVE_BACK_S:
+    if at_once or time.monotonic() - _GIVEN_BACK[0] > GIVE_BACK_S:
         _GIVEN_BACK[0] = time.monotonic()
         if (trim := _malloc_trim()) is not None:
             trim(0)
+        if (arrow := sys.modules.get("pyarrow")) is not None:
+            arrow.default_memory_pool().release_unused()
 
 
 _GIVEN_BACK = [0.0]  # when

@@ -16,6 +16,7 @@ from bertlora.confidence.probabilities import Array
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import Features
+from bertlora.model.machine import give_back_memory
 from bertlora.rivals.probe import CurvePoint, Probe, aim_head, fit_probe, frozen_views, learning_curve
 from bertlora.rivals.tfidf import Tfidf, fit_tfidf
 
@@ -63,13 +64,17 @@ class Rivals:
         """
         began = time.perf_counter()
         at_head, frozen = frozen_views(adapted, train[0], seed, precision)
+        give_back_memory(at_once=True)  # each part frees more than the next one can use again
         probe = fit_probe(frozen, seed)
+        give_back_memory(at_once=True)
         probed = time.perf_counter()
         tfidf = fit_tfidf(*train[1], train[0].labels, len(adapted.labels), seed, weights=train[0].weights)
         seconds = {"probe": probed - began, "tfidf": time.perf_counter() - probed}
         if aim:
             aim_head(adapted.model, at_head)
+        give_back_memory(at_once=True)
         found = cls(probe, tfidf, seconds, learning_curve(frozen, probe, seed))
+        give_back_memory(at_once=True)
         if len(validation[0]):
             features = adapted.base_features(validation[0].inputs, precision, head=False)[1]
             found.on_validation.update(found.logits(features, *validation[1]))

@@ -17,7 +17,7 @@ from bertlora.errors import HealthError
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
 from bertlora.model.engine import Execution, row_tokens, served
-from bertlora.model.machine import choose_precision, out_of_memory, peak_rss_mib
+from bertlora.model.machine import choose_precision, give_back_memory, out_of_memory, peak_rss_mib
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.accelerator import agreed, new_accelerator, share_trained
@@ -100,6 +100,7 @@ class Training:
         Raises:
             HealthError: training cannot succeed; the message names the cause.
         """
+        give_back_memory(at_once=True)
         share_trained(self.plain)
         self.start = self.start or trained_state(self.plain)
         with self.adapted.execution(self.precision, training=True, pack=self.pack) as self.execution:
@@ -107,6 +108,7 @@ class Training:
             self.model.train()
             with self.saving.begun():
                 yield from self._steps()
+        give_back_memory(at_once=True)
         load_trained_state(self.plain, self.best)
         self.objective.finish(self.plain)
         self.plain.eval()
@@ -183,6 +185,7 @@ class Training:
         p.examples += len(rows)
         p.tokens += int(self.lengths[rows].sum())
         self.trace.step_losses.append(loss)
+        give_back_memory()
         p.seconds += time.perf_counter() - began
         return Step(p.step, self.steps, loss, p.examples / p.seconds)
 
@@ -230,6 +233,7 @@ class Training:
         scores, warning, found = self.best_logits, "", None
         if len(self.validation):
             given = self.validation.labels
+            give_back_memory(at_once=True)
             # Signals wait while the weights change places.
             whole, at_once = self.saving.if_ended(), self.saving.stops.at_once()
             with whole, self.draws.used(), self.average.shown(), at_once:

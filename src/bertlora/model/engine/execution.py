@@ -206,6 +206,7 @@ class Execution:
                         if not len(values):
                             values = np.empty((len(inputs), part.shape[1]), dtype)
                         values[rows] = part
+                        give_back_memory()
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
@@ -215,7 +216,6 @@ class Execution:
                             "memory ran out with a single text; use a smaller model or shorter texts"
                         ) from error
                     max_tokens //= 2
-        give_back_memory()
         return values
 
 
