@@ -148,8 +148,9 @@ def give_back_memory(at_once: bool = False) -> None:
         _GIVEN_BACK[0] = time.monotonic()
         if (trim := _malloc_trim()) is not None:
             trim(0)
-        if (arrow := sys.modules.get("pyarrow")) is not None:
-            arrow.default_memory_pool().release_unused()
+        # Another thread may import it just now.
+        if (pool := getattr(sys.modules.get("pyarrow"), "default_memory_pool", None)) is not None:
+            pool().release_unused()
 
 
 _GIVEN_BACK = [0.0]  # when
