@@ -112,8 +112,8 @@ def _train(
     model, inputs, labels = execution.model, examples.inputs, examples.labels
     steps = recipe.steps(len(rows))
     optimiser, average = build_optimiser(model, recipe), Average(model, recipe, steps)
-    weights, device = examples.weights_of(), next(model.parameters()).device
-    size = micro_batch(recipe, inputs, execution.packs, execution.device)
+    weights, device = examples.weights_of(), execution.device
+    size = micro_batch(recipe, inputs, execution.packs, device)
     loss = Loss(recipe, labels[rows], names, weights[rows], device)
     draws = Draws(recipe.seed, device)
     model.train()

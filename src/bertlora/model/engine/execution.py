@@ -51,8 +51,6 @@ ROW_TOKENS = 6144
 PASS_TOKENS = 2048
 # The same on a GPU. It needs large batches: each pass starts a thousand kernels, however many tokens there are.
 GPU_ROW_TOKENS, GPU_PASS_TOKENS = 16_384, 65_536
-# Attention by matrix products reads values back from the GPU, so it cannot be recorded.
-HAS_GRAPHS = HAS_VARLEN
 # For fewer tokens, merging and casting the weights costs more than it saves.
 WORTH_PREPARING = 4096
 # Texts a padded batch.
@@ -267,9 +265,12 @@ def executing(
 
 
 def _graphs(execution: Execution) -> Graphs | None:
-    """Returns room for recorded passes of a training; None where passes cannot be recorded."""
+    """Returns room for recorded passes of a training; None where passes cannot be recorded.
+
+    Attention by matrix products reads values back from the GPU, so it cannot.
+    """
     inner, trained = unwrapped(execution.model), [p for p in execution.model.parameters() if p.requires_grad]
-    if execution.device.type != "cuda" or not trained or not HAS_GRAPHS or not recordable(inner):
+    if execution.device.type != "cuda" or not trained or not HAS_VARLEN or not recordable(inner):
         return None
 
     def run(batch: dict[str, Tensor], packing: Packing) -> Tensor:
