@@ -11,7 +11,8 @@ n gets requests in proportion to 1 / n. Requests have --batch texts each. Parts:
   of its own, and with a FastAPI handler that calls transformers' pipeline; 64 adapters are compared with one.
 - latency: requests that come at random times at fixed rates, for 1, 8 and 64 adapters; times count from when a request
   was due.
-- loading: time and memory of the 64th adapter; and 1,000 adapters on disk with 100 in memory.
+- loading: time and memory of 64 finished runs. At first the machine has not seen them, and replays their certificates;
+  later it has. And 1,000 runs on disk with 100 in memory.
 - swaps: --rows requests, while another client replaces adapters without a pause. Each answer is compared with the one
   of its adapter, in the version that its labels name.
 
@@ -21,6 +22,7 @@ CPU time is the server's only. Prints Markdown tables.
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -28,22 +30,36 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from contest import Result, machine, measured, table
 from http_load import Asked, Server, serving
 from mixed import LABELS, RANKS, held, saved, zipf
 
+from bertlora.confidence.calibration import Calibration
+from bertlora.model.adapted import Adapted
 from bertlora.model.base import find_base
 from bertlora.model.build import build_classifier
+from bertlora.recipe import Recipe
+from bertlora.run.folder import save_run
 from bertlora.run.loaded import Run
 from bertlora.serving.fleet import Fleet
 
 PARTS = ("throughput", "latency", "loading", "swaps")
 MANY, KEY = 64, "a-key-of-the-benchmark"
 CHECKED = 50  # texts of the swaps
+# What is said of runs that are loaded → digits after the point.
+LOADS = {
+    "the first, ms": 0,
+    "the last, ms": 0,
+    "the slowest of the second half, ms": 0,
+    "the last, MiB": 1,
+    "mean of the second half, MiB": 1,
+}
 
 
 def main() -> None:
@@ -61,10 +77,12 @@ def main() -> None:
     parser.add_argument("--batch-ms", type=int, default=400, help="of the server")
     parser.add_argument("--disk", type=int, default=1000, help="adapters on disk")
     parser.add_argument("--bound", type=int, default=100, help="of them in memory")
+    parser.add_argument("--many", type=int, default=MANY, help="runs that are loaded one after the other")
     parser.add_argument("--predict", help=argparse.SUPPRESS)
+    parser.add_argument("--loads", help=argparse.SUPPRESS)
     a = parser.parse_args()
-    if a.predict:
-        print(json.dumps(predicted(a)))
+    if a.predict or a.loads:
+        print(json.dumps(predicted(a) if a.predict else loaded(a)))
         return
     print(f"{machine()}\n")
     with tempfile.TemporaryDirectory() as folder:
@@ -90,6 +108,35 @@ def predicted(a: argparse.Namespace) -> Result:
     return {"wall": len(texts) / (time.perf_counter() - wall), "cpu": len(texts) / (time.process_time() - cpu)}
 
 
+def loaded(a: argparse.Namespace) -> Result:
+    """Returns what it takes to load runs onto a base that they share, in this process."""
+    fleet, took, memory = Fleet(model=a.model), list[float](), list[float]()
+    for number in range(a.many):
+        before, began = held(), time.perf_counter()
+        fleet.load(f"a{number}", Path(a.loads) / f"a{number}")
+        took.append(1000 * (time.perf_counter() - began))
+        memory.append(held() - before)
+    half = a.many // 2
+    return dict(zip(LOADS, [took[0], took[-1], max(took[half:]), memory[-1], fmean(memory[half:])], strict=True))
+
+
+def finished(model: str, folder: Path, rank: int, classes: int, seed: int) -> None:
+    """Writes a run with random weights on every linear layer, with all that loading reads of a trained one."""
+    recipe = Recipe(model=model).replace(rank=rank, targets=["all-linear"], head_start="random", seed=seed)
+    adapted, draws = Adapted.fresh(recipe, [str(k) for k in range(classes)]), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adapted.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=draws))
+    metrics: dict[str, Any] = {
+        "run": str(folder),
+        "train": {"examples": 1, "seconds": 1.0},
+        "validation": None,
+        "epochs": [],
+    }
+    save_run(folder, adapted, recipe, metrics, calibration=Calibration.without_rows(classes))
+
+
 class Bench:
     """The parts, on adapters in a folder."""
 
@@ -97,8 +144,10 @@ class Bench:
         self.a, self.folder, self.texts = a, folder, texts_of(a)
         base = find_base(a.model)
         self.base = str(base.folder)
-        model = build_classifier(base, ["0", "1"], 0.0, 0)
         self.names = [f"a{number}" for number in range(MANY)]
+        if a.only == ["loading"]:
+            return
+        model = build_classifier(base, ["0", "1"], 0.0, 0)
         for number, name in enumerate(self.names):
             for version in (0, 1):
                 classes = LABELS[(number + version) % len(LABELS)]
@@ -163,31 +212,37 @@ class Bench:
         print(table(head, rows), "\n", flush=True)
 
     def loading(self) -> None:
-        """The 64th adapter, and many on disk."""
-        fleet, took, memory = Fleet(model=self.base), list[float](), list[float]()
-        for name in self.names:
-            before, began = held(), time.perf_counter()
-            fleet.load(name, Path(self.run(name)))
-            took.append(time.perf_counter() - began)
-            memory.append(held() - before)
-        print(f"the 64th adapter: {1000 * took[-1]:.0f} ms, {memory[-1]:.1f} MiB; the last 32: at most ", end="")
-        print(f"{1000 * max(took[-32:]):.0f} ms, together {sum(memory[-32:]) / 32:.1f} MiB each\n", flush=True)
+        """Finished runs, which a machine sees for the first time, and later; and many on disk."""
+        os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")  # so that no mark of a certificate is there
+        runs = [self.folder / "runs" / f"a{number}" for number in range(self.a.many)]
+        for number, run in enumerate(runs):
+            finished(self.base, run, RANKS[number % len(RANKS)], LABELS[number % len(LABELS)], number)
+        own = [sys.executable, __file__, self.a.texts, "--model", self.base, "--many", str(len(runs))]
+        rows = []
+        for when in ("the first time", "later"):
+            found = measured([*own, "--loads", str(runs[0].parent)])
+            rows.append([when, *(f"{found[name]:.{digits}f}" for name, digits in LOADS.items())])
+        print(table([f"{len(runs)} runs, loaded one after the other", *LOADS], rows), "\n", flush=True)
         watched = self.folder / "watched"
         for number in range(self.a.disk):  # 1,000 different ones would fill the disk
-            target = watched / f"b{number}"
-            target.mkdir(parents=True)
-            for file in Path(self.run(self.names[number % MANY])).iterdir():
-                os.link(file, target / file.name)
+            shutil.copytree(runs[number % len(runs)], watched / f"b{number}", copy_function=os.link)
+        head = ["ready, s", "requests", "adapters asked", "refused", "p50, ms", "p99, ms", "server, MiB"]
+        starts = [[f"{when} start", *self._watching(watched)] for when in ("first", "second")]
+        print(table([f"{self.a.disk:,} runs on disk, {self.a.bound} in memory", *head], starts), "\n", flush=True)
+
+    def _watching(self, folder: Path) -> list[Any]:
+        """Returns how a server of a watched folder answers requests for adapters that are often not in memory."""
+        names = [f"b{number}" for number in range(self.a.disk)]
         began = time.perf_counter()
-        with self.serve(0, "--watch", str(watched), "--most-loaded", str(self.a.bound)) as server:
-            started, names = time.perf_counter() - began, [f"b{number}" for number in range(self.a.disk)]
+        with self.serve(0, "--watch", str(folder), "--most-loaded", str(self.a.bound)) as server:
+            started = time.perf_counter() - began
             asked = server.closed(self.requests(server, names), self.a.clients)
-            used, mib = len(set(zipf(len(asked.seconds), len(names)))), server.mib()
+            mib = server.mib()
         check(asked)
+        used = len(set(zipf(len(asked.seconds), len(names))))
         p50, p99 = np.percentile(1000 * np.array(asked.seconds), [50, 99])
-        print(f"{self.a.disk:,} adapters on disk, {self.a.bound} in memory: ready in {started:.0f} s; ", end="")
-        print(f"{len(asked.seconds):,} requests of {used} adapters, {asked.faults} refused, ", end="")
-        print(f"p50 {p50:.0f} ms, p99 {p99:.0f} ms; {mib:.0f} MiB\n", flush=True)
+        times = [f"{p50:.0f}", f"{p99:.0f}", f"{mib:.0f}"]
+        return [f"{started:.1f}", f"{len(asked.seconds):,}", used, asked.faults, *times]
 
     def swaps(self) -> None:
         """Right answers while adapters are replaced."""

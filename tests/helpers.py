@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, ModernBertForSequenceClassification
 
 from bertlora.confidence.calibration import Calibration
@@ -17,6 +18,7 @@ from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array, softmax
 from bertlora.hashes import hashes_of, names_below, sealed
 from bertlora.model.adapted import Adapted
+from bertlora.model.adapter_files import weights_bytes
 from bertlora.model.base import find_base, quiet
 from bertlora.recipe import Recipe
 from bertlora.run.folder import save_run
@@ -102,6 +104,18 @@ def cover_again(folder: Path) -> None:
     names += [name for name in table["files"] if "/" in name]
     table["files"] = hashes_of(folder, [name for name in names if (folder / name).is_file()])
     (folder / "run.json").write_text(sealed(table))
+
+
+def change_weights(folder: Path) -> None:
+    """Gives a run other weights, finite and with hashes that fit: only the answers of its certificate show it."""
+    file = folder / "adapter" / "adapter_model.safetensors"
+    draw = torch.Generator().manual_seed(9)
+    tensors = {name: value + 0.1 * torch.randn(value.shape, generator=draw) for name, value in load_file(file).items()}
+    file.write_bytes(weights_bytes(tensors))
+    certificate = folder / "certificate.json"
+    table = json.loads(certificate.read_text())
+    certificate.write_text(json.dumps(table | {"files": hashes_of(folder, table["files"])}))
+    cover_again(folder)
 
 
 def plain_classifier(folder: Path, classes: int = len(LABELS), seed: int = 0) -> Any:

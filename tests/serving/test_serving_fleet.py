@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers import adapted_of, randomise, save_tiny_run
+from helpers import adapted_of, change_weights, randomise, save_tiny_run
 
-from bertlora.errors import BertloraError, InputError
+from bertlora.data.inputs import Inputs
+from bertlora.errors import InputError, RunError
+from bertlora.export.certificate import TEXTS as CERTIFIED
+from bertlora.export.certificate import Certificate
 from bertlora.model.explain import Explanation, explain
 from bertlora.run.loaded import Run
 from bertlora.serving.fleet import Fleet
@@ -197,18 +201,28 @@ def test_what_is_refused_says_why(service: Service) -> None:
     assert why(Question("first", TEXTS[0])) is Why.NOT_READY
 
 
-def test_a_new_version_answers_once_it_holds(runs: dict[str, Path], tmp_path: Path) -> None:
+def damage(folder: Path) -> None:
+    """Changes the weights of a run, and no hash."""
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-40:] = bytes(40)
+    weights.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(damage, "is damaged"), (change_weights, "does not give the run's answers here")]
+)
+def test_a_new_version_answers_once_it_holds(
+    spoil: Callable[[Path], None], reason: str, runs: dict[str, Path], tmp_path: Path
+) -> None:
     fleet = Fleet()
     service, question = Service(fleet), Question("x", TEXTS[0])
     fleet.load("x", runs["first"])
     before = answers(service, [question])[0]
     broken = tmp_path / "broken"
     shutil.copytree(runs["second"], broken)
-    weights = broken / "adapter" / "adapter_model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-40:] = bytes(40)
-    weights.write_bytes(data)
-    with pytest.raises(BertloraError):  # its certificate does not hold
+    spoil(broken)
+    with pytest.raises(RunError, match=reason):
         fleet.load("x", broken)
     assert answers(service, [question])[0].served is before.served
     fleet.load("x", runs["second"])
@@ -218,6 +232,67 @@ def test_a_new_version_answers_once_it_holds(runs: dict[str, Path], tmp_path: Pa
     with pytest.raises(RequestError):
         answers(service, [question])
     service.close()
+
+
+def test_a_changed_run_in_a_watched_folder_answers_once_its_certificate_holds(
+    runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = Fleet()
+    shutil.copytree(runs["first"], tmp_path / "a")
+    watch = Watch(fleet, tmp_path, every_s=3600)
+    before = fleet.get("a")
+    change_weights(tmp_path / "a")
+    watch.look()
+    assert fleet.get("a") is before
+    assert "does not give the run's answers here" in caplog.text
+    assert "the older version stays" in caplog.text
+    watch.end()
+
+
+def test_the_first_adapter_of_a_base_replays_its_whole_certificate(
+    runs: dict[str, Path], tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    difference = Certificate.difference
+
+    class Counted:
+        def __init__(self, model: Any) -> None:
+            self.reader, self.ready, self._logits = model.reader, model.ready, model.logits
+
+        def logits(self, inputs: Inputs, **options: Any) -> np.ndarray:
+            asked.append(len(inputs))
+            return np.asarray(self._logits(inputs, **options))
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no marks of other tests
+    monkeypatch.setattr(Certificate, "difference", lambda self, model, *rest: difference(self, Counted(model), *rest))
+    save_tiny_run(tmp_path / "dora", adapted_of(tiny("bert"), variant="dora"))
+    paths = [runs["first"], runs["second"], tmp_path / "dora", runs["fourth"]]
+
+    def load(fleet: Fleet, *some: Path) -> list[int]:
+        asked.clear()
+        for path in some:
+            fleet.load(path.name, path)
+        return list(asked)
+
+    some = CERTIFIED // 4
+    assert load(Fleet(), *paths) == [CERTIFIED, some, CERTIFIED, some]  # DoRA has a base of its own
+    assert load(Fleet(), *paths) == []
+    assert load(Fleet(), runs["second"], runs["third"]) == [CERTIFIED, some]  # before, only some of the second's
+    assert load(Fleet(), runs["third"], runs["second"]) == [CERTIFIED]
+
+
+def test_the_adapter_that_was_asked_least_recently_is_unloaded(runs: dict[str, Path]) -> None:
+    fleet = Fleet(most_loaded=2)
+    fleet.load("first", runs["first"])
+    fleet.load("second", runs["second"])
+    kept = fleet.get("first")
+    fleet.load("third", runs["third"])
+    assert fleet.loaded == ["first", "third"]
+    assert fleet.get_loaded("second") is None
+    assert fleet.get_loaded("first") is kept
+    assert len(fleet.get("second").labels) == 3  # it is loaded again, and the third was asked before the first
+    assert fleet.loaded == ["first", "second"]
+    assert fleet.names == ["first", "second", "third"]
 
 
 def test_a_watched_folder_is_followed(runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import change_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -97,6 +98,18 @@ def test_adapters_change_only_with_a_key_and_below_the_folder(app: Any, service:
         assert (reply.status, reply.json["reason"]) == (403, "forbidden")
     assert ask(app, "DELETE", "/v1/adapters/new", headers=KEY).status == 404
     assert service.fleet.names == ["reviews", "topics"]
+
+
+def test_a_run_whose_certificate_does_not_hold_replaces_nothing(app: Any, service: Service, folder: Path) -> None:
+    before, asked = service.fleet.get("reviews"), {"texts": ["a joy"]}
+    answer = ask(app, "POST", "/v1/adapters/reviews/predict", asked, KEY).json
+    shutil.copytree(folder / "reviews", folder / "changed")
+    change_weights(folder / "changed")
+    reply = ask(app, "PUT", "/v1/adapters/reviews", {"path": "changed"}, KEY)
+    assert reply.status == 422
+    assert "does not give the run's answers here" in reply.json["error"]
+    assert service.fleet.get("reviews") is before
+    assert ask(app, "POST", "/v1/adapters/reviews/predict", asked, KEY).json == answer
 
 
 JSON = st.recursive(

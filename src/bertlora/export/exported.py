@@ -83,30 +83,37 @@ def verify(folder: Path, model: Model, precision: str = "fp32") -> dict[str, obj
     }
 
 
-def prove(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32") -> None:
+def prove(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32", every: int = 1) -> None:
     """Checks the files and the answers of a model, unless this machine has replayed the certificate of these files.
+
+    Args:
+        folder: where the files are.
+        certificate: the folder's certificate.
+        model: the model.
+        precision: in which it runs.
+        every: replay only each text whose number this divides; a replay of all texts counts too.
 
     Raises:
         RunError: as for `verify`.
     """
-    if not proven(folder, certificate, precision).exists():
+    if not any(proven(folder, certificate, precision, step).exists() for step in {1, every}):
         certificate.check_files(folder)
-        replay(folder, certificate, model, precision)
+        replay(folder, certificate, model, precision, every)
 
 
-def replay(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32") -> float:
-    """Returns how far a model's answers are from the certificate's, and remembers that they are right.
+def replay(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32", every: int = 1) -> float:
+    """Returns how far a model's answers are from the certificate's, and remembers that they are right; see `prove`.
 
     Raises:
         RunError: an answer differs by more than the tolerance.
     """
-    found, allowed = certificate.difference(model, precision), certificate.allowed(precision)
+    found, allowed = certificate.difference(model, precision, every), certificate.allowed(precision)
     if not found <= allowed:
         raise RunError(
             f"{folder}: does not give the run's answers here: logits differ by up to {found:.2g}, and at most "
             f"{allowed:.2g} is allowed; use another format, or export again on a machine like this one"
         )
-    mark = proven(folder, certificate, precision)
+    mark = proven(folder, certificate, precision, every)
     with suppress(OSError):  # a cache that cannot be written only costs time
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()

@@ -14,7 +14,7 @@ from bertlora.errors import BertloraError, InputError, suggestion
 from bertlora.export.certificate import Certificate
 from bertlora.export.exported import Exported, prove
 from bertlora.model.adapted import Adapted
-from bertlora.model.mixed import MixedAdapter
+from bertlora.model.mixed import MixedAdapter, MixedBase
 from bertlora.run.loaded import Run
 from bertlora.serving.bases import Bases
 from bertlora.serving.computing import Alone, BaseOf
@@ -26,6 +26,9 @@ LOG = logging.getLogger("bertlora.serving")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # Adapters that are loaded whole, with a base of their own: for explanations, and for answers of the base.
 WHOLE = 2
+# A certificate shows that the base runs rightly on this machine, and then that an adapter does. Once the first has been
+# shown by all texts of an adapter's certificate, each fourth text is enough for others on that base.
+EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Fleet:
     def __init__(self, most_loaded: int | None = None, model: str = "", precision: str = "fp32") -> None:
         self._most, self._model, self._precision = most_loaded, model, precision
         self._bases = Bases(precision)
+        self._proven: set[MixedBase] = set()  # those on which all of a certificate held
         self._entries: dict[str, _Entry] = {}
         self._used: OrderedDict[str, None] = OrderedDict()  # the loaded ones, least recently asked first
         self._whole: OrderedDict[Path, tuple[Served, Adapted]] = OrderedDict()
@@ -257,7 +261,10 @@ class Fleet:
         precision = run.choose_precision(self._precision)
         certificate = Certificate.load(path)
         if certificate is not None:
-            prove(path, certificate, run.model, precision)
+            shared = run.model.shared if isinstance(run.model, MixedAdapter) else None
+            prove(path, certificate, run.model, precision, EVERY if shared in self._proven else 1)
+            if shared is not None:
+                self._proven.add(shared)
         return Served(name, run, precision)
 
     def _put(self, name: str, entry: _Entry, served: Served) -> None:
