@@ -5,8 +5,9 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from bertlora.serving.faults import Faults
 from bertlora.serving.gate import Gate
 from bertlora.serving.hosts import Hosts
 from bertlora.serving.limits import Limits
-from bertlora.serving.server import Accepting, listening, settings
+from bertlora.serving.server import Accepting, _Server, listening, settings
 
 LIMITS = Limits(
     body_bytes=100_000, body_s=0.4, head_bytes=20_000, head_s=0.4, answer_s=0.4, connections=20, questions=1
@@ -111,6 +112,7 @@ def test_a_client_holds_nothing_for_long(server: Any, name: str) -> None:
     found = told(server, *parts, pause_s=pause_s)
     assert time.monotonic() - began < 8
     assert status in found.partition(b"\r\n")[0] or (found == b"" and len(parts) > 1)
+    assert found == b"" or b"expected" in found.partition(b"\r\n\r\n")[2] or b"did not come within" in found
     assert b" 200 " in told(server, GOOD.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
 
 
@@ -147,7 +149,33 @@ def test_connections_are_counted(server: Any) -> None:
     assert sum(b" 408 " in answer for answer in answers) == 20
 
 
-def turns_until_connected(listener: socket.socket, count: int) -> int:
+Close = Callable[[], None]
+Make = Callable[[], asyncio.Protocol]
+
+
+async def accept(listener: socket.socket, make: Make) -> Close:
+    return Accepting(listener, make).close
+
+
+async def accept_as_the_server(listener: socket.socket, make: Make) -> Close:
+    config = settings(echo, LIMITS)
+    config.lifespan = "off"
+    config.load()
+    config.http_protocol_class = lambda **_: make()  # type: ignore[assignment]
+    server = _Server(config, SimpleNamespace())  # type: ignore[arg-type]
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])
+
+    def close() -> None:
+        for one in (*server._accepting, *server.servers):
+            one.close()
+
+    return close
+
+
+def turns_until_connected(
+    listener: socket.socket, count: int, begin: Callable[[socket.socket, Make], Awaitable[Close]] = accept
+) -> int:
     """Returns after how many turns of a busy event loop, the server's, as many connections are made."""
     turns = 0
     made: list[int] = []
@@ -164,23 +192,24 @@ def turns_until_connected(listener: socket.socket, count: int) -> int:
         asyncio.get_running_loop().call_soon(turn)
 
     async def main() -> None:
-        accepting = Accepting(listener, Noting)
+        end = await begin(listener, Noting)
         turn()
         async with asyncio.timeout(30):
             while len(made) < count:
                 await asyncio.sleep(0)
-        accepting.close()
+        end()
 
     with asyncio.Runner(loop_factory=settings(echo, LIMITS).get_loop_factory()) as runner:
         runner.run(main())
     return made[-1]
 
 
-def test_a_busy_event_loop_takes_all_connections_that_wait() -> None:
+@pytest.mark.parametrize("begin", [accept, accept_as_the_server])
+def test_a_busy_event_loop_takes_all_connections_that_wait(begin: Any) -> None:
     with listening("127.0.0.1", 0) as listener, ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(socket.create_connection(listener.getsockname(), 10))
-        assert turns_until_connected(listener, 100) < 10
+        assert turns_until_connected(listener, 100, begin) < 10
 
 
 def test_connections_wait_while_the_system_has_no_room_for_them(

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from bertlora.serving.limits import Limits
 
 LOG = logging.getLogger("bertlora.serving")
+HEAD = "its first line and headers"
 
 
 class Connection(HttpToolsProtocol):
@@ -37,7 +38,7 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self._limits.connections:
             self._turn_away(HTTPStatus.SERVICE_UNAVAILABLE, "the server has too many connections; try again later")
         else:
-            self._expect(self._limits.head_s)
+            self._expect(self._limits.head_s, HEAD)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the clocks."""
@@ -50,7 +51,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._reading is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect(self._limits.head_s)
+            self._expect(self._limits.head_s, HEAD)
         self._raw += len(data)
         super().data_received(data)
         if self._raw > self._limits.head_bytes and not self.transport.is_closing():
@@ -59,13 +60,13 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._expect(self._limits.head_s)
+        self._expect(self._limits.head_s, HEAD)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Its head is whole. The gate has the time for a body too, and says so better: it comes first."""
         self._raw = 0
-        self._expect(self._limits.body_s + self._limits.head_s)
+        self._expect(self._limits.body_s + self._limits.head_s, "all of its body")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -91,14 +92,19 @@ class Connection(HttpToolsProtocol):
         self._writing = None
         super().resume_writing()
 
-    def _expect(self, seconds: float | None) -> None:
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP; uvicorn's own message does not say what was expected."""
+        self._turn_away(HTTPStatus.BAD_REQUEST, "the request cannot be read; expected HTTP/1.1")
+
+    def _expect(self, seconds: float | None, what: str = "") -> None:
         """Sets the clock for what must come next; None stops it."""
         if self._reading is not None:
             self._reading.cancel()
-        self._reading = None if seconds is None else self.loop.call_later(seconds, self._late)
+        self._reading = None if seconds is None else self.loop.call_later(seconds, self._late, seconds, what)
 
-    def _late(self) -> None:
-        self._turn_away(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time")
+    def _late(self, seconds: float, what: str) -> None:
+        line = f"the request did not come in time; expected {what} within {seconds:g} seconds"
+        self._turn_away(HTTPStatus.REQUEST_TIMEOUT, line)
 
     def _turn_away(self, status: HTTPStatus, line: str) -> None:
         """Closes the connection; says why, unless an answer has begun."""

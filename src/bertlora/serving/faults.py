@@ -1,6 +1,7 @@
 """From what went wrong to an answer: each contract has its own shape of errors, and the path says which one.
 
-A message says what, where, and what was expected. It never repeats what the user sent: that could be a text.
+A message says what, where, and what was expected. It never repeats a text. Of what a client sent, it repeats at
+most names, such as an adapter's, paths of runs, and numbers.
 """
 
 import math
