@@ -28,7 +28,8 @@ MOST_TERMS = 100_000
 MOST_WEIGHTS, FEWEST_TERMS = 20_000_000, 5_000
 # In more rows than this, a term of a single text says nothing about others.
 ROWS_FOR_RARE_TERMS = 100
-# Character terms are tried on no more text than this: they help in short texts, and take time in long ones.
+# Character terms are tried on no more text than this: they help where there are few texts. On SST-2's 67,349 phrases
+# they take twice the time, and the log loss of held-out rows rises from 0.20 to 0.27.
 MOST_CHARACTERS = 2_000_000
 LENGTHS = (3, 4, 5)
 
@@ -95,11 +96,11 @@ def fit_tfidf(
     characters: int | None = None,
     weights: Weights = None,
 ) -> Tfidf | None:
-    """Fits TF-IDF with words and pairs of words; if the texts are short also with parts of words, where these help.
+    """Fits TF-IDF with words and pairs of words, and with parts of words too where these help.
 
     Terms are weighted by 1 + log(frequency) times the inverse document frequency, and each row has length 1. Of more
     than 100,000 terms the most frequent are kept; with over 200 classes of 20 million / K, and 5,000 or more. Parts of
-    words are tried up to 100 classes.
+    words are tried up to 100 classes, and 2 million characters of all texts together.
 
     Args:
         texts: (N,) the training texts, whole.
