@@ -13,7 +13,7 @@ class Promise:
     """Events that happen in a promised share of draws.
 
     Attributes:
-        topic: coverage, chance, power, choice or advice.
+        topic: what is promised, in a word: coverage, chance, power, ...
         case: what is drawn.
         happens: draws the case, and returns by the name of each event whether it happened.
         low: each event happens in at least this share of draws.
@@ -40,5 +40,5 @@ class Promise:
     def promised(self) -> str:
         """The promised share in words."""
         if self.low and self.high < 1:
-            return f"{100 * self.low:g} to {100 * self.high:g} %"
-        return f"at least {100 * self.low:g} %" if self.low else f"at most {100 * self.high:g} %"
+            return f"{100 * self.low:.3g} to {100 * self.high:.3g} %"
+        return f"at least {100 * self.low:.3g} %" if self.low else f"at most {100 * self.high:.3g} %"

@@ -1,9 +1,12 @@
-"""Abstention: against naive loops, and whether its guarantees hold on new rows."""
+"""Abstention: against naive loops, and what is refused; `test_promises.py` counts how often its guarantees hold."""
+
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from promises.confidence import drawn, perfect, true_accuracy
 from scipy.special import softmax
 from scipy.stats import binom
 from statsmodels.stats.proportion import proportion_confint
@@ -15,12 +18,6 @@ from bertlora.confidence.abstention import (
     threshold_for_coverage,
 )
 from bertlora.errors import InputError
-
-
-def draw(rng: np.random.Generator, rows: int, classes: int = 2, heat: float = 2.5) -> tuple[np.ndarray, np.ndarray]:
-    """Returns logits that are `heat` times too large, and labels from the probabilities of the right ones."""
-    logits = 2.5 * rng.normal(size=(rows, classes))
-    return heat * logits, (logits + rng.gumbel(size=(rows, classes))).argmax(axis=1)
 
 
 def certain(confidence: list[float], right: list[bool]) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +66,7 @@ def test_the_curve_equals_a_naive_loop(rows: tuple[np.ndarray, np.ndarray]) -> N
 
 
 def test_the_area_is_the_mean_risk_if_all_confidences_differ() -> None:
-    logits, labels = draw(np.random.default_rng(0), 500)
+    logits, labels = drawn(np.random.default_rng(0), 500)
     probabilities = softmax(logits / 10, axis=1)
     curve = risk_coverage(probabilities, labels)
     assert len(curve.risk) == 500
@@ -92,21 +89,6 @@ def test_threshold_for_coverage_by_hand() -> None:
     assert found.promise == "a new text gets a label with a probability of at least 0.5"
     assert threshold_for_coverage(*rows, coverage=0.91).value == 0.0
     assert threshold_for_coverage(*rows, coverage=1.0).value == 0.0
-
-
-@pytest.mark.parametrize(("rows", "coverage"), [(20, 0.8), (100, 0.95), (500, 0.5)])
-def test_the_coverage_is_kept_on_new_rows(rows: int, coverage: float) -> None:
-    rng = np.random.default_rng(rows)
-    answered = []
-    for _ in range(400):
-        found = threshold_for_coverage(*_probable(draw(rng, rows)), coverage)
-        answered.append(found.answers(_probable(draw(rng, 20))[0]).mean())
-    error = 3 * np.std(answered) / 400**0.5
-    assert coverage - error <= np.mean(answered) <= coverage + 1 / (rows + 1) + error
-
-
-def _probable(rows: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    return softmax(rows[0] / 2.5, axis=1), rows[1]
 
 
 # A threshold for an accuracy
@@ -148,28 +130,20 @@ def test_threshold_for_accuracy_equals_a_naive_search(rows: tuple[np.ndarray, np
     assert (found.value == 0) == (expected == len(labels))
 
 
-@pytest.mark.parametrize(("rows", "accuracy"), [(400, 0.9), (1000, 0.9), (1000, 0.95)])
-def test_the_accuracy_is_kept_on_new_rows_at_the_promised_confidence_level(rows: int, accuracy: float) -> None:
-    rng = np.random.default_rng(rows)
-    truth = risk_coverage(*_probable(draw(rng, 100_000)))
-    assert truth.risk[-1] > 1 - accuracy  # answering all would not do
-    found, broken = 0, 0
-    for _ in range(300):
-        try:
-            threshold = threshold_for_accuracy(*_probable(draw(rng, rows)), accuracy)
-        except InputError:
-            continue
-        found += 1
-        answered = np.flatnonzero(truth.thresholds >= threshold.value)[-1]
-        broken += truth.risk[answered] > 1 - accuracy
-        assert truth.coverage[answered] > 0.1
-    assert found > 100
-    assert broken <= binom.ppf(0.999, 300, 1 - CONFIDENCE_LEVEL)
+def test_a_threshold_for_more_than_the_accuracy_of_all_rows_is_often_found() -> None:
+    """Whether it is kept on new rows is counted in `test_promises.py`."""
+    rng = np.random.default_rng(0)
+    assert true_accuracy(0.0) < 0.9  # answering all would not do
+    found = []
+    for _ in range(40):
+        with suppress(InputError):
+            found.append(threshold_for_accuracy(*perfect(rng, 1000), accuracy=0.9))
+    assert len(found) > 30
+    assert min(one.coverage for one in found) > 0.1
 
 
 def test_an_accurate_model_answers_every_row() -> None:
-    logits, labels = draw(np.random.default_rng(5), 2000, heat=1.0)
-    found = threshold_for_accuracy(*_probable((2.5 * logits, labels)), accuracy=0.8)
+    found = threshold_for_accuracy(*perfect(np.random.default_rng(5), 2000), accuracy=0.8)
     assert (found.value, found.coverage) == (0.0, 1.0)
     assert found.promise == "at a confidence level of 95 %, at least 80 % of the new texts that get a label are right"
 
