@@ -47,8 +47,9 @@ def show_audit(found: dict[str, Any]) -> None:
     ]
     print_table(["place", "given", "suggested", "confidence", "text"], table)
     shown = f", the first {SHOWN} above" if len(doubtful) > SHOWN else ""
-    show(f"{len(doubtful):,} labels are doubtful{shown}. {_trust(found)}")
-    show("Read these rows, most doubtful first. Correct the label or remove the row, and prepare again.")
+    rows = "1 row is" if len(doubtful) == 1 else f"{len(doubtful):,} rows are"
+    show(f"{rows} worth a look{shown}. {_trust(found)}")
+    show("Read from the top. If a label is wrong, correct it or remove the row, and prepare again.")
 
 
 def _trust(found: dict[str, Any]) -> str:
@@ -59,9 +60,14 @@ def _trust(found: dict[str, Any]) -> str:
     )
     if found["weak"]:
         return f"{sure} They are too weak to tell a wrong label from a hard text: use the list only as an order."
+    likely = (
+        f"Of those worth a look about {found['likely_right']:,} are, or fewer; the others are hard texts. Both numbers "
+        "assume that errors are as frequent in hard texts as in easy ones."
+    )
+    if not found["likely_right"]:
+        likely = "How many of those worth a look are wrong cannot be estimated: they may all be hard texts."
     return (
-        f"{sure} So at most {found['most_errors']:,} labels are wrong, and of the doubtful ones at most about "
-        f"{found['likely_right']:,}; the others are hard texts."
+        f"{sure} So at most {found['most_errors']:,} of all labels are wrong, at a confidence level of 95 %. {likely}"
     )
 
 

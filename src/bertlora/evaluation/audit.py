@@ -51,11 +51,13 @@ class Audit:
         fold: (N,) the fold in which each row was held out.
         probabilities: (N, K) out-of-fold: each row's are from a model that was not trained on it.
         quality: (N,) cleanlab's score of each label, 0 (certainly wrong) to 1.
-        flagged: (D,) the rows whose label cleanlab considers wrong, most doubtful first; at most `most_errors`.
+        flagged: (D,) the rows worth a look: those that cleanlab flags, most doubtful first, at most `most_errors`. More
+            of them may be hard texts than have a wrong label; see `likely_right`.
         contradicted: fraction of the labels that the models contradict in the fifth of the rows where they are most
             confident, 0..1.
         most_errors: at most this many labels are wrong, at a confidence level of 95 %: the upper end of the interval of
-            `contradicted`, times N. It counts hard texts as errors, so the truth may be 0.
+            `contradicted`, times N. It counts hard texts as errors, so the truth may be 0. It holds if label errors are
+            as frequent among the rows where the models are confident as among the others.
     """
 
     y_true: Rows
@@ -83,11 +85,11 @@ class Audit:
 
     @property
     def likely_right(self) -> int:
-        """Of the flagged rows at most about this many have a wrong label.
+        """Of the flagged rows about this many have a wrong label, or fewer: hard texts count as errors too.
 
-        Label errors are as frequent among uncertain rows as among confident ones. So in each fifth of the rows by
-        confidence, at most the fraction `contradicted` of the rows is a label error; other contradictions are errors of
-        the models.
+        This assumes that label errors are as frequent among uncertain rows as among confident ones. Then in each fifth
+        of the rows by confidence, at most about the fraction `contradicted` of the rows is a label error; other
+        contradictions are errors of the models. It is an estimate: `contradicted` itself is used, and not its interval.
         """
         confidence = self.probabilities.max(axis=1)
         fifth = np.searchsorted(np.quantile(confidence, [0.2, 0.4, 0.6, 0.8]), confidence)

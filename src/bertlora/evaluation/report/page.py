@@ -66,7 +66,8 @@ NOTES = {
     "remain if only the most confident texts get a label.",
     "lengths": "In tokens, without special tokens.",
     "errors": "Hard texts, wrong labels, or patterns that the model has not learned.",
-    "doubtful": "Labels that disagree with models that were not trained on the row.",
+    "doubtful": "Labels that disagree with models that were not trained on the row. Many of them can be right: hard "
+    "texts are here too.",
 }
 
 
