@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the prose of this repository against docs/words.toml: words, length of sentences, width of lines.
+"""Checks the prose of this repository against docs/words.toml: words, length of sentences, width of lines, gaps.
 
     python docs/check_prose.py                               # the whole repository, as `make prose` does
     python docs/check_prose.py src/bertlora/data README.md   # these folders and files
@@ -33,6 +33,8 @@ Words = list[tuple[re.Pattern[str], str]]
 # What begins a paragraph: a list item, an entry of a docstring's Args, a heading, a row of a table.
 OPENING = re.compile(r"\s*([-*+]|\d+\.|\w+( \(.*?\))?:) |#|\||.*\S {2,}\S")
 COMMAND = re.compile(r"\s*(>>>|\.\.\.|\$|python \S+\.py|bertlora .*--)")
+# A word that stands for a text which was never filled in.
+PLACEHOLDER = re.compile(r"\s*[A-Z][A-Z\d]*(_[A-Z\d]+)+\s*")
 SENTENCE_END = re.compile(r"(?<=[:|])\s|(?<=[.!?])[\"')*]*\s+(?=\W*[A-Z\d_`])")
 
 
@@ -48,6 +50,8 @@ def findings(path: Path) -> list[Line]:
     for number, text in outside_code(lines) if path.suffix == ".md" else ():
         if (width := len(re.sub(r"\]\([^)]*\)", "]", text))) > COLUMNS and not text.startswith("|"):
             found.append((number, f"line of {width} columns; wrap it at {COLUMNS}"))
+        if PLACEHOLDER.fullmatch(text):
+            found.append((number, f'found "{text.strip()}" on a line of its own; write what it stands for'))
     return sorted(found)
 
 

@@ -103,6 +103,13 @@ def test_every_verb_and_recipe_is_in_the_readme() -> None:
     assert [name for name in recipe_names() if f"`{name}`" not in README] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/exports.md"])
+def test_every_format_of_exports_is_in_a_table(page: str) -> None:
+    (option,) = (param for param in VERBS["export"].params if param.name == "format")
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [name for name in option.type.choices if name not in rows] == []
+
+
 def test_first_screen_has_the_two_commands() -> None:
     first = "\n".join(README.splitlines()[:60])
     assert "make demo" in first

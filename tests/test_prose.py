@@ -24,8 +24,11 @@ A paragraph of two sentences. It has `judge`, which is code, and a [link](https:
 |---|---|
 | {"short cells " * 5} | {"make a long row " * 5} |
 
+The variable `FORMATS_TABLE`, or FORMATS_TABLE within a line.
+
 ```text
 {"The judged door stands alone. " * 5}
+FORMATS_TABLE
 ```
 """,
     "clean.py": '''"""Does one thing.
@@ -63,6 +66,7 @@ FAULTS = {
     "probe.md": ("| the probe | a |", 1, 'found "probe"; write "linear probe"'),
     "probing.md": ("It is probing.", 1, 'found "probing"; write "fitting the linear probe"'),
     "wide.md": ("short words " * 10, 1, "line of 120 columns; wrap it at 100"),
+    "placeholder.md": ("The formats:\n\nFORMATS_TABLE\n", 3, 'found "FORMATS_TABLE" on a line of its own'),
     "sentence.md": (LONG.replace(" and", "\nand"), 1, "a sentence of 44 words; write 30 or fewer"),
     "comment.py": ("x = 1\n# the first\n# and so many", 3, 'found "so many"'),
     "docstring.py": ('def f():\n    """Reads.\n\n    Args:\n        x: torn\n    """', 5, 'found "torn"'),
