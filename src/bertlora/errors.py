@@ -118,6 +118,11 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+def is_panic(error: BaseException) -> bool:
+    """Returns whether a library in Rust failed. Its error has a type that no module exports, and is no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's text, or its type if it has none."""
     lines = str(error).strip().splitlines()

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from bertlora.errors import DataError, InputError, OutputError
+from bertlora.errors import DataError, InputError, OutputError, RunError
 from bertlora.scoring import score
 
 FILES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
@@ -57,6 +58,30 @@ class Stub:
         return lambda outputs: [line(row[0]) for row in outputs]
 
 
+class PanicException(BaseException):
+    """What the tokenizers library raises if its code in Rust fails."""
+
+
+class Failing(Stub):
+    """A run whose tokenizer or model raises an error on texts that ask for it."""
+
+    def __init__(self, fault: Exception | None = None, after: int = 0) -> None:
+        super().__init__()
+        self.fault, self.after = fault, after
+
+    def _read(self, texts: list[str], pairs: list[str] | None) -> list[str]:
+        if any("unreadable" in text for text in texts):
+            raise PanicException("no token for it\nand more")
+        return texts
+
+    def _logits(self, texts: list[str], precision: str) -> Any:
+        if self.fault and self.texts >= self.after:
+            raise self.fault
+        if any("uncomputable" in text for text in texts):
+            raise IndexError("index out of range")
+        return super()._logits(texts, precision)
+
+
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of three rows."""
@@ -64,8 +89,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"bertlora.{place}", 3)
 
 
-def run(folder: Path, specs: list[Path], out: str, **options: Any) -> Any:
-    stub = Stub()
+def run(folder: Path, specs: list[Path], out: str, stub: Stub | None = None, **options: Any) -> Any:
+    stub = stub or Stub()
     found = score(stub, [str(spec) for spec in specs], folder / out, **options)  # type: ignore[arg-type]
     assert stub.readies <= 1
     assert not list(folder.glob(".*"))
@@ -145,6 +170,50 @@ def test_cells_that_look_like_formulas_stay_unless_asked(tmp_path: Path) -> None
         cells[safe] = [(row["text"], row["x"]) for row in table(tmp_path / "o.csv")]
     assert cells[False] == [("good one", "=1+1"), ("@name", "-3"), ("plain", "3"), ("\ttab", "")]
     assert cells[True] == [("good one", "'=1+1"), ("'@name", "'-3"), ("plain", "3"), ("'\ttab", "")]
+
+
+@pytest.mark.parametrize("out", ["o.csv", "o.parquet"])
+def test_a_row_on_which_the_model_fails_is_set_aside(tmp_path: Path, out: str) -> None:
+    texts = [f"text {i}" for i in range(14)]
+    for i in (1, 6, 7, 8):  # 6 to 8 are a whole part
+        texts[i] += " uncomputable"
+    texts[4] = "unreadable"
+    texts[3] = " "
+    source = write(tmp_path / "r.csv", "id,text\n" + "".join(f"{i},{text}\n" for i, text in enumerate(texts)))
+    found = run(tmp_path, [source], out, Failing())
+    assert [int(row["id"]) for row in table(tmp_path / out)] == [0, 2, 5, 9, 10, 11, 12, 13]
+    bad = table(Path(found.quarantine))
+    assert [one["place"].rpartition("r.csv ")[2] for one in bad] == [f"line {i + 2}" for i in (1, 3, 4, 6, 7, 8)]
+    reasons = [one["reason"] for one in bad]
+    assert reasons[0] == reasons[3] == "the model cannot compute it (index out of range)"
+    assert reasons[1].startswith("'text' is blank")
+    assert reasons[2] == "the model cannot compute it (no token for it)"
+    assert (found.rows, found.quarantined) == (8, 6)
+
+
+MACHINE_FAULTS = [
+    MemoryError(),
+    OSError(28, "No space left on device"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RunError("m.onnx: ONNX Runtime cannot run it (Failed to allocate memory for requested buffer)"),
+    KeyError("of a model that fails on every text"),
+]
+
+
+@pytest.mark.parametrize("fault", MACHINE_FAULTS, ids=lambda fault: str(fault)[:30])
+def test_a_fault_of_the_machine_or_of_the_whole_model_stops_and_the_same_call_goes_on(
+    tmp_path: Path, fault: Exception
+) -> None:
+    source = write(tmp_path / "r.csv", "text\n" + "".join(f"text {i}\n" for i in range(9)))
+    with pytest.raises(type(fault)) as raised:
+        score(Failing(fault, after=6), [str(source)], tmp_path / "o.csv")  # type: ignore[arg-type]
+    assert raised.value is fault
+    assert not (tmp_path / "o.csv").exists()
+    found = run(tmp_path, [source], "o.csv")
+    assert (found.rows, found.quarantined) == (9, 0)
+    assert found.resumed >= 3  # of the two parts before, one may not have been written
 
 
 def killed_at(step: int, folder: Path, source: Path, out: str) -> bool:

@@ -9,7 +9,7 @@ from bertlora.data.labels import quoted
 from bertlora.data.source import Batch, in_batches, repeated
 from bertlora.data.text_file import check_file
 from bertlora.data.workbook import WorkbookError, check_workbook
-from bertlora.errors import DataError
+from bertlora.errors import DataError, is_panic
 
 SHEET_TYPES = (".xlsx", ".ods")
 
@@ -65,9 +65,7 @@ def _first_sheet(path: Path, name: str) -> tuple[str, list[str], list[list[Any]]
             sheet: workbook.get_sheet_by_name(sheet).to_python(skip_empty_area=False) for sheet in workbook.sheet_names
         }
     except BaseException as error:
-        # A panic of Rust has a type that no module exports, and that is no Exception.
-        panic = type(error).__name__ == "PanicException"
-        if not (panic or isinstance(error, (CalamineError, WorkbookError, OSError))):
+        if not (is_panic(error) or isinstance(error, (CalamineError, WorkbookError, OSError))):
             raise
         raise DataError(f"{name}: is not a sheet that can be read ({error}); save it again, or as CSV") from error
     filled = [sheet for sheet, rows in sheets.items() if rows]

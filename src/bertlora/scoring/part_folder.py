@@ -51,7 +51,7 @@ class PartFolder:
 
     @property
     def quarantine(self) -> Path:
-        """The file of the rows that could not be read."""
+        """The file of the rows that could not be read or computed."""
         return self.out.with_name(f"{self.out.name}.quarantine.jsonl")
 
     @property
@@ -61,7 +61,7 @@ class PartFolder:
 
     @property
     def bad(self) -> Path:
-        """The rows that could not be read, before the file gets its name."""
+        """The rows that could not be read or computed, before the file gets its name."""
         return self.path / "bad.jsonl"
 
     def part(self, number: int) -> Path:

@@ -3,11 +3,11 @@
 Where a part begins depends only on the sources, so parts of a second start are the same as those of the first.
 """
 
-from collections.abc import Container, Generator
+from collections.abc import Container, Generator, Mapping
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bertlora.scoring.sources import Rows
+from bertlora.scoring.sources import Fault, Origin, Rows
 
 # Long texts take long, and a kill loses up to a part. With fewer short texts, batches of similar length are hard to
 # fill.
@@ -22,8 +22,22 @@ class Part(NamedTuple):
     texts: list[str]
     pairs: list[str] | None
     kept: dict[str, list[object]]
-    faults: list[dict[str, Any]]
+    origins: list[Origin]
+    faults: list[Fault]
     fraction: float | None
+
+    def without(self, reasons: Mapping[int, str]) -> "Part":
+        """Returns the part with some rows, each with a reason, among its faults."""
+        if not reasons:
+            return self
+        good = [i for i in range(len(self.texts)) if i not in reasons]
+        return self._replace(
+            texts=[self.texts[i] for i in good],
+            pairs=None if self.pairs is None else [self.pairs[i] for i in good],
+            kept={name: [values[i] for i in good] for name, values in self.kept.items()},
+            origins=[self.origins[i] for i in good],
+            faults=self.faults + [self.origins[i](reason) for i, reason in reasons.items()],
+        )
 
 
 def in_parts(rows: Generator[Rows, None, None], done: Container[int] = ()) -> Generator[Part, None, None]:
@@ -57,6 +71,7 @@ def _joined(number: int, waiting: list[Rows]) -> Part:
         [text for some in waiting for text in some.texts],
         pairs or None,
         {name: [value for some in waiting for value in some.kept[name]] for name in waiting[0].kept},
+        [origin for some in waiting for origin in some.origins],
         [fault for some in waiting for fault in some.faults],
         waiting[-1].fraction,
     )

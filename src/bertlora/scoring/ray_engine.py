@@ -20,7 +20,7 @@ import numpy as np
 from bertlora.errors import InputError, OutputError, first_line
 from bertlora.export.extras import extra
 from bertlora.scoring.ahead import ahead
-from bertlora.scoring.engine import Computed
+from bertlora.scoring.engine import Computed, computed_rows, read_rows
 from bertlora.scoring.parts import Part, in_parts
 from bertlora.scoring.sources import Sources
 
@@ -71,7 +71,7 @@ def computed_by_ray(
         cluster: how the model runs.
 
     Raises:
-        InputError: Ray is not installed, has too few CPUs, or a part cannot be computed.
+        InputError: Ray is not installed, has too few CPUs, or a part cannot be computed, whatever its rows.
         OutputError: a worker died twice on the same part, or the cluster does not answer.
     """
     ray, data = extra("ray", "ray", "ray.data")
@@ -100,7 +100,7 @@ def computed_by_ray(
                 for block in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
                     for row in block.to_pylist():
                         assert part is not None
-                        yield Computed(part, _outputs(part, row))
+                        yield _computed(part, row)
                         part = next(read, None)
             except ray.exceptions.RayError as error:
                 raise OutputError(f"Ray: {_reason(ray, error)}") from error
@@ -118,7 +118,7 @@ class Worker:
         self._thread.submit(self._load, path, model).result()
 
     def __call__(self, batch: Any) -> Any:
-        """Returns number, outputs and error of the part in a table of one row with number, texts and pairs."""
+        """Returns number, outputs, faults and error of the part in a table of one row with number, texts and pairs."""
         return self._thread.submit(self._computed, batch).result()
 
     def _load(self, path: str, model: str) -> None:
@@ -131,14 +131,18 @@ class Worker:
         import pyarrow as pa
 
         part = batch.to_pylist()[0]
-        outputs, error = b"", ""
+        texts, pairs, model = part["texts"], part["pairs"], self._run.model
+        outputs, faults, error = b"", dict[int, str](), ""
         try:
-            if part["texts"]:
-                inputs = self._run.model.reader.read(part["texts"], part["pairs"])
-                outputs = np.asarray(self._run.model.logits(inputs, precision=self._precision), np.float64).tobytes()
+            found = computed_rows(model, texts, pairs, read_rows(model, texts, pairs), self._precision)
+            outputs, faults = np.asarray(found.outputs, np.float64).tobytes(), found.faults
         except Exception as fault:  # Ray would stop everything, with a message of its own
             error = str(fault) or type(fault).__name__
-        return pa.table({"number": [part["number"]], "outputs": pa.array([outputs], pa.binary()), "error": [error]})
+        table = {"number": [part["number"]], "outputs": pa.array([outputs], pa.binary()), "error": [error]}
+        rows, reasons = [list(faults)], [list(faults.values())]
+        return pa.table(
+            table | {"rows": pa.array(rows, pa.list_(pa.int64())), "reasons": pa.array(reasons, pa.list_(pa.string()))}
+        )
 
 
 def _places(workers: int | None, cpus: float) -> tuple[int, float]:
@@ -162,13 +166,15 @@ def _reason(ray: Any, error: Exception) -> str:
     return f"stopped ({str(error).strip().splitlines()[-1]})"
 
 
-def _outputs(part: Part, row: dict[str, Any]) -> Any:
-    """Returns the outputs of a part, (B, K), from a row of a worker."""
+def _computed(part: Part, row: dict[str, Any]) -> Computed:
+    """Returns a part with its outputs, (B, K), from a row of a worker."""
     if row["error"]:
         raise InputError(row["error"])
     if row["number"] != part.number:
         raise OutputError(f"Ray: got part {row['number']} for part {part.number}; is a source being changed?")
-    return np.frombuffer(row["outputs"]).reshape(len(part.texts), -1) if part.texts else np.empty((0, 0))
+    part = part.without(dict(zip(row["rows"], row["reasons"], strict=True)))
+    outputs = np.frombuffer(row["outputs"])
+    return Computed(part, outputs.reshape(len(part.texts), -1) if part.texts else np.empty((0, 0)))
 
 
 def _texts(sources: Sources, names: list[str], done: Collection[int]) -> Iterator[Any]:

@@ -32,7 +32,7 @@ class Scored:
     Attributes:
         out: the output file.
         rows: rows in it.
-        quarantined: rows that could not be read.
+        quarantined: rows that could not be read or computed.
         quarantine: the file that lists them; empty if there are none.
         resumed: rows of both kinds that were done at an earlier start.
         seconds: how long this start took.
@@ -71,6 +71,8 @@ def score(
     **options: Any,
 ) -> Scored:
     """Labels the rows of files of any size, in order and in bounded memory.
+
+    A row that cannot be read, or on which the model fails, is set aside in a file next to `out`.
 
     A kill loses at most the parts that are being computed. The same call goes on where it stopped, and gives the same
     file. `out` is there only when it is whole.
@@ -169,6 +171,8 @@ def _compute(
             answers = answers_of(outputs) if part.texts else []
             added = predicted_columns(list(plan.added), answers, one_text)
             columns = part.kept | {plan.added[name]: values for name, values in added.items()}
-            write_part(folder, part.number, safe_cells(columns) if plan.safe_csv else columns, part.faults, plan.types)
+            # In the order of the sources, those that cannot be read among those that cannot be computed.
+            faults = sorted(part.faults, key=lambda fault: (sources.specs.index(fault["file"]), fault["position"]))
+            write_part(folder, part.number, safe_cells(columns) if plan.safe_csv else columns, faults, plan.types)
             clock.add(len(part.texts) + len(part.faults), part.fraction)
     return sum(done.values())

@@ -1,9 +1,10 @@
 """What is scored: files, folders and globs of files, read in order as one table, with the rows that cannot be read."""
 
 import glob
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from bertlora.data.text_file import FileFormat, OnFault
 from bertlora.errors import DataError
 
 HUB = "hub:"
+# A row that cannot be scored; and what makes one of a row, given the reason.
+Fault = dict[str, Any]
+Origin = Callable[[str], Fault]
 
 
 class Rows(NamedTuple):
@@ -24,6 +28,7 @@ class Rows(NamedTuple):
         texts: their texts.
         pairs: their second texts; None for single texts.
         kept: the values of the columns that are written again.
+        origins: for each text a function: the reason why it cannot be scored → its entry in `faults`.
         faults: the other rows: `file`, `position` (line from 1, or row from 0), `place` and `reason` of each.
         fraction: how much of all sources is read, 0..1; None if that is not known.
     """
@@ -31,7 +36,8 @@ class Rows(NamedTuple):
     texts: list[str]
     pairs: list[str] | None
     kept: dict[str, list[object]]
-    faults: list[dict[str, Any]]
+    origins: list[Origin]
+    faults: list[Fault]
     fraction: float | None
 
 
@@ -108,11 +114,11 @@ class Sources:
         columns = text_columns(source, **self.columns)
         faults.clear()  # of the first rows, which were read to find the columns
 
-        def taken() -> list[dict[str, Any]]:
-            found = [
-                {"file": spec, "position": position, "place": source.place(position), "reason": faults[position]}
-                for position in sorted(faults)
-            ]
+        def set_aside(position: int, reason: str) -> Fault:
+            return {"file": spec, "position": position, "place": source.place(position), "reason": reason}
+
+        def taken() -> list[Fault]:
+            found = [set_aside(position, faults[position]) for position in sorted(faults)]
             faults.clear()
             return found
 
@@ -125,11 +131,12 @@ class Sources:
                 [batch.texts[i] for i in good],
                 None if batch.pairs is None else [batch.pairs[i] for i in good],
                 {name: [kept[name][i] for i in good] for name in names},
+                [partial(set_aside, batch.positions[i]) for i in good],
                 taken(),
                 getattr(source, "fraction_read", None),
             )
         if faults:
-            yield Rows([], None, {name: [] for name in names}, taken(), 1.0)
+            yield Rows([], None, {name: [] for name in names}, [], taken(), 1.0)
 
     def _opened(self, spec: str, on_fault: OnFault) -> Source:
         return texts_source(spec, self.split, replace(FileFormat.of(self.columns), on_fault=on_fault))  # type: ignore[arg-type]

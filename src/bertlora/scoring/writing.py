@@ -18,7 +18,7 @@ def write_part(folder: PartFolder, number: int, columns: Columns, faults: list[d
         folder: where it goes.
         number: its number.
         columns: its columns.
-        faults: the rows that could not be read.
+        faults: the rows that could not be read or computed.
         types: for Parquet, the types of the columns.
 
     Raises:
