@@ -16,7 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,14 +129,16 @@ def made_once(make: Callable[[str, Path], Path], folders: pytest.TempPathFactory
     return cache(lambda architecture: make(architecture, folders.mktemp(architecture)))
 
 
-def tiny_model(architecture: str, folder: Path) -> Path:
-    """Fills a folder with a tiny random encoder checkpoint and MiniLM's tokenizer."""
+def tiny_model(architecture: str, folder: Path, positions: int = 128) -> Path:
+    """Fills a folder with a tiny random encoder checkpoint and MiniLM's tokenizer, for texts of up to `positions`."""
     import torch
     import transformers
 
     from bertlora.model.base import find_base, quiet
 
     kind, settings = ARCHITECTURES[architecture]
+    # RoBERTa has two more.
+    settings = settings | {"max_position_embeddings": settings["max_position_embeddings"] + positions - 128}
     config = getattr(transformers, kind)(**settings)
     torch.manual_seed(0)
     with quiet():
@@ -146,7 +148,7 @@ def tiny_model(architecture: str, folder: Path) -> Path:
                 torch.nn.init.normal_(parameter, std=0.2)
         model.save_pretrained(folder)
     tokenizer = find_base("minilm").tokenizer()
-    tokenizer.model_max_length = 128
+    tokenizer.model_max_length = positions
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -182,8 +184,11 @@ def run_of_reviews(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
-def exported(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    """Returns a function: architecture → its tiny classifier as ONNX files. Writing one takes torch some seconds."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Returns a function: architecture → its tiny classifier as ONNX files. Writing one takes torch some seconds.
+
+    Its texts may have 512 tokens.
+    """
     from onnx_files import exporter
 
-    return exporter(tiny, tmp_path_factory)
+    return exporter(made_once(partial(tiny_model, positions=512), tmp_path_factory), tmp_path_factory)

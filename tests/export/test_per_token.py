@@ -15,6 +15,7 @@ from onnx_files import Exported, joined
 from onnxruntime.quantization import quantize_dynamic
 
 from bertlora.errors import RunError
+from bertlora.export.onnx_graph import linear_layers
 from bertlora.export.per_token import Counts, write_int8
 
 
@@ -44,6 +45,8 @@ def test_batch_mates_padding_and_order_change_no_bit(
         assert np.array_equal(logits(one, one.int8, [texts[i] for i in order], width), alone[order])
 
     check()
+    # All linear layers that a text passes, except the last one.
+    assert one.counts.quantised == linear_layers(one.model, one.types) - 1
     # The same check sees it in ONNX Runtime's own int8.
     quantize_dynamic(one.fp32, tmp_path / "theirs.onnx")
     texts = [one.text(length, length) for length in (3, 9, 40)]

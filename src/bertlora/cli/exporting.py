@@ -80,5 +80,5 @@ def verify(run: str, model: str, precision: str) -> dict[str, Any]:
     from bertlora.export.exported import verify
     from bertlora.run.loaded import Run
 
-    loaded = Run.load(run, model)
+    loaded = Run.load(run, model, replays=False)
     return {"path": run} | verify(Path(run), loaded.model, loaded.model.choose_precision(precision))

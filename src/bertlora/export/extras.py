@@ -10,12 +10,16 @@ def extra(name: str, *modules: str) -> list[Any]:
     """Returns modules that an extra of bertlora brings.
 
     Raises:
-        InputError: one is not installed.
+        InputError: one is not installed; the message names it and the extra.
     """
+    return [_imported(module, name) for module in modules]
+
+
+def _imported(module: str, name: str) -> Any:
     try:
-        return [import_module(module) for module in modules]
+        return import_module(module)
     except ImportError as error:
         raise InputError(
-            f"{modules[-1].partition('.')[0]} is needed here and cannot be imported ({error}); "
+            f"{module.partition('.')[0]} is needed here and cannot be imported ({error}); "
             f"run pip install 'bertlora[{name}]'"
         ) from error

@@ -42,7 +42,7 @@ def write_onnx(model: Any, token_types: bool, file: Path) -> None:
     size = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
     if size > MOST_BYTES:
         raise ModelError(f"a {kind} model of {size / 2**30:.1f} GiB does not fit one ONNX file; at most 2 GiB do")
-    names = ["input_ids", "attention_mask", *["token_type_ids"] * token_types]
+    names = _names(token_types)
     with _silent():
         # Other attention hides from ONNX Runtime, and its masks may not export.
         model.set_attn_implementation("eager")
@@ -75,6 +75,37 @@ class _Logits(nn.Module):
         """Returns the logits, (B, K)."""
         logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
         return logits
+
+
+def linear_layers(model: Any, token_types: bool) -> int:
+    """Returns how many linear layers a text passes; a layer that is called several times counts as often.
+
+    Layers that read no text, such as those for DeBERTa's distances between words, do not count.
+
+    Args:
+        model: a transformers sequence classifier without an adapter, on the CPU.
+        token_types: whether it takes token types.
+    """
+    texts, tokens = EXAMPLE
+    calls = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        nonlocal calls
+        calls += len(inputs[0]) in (texts, texts * tokens)
+
+    hooks = [part.register_forward_pre_hook(count) for part in model.modules() if isinstance(part, nn.Linear)]
+    try:
+        with torch.inference_mode(), quiet():
+            model(**{name: _example(name) for name in _names(token_types)})
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _names(token_types: bool) -> list[str]:
+    """Returns the names of the inputs."""
+    return ["input_ids", "attention_mask", *["token_type_ids"] * token_types]
 
 
 def _example(name: str) -> Tensor:

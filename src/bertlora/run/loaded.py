@@ -63,7 +63,7 @@ class Run:
     calibration: Learned
 
     @classmethod
-    def load(cls, path: Path | str, model: str = "", on: MixedBase | None = None) -> "Run":
+    def load(cls, path: Path | str, model: str = "", on: MixedBase | None = None, *, replays: bool = True) -> "Run":
         """Loads a run folder, its `adapter/`, an export, or a folder with an adapter that PEFT saved.
 
         The first time that a machine sees an export, it replays the certificate.
@@ -72,6 +72,7 @@ class Run:
             path: the folder.
             model: where the base model is, if it has moved. Its weights must be the same.
             on: a base in memory that the run shares with others; None loads a base of its own.
+            replays: False leaves the certificate to the caller, who replays it in any case, as `bertlora verify` does.
 
         Raises:
             NotMixableError: the run cannot share the base `on`: it is an export, has another base, or is not plain
@@ -92,16 +93,16 @@ class Run:
         if certificate is not None and certificate.format in RUNNERS:
             if on is not None:
                 raise NotMixableError(f"{path}: is an export ({certificate.format}), which has no adapter")
-            return cls._of_export(path, manifest, certificate)
+            return cls._of_export(path, manifest, certificate, replays)
         adapter = path / "adapter" if (path / "adapter").is_dir() else path
         check_files(path, manifest.files, [name for name in manifest.files if (path / name).is_relative_to(adapter)])
         loaded = _adapter(path, adapter, manifest, model, on)
-        if certificate is not None and adapter == path:  # it was exported, perhaps on another machine
+        if replays and certificate is not None and adapter == path:  # it was exported, perhaps on another machine
             prove(path, certificate, loaded, "fp32" if on is None else on.precision)
         return cls(path, manifest, loaded, its_calibration(path, manifest))
 
     @classmethod
-    def _of_export(cls, path: Path, manifest: Manifest, certificate: Certificate) -> "Run":
+    def _of_export(cls, path: Path, manifest: Manifest, certificate: Certificate, replays: bool) -> "Run":
         known = proven(path, certificate).exists()
         if not known:
             check_files(path, manifest.files or certificate.files)  # before they are read
@@ -109,7 +110,7 @@ class Run:
         runner = RUNNERS[certificate.format](path, reader, manifest.labels)
         scale = divisors(calibration, len(manifest.labels))
         exported = Exported(certificate.format, reader, manifest.labels, manifest.task, runner, scale)
-        if not known:
+        if replays and not known:
             replay(path, certificate, exported)
         return cls(path, manifest, exported, calibration)
 
