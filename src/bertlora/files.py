@@ -18,6 +18,8 @@ from typing import Any, TextIO
 from bertlora.errors import BertloraError, OutputError
 
 HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+# What C++ says of a file that cannot be written.
+STREAM_FAULT = "iostream error"
 # What JSON allows in a string, but breaks a line in Python's `splitlines` and JavaScript, steers a terminal, or turns
 # the reading direction.
 STEERING = [*range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
@@ -200,10 +202,13 @@ def writing(path: Path) -> Iterator[None]:
 def _system_reason(error: BaseException | None) -> str | None:
     """Returns the system's message, or None if the error has another cause.
 
-    shutil, and libraries in Rust (safetensors, tokenizers), have the system's error number only in their text.
+    shutil, and libraries in Rust (safetensors, tokenizers), have the system's error number only in their text. C++'s
+    streams (OpenVINO) do not have it at all.
     """
     if isinstance(error, BertloraError):
         return None
+    if STREAM_FAULT in str(error):
+        return "the disk is full or broken"
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(error))):
         number = int(found[1] or found[2])
