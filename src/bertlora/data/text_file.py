@@ -93,7 +93,7 @@ class TextFile:
         self.path = path
         self.name = name
         self.on_fault = on_fault
-        self._raw: IO[bytes] | None = None  # the file as it is on disk, while it is read
+        self._raw: IO[bytes] | None = None  # the file as it is on disk
         given = encoding is not None
         if encoding is None:
             with self._opened() as file:
@@ -109,9 +109,11 @@ class TextFile:
 
     @property
     def fraction_read(self) -> float | None:
-        """How much of the file is read, 0..1; None if it is closed, or if that is not known."""
-        if self._raw is None or self._raw.closed:
+        """How much of the file is read, 0..1; None if it was not opened, or if that is not known."""
+        if self._raw is None:
             return None
+        if self._raw.closed:  # after its last line
+            return 1.0
         return self._raw.tell() / self.path.stat().st_size or None
 
     def fault(self, line: int, reason: str, cause: Exception | None = None) -> None:
