@@ -6,7 +6,10 @@ import shlex
 import tomllib
 from pathlib import Path
 
-from command_line import parsed
+import pytest
+from command_line import good, parsed
+
+from bertlora.model.base import embedded_folder
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "Containerfile"
@@ -95,6 +98,15 @@ def test_its_commands_are_commands() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert [json.loads(rest) for rest in of("ENTRYPOINT")] == [[name] for name in scripts]
     check_command(json.loads(of("CMD")[0]))
+
+
+def test_the_command_of_its_build_finds_the_base_model(capsys: pytest.CaptureFixture[str]) -> None:
+    if embedded_folder() is None:
+        pytest.skip("the package of the base model is not installed")
+    (words,) = (shlex.split(rest) for rest in of("RUN") if "bertlora plan" in rest)
+    setting, name, *verb = words
+    assert (setting, name) == ("HF_HUB_OFFLINE=1", "bertlora")  # tests set the same
+    assert good(capsys, *verb).json["lora_parameters"] > 0
 
 
 def test_the_pages_commands_are_commands() -> None:
