@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, ModernBertForSequenceClassification
 
 from bertlora.confidence.calibration import Calibration
 from bertlora.confidence.learned import Learned
 from bertlora.confidence.probabilities import Array, softmax
+from bertlora.export.certificate import Certificate
 from bertlora.hashes import hashes_of, names_below, sealed
 from bertlora.model.adapted import Adapted
 from bertlora.model.adapter_files import weights_bytes
@@ -115,6 +116,17 @@ def change_weights(folder: Path) -> None:
     certificate = folder / "certificate.json"
     table = json.loads(certificate.read_text())
     certificate.write_text(json.dumps(table | {"files": hashes_of(folder, table["files"])}))
+    cover_again(folder)
+
+
+def shift_answers(folder: Path, by: float) -> None:
+    """Adds to the first output of a merged export, whose hashes stay right: as if this machine computed otherwise."""
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][0] += by
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    certificate = Certificate.load(folder)
+    assert certificate is not None
+    certificate.save(folder)
     cover_again(folder)
 
 

@@ -356,6 +356,16 @@ def test_evaluate_prints_the_four_lines(trained: Path, capsys: Capsys) -> None:
     assert order == sorted(order)
 
 
+def test_the_verdict_says_so_if_the_rows_ran_in_bf16(run_of_reviews: Path, capsys: Capsys) -> None:
+    for precision in ("fp32", "bf16"):  # a CPU without bf16 computes it too
+        found = good(capsys, "evaluate", run_of_reviews, "--precision", precision, "--json").json
+        first = found["verdict"].splitlines()[0]
+        assert ("rows (in bf16)" in first) == (precision == "bf16"), first
+        assert found["precision"] == precision
+        said = good(capsys, "evaluate", run_of_reviews, "--precision", precision).out
+        assert said.startswith(f"{first}\n")
+
+
 def test_evaluate_gives_every_figure(trained: Path, reviews: Path, capsys: Capsys) -> None:
     own = good(capsys, "evaluate", trained, "--json").json
     assert own["n"] == 6

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import adapted_of, change_weights, randomise, save_tiny_run
+from helpers import adapted_of, change_weights, randomise, save_tiny_run, shift_answers
 
 from bertlora.data.inputs import Inputs
 from bertlora.errors import InputError, RunError
@@ -293,6 +293,33 @@ def test_the_adapter_that_was_asked_least_recently_is_unloaded(runs: dict[str, P
     assert len(fleet.get("second").labels) == 3  # it is loaded again, and the third was asked before the first
     assert fleet.loaded == ["first", "second"]
     assert fleet.names == ["first", "second", "third"]
+
+
+def test_an_export_is_served_after_its_certificate_held(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, export = Run.load(runs["first"]), tmp_path / "export"
+    run.export(export, "merged")
+    other = shutil.copytree(export, tmp_path / "other")
+    shift_answers(other, by=0.5)
+    replays, difference = list[float](), Certificate.difference
+
+    def noted(self: Certificate, *given: Any) -> float:
+        replays.append(difference(self, *given))
+        return replays[-1]
+
+    monkeypatch.setattr(Certificate, "difference", noted)
+    fleet = Fleet(precision="fp32")
+    service, question = Service(fleet), Question("x", TEXTS[0])
+    for _ in range(2):
+        fleet.load("x", export)
+        assert len(replays) == 1  # this machine has seen it then
+    with pytest.raises(RunError, match=r"other: does not give the run's answers here: logits differ by up to 0\.5"):
+        fleet.load("x", other)
+    assert len(replays) == 2
+    (answer,) = answers(service, [question])
+    np.testing.assert_allclose(answer.logits, logits_of(run, question), **Close)
+    service.close()
 
 
 def test_a_watched_folder_is_followed(runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
