@@ -69,6 +69,7 @@ def test_ray_gives_the_same_file_and_redoes_the_rows_of_a_dead_worker(
 ) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by itself, workers wait for minutes where other programs run
     lines = [f'{i},"review {i} {"of a long film " * (i % 7)}"' for i in range(12_000)]
     lines[5000] = "broken,row,here"
     lines[4500], lines[11_000] = "4500,unreadable", "11000,uncomputable"
