@@ -46,7 +46,7 @@ def interleaved(contestants: Mapping[str, Sequence[str]], rounds: int, log: Path
             own = key | {"name": name, "round": number}
             if any(own.items() <= result.items() for result in found):
                 continue
-            found.append(own | measured(command))
+            found.append(measured(command) | own)
             with log.open("a") as file:
                 file.write(json.dumps(found[-1]) + "\n")
             print(f"round {number + 1}: {name}", file=sys.stderr)

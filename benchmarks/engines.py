@@ -305,6 +305,7 @@ ENGINES = {
     "OpenVINO, bf16": Engine(load_openvino("bf16"), GRAPH, OPENVINO, "BF16"),
     "bertlora, fp32": Engine(load_own("run", "fp32")),
     "bertlora, bf16": Engine(load_own("run", "bf16")),
+    "bertlora, int8": Engine(load_own("run", "int8")),
     "bertlora, merged": Engine(load_own("merged", "fp32"), ("merged",)),
     "bertlora, onnx": Engine(load_own("onnx", "fp32"), ("onnx",), ONNX),
     "bertlora, onnx-int8": Engine(load_own("onnx-int8", "fp32"), ("onnx-int8",), ONNX),

@@ -22,7 +22,8 @@ from contest import Result, contest_parser, interleaved, machine, median, ratios
 from bertlora.confidence.probabilities import Array
 from bertlora.run.loaded import Run
 
-PEERS, BF16, FP32 = "transformers", "bertlora, bf16", "bertlora, fp32"
+PEERS = "transformers"
+OURS = {f"bertlora, {precision}": precision for precision in ("bf16", "int8", "fp32")}
 
 
 def main() -> None:
@@ -44,9 +45,7 @@ def main() -> None:
         own = [sys.executable, __file__, a.run, str(texts)]
         contestants = {
             PEERS: [sys.executable, f"{a.peers}/hf_pipeline_predict.py", "--model", str(merged), "--texts", str(texts)],
-            BF16: [*own, "--precision", "bf16"],
-            FP32: [*own, "--precision", "fp32"],
-        }
+        } | {name: [*own, "--precision", precision] for name, precision in OURS.items()}
         key: Result = {"contest": "prediction", "file": Path(a.texts).name, "rows": a.rows, "run": a.run}
         results = interleaved(contestants, a.rounds, Path(a.log), key)
     print(f"{Path(a.texts).name}, {results[0]['texts']} texts, {a.rounds} rounds. {machine()}\n")
@@ -86,7 +85,7 @@ def summary(results: list[Result]) -> str:
             ratios(split, name, "pipeline", pace),
             ratios(split, name, "tuned", pace),
         ]
-        for name in ("pipeline", "tuned", BF16, FP32)
+        for name in ("pipeline", "tuned", *OURS)
     ]
     return table(["", "texts/s", "times pipeline (batch 32)", "times the tuned script"], rows)
 
@@ -102,10 +101,10 @@ def faithful(a: argparse.Namespace) -> str:
             return execution.predict(inputs, 32)
 
     exact, fp32 = answers("fp32", False), answers("fp32", True)
-    agree = np.mean(adapted.logits(inputs, precision="bf16").argmax(1) == exact.argmax(1))
+    agree = {name: np.mean(answers(name, True).argmax(1) == exact.argmax(1)) for name in ("bf16", "int8")}
+    same = " and ".join(f"{name} for {100 * share:.2f} %" for name, share in agree.items())
     apart = np.abs(fp32 - exact).max()
-    same = f"bf16 gives the padded fp32 path's label for {100 * agree:.2f} % of the texts"
-    return f"{same}; fp32 logits differ from it by at most {apart:.1e}."
+    return f"The padded fp32 path's label: {same} of the texts; fp32 logits differ from its by at most {apart:.1e}."
 
 
 if __name__ == "__main__":

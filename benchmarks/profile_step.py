@@ -175,7 +175,8 @@ def main() -> None:
     own[DISPATCH] = max(0.0, step - sum(own.values()))
     hidden, tokens = int(training.plain.config.hidden_size), tokens // a.steps
     moved = copy_rate(tokens, hidden, torch.bfloat16 if item == 2 else torch.float32)
-    rates = dict.fromkeys((FROZEN, LOW_RANK, ATTENTION), speed(training.precision))
+    rate = speed("fp32" if training.precision == "int8" else training.precision)
+    rates = dict.fromkeys((FROZEN, LOW_RANK, ATTENTION), rate)
     print(
         f"{Path(a.file).name}, default, batch {a.batch}, {training.precision}, kernels: {kernels.in_use()}. A step: "
         f"{tokens:,} tokens, {operators // a.steps:,} operators, {step * 1000:.1f} ms with the profiler. Without: "

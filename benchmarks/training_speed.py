@@ -17,10 +17,12 @@ import pandas as pd
 from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 
 from bertlora.model.fetch import embedded_folder
-from bertlora.model.machine import speed
+from bertlora.model.machine import choose_precision, speed
 from bertlora.recipe import Recipe
 
-STOCK, TUNED, OURS = "Trainer + PEFT, stock", "Trainer + PEFT, tuned", "bertlora"
+STOCK, TUNED, OURS, INT8 = "Trainer + PEFT, stock", "Trainer + PEFT, tuned", "bertlora", "bertlora, int8"
+# The format of the matrix product that a program is compared with.
+FORMATS = {STOCK: "fp32", TUNED: "bf16", INT8: "fp32"}
 # MiniLM's linear layers: four products of 384 x 384 and two of 384 x 1,536 in each of six layers.
 WEIGHTS = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
@@ -45,7 +47,7 @@ def main() -> None:
 
 
 def commands(a: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
-    """Returns the three commands; all use the same rows."""
+    """Returns the four commands; all use the same rows."""
     rows = pd.read_parquet(a.file)[["text", "label"]].sample(a.rows, random_state=1)
     rows.to_parquet(folder / "train.parquet")
     recipe = Recipe(
@@ -68,7 +70,8 @@ def commands(a: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
     peer += ["--batch", str(a.batch), "--targets", a.targets]
     ours = [sys.executable, "-m", "bertlora", "train", str(folder / "train.parquet"), "--overwrite", "--json"]
     ours += ["--recipe", str(folder / "recipe.toml"), "--out", str(folder / "run")]
-    return {STOCK: [*peer, "--stock"], TUNED: [*peer, "--tuned"], OURS: ours}
+    own = {OURS: ours, INT8: [*ours, "--precision", "int8"]}
+    return {STOCK: [*peer, "--stock"], TUNED: [*peer, "--tuned"]} | own
 
 
 def normal(result: Result) -> Result:
@@ -84,9 +87,9 @@ def summary(results: list[Result]) -> str:
         return float(result["examples_per_s"])
 
     rows = []
-    for name in (STOCK, TUNED, OURS):
+    for name in (STOCK, TUNED, OURS, INT8):
         tokens = median(results, name, lambda r: float(r["tokens_per_s"]))
-        rate = tokens * 4 * WEIGHTS / speed("fp32" if name == STOCK else "bf16")
+        rate = tokens * 4 * WEIGHTS / speed(FORMATS.get(name) or choose_precision("auto"))
         rows.append(
             [
                 name,

@@ -35,8 +35,8 @@ class Recipe:
     precision: str = option(
         "auto",
         "run",
-        "number format of training; auto measures which is faster here",
-        choices=("auto", "fp32", "bf16"),
+        "number format of training; auto measures whether bf16 or fp32 is faster here",
+        choices=("auto", "fp32", "bf16", "int8"),
     )
     seed: int = option(
         42, "run", "seed of the head, the adapter, the order of texts and dropout", low=0, high=2**32 - 1

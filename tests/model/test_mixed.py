@@ -192,15 +192,16 @@ def test_threads_load_and_ask_at_once(pool: Callable[[str], Pool]) -> None:
         list(threads.map(work, range(12)))
 
 
-def test_bf16_is_near_the_adapter_by_itself_in_bf16(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_fewer_bits_are_near_the_adapter_by_itself(precision: str, tiny: Tiny, tmp_path: Path) -> None:
     adapted = adapted_of(tiny("bert"), targets=["all-linear"])
     adapted.save(tmp_path)
-    shared = MixedBase(find_base(str(tiny("bert"))), "bf16")
+    shared = MixedBase(find_base(str(tiny("bert"))), precision)
     mixed, inputs = shared.load(tmp_path, adapted.labels, adapted.reader), adapted.reader.read(TEXTS)
-    with adapted.ready("bf16"):
-        own_answers = adapted.logits(inputs, precision="bf16")
-    assert np.abs(mixed.logits(inputs, precision="bf16") - own_answers).max() < 0.03 * np.abs(own_answers).max()
-    with pytest.raises(InputError, match="got fp32, but the shared base runs in bf16"):
+    with adapted.ready(precision):
+        own_answers = adapted.logits(inputs, precision=precision)
+    assert np.abs(mixed.logits(inputs, precision=precision) - own_answers).max() < 0.03 * np.abs(own_answers).max()
+    with pytest.raises(InputError, match=f"got fp32, but the shared base runs in {precision}"):
         mixed.logits(inputs)
 
 

@@ -288,11 +288,12 @@ def test_stops_when_patience_is_spent_within_an_epoch(tiny: Tiny, monkeypatch: p
 # Kinds of input and arithmetic
 
 
-def test_bf16_trains(tiny: Tiny) -> None:
-    recipe = small_recipe(tiny("bert"), precision="bf16", epochs=20, batch_size=8, targets=("all-linear",))
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_fewer_bits_train(precision: str, tiny: Tiny) -> None:
+    recipe = small_recipe(tiny("bert"), precision=precision, epochs=20, batch_size=8, targets=("all-linear",))
     training = small_training(recipe, texts=TEXTS[:8], ids=IDS[:8])
     steps, _ = run_all(training)
-    assert training.precision == "bf16"
+    assert training.precision == precision
     assert steps[-1].loss < 0.5 * steps[0].loss
     assert all(value.dtype == torch.float32 for value in state(training).values())
 

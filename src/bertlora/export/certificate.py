@@ -35,8 +35,8 @@ FILES = FACTS, ANSWERS = "certificate.json", "certificate.safetensors"
 TEXTS = 64
 # Another order of additions in fp32 changes a logit by less. Numbers have a unit: theirs is a fraction of the largest.
 FP32_DIFFERENCE = 1e-3
-# bf16 keeps 8 bits, so each layer rounds by up to 0.4 %.
-BF16_SHARE = 0.05
+# bf16 keeps 8 bits, so each layer rounds by up to 0.4 %; int8 rounds by up to 0.4 % of a row's largest number.
+SHARES = {"bf16": 0.05, "int8": 0.1}
 PACKAGES = ("bertlora", "torch", "transformers", "onnxruntime", "openvino")
 
 
@@ -114,7 +114,7 @@ class Certificate:
 
     def allowed(self, precision: str = "fp32") -> float:
         """Returns how far a logit may be from the certificate's in a precision."""
-        return max(self.tolerance, BF16_SHARE * largest(self.logits)) if precision == "bf16" else self.tolerance
+        return max(self.tolerance, SHARES.get(precision, 0.0) * largest(self.logits))
 
     def save(self, folder: Path) -> None:
         """Writes the certificate, which covers the files that decide the answers. run.json covers both.

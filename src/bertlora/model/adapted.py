@@ -61,7 +61,7 @@ class Runnable:
         return task_of_problem(unwrapped(self.model).config.problem_type).name
 
     def choose_precision(self, wanted: str) -> str:
-        """Returns `fp32` or `bf16` for `fp32`, `bf16` or `auto`; see `machine.choose_precision`."""
+        """Returns the precision for `fp32`, `bf16`, `int8` or `auto`; see `machine.choose_precision`."""
         return choose_precision(wanted, self.architecture)
 
     @contextmanager
@@ -69,7 +69,7 @@ class Runnable:
         """Inside, the model is ready to run, and other threads wait.
 
         Args:
-            precision: `fp32`, `bf16` or `auto`.
+            precision: `fp32`, `bf16`, `int8` or `auto`.
             how: `tokens`, `training`, `pack`, `base` and `head`, as `executing` takes them.
 
         Raises:
@@ -83,7 +83,7 @@ class Runnable:
         """Inside, predictions of this thread start at once: the weights stay merged and cast between calls.
 
         Args:
-            precision: `fp32`, `bf16` or `auto`. Inside, `logits` must be asked for the same.
+            precision: `fp32`, `bf16`, `int8` or `auto`. Inside, `logits` must be asked for the same.
 
         Raises:
             InUseError: this thread uses the model already.

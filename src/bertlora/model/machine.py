@@ -27,20 +27,27 @@ FP32_ALONE = ("deberta",)
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 # Seconds between two times that freed memory is given back. One takes some milliseconds.
 GIVE_BACK_S = 1.0
+# glibc's options for mallopt. It keeps this many freed bytes in between, and takes blocks of up to 32 MiB from them.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES, MAPPED_BYTES = 2**28, 2**25
 
 
 def choose_precision(wanted: str, architecture: str = "") -> str:
-    """Returns `fp32` or `bf16`; `auto` gives bf16 if its matrix products are at least 1.5 times as fast as fp32's.
+    """Returns `fp32`, `bf16` or `int8`; `auto` gives bf16 if its products are at least 1.5 times as fast as fp32's.
+
+    `int8` is never chosen by itself: what it costs in accuracy must be measured.
 
     Args:
-        wanted: `auto`, `fp32` or `bf16`.
+        wanted: `auto`, `fp32`, `bf16` or `int8`.
         architecture: transformers' model type; one that cannot run in bf16 gets fp32.
 
     Raises:
-        RecipeError: the architecture cannot run in bf16, and `wanted` is bf16.
+        RecipeError: `wanted` is bf16, and the architecture cannot run in it; or int8, and the device is a GPU.
     """
     if wanted == "bf16" and architecture in FP32_ALONE:
         raise RecipeError(f"precision: got bf16, which transformers' {architecture} cannot run in; give fp32")
+    if wanted == "int8" and default_device().type != "cpu":
+        raise RecipeError("precision: got int8, which runs on a CPU only; give bf16")
     if wanted != "auto":
         return wanted
     if architecture in FP32_ALONE:
@@ -102,6 +109,7 @@ def limit_threads() -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), cores_allowed(CPU_QUOTA)))
+    _keep_freed_memory()
 
 
 # A forked process has none of OpenMP's threads, and the first product would wait for them for ever. torch's own data
@@ -154,6 +162,13 @@ def give_back_memory(at_once: bool = False) -> None:
 
 
 _GIVEN_BACK = [0.0]  # when
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep freed blocks for the next ones: fresh pages cost up to a quarter of a pass."""
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        for option, size in ((M_TRIM_THRESHOLD, KEPT_BYTES), (M_MMAP_THRESHOLD, MAPPED_BYTES)):
+            libc.mallopt(option, size)
 
 
 @cache

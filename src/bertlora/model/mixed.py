@@ -40,11 +40,11 @@ class MixedBase:
 
     Args:
         base: the base model.
-        precision: `fp32`, `bf16` or `auto`. All adapters run in it.
+        precision: `fp32`, `bf16`, `int8` or `auto`. All adapters run in it.
 
     Attributes:
         base: the base model.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
 
     Raises:
         ModelError: the base cannot be loaded.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.activations import GELUActivation
 
 from bertlora.errors import RecipeError, suggestion
 from bertlora.recipe import ROLES
@@ -137,6 +138,19 @@ def attention_inputs(kind: str, layer: nn.Module) -> list[nn.Module]:
     table = _FAMILIES.get(kind, _BERT)
     paths = [table[role] for role in ("query", "key", "value")]
     return [layer.get_submodule(path) for path in paths] if len(set(paths)) == len(paths) else []
+
+
+def feed_forward_parts(kind: str, layer: nn.Module) -> list[nn.Module]:
+    """Returns the first linear layer, GELU, and the second linear layer of a layer's feed-forward.
+
+    Returns nothing if it has another activation, or a gate.
+    """
+    table = _FAMILIES.get(kind, _BERT)
+    inside = [table[role].removeprefix(r"layer\.\d+\.").replace(r"\.", ".") for role in ("ffn-in", "ffn-out")]
+    activations = [m for m in layer.modules() if isinstance(m, GELUActivation)]
+    wide, narrow = (layer.get_submodule(path) for path in inside)
+    alike = wide.out_features == narrow.in_features
+    return [wide, activations[0], narrow] if alike and len(activations) == 1 else []
 
 
 def layer_number(name: str) -> int | None:

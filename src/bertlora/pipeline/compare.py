@@ -48,7 +48,7 @@ def compare(
         seeds: compare this number of seeds of each run, 3 or more, as `train --seeds` made them; 1 compares the runs.
         train_missing: train the seeds that a run does not have.
         model: where the base model is, if it has moved.
-        precision: `fp32`, `bf16` or `auto`.
+        precision: `fp32`, `bf16`, `int8` or `auto`.
         on_progress: called with a line before each run is evaluated, and with each caution.
         on_event: called with what happens in training.
         columns: the columns of a source.

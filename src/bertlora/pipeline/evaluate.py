@@ -27,7 +27,7 @@ def evaluate(
         data: a prepared folder or any labelled source; empty takes the data on which the run was trained.
         split: which split.
         model: where the base model is, if it has moved.
-        precision: `fp32`, `bf16` or `auto`, which is the one that `predict` takes here.
+        precision: `fp32`, `bf16`, `int8` or `auto`, which is the one that `predict` takes here.
         slice_column: a column of `data`, a source, whose values are slices too.
         columns: the columns of a source.
 

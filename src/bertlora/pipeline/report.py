@@ -52,7 +52,7 @@ def report(
         slice_column: a column of `data`, a source, whose values are slices too.
         overwrite: replace the file that `out` names.
         model: where the base model is, if it has moved.
-        precision: `fp32`, `bf16` or `auto`.
+        precision: `fp32`, `bf16`, `int8` or `auto`.
         on_progress: called with a line before each step that takes a while, and with each caution.
         columns: the columns of a source.
 

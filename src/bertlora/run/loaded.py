@@ -155,7 +155,7 @@ class Run:
         return self.model
 
     def choose_precision(self, wanted: str) -> str:
-        """Returns `fp32` or `bf16` for `fp32`, `bf16` or `auto`.
+        """Returns the precision for `fp32`, `bf16`, `int8` or `auto`.
 
         `auto` is bf16 if this machine is at least 1.5 times as fast with it, and the run's certificate holds in it. On
         a shared base it is the base's precision.
@@ -248,7 +248,7 @@ class Run:
                 regression the share of intervals that contain the true number; None is 0.9.
             per_class: this share holds for the texts of each class. A class with too few validation rows is in every
                 set. Needs `sets`.
-            precision: `fp32`, `bf16` or `auto`.
+            precision: `fp32`, `bf16`, `int8` or `auto`.
 
         Returns:
             One object per text, in order: `text` (and `text_pair`), `label`, `confidence`, `probabilities` {label: p}.

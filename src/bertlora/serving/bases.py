@@ -15,7 +15,7 @@ class Bases:
     """Loads runs, on a shared base if they can. It is not safe for threads.
 
     Args:
-        precision: `fp32`, `bf16` or `auto`.
+        precision: `fp32`, `bf16`, `int8` or `auto`.
     """
 
     def __init__(self, precision: str) -> None:

@@ -38,7 +38,7 @@ class Served:
     Attributes:
         name: by which clients ask for it.
         run: the run or export; `run.manifest` has its labels, and `run.model.reader` reads its texts.
-        precision: in which it runs, `fp32` or `bf16`.
+        precision: in which it runs, `fp32`, `bf16` or `int8`.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Fleet:
         most_loaded: adapters in memory. Beyond, the one that was asked least recently is unloaded; the next question
             loads it again. None keeps all.
         model: where the base model is, if it has moved.
-        precision: `fp32`, `bf16` or `auto`, which chooses for each adapter.
+        precision: `fp32`, `bf16`, `int8` or `auto`, which chooses for each adapter.
     """
 
     def __init__(self, most_loaded: int | None = None, model: str = "", precision: str = "fp32") -> None:

@@ -1,6 +1,7 @@
 // Calls the kernels with tensors that end where their memory does, so that a sanitizer sees each step beyond.
 
 #include "attention.cpp"
+#include "int8.cpp"
 #include "low_rank.cpp"
 
 #include <cstdio>
@@ -79,6 +80,25 @@ template <class T> bool adds(int64_t kind, std::vector<long> ranks) {
     return true;
 }
 
+// A linear layer, and then a feed-forward, for numbers of rows around the blocks; without VNNI there is no code for it.
+bool multiplies(long rows, long in, long out) {
+    if (!int8_serves())
+        return true;
+    const auto x = drawn<float>(rows * in), scales = drawn<float>(std::max(in, out)), bias = scales;
+    const std::vector<int8_t> values(in * out, -127);
+    const Linear up{values.data(), scales.data(), bias.data(), bias.data(), in, out};
+    const Linear both[] = {up, {values.data(), scales.data(), bias.data(), nullptr, out, in}};
+    bool whole = true;
+    for (int64_t linears : {1, 2}) {
+        const Work work{rows, linears, 3};
+        std::vector<float> rooms(int8_room(1, &work, both) * work.threads), y(rows * both[linears - 1].out);
+        int8_linears(1, &work, x.data(), y.data(), both, rooms.data());
+        for (float value : y)
+            whole &= std::isfinite(value);
+    }
+    return whole;
+}
+
 } // namespace
 
 int main() {
@@ -96,6 +116,8 @@ int main() {
                         }
     for (const auto &ranks : std::vector<std::vector<long>>{{1}, {16}, {3, 5, 16}})
         whole &= adds<bf16>(0, ranks) && adds<float>(1, ranks);
+    for (long rows : {1, 2, 5, 6, 47, 48, 150})
+        whole &= multiplies(rows, 16, 48) && multiplies(rows, 80, 128);
     std::printf("%ld calls\n", calls);
     return !whole;
 }

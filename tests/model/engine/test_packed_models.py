@@ -257,6 +257,18 @@ def test_gradients_in_bf16_are_near_those_in_fp32(keys: dict[str, Any], architec
 
 
 @EACH
+@pytest.mark.parametrize("keys", [{}, {"targets": ["query"]}, {"bias": "all"}], ids=str)
+def test_gradients_in_int8_are_near_those_in_fp32(keys: dict[str, Any], architecture: str, folders: Folders) -> None:
+    adapted = adapter(folders(architecture), alpha=2, **keys)
+    inputs = texts(adapted, LENGTHS)
+    exact_loss, exact = learned_by(adapted, inputs)
+    loss, rough = learned_by(adapted, inputs, "int8")
+    assert loss == pytest.approx(exact_loss, rel=0.05)
+    assert 1e-4 < distance(rough, exact) <= 0.2
+    assert_near(rough, exact, 0.4)
+
+
+@EACH
 def test_weights_are_held_in_bf16_where_only_lora_is_trained(architecture: str, folders: Folders) -> None:
     for keys in ({}, {"bias": "all"}, {"variant": "dora"}):
         adapted = adapter(folders(architecture), **keys)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.inputs import Inputs, token_batches
-from bertlora.errors import InputError
+from bertlora.errors import InputError, RecipeError
 from bertlora.model.engine.attention import HAS_VARLEN
 from bertlora.model.engine.changes import (
     base_alone,
@@ -239,7 +239,8 @@ def executing(
     Args:
         model: the classifier, with or without an adapter.
         pad_id: the tokenizer's padding id.
-        precision: `fp32` or `bf16`. Few tokens run in fp32, since casting the weights would cost more than it saves.
+        precision: `fp32`, `bf16` or `int8`. Few tokens run in fp32, since casting the weights would cost more than it
+            saves.
         tokens: how many tokens will run; for few, the weights stay as they are. None means many.
         training: gradients are wanted. Otherwise the adapter is merged.
         pack: False always takes padded batches.
@@ -249,17 +250,25 @@ def executing(
 
     Raises:
         InUseError: this thread uses the model already.
+        RecipeError: int8 is wanted, and the model gets padded batches.
     """
     limit_threads()
     many = training or tokens is None or tokens >= WORTH_PREPARING
     packs, half = pack and served(model), precision == "bf16" and many
+    if precision == "int8" and not packs:
+        raise RecipeError(
+            "precision: got int8, which needs packed rows; "
+            f"{unwrapped(model).config.model_type} runs in padded batches here; give fp32"
+        )
     with ExitStack() as stack:
         stack.enter_context(owned(model))
         if base is not None:
             stack.enter_context(base_alone(model, base))
         if not head:
             stack.enter_context(headless(model))
-        resident = _made_ready(stack, model, training=training, packs=packs, half=half, many=many)
+        resident = _made_ready(
+            stack, model, training=training, packs=packs, half=half, many=many, int8=precision == "int8"
+        )
         execution = Execution(model, pad_id, packs, takes_token_types(model), autocast=half and not resident)
         yield replace(execution, graphs=_graphs(execution)) if training and resident else execution
 
@@ -280,7 +289,9 @@ def _graphs(execution: Execution) -> Graphs | None:
     return Graphs(run, inner.config, execution.pad_id, execution.takes_types, trained)
 
 
-def _made_ready(stack: ExitStack, model: nn.Module, *, training: bool, packs: bool, half: bool, many: bool) -> bool:
+def _made_ready(
+    stack: ExitStack, model: nn.Module, *, training: bool, packs: bool, half: bool, many: bool, int8: bool
+) -> bool:
     """Changes the model until `stack` closes. Returns whether its frozen weights are in bf16 now."""
     if many and not training:
         stack.enter_context(merged(model))
@@ -293,5 +304,5 @@ def _made_ready(stack: ExitStack, model: nn.Module, *, training: bool, packs: bo
     if resident:
         stack.enter_context(held_in(encoder_layers(model), torch.bfloat16))
     if many:
-        stack.enter_context(frozen(model, training))
+        stack.enter_context(frozen(model, training, int8))
     return resident

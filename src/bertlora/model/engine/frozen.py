@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bertlora.model.engine.kernels.int8 import Int8Weight, feed_forward
 from bertlora.model.machine import has_bf16
 
 
@@ -60,8 +61,32 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-def hold(weight: Tensor, training: bool) -> FrozenWeight:
-    """Returns the weight in the fastest layout; with `training`, for gradients too."""
+class InInt8(FrozenWeight):
+    """A weight in 8 bits. Inputs and gradients are rounded to 8 bits for each product, row by row."""
+
+    def __init__(self, weight: Tensor, training: bool) -> None:
+        super().__init__(weight)
+        self.forward_order = Int8Weight(weight)
+        self.backward_order = Int8Weight(weight.T.contiguous()) if training else None
+
+    def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return self.forward_order.product(x, bias)
+
+    def transposed(self, g: Tensor) -> Tensor:
+        assert self.backward_order is not None, "made without training, so it has no gradient"
+        return self.backward_order.product(g, None)
+
+
+def fed_forward(up: tuple[InInt8, Tensor | None], down: tuple[InInt8, Tensor | None], x: Tensor) -> Tensor:
+    """Returns W' gelu(W x + b) + b', (..., out) for x (..., in), without gradients."""
+    layers = ((frozen.forward_order, bias) for frozen, bias in (up, down))
+    return feed_forward(x.reshape(-1, x.shape[-1]), *layers).view(*x.shape[:-1], -1)
+
+
+def hold(weight: Tensor, training: bool, int8: bool) -> FrozenWeight:
+    """Returns the weight in 8 bits, or in the fastest layout; with `training`, for gradients too."""
+    if int8:
+        return InInt8(weight.detach(), training)
     return Reordered(weight, training) if Reordered.serves(weight) else FrozenWeight(weight)
 
 

@@ -4,7 +4,7 @@ Its model is changed for good: packed layers, weights in the fastest layout, in 
 the model. Threads take turns, row by row, in the order in which they asked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -35,21 +35,24 @@ class MixedProduct(JointProduct):
         mix: whose texts the row holds; None runs the merged weight.
     """
 
-    def __init__(self, number: int, layer: int, members: Sequence[nn.Linear]) -> None:
+    def __init__(
+        self, number: int, layer: int, members: Sequence[nn.Linear], hold: Callable[[Tensor], FrozenWeight]
+    ) -> None:
         super().__init__(members, [m.out_features for m in members])
         self.number, self.layer = number, layer
         self.mix: Mix | None = None
         weight, self.bias = stacked(members)
         for member, part in zip(members, torch.split(weight, self.widths), strict=True):
             member.weight.data = part  # so that the base's weight is in memory once
-        self.frozen = hold(weight, training=False)
+        self._hold = hold
+        self.frozen = hold(weight)
         self.merged: FrozenWeight = self.frozen
 
     def merge(self, low: LowRank | None) -> None:
         """Keeps a copy of the weight with this update added, if there is one."""
         self.merged = self.frozen  # first, so that there are never two copies
         if low is not None:
-            self.merged = hold(low.merged(self.frozen.weight, self.widths), training=False)
+            self.merged = self._hold(low.merged(self.frozen.weight, self.widths))
 
     def all(self, x: Tensor) -> Tensor:
         """Returns all outputs, concatenated, (..., sum of outs) for x (..., in)."""
@@ -68,7 +71,7 @@ class MixedEncoder:
     Args:
         model: a transformers classifier of a served architecture, in evaluation mode. It is changed for good.
         pad_id: the id of filler.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
     """
 
     def __init__(self, model: Any, pad_id: int, precision: str) -> None:
@@ -87,7 +90,8 @@ class MixedEncoder:
         if half:
             for parameter in self.layers.parameters():
                 parameter.data = parameter.data.to(torch.bfloat16)
-        self.products = [MixedProduct(i, layer, group) for i, (layer, group) in enumerate(self._groups())]
+        held = partial(hold, training=False, int8=precision == "int8")
+        self.products = [MixedProduct(i, layer, group, held) for i, (layer, group) in enumerate(self._groups())]
         runs = {member: partial(product, member) for product in self.products for member in product.members}
         changes.enter_context(forwards(runs))
         names = {module: name for name, module in self.inner.named_modules()}

@@ -1,19 +1,19 @@
 """Weights prepared for an execution and restored bit for bit: merged, held in bf16, in the fastest layout."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 
-from bertlora.model.engine.changes import forwards, unwrapped
-from bertlora.model.engine.frozen import frozen_product, hold
+from bertlora.model.engine.changes import forwards, identity, unwrapped
+from bertlora.model.engine.frozen import InInt8, fed_forward, frozen_product, hold
 from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.engine.lora_linear import JointLinears, LoraLinear, joinable
-from bertlora.model.roles import attention_inputs
+from bertlora.model.roles import attention_inputs, feed_forward_parts
 
 
 def casts(model: Any) -> bool:
@@ -56,17 +56,18 @@ def merged(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(model: Any, training: bool) -> Iterator[None]:
-    """Inside, frozen weights are in the fastest layout, and query, key and value share one product.
+def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
+    """Inside, frozen weights are in the fastest layout, or in 8 bits, and query, key and value share one product.
 
     They share it if all three are adapted, except in the last layer, where the query reads only first tokens.
     """
-    held, layers = partial(hold, training=training), encoder_layers(model)
+    held, layers = partial(hold, training=training, int8=int8), encoder_layers(model)
     attending = partial(attention_inputs, unwrapped(model).config.model_type)
     groups: list[Any] = [g for g in map(attending, dict.fromkeys(layers[:-1])) if g and joinable(g)]
     joined = [member for group in groups for member in group]
     wrappers = [m for m in layers.modules() if isinstance(m, LoraLayer)]
     active = _in_use(layers)
+    fused = _feed_forwards(model) if int8 and not training else {}
     adapted = [m for m in active if isinstance(m, LoraLinear) and m not in joined]
     # If the update is merged or switched off, only the base layer runs.
     alone = {id(m.get_base_layer()) for m in wrappers if m not in active}
@@ -79,13 +80,24 @@ def frozen(model: Any, training: bool) -> Iterator[None]:
                 member.joint = joint
         for layer in adapted:
             layer.frozen = held(layer.base_layer.weight)
-        with forwards(
-            {linear: partial(frozen_product, frozen=held(linear.weight), bias=linear.bias) for linear in plain}
-        ):
+        run = {linear: partial(frozen_product, frozen=held(linear.weight), bias=linear.bias) for linear in plain}
+        with forwards(run | fused):
             yield
     finally:
         for layer in (*adapted, *joined):
             layer.joint = layer.frozen = None
+
+
+def _feed_forwards(model: Any) -> dict[nn.Module, Callable[..., Tensor]]:
+    """Returns forwards by which the last module of each layer's feed-forward computes all of it."""
+    found: dict[nn.Module, Callable[..., Tensor]] = {}
+    for layer in dict.fromkeys(encoder_layers(model)):
+        if parts := feed_forward_parts(unwrapped(model).config.model_type, layer):
+            wide, activation, narrow = parts
+            bases: list[Any] = [m.get_base_layer() if isinstance(m, LoraLayer) else m for m in (wide, narrow)]
+            up, down = ((InInt8(base.weight.detach(), training=False), base.bias) for base in bases)
+            found |= {wide: identity, activation: identity, narrow: partial(fed_forward, up, down)}
+    return found
 
 
 def _in_use(model: nn.Module) -> list[Any]:

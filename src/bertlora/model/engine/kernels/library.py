@@ -13,6 +13,8 @@ from torch import Tensor
 # What torch calls the processor's abilities → the libraries that run on it, the fastest first.
 _LIBRARIES = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",), "DEFAULT": ("neon",)}
 _KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float64: 2}
+# Functions that return a number.
+_COUNTS = "attention_room", "low_rank_room", "low_rank_lanes", "int8_room", "int8_serves"
 # Working memory up to this many numbers is kept for the next call: fresh pages cost more than the arithmetic on them.
 _KEPT = 1 << 22
 _OWN = threading.local()
@@ -77,9 +79,9 @@ def library() -> tuple[str, ctypes.CDLL] | None:
         for path in sorted(Path(__file__).parent.glob(f"{name}.*so")):
             try:
                 found = ctypes.CDLL(str(path), mode=os.RTLD_NOW)
-            except OSError:  # built for another system, or torch has no OpenMP
+                for counts in _COUNTS:
+                    getattr(found, counts).restype = ctypes.c_int64
+            except (OSError, AttributeError):  # for another system, or an older one; or torch has no OpenMP
                 continue
-            for counts in (found.attention_room, found.low_rank_room, found.low_rank_lanes):
-                counts.restype = ctypes.c_int64
             return name, found
     return None

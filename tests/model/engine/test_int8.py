@@ -1,0 +1,112 @@
+"""Linear layers in 8 bits: near the plain ones, the same by the kernel and by torch, and each row by itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, linear
+
+from bertlora.errors import RecipeError
+from bertlora.model import machine
+from bertlora.model.engine.kernels.int8 import Int8Weight, Layer, feed_forward, native_int8
+from bertlora.model.machine import choose_precision
+from tests.helpers import adapted_of
+
+Tiny = Callable[[str], Path]
+
+native = pytest.mark.skipif(not native_int8(), reason="no processor with VNNI, or no native kernels")
+# The third is not in whole vectors, so torch's operators compute it everywhere.
+SHAPES = [(64, 48), (384, 1536), (33, 20)]
+ROWS = (1, 2, 7, 47, 48, 150)
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer(out: int, inner: int, native: bool = True) -> Layer:
+    return Int8Weight(drawn(out, inner, seed=out) / inner**0.5, native), drawn(out, seed=1)
+
+
+def far(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_are_near_the_plain_ones(shape: tuple[int, int]) -> None:
+    weight, bias = drawn(*shape, seed=shape[0]) / shape[1] ** 0.5, drawn(shape[0], seed=1)
+    held = Int8Weight(weight)
+    for rows in ROWS:
+        x = drawn(rows, shape[1])
+        assert 1e-4 < far(held.product(x, None), linear(x, weight)) < 0.015
+        # Numbers of one sign use all 8 bits.
+        assert far(held.product(x.abs() + 3, bias), linear(x.abs() + 3, weight, bias)) < 0.015
+
+
+def test_a_feed_forward_is_near_the_plain_one() -> None:
+    up, down = drawn(1536, 384, seed=1) / 20, drawn(384, 1536, seed=2) / 40
+    biases, x = (drawn(1536, seed=3), drawn(384, seed=4)), drawn(100, 384)
+    expected = linear(gelu(linear(x, up, biases[0])), down, biases[1])
+    for own in (True, False):
+        found = feed_forward(x, (Int8Weight(up, own), biases[0]), (Int8Weight(down, own), biases[1]))
+        assert far(found, expected) < 0.015
+
+
+@native
+@pytest.mark.parametrize("shape", SHAPES[:2])
+def test_the_kernel_gives_what_torch_gives(shape: tuple[int, int]) -> None:
+    (ours, bias), (theirs, _) = layer(*shape), layer(*shape, native=False)
+    assert ours.native
+    assert not theirs.native
+    x = drawn(150, shape[1])
+    x[3], x[4], x[5, 7] = 0.0, -2.5, 1e4
+    assert far(ours.product(x, bias), theirs.product(x, bias)) < 1e-6
+
+
+@native
+def test_a_row_depends_on_no_other_row_and_on_no_thread() -> None:
+    up, down, x = layer(128, 64), layer(64, 128), drawn(150, 64)
+    expected = up[0].product(x, up[1]), feed_forward(x, up, down)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            for rows in ([3], [149, 3], list(range(150))[::-1]):
+                assert torch.equal(up[0].product(x[rows], up[1]), expected[0][rows])
+                assert torch.equal(feed_forward(x[rows], up, down), expected[1][rows])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_not_finite_stays_so_in_its_row(own: bool) -> None:
+    weight, bias = layer(64, 48, own)
+    for number in (torch.nan, torch.inf, -torch.inf):
+        x = drawn(9, 48)
+        x[4, 11] = number
+        y = weight.product(x, bias)
+        assert not y[4].isfinite().any()
+        assert y[[0, 1, 2, 3, 5, 6, 7, 8]].isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra", "albert", "mpnet", "modernbert"])
+def test_answers_in_int8_are_near_those_in_fp32(architecture: str, tiny: Tiny) -> None:
+    adapted = adapted_of(tiny(architecture), targets=["all-linear"])
+    inputs = adapted.reader.read(["A joy.", "It is long, dull and badly acted, and it never ends.", "So so"] * 4)
+    exact = adapted.logits(inputs)
+    with adapted.ready("int8"):
+        rough = adapted.logits(inputs, precision="int8")
+    assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max() + 0.05
+    assert np.array_equal(adapted.logits(inputs), exact)
+
+
+def test_what_cannot_run_in_int8_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    padded = adapted_of(tiny("deberta-v2"))
+    with pytest.raises(RecipeError, match=r"got int8, which needs packed rows; deberta-v2 .* give fp32"):
+        padded.logits(padded.reader.read(["A joy."]), precision="int8")
+    monkeypatch.setattr(machine, "default_device", lambda: torch.device("cuda"))
+    with pytest.raises(RecipeError, match="got int8, which runs on a CPU only; give bf16"):
+        choose_precision("int8")
