@@ -63,7 +63,7 @@ def marked(part: str, function: Callable[..., Any], cost: Callable[..., float] =
 
 def mark_parts() -> None:
     """Marks the parts of the engine."""
-    for kind in (frozen.FrozenWeight, frozen.Reordered):
+    for kind in (frozen.FrozenWeight, frozen.Reordered, frozen.InInt8):
         for name in ("product", "transposed"):
             cost = lambda self, x, *_: 2 * x.shape[0] * self.weight.numel()  # noqa: E731
             setattr(kind, name, marked(FROZEN, getattr(kind, name), cost))
@@ -124,10 +124,10 @@ def traffic(event: Any, item: int) -> float:
     return 2.0 * float(np.prod(shape)) * item if shape else 0.0
 
 
-def training_on(file: str, rows: int, batch: int) -> Training:
+def training_on(file: str, rows: int, batch: int, precision: str) -> Training:
     """Returns a training of `default` on random rows."""
     frame = pd.read_parquet(file)[["text", "label"]].sample(rows, random_state=1)
-    recipe = Recipe(batch_size=batch, epochs=1, head_start="random")
+    recipe = Recipe(batch_size=batch, epochs=1, head_start="random", precision=precision)
     adapted = Adapted.fresh(recipe, ["0", "1"])
     train = Examples(adapted.reader.read(frame.text.tolist()), frame.label.to_numpy(dtype=np.int64))
     return Training(adapted, recipe, train, Examples(adapted.reader.read([]), np.zeros(0, dtype=np.int64)))
@@ -146,8 +146,9 @@ def main() -> None:
     parser.add_argument("file", help="Parquet with columns text, label")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=12, help="steps with the profiler, and as many without")
+    parser.add_argument("--precision", default="auto")
     a = parser.parse_args()
-    training = training_on(a.file, a.batch * (WARM + 2 * a.steps + 1), a.batch)
+    training = training_on(a.file, a.batch * (WARM + 2 * a.steps + 1), a.batch, a.precision)
     mark_parts()
     steps = training.run()
     for _ in range(WARM):

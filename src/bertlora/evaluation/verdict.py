@@ -42,7 +42,7 @@ class Evaluated:
         raw_logits: logits (N, K) of `base` (with its untrained head), `probe` and `tfidf` (if the run has them) and
             `lora`. LoRA's are before temperature scaling; the rivals' are calibrated.
         calibration: scales LoRA's logits in prediction.
-        rows_name: what the sentences call the rows, such as `test reviews`. They name bf16 and int8, if the rows ran in it.
+        rows_name: what the sentences call the rows, such as `test reviews`. They name a precision other than fp32.
         seconds: by classifier, how long its training took, where that is known.
         unread: share of the rows' tokens that the encoder does not read, 0..1.
     """
@@ -98,7 +98,7 @@ def evaluate_rows(
         examples: rows that it was not trained on.
         texts: the same rows as texts, for TF-IDF; without them TF-IDF is left out.
         precision: `fp32`, `bf16`, `int8` or `auto`.
-        rows_name: what the sentences call the rows, such as `test reviews`. They name bf16 and int8, if the rows ran in it.
+        rows_name: what the sentences call the rows, such as `test reviews`. They name a precision other than fp32.
     """
     precision = run.choose_precision(precision)
     rows_name += "" if precision == "fp32" else f" (in {precision})"
