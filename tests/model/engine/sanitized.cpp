@@ -88,14 +88,17 @@ bool multiplies(long rows, long in, long out) {
     const std::vector<int8_t> values(in * out, -127);
     const Linear up{values.data(), scales.data(), bias.data(), bias.data(), in, out};
     const Linear both[] = {up, {values.data(), scales.data(), bias.data(), nullptr, out, in}};
+    const Work work{rows, 3};
+    std::vector<float> one(int8_room(1, 1, both) * work.threads), two(int8_room(1, 2, both) * work.threads);
+    std::vector<float> y(rows * out), u(rows * out), z(rows * in), gx(rows * in);
+    int8_linear(1, &work, x.data(), y.data(), both, one.data());
+    int8_feed(1, &work, x.data(), u.data(), z.data(), both, two.data());
+    int8_feed(1, &work, x.data(), nullptr, z.data(), both, two.data());
+    int8_feed_back(1, &work, z.data(), u.data(), gx.data(), both, two.data());
     bool whole = true;
-    for (int64_t linears : {1, 2}) {
-        const Work work{rows, linears, 3};
-        std::vector<float> rooms(int8_room(1, &work, both) * work.threads), y(rows * both[linears - 1].out);
-        int8_linears(1, &work, x.data(), y.data(), both, rooms.data());
-        for (float value : y)
+    for (const auto *numbers : {&y, &u, &z, &gx})
+        for (float value : *numbers)
             whole &= std::isfinite(value);
-    }
     return whole;
 }
 

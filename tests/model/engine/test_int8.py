@@ -11,7 +11,7 @@ from torch.nn.functional import gelu, linear
 
 from bertlora.errors import RecipeError
 from bertlora.model import machine
-from bertlora.model.engine.kernels.int8 import Int8Weight, Layer, feed_forward, native_int8
+from bertlora.model.engine.kernels.int8 import Int8Weight, Layer, feed_forward, feed_gradient, native_int8
 from bertlora.model.machine import choose_precision
 from tests.helpers import adapted_of
 
@@ -32,7 +32,7 @@ def layer(out: int, inner: int, native: bool = True) -> Layer:
 
 
 def far(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+    return float((found - expected).norm().detach() / expected.norm().detach())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -46,13 +46,36 @@ def test_products_are_near_the_plain_ones(shape: tuple[int, int]) -> None:
         assert far(held.product(x.abs() + 3, bias), linear(x.abs() + 3, weight, bias)) < 0.015
 
 
-def test_a_feed_forward_is_near_the_plain_one() -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_a_feed_forward_and_its_gradient_are_near_the_plain_ones(own: bool) -> None:
     up, down = drawn(1536, 384, seed=1) / 20, drawn(384, 1536, seed=2) / 40
-    biases, x = (drawn(1536, seed=3), drawn(384, seed=4)), drawn(100, 384)
+    biases, x, g = (drawn(1536, seed=3), drawn(384, seed=4)), drawn(100, 384).requires_grad_(), drawn(100, 384, seed=5)
     expected = linear(gelu(linear(x, up, biases[0])), down, biases[1])
-    for own in (True, False):
-        found = feed_forward(x, (Int8Weight(up, own), biases[0]), (Int8Weight(down, own), biases[1]))
-        assert far(found, expected) < 0.015
+    slopes = torch.autograd.grad(expected, x, g)
+    layers = (Int8Weight(up, own), biases[0]), (Int8Weight(down, own), biases[1])
+    y, u = feed_forward(x.detach(), *layers, keep=True)
+    assert far(y, expected) < 0.015
+    assert torch.equal(y, feed_forward(x.detach(), *layers)[0])
+    assert u is not None
+    assert far(u, linear(x, up, biases[0])) < 0.015
+    found = feed_gradient(g, u, *(Int8Weight(w.T.contiguous(), own) for w in (down, up)))
+    assert far(found, slopes[0]) < 0.03
+
+
+@native
+def test_gelu_is_torchs() -> None:
+    # With one input that is 1 the layers are exact, but for 8 bits of what is between them.
+    weight = torch.linspace(-6, 6, 1600)[:, None].expand(1600, 16).contiguous() / 16
+    x = torch.ones(2, 16)
+    x[1] = -1.0
+    up, down = Int8Weight(weight), Int8Weight(torch.eye(1600))
+    u = feed_forward(x, (up, None), (down, None), keep=True)[1]
+    y = feed_forward(x, (up, None), (down, None))[0]
+    assert u is not None
+    assert float((y - gelu(u)).abs().max()) <= 0.6 * 6.2 / 255
+    g, flat = torch.ones(2, 1600), u.clone().requires_grad_()
+    slopes = torch.autograd.grad(gelu(flat), flat, g)[0]
+    assert float((feed_gradient(g, u, down, down) - slopes).abs().max()) <= 0.01
 
 
 @native
@@ -69,14 +92,14 @@ def test_the_kernel_gives_what_torch_gives(shape: tuple[int, int]) -> None:
 @native
 def test_a_row_depends_on_no_other_row_and_on_no_thread() -> None:
     up, down, x = layer(128, 64), layer(64, 128), drawn(150, 64)
-    expected = up[0].product(x, up[1]), feed_forward(x, up, down)
+    expected = up[0].product(x, up[1]), feed_forward(x, up, down)[0]
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
             for rows in ([3], [149, 3], list(range(150))[::-1]):
                 assert torch.equal(up[0].product(x[rows], up[1]), expected[0][rows])
-                assert torch.equal(feed_forward(x[rows], up, down), expected[1][rows])
+                assert torch.equal(feed_forward(x[rows], up, down)[0], expected[1][rows])
     finally:
         torch.set_num_threads(threads)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertlora.model.engine.kernels.int8 import Int8Weight, feed_forward
+from bertlora.model.engine.kernels.int8 import Int8Weight, feed_forward, feed_gradient
 from bertlora.model.machine import has_bf16
 
 
@@ -77,10 +77,8 @@ class InInt8(FrozenWeight):
         return self.backward_order.product(g, None)
 
 
-def fed_forward(up: tuple[InInt8, Tensor | None], down: tuple[InInt8, Tensor | None], x: Tensor) -> Tensor:
-    """Returns W' gelu(W x + b) + b', (..., out) for x (..., in), without gradients."""
-    layers = ((frozen.forward_order, bias) for frozen, bias in (up, down))
-    return feed_forward(x.reshape(-1, x.shape[-1]), *layers).view(*x.shape[:-1], -1)
+# A linear layer in 8 bits, and its bias.
+Int8Layer = tuple[InInt8, Tensor | None]
 
 
 def hold(weight: Tensor, training: bool, int8: bool) -> FrozenWeight:
@@ -127,6 +125,34 @@ def frozen_product(x: Tensor, frozen: FrozenWeight, bias: Tensor | None) -> Tens
     # Views are made here, outside the autograd function, so that the result may be changed in place.
     y: Tensor = FrozenProduct.apply(x.reshape(-1, x.shape[-1]), frozen, bias)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:-1], -1)
+
+
+def fed_forward(x: Tensor, up: Int8Layer, down: Int8Layer) -> Tensor:
+    """Returns V gelu(W x + b) + c, (..., out) for x (..., in); no weight and no bias gets a gradient."""
+    y: Tensor = FedForward.apply(x.reshape(-1, x.shape[-1]), up, down)  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:-1], -1)
+
+
+class FedForward(torch.autograd.Function):
+    """A frozen feed-forward in 8 bits on rows, x (N, in) to y (N, out); it saves u (N, wide), what enters GELU.
+
+    `up` and `down` are its linear layers, each with its bias or None.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Int8Layer, down: Int8Layer) -> Tensor:
+        layers = ((frozen.forward_order, bias) for frozen, bias in (up, down))
+        y, u = feed_forward(x, *layers, keep=ctx.needs_input_grad[0])
+        ctx.save_for_backward(u)
+        ctx.layers = up[0], down[0]
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (u,), (up, down) = ctx.saved_tensors, ctx.layers
+        assert up.backward_order is not None, "made without training, so it has no gradient"
+        assert down.backward_order is not None
+        return feed_gradient(grads[0], u, down.backward_order, up.backward_order), None, None
 
 
 class FrozenProduct(torch.autograd.Function):

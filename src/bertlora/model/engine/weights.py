@@ -67,12 +67,12 @@ def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
     joined = [member for group in groups for member in group]
     wrappers = [m for m in layers.modules() if isinstance(m, LoraLayer)]
     active = _in_use(layers)
-    fused = _feed_forwards(model) if int8 and not training else {}
     adapted = [m for m in active if isinstance(m, LoraLinear) and m not in joined]
     # If the update is merged or switched off, only the base layer runs.
     alone = {id(m.get_base_layer()) for m in wrappers if m not in active}
     within = {id(part) for m in wrappers for part in m.modules()} - alone
     plain = [m for m in layers.modules() if type(m) is nn.Linear and _is_frozen(m) and id(m) not in within]
+    fused = _feed_forwards(model, plain, training) if int8 else {}
     try:
         for group in groups:
             joint = JointLinears(group, held)
@@ -88,15 +88,22 @@ def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
             layer.joint = layer.frozen = None
 
 
-def _feed_forwards(model: Any) -> dict[nn.Module, Callable[..., Tensor]]:
-    """Returns forwards by which the last module of each layer's feed-forward computes all of it."""
+def _feed_forwards(model: Any, plain: list[nn.Linear], training: bool) -> dict[nn.Module, Callable[..., Tensor]]:
+    """Returns forwards by which the last module of each layer's feed-forward computes all of it, in 8 bits.
+
+    They serve those whose linear layers are in `plain`, and are taken out of it.
+    """
     found: dict[nn.Module, Callable[..., Tensor]] = {}
     for layer in dict.fromkeys(encoder_layers(model)):
         if parts := feed_forward_parts(unwrapped(model).config.model_type, layer):
             wide, activation, narrow = parts
             bases: list[Any] = [m.get_base_layer() if isinstance(m, LoraLayer) else m for m in (wide, narrow)]
-            up, down = ((InInt8(base.weight.detach(), training=False), base.bias) for base in bases)
-            found |= {wide: identity, activation: identity, narrow: partial(fed_forward, up, down)}
+            if not all(base in plain for base in bases):
+                continue
+            for base in bases:
+                plain.remove(base)
+            up, down = ((InInt8(base.weight.detach(), training), base.bias) for base in bases)
+            found |= {wide: identity, activation: identity, narrow: partial(fed_forward, up=up, down=down)}
     return found
 
 

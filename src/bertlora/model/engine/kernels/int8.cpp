@@ -1,4 +1,5 @@
-// Linear layers with weights and inputs in 8 bits: y = W x + b, and a feed-forward y = V gelu(W x + b) + c.
+// Linear layers with weights and inputs in 8 bits: y = W x + b, and a feed-forward y = V gelu(u) + c, u = W x + b, with
+// its gradient W' (gelu'(u) ⊙ V' g).
 //
 //     x[n] ≈ s[n] q[n] + m[n], q = 0..255, m = min x      W[o] ≈ t[o] w[o], w = -127..127
 //     y[n, o] = t[o] (s[n] Σ q[n, i] w[o, i] + m[n] Σ w[o, i]) + b[o]
@@ -33,7 +34,7 @@ struct Linear {
 };
 
 struct Work {
-    int64_t rows, linears, threads; // 2 linears are a feed-forward
+    int64_t rows, threads;
 };
 
 // What a row in 8 bits means: s q + m. The scale is not a number if one of x is not finite.
@@ -60,20 +61,37 @@ Meaning in_bytes(const float *x, long in, uint8_t *to) {
     return {scale, from};
 }
 
-// x Φ(x). Abramowitz and Stegun 1964, 7.1.26: Φ is right up to 1e-7.
-inline Vector<float> gelu(Vector<float> x) {
+// Φ(x), with e^(-x²/2) as `density`. Abramowitz and Stegun 1964, 7.1.26: it is right up to 1e-7.
+inline Vector<float> normal(Vector<float> x, Vector<float> &density) {
     const Vector<float> z = (x < 0 ? -x : x) * all(0.70710678f), t = 1.0f / (all(0.3275911f) * z + all(1.0f));
+    density = power_of_2(z * z * all(-1.44269504f));
     Vector<float> tail = all(1.061405429f);
     tail = tail * t + all(-1.453152027f);
     tail = tail * t + all(1.421413741f);
     tail = tail * t + all(-0.284496736f);
     tail = tail * t + all(0.254829592f);
-    tail *= t * power_of_2(z * z * all(-1.44269504f));
-    return all(0.5f) * x * (x < 0 ? tail : 2.0f - tail);
+    tail *= t * density * all(0.5f);
+    return x < 0 ? tail : 1.0f - tail;
+}
+
+// y = x Φ(x)
+void gelu(const float *x, long count, float *y) {
+    Vector<float> density;
+    for (long i = 0; i < count; i += COLUMNS)
+        store(y + i, load(x + i) * normal(load(x + i), density));
+}
+
+// y = g (Φ(x) + x e^(-x²/2) / √(2π))
+void gelu_slope(const float *x, const float *g, long count, float *y) {
+    for (long i = 0; i < count; i += COLUMNS) {
+        Vector<float> density;
+        const Vector<float> at = load(x + i), below = normal(at, density);
+        store(y + i, load(g + i) * (below + at * density * all(0.39894228f)));
+    }
 }
 
 // y (M, N vectors), from M rows in 8 bits and the columns of y that begin at `column`.
-template <int M, int N, bool GELU>
+template <int M, int N>
 void tile(const Linear &w, const uint8_t *q, const Meaning *means, long column, float *y) {
     const int8_t *values = w.values + column * w.in;
     __m512i sums[M][N];
@@ -107,76 +125,93 @@ void tile(const Linear &w, const uint8_t *q, const Meaning *means, long column, 
         for (int m = 0; m < M; ++m) {
             const __m512 rest = _mm512_mul_ps(_mm512_set1_ps(means[m].least), weights);
             const __m512 whole = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m][n]), _mm512_set1_ps(means[m].scale), rest);
-            const __m512 one = _mm512_fmadd_ps(whole, by, bias);
-            _mm512_storeu_ps(y + m * w.out + at, GELU ? (__m512)gelu((Vector<float>)one) : one);
+            _mm512_storeu_ps(y + m * w.out + at, _mm512_fmadd_ps(whole, by, bias));
         }
     }
 }
 
-template <int N, bool GELU>
+template <int N>
 void tiles(const Linear &w, const uint8_t *q, const Meaning *means, long count, long column, float *y) {
     long m = 0;
     for (; m + HIGH <= count; m += HIGH)
-        tile<HIGH, N, GELU>(w, q + m * w.in, means + m, column, y + m * w.out);
+        tile<HIGH, N>(w, q + m * w.in, means + m, column, y + m * w.out);
     for (; m + 2 <= count; m += 2)
-        tile<2, N, GELU>(w, q + m * w.in, means + m, column, y + m * w.out);
+        tile<2, N>(w, q + m * w.in, means + m, column, y + m * w.out);
     if (m < count)
-        tile<1, N, GELU>(w, q + m * w.in, means + m, column, y + m * w.out);
+        tile<1, N>(w, q + m * w.in, means + m, column, y + m * w.out);
 }
 
 // Some rows through a layer; `room` has place for them in 8 bits, and what they mean.
-template <bool GELU> void run(const Linear &w, const float *x, long count, float *y, float *room) {
+void run(const Linear &w, const float *x, long count, float *y, float *room) {
     Meaning *means = (Meaning *)room;
     uint8_t *q = (uint8_t *)(means + TOGETHER);
     for (long m = 0; m < count; ++m)
         means[m] = in_bytes(x + m * w.in, w.in, q + m * w.in);
     long column = 0;
     for (; column + WIDE * COLUMNS <= w.out; column += WIDE * COLUMNS)
-        tiles<WIDE, GELU>(w, q, means, count, column, y);
+        tiles<WIDE>(w, q, means, count, column, y);
     for (; column < w.out; column += COLUMNS)
-        tiles<1, GELU>(w, q, means, count, column, y);
+        tiles<1>(w, q, means, count, column, y);
 }
 
 long bytes_room(const Linear &w) { return 2 * TOGETHER + TOGETHER * w.in / long(sizeof(float)); }
 
-long room_of(const Work &s, const Linear *linears) {
-    return s.linears == 1 ? bytes_room(linears[0]) : TOGETHER * linears[1].in + bytes_room(linears[1]);
-}
-
-// The rows from `first` to `end`.
-void share(const Work &s, const Linear *linears, long first, long end, const float *x, float *y, float *room) {
-    for (; first < end; first += TOGETHER) {
-        const long count = end - first < TOGETHER ? end - first : TOGETHER;
-        const float *from = x + first * linears[0].in;
-        float *to = y + first * linears[s.linears - 1].out;
-        if (s.linears == 1)
-            run<false>(linears[0], from, count, to, room);
-        else {
-            float *rest = room + TOGETHER * linears[1].in;
-            run<true>(linears[0], from, count, room, rest);
-            run<false>(linears[1], room, count, to, rest);
-        }
+// Calls f(first, count, room) for blocks of rows, with some working memory for each thread.
+template <class F> void in_blocks(const Work &work, float *rooms, long room, F f) {
+#pragma omp parallel num_threads(work.threads)
+    {
+        const long mine = omp_get_thread_num(), threads = omp_get_num_threads();
+        const long end = work.rows * (mine + 1) / threads;
+        for (long first = work.rows * mine / threads; first < end; first += TOGETHER)
+            f(first, end - first < TOGETHER ? end - first : TOGETHER, rooms + mine * room);
     }
 }
+
+long feed_room(const Linear &wide) { return 2 * TOGETHER * wide.in + bytes_room(wide); }
 
 } // namespace
 
 EXPORTED int64_t int8_serves() { return __builtin_cpu_supports("avx512vnni") ? 1 : 0; }
 
-EXPORTED int64_t int8_room(int64_t, const Work *s, const Linear *linears) { return room_of(*s, linears); }
+// The numbers of working memory of a thread: for one layer, or for two, which are a feed-forward or its gradient.
+EXPORTED int64_t int8_room(int64_t, int64_t layers, const Linear *w) {
+    return layers == 2 ? feed_room(w[1]) : bytes_room(w[0]);
+}
 
-// x (rows, in) and y (rows, out) are float, whatever `kind` says.
-EXPORTED void int8_linears(int64_t, const Work *s, const float *x, float *y, const Linear *linears, float *rooms) {
-#pragma omp parallel num_threads(s->threads)
-    {
-        const long mine = omp_get_thread_num(), threads = omp_get_num_threads();
-        share(*s, linears, s->rows * mine / threads, s->rows * (mine + 1) / threads, x, y, rooms + mine * room_of(*s, linears));
-    }
+// All tensors are float, whatever `kind` says: x (rows, in), y (rows, out).
+EXPORTED void int8_linear(int64_t, const Work *work, const float *x, float *y, const Linear *w, float *rooms) {
+    in_blocks(*work, rooms, bytes_room(*w), [=](long first, long count, float *room) {
+        run(*w, x + first * w->in, count, y + first * w->out, room);
+    });
+}
+
+// x (rows, in), y (rows, out); u (rows, wide) is kept, or null.
+EXPORTED void int8_feed(int64_t, const Work *work, const float *x, float *u, float *y, const Linear *both, float *rooms) {
+    const Linear &up = both[0], &down = both[1];
+    in_blocks(*work, rooms, feed_room(down), [=](long first, long count, float *room) {
+        float *seen = room + TOGETHER * down.in, *rest = seen + TOGETHER * down.in;
+        float *before = u ? u + first * down.in : room;
+        run(up, x + first * up.in, count, before, rest);
+        gelu(before, count * down.in, seen);
+        run(down, seen, count, y + first * down.out, rest);
+    });
+}
+
+// g (rows, out), u (rows, wide), gx (rows, in); the layers are those of V' and W'.
+EXPORTED void int8_feed_back(int64_t, const Work *work, const float *g, const float *u, float *gx, const Linear *both,
+                             float *rooms) {
+    const Linear &up = both[0], &down = both[1];
+    in_blocks(*work, rooms, feed_room(down), [=](long first, long count, float *room) {
+        float *slopes = room + TOGETHER * down.in, *rest = slopes + TOGETHER * down.in;
+        run(up, g + first * up.in, count, room, rest);
+        gelu_slope(u + first * down.in, room, count * down.in, slopes);
+        run(down, slopes, count, gx + first * down.out, rest);
+    });
 }
 
 #else
 
 EXPORTED int64_t int8_serves() { return 0; }
-EXPORTED int64_t int8_room(int64_t, const void *, const void *) { return 0; }
+EXPORTED int64_t int8_room(int64_t, int64_t, const void *) { return 0; }
 
 #endif

@@ -1,4 +1,4 @@
-"""Linear layers in 8 bits: by int8.cpp where the processor has the instruction (VNNI), else by torch's operators.
+"""Linear layers and feed-forwards in 8 bits: by int8.cpp where the processor has the instruction (VNNI), else by torch's operators.
 
     x[n] ≈ s[n] q[n] + m[n], q = 0..255, m = min x      W[o] ≈ t[o] w[o], w = -127..127
     y[n, o] = t[o] (s[n] Σ q[n, i] w[o, i] + m[n] Σ w[o, i]) + b[o]
@@ -8,9 +8,11 @@ of y, and a row's result depends on no other row.
 """
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import gelu
 
 from bertlora.model.engine.kernels.library import Call, library
 
@@ -27,8 +29,8 @@ class _Linear(ctypes.Structure):
     )
 
 
-class _Sizes(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("rows", "linears", "threads"))
+class _Work(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("rows", "threads"))
 
 
 class Int8Weight:
@@ -52,7 +54,9 @@ class Int8Weight:
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Returns W x + b, (N, out) for x (N, in), in fp32."""
         if self.native:
-            return _native(x, (self, bias))
+            x, y = x.contiguous(), x.new_empty(len(x), self.out)
+            _call("int8_linear", ((self, bias),), x, y)
+            return y
         least = x.amin(1)
         scales = (x.amax(1) - least) / 255
         above = torch.round((x - least[:, None]) * _inverse(scales)[:, None])
@@ -70,11 +74,41 @@ class Int8Weight:
 Layer = tuple[Int8Weight, Tensor | None]
 
 
-def feed_forward(x: Tensor, up: Layer, down: Layer) -> Tensor:
-    """Returns W' gelu(W x + b) + b', (N, out) for x (N, in). The rows between stay in the processor's cache."""
-    if up[0].native and down[0].native:
-        return _native(x, up, down)
-    return down[0].product(torch.nn.functional.gelu(up[0].product(x, up[1])), down[1])
+def feed_forward(x: Tensor, up: Layer, down: Layer, keep: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Returns y = V gelu(u) + c, (N, out) for x (N, in), and with `keep` u = W x + b, (N, wide).
+
+    The rows between the two products stay in the processor's cache.
+
+    Args:
+        x: inputs.
+        up: W and b.
+        down: V and c.
+        keep: u is wanted, for the gradient.
+    """
+    wide, narrow = up[0], down[0]
+    if not (wide.native and narrow.native):
+        u = wide.product(x, up[1])
+        return narrow.product(gelu(u), down[1]), u if keep else None
+    x, y, u = x.contiguous(), x.new_empty(len(x), narrow.out), x.new_empty(len(x), wide.out) if keep else None
+    _call("int8_feed", (up, down), x, u, y)
+    return y, u
+
+
+def feed_gradient(g: Tensor, u: Tensor, down: Int8Weight, up: Int8Weight) -> Tensor:
+    """Returns W' (gelu'(u) ⊙ V' g), (N, in) for g (N, out) and u (N, wide).
+
+    Args:
+        g: the gradient of y.
+        u: what `feed_forward` kept.
+        down: V', (wide, out).
+        up: W', (in, wide).
+    """
+    if not (down.native and up.native):
+        slopes: Tensor = torch.ops.aten.gelu_backward(down.product(g, None), u)
+        return up.product(slopes, None)
+    g, gx = g.contiguous(), g.new_empty(len(g), up.out)
+    _call("int8_feed_back", ((down, None), (up, None)), g, u, gx)
+    return gx
 
 
 def native_int8() -> bool:
@@ -87,10 +121,11 @@ def _inverse(scales: Tensor) -> Tensor:
     return torch.where(scales > _LEAST, 1 / scales, 0)
 
 
-def _native(x: Tensor, *layers: Layer) -> Tensor:
-    x, y, call = x.contiguous(), x.new_empty(len(x), layers[-1][0].out), Call(x.dtype)
+def _call(name: str, layers: Sequence[Layer], *tensors: Tensor | None) -> None:
+    """Calls a function of the library on rows, (N, ...), with its layers."""
     structures = (_Linear * len(layers))(*(weight.structure(bias) for weight, bias in layers))
-    sizes = _Sizes(len(x), len(layers), torch.get_num_threads())
-    room = call.count("int8_room", ctypes.byref(sizes), structures) * sizes.threads
-    call("int8_linears", sizes, room, x, y, structures)
-    return y
+    first = tensors[0]
+    assert first is not None
+    call, threads = Call(first.dtype), torch.get_num_threads()
+    room = call.count("int8_room", ctypes.c_int64(len(layers)), structures)
+    call(name, _Work(len(first), threads), threads * room, *tensors, structures)
