@@ -64,7 +64,7 @@ def test_a_feed_forward_and_its_gradient_are_near_the_plain_ones(own: bool) -> N
 
 @native
 def test_gelu_is_torchs() -> None:
-    # With one input that is 1 the layers are exact, but for 8 bits of what is between them.
+    # With one input that is 1 only what is between the layers is rounded to 8 bits.
     weight = torch.linspace(-6, 6, 1600)[:, None].expand(1600, 16).contiguous() / 16
     x = torch.ones(2, 16)
     x[1] = -1.0

@@ -141,8 +141,8 @@ class FedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: Int8Layer, down: Int8Layer) -> Tensor:
-        layers = ((frozen.forward_order, bias) for frozen, bias in (up, down))
-        y, u = feed_forward(x, *layers, keep=ctx.needs_input_grad[0])
+        wide, narrow = ((frozen.forward_order, bias) for frozen, bias in (up, down))
+        y, u = feed_forward(x, wide, narrow, ctx.needs_input_grad[0])
         ctx.save_for_backward(u)
         ctx.layers = up[0], down[0]
         return y

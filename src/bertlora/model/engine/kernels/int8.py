@@ -1,4 +1,4 @@
-"""Linear layers and feed-forwards in 8 bits: by int8.cpp where the processor has the instruction (VNNI), else by torch's operators.
+"""Linear layers and feed-forwards in 8 bits: by int8.cpp on a processor with VNNI, else by torch's operators.
 
     x[n] ≈ s[n] q[n] + m[n], q = 0..255, m = min x      W[o] ≈ t[o] w[o], w = -127..127
     y[n, o] = t[o] (s[n] Σ q[n, i] w[o, i] + m[n] Σ w[o, i]) + b[o]
@@ -89,9 +89,10 @@ def feed_forward(x: Tensor, up: Layer, down: Layer, keep: bool = False) -> tuple
     if not (wide.native and narrow.native):
         u = wide.product(x, up[1])
         return narrow.product(gelu(u), down[1]), u if keep else None
-    x, y, u = x.contiguous(), x.new_empty(len(x), narrow.out), x.new_empty(len(x), wide.out) if keep else None
-    _call("int8_feed", (up, down), x, u, y)
-    return y, u
+    kept = x.new_empty(len(x), wide.out) if keep else None
+    x, y = x.contiguous(), x.new_empty(len(x), narrow.out)
+    _call("int8_feed", (up, down), x, kept, y)
+    return y, kept
 
 
 def feed_gradient(g: Tensor, u: Tensor, down: Int8Weight, up: Int8Weight) -> Tensor:
