@@ -121,6 +121,7 @@ COMPARISON = PAIR | {
 }
 SCORES = {"macro_f1": GAIN, "balanced_accuracy": GAIN, "matthews": GAIN}
 SEEDS = {
+    "metric": said(TEXT, "of what follows"),
     "accuracies": listed(SHARE),
     "mean": SHARE,
     "deviation": POSITIVE,
@@ -172,6 +173,7 @@ def trained(kept: Keys, of_epoch: Keys, rival: Keys, shown: Schema, sure: Schema
         "rows": ROWS,
         "train": table(LOOP),
         "validation": said(table(kept | {"loss": maybe(POSITIVE), "epoch": POSITIVE}), "of the kept adapter"),
+        "best_metric": said(TEXT, "what chose the adapter"),
         "epochs": listed(table(EPOCH | of_epoch)),
         "samples": listed(table({"text": TEXT, "before": shown, "after": shown, "confidence": sure})),
         "rivals": by_name(table({"seconds": POSITIVE}, {"strength": POSITIVE, "reads": TEXT, **rival})),
@@ -180,7 +182,9 @@ def trained(kept: Keys, of_epoch: Keys, rival: Keys, shown: Schema, sure: Schema
 
 
 ACCURACY, MACRO_F1 = {"accuracy": maybe(SHARE)}, {"macro_f1": maybe(SHARE)}
-TRAINED = trained(ACCURACY, ACCURACY | MACRO_F1, {"validation_accuracy": maybe(SHARE)}, TEXT, SHARE)
+OF_CLASSES = {"accuracy": maybe(SHARE), "macro_f1": SHARE, "matthews": CORRELATION, "f1": SHARE}
+OF_RIVALS = {f"validation_{name}": found for name, found in OF_CLASSES.items()}
+TRAINED = trained(ACCURACY, ACCURACY | MACRO_F1, OF_RIVALS, TEXT, SHARE)
 OF_VALUES = {"pearson": CORRELATION, "spearman": CORRELATION, "r2": NUMBER, "mae": POSITIVE, "rmse": POSITIVE}
 VALUES = {name: said(maybe(found), "null if it is not defined") for name, found in OF_VALUES.items()}
 VALUES_TRAINED = trained(VALUES, VALUES, {"validation_rmse": maybe(POSITIVE)}, NUMBER, NOTHING)

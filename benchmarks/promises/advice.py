@@ -1,22 +1,35 @@
-"""No rule of advice speaks about nothing: in each case a rule must be silent, and only chance makes it speak."""
+"""No rule of advice speaks about nothing: in each case a rule must be silent, and only chance makes it speak.
+
+The rule on rivals says what is not shown. So it must speak if LoRA is only as good as its rivals, and be silent if LoRA
+is better by a gap that the rows show. Whatever the rows show, it must not call a rival better that is not.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import f1_score
 
+from bertlora.confidence.probabilities import Array
 from bertlora.evaluation.advice import advise
 from bertlora.evaluation.advice.course import FAR_FROM_LEARNED, UNLEARNED, WORSE_THAN_CHANCE
 from bertlora.evaluation.advice.data import WORTH_MORE_POINTS
 from bertlora.evaluation.gains import SIGNIFICANCE
+from bertlora.evaluation.scores import leading_metric, value_of
+from bertlora.recipe import Recipe
 from bertlora.rivals.probe import CurvePoint
+from bertlora.task import MULTILABEL, REGRESSION
 from bertlora.training.checkpoints import Trace
 from promises.evidence import course, evidence, history, learned
 from promises.promise import Promise, Random
 from promises.tasks import ALIKE, BALANCED, RARE, SMALL, Task
 
 EPOCHS, STEPS = 4, 40
+# LoRA gets this fraction of the rivals' errors right, or makes its errors smaller by it.
+GAIN = 0.6
+ROWS = 300
+NOT_SHOWN, RIVAL_BETTER = "do not show that LoRA is better", "is better than LoRA on"
 CHANCE = float(np.log(2))
 FOLDS = 4
 LIMITS = {"underfitting": FAR_FROM_LEARNED, "overshoots": WORSE_THAN_CHANCE, "slow to learn": UNLEARNED}
@@ -40,6 +53,22 @@ def advice() -> Iterator[Promise]:
         yield _silent(f"a flat curve, {rows:,} rows", partial(_curve, rows=rows, gain=0.0), ("likely to raise",))
         risen = partial(_curve, rows=rows, gain=WORTH_MORE_POINTS)
         yield _silent(f"a curve that rises by a point, {rows:,} rows", risen, ("gain little",))
+    yield from _on_rivals()
+
+
+def _on_rivals() -> Iterator[Promise]:
+    """Yields the promises of the rule on rivals: equal ones, worse ones, and worse ones on too few rows."""
+    drawn: dict[str, Callable[..., dict[str, Any]]] = {
+        task.name: partial(_classes, task=task) for task in (SMALL, BALANCED, RARE)
+    }
+    drawn |= {"numbers": _numbers, "several labels": _labels}
+    for name, draw in drawn.items():
+        said = partial(_said_of_rivals, made=partial(draw, gain=0.0))
+        yield Promise("advice", f"two rivals as good as LoRA: {name}", said, high=SIGNIFICANCE)
+        better = partial(draw, gain=GAIN)
+        few = name == SMALL.name
+        words = (RIVAL_BETTER,) if few else (RIVAL_BETTER, NOT_SHOWN)
+        yield _silent(f"LoRA is better{', too few rows' if few else ''}: {name}", better, words)
 
 
 def _silent(case: str, made: Callable[[Random], dict[str, Any]], words: Sequence[str]) -> Promise:
@@ -50,6 +79,48 @@ def _silent(case: str, made: Callable[[Random], dict[str, Any]], words: Sequence
         return {f"advice: '{word}'": any(word in one for one in said) for word in words}
 
     return Promise("advice", case, happens, high=SIGNIFICANCE)
+
+
+def _said_of_rivals(random: Random, made: Callable[[Random], dict[str, Any]]) -> dict[str, bool]:
+    """Returns whether the rule on rivals is silent, and whether it calls a rival better."""
+    said = [one["text"] for one in advise(evidence(**made(random))) if one["topic"] == "rivals"]
+    return {"advice: LoRA is better": not said, f"advice: '{RIVAL_BETTER}'": any(RIVAL_BETTER in one for one in said)}
+
+
+def _classes(random: Random, task: Task, gain: float) -> dict[str, Any]:
+    """Returns two equal rivals, and LoRA: the best of its epochs, which gets a fraction `gain` of missed rows right."""
+    y_true, predicted = task.draw(random, EPOCHS + 1)
+    metric = leading_metric(y_true)
+    epochs = [np.where(random.random(task.rows) < gain, y_true, one) for one in predicted[2:]]
+    best = max(epochs, key=lambda one: value_of(metric, y_true, one, task.classes))
+    logits = [1.5 * np.eye(task.classes)[one] for one in (best, *predicted[:2])]
+    return {"y_true": y_true, "labels": [f"class {k}" for k in range(task.classes)], **_models(logits)}
+
+
+def _numbers(random: Random, gain: float) -> dict[str, Any]:
+    """Returns two equal regressions, and LoRA: the best of its epochs, with errors smaller by a fraction `gain`."""
+    y_true, shared = random.normal(size=(2, ROWS))
+    errors = ALIKE * shared + (1 - ALIKE**2) ** 0.5 * random.normal(size=(EPOCHS + 2, ROWS))
+    best = min(errors[2:], key=lambda one: float(np.mean(one**2)))
+    found = [(y_true + one)[:, None] for one in ((1 - gain) * best, *errors[:2])]
+    return {"recipe": Recipe(task=REGRESSION), "y_true": y_true, "labels": ["number"], **_models(found)}
+
+
+def _labels(random: Random, gain: float) -> dict[str, Any]:
+    """Returns two equal models of three labels, and LoRA: the best of its epochs, with a fraction `gain` less noise."""
+    log_odds, shared = np.array([0.0, -1.0, -2.0]) + 3 * random.normal(size=(ROWS, 3)), random.normal(size=(ROWS, 3))
+    y_true = random.random(log_odds.shape) < 1 / (1 + np.exp(-log_odds))
+    noise = 3 * (ALIKE * shared + (1 - ALIKE**2) ** 0.5 * random.normal(size=(EPOCHS + 2, ROWS, 3)))
+    epochs = [log_odds + (1 - gain) * one for one in noise[2:]]
+    best = max(epochs, key=lambda one: float(f1_score(y_true, one > 0, average="macro")))
+    found = [best, *(log_odds + one for one in noise[:2])]
+    return {"recipe": Recipe(task=MULTILABEL), "y_true": y_true, "labels": ["a", "b", "c"], **_models(found)}
+
+
+def _models(outputs: Sequence[Array]) -> dict[str, Any]:
+    """Returns the outputs (V, K) of LoRA and of its two rivals, and no course of training to advise on."""
+    lora, probe, tfidf = outputs
+    return {"logits": lora, "rivals": {"probe": probe, "tfidf": tfidf}, "history": []}
 
 
 def _epochs(random: Random, task: Task, loss_rise: float) -> dict[str, Any]:

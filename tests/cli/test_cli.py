@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from command_line import SMALL, Answer, answer, good, on_terminal, start
+from command_line import SMALL, Answer, answer, check_schema, good, on_terminal, start
 
 from bertlora.data.checks import named_rows
 from bertlora.data.reviews import embedded_specs
@@ -130,7 +130,9 @@ def test_train_from_a_prepared_folder(tmp_path: Path, reviews: Path, model: tupl
     good(capsys, "prepare", reviews, "--out", tmp_path / "data")
     run = tmp_path / "run"
     found = good(capsys, "train", tmp_path / "data", "--out", run, *model, "--epochs", 2, "--samples", "i loved it")
-    assert re.search(rf"^{run}: trained in .*; validation accuracy \d+\.\d\d %", found.out, re.MULTILINE)
+    last = rf"^{run}: trained in .*; validation accuracy \d+\.\d\d % \(epoch [12], chosen on these rows\)$"
+    assert re.search(last, found.out, re.MULTILINE)
+    assert re.search(r"^On the same rows: linear probe accuracy .* %.*; TF-IDF accuracy ", found.out, re.MULTILINE)
     assert "i loved it" in found.out
     assert re.fullmatch(
         r"linear probe: the frozen encoder reads 28 texts\n"
@@ -140,6 +142,38 @@ def test_train_from_a_prepared_folder(tmp_path: Path, reviews: Path, model: tupl
     there = {path.name for path in run.iterdir()}
     assert {"recipe.toml", "adapter", "history.jsonl", "metrics.json", "run.json"} <= there
     assert not {"checkpoints", "data"} & there
+
+
+def test_imbalanced_classes_are_weighted_and_the_epoch_is_chosen_by_macro_f1(
+    tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys
+) -> None:
+    """Without a word on either, and every line after training is by macro F1 too."""
+    lines = reviews.read_text().splitlines()
+    rare = [line for line in lines[1:] if line.endswith(",negative")][:4]
+    common = [line for line in lines[1:] if line.endswith(",positive")]
+    parts = {"train": [*rare[:2], *common[:12]], "validation": [*rare[2:], *common[12:18]]}
+    specs = []
+    for split, part in parts.items():
+        (tmp_path / f"{split}.csv").write_text("\n".join([lines[0], *part, ""]))
+        specs.append(f"{split}={tmp_path / split}.csv")
+    run = tmp_path / "run"
+    found = good(capsys, "train", *specs, "--out", run, *model, "--epochs", 2, "--seeds", 2)
+    recipe, metrics = Recipe.named(str(run / "recipe.toml")), json.loads((run / "metrics.json").read_text())
+    assert (recipe.class_weights, recipe.best_metric, metrics["best_metric"]) == ("balanced", "macro_f1", "macro_f1")
+    check_schema("train", metrics)
+    best = max(metrics["epochs"], key=lambda line: (line["macro_f1"], -line["validation_loss"]))
+    kept = metrics["validation"]
+    assert (kept["epoch"], kept["macro_f1"]) == (best["epoch"], pytest.approx(best["macro_f1"]))
+    said = rf"; validation macro F1 {kept['macro_f1']:.4f} \(epoch {kept['epoch']:g}, chosen on these rows\)$"
+    assert re.search(said, found.out, re.MULTILINE)
+    rivals = {name: found["validation_macro_f1"] for name, found in metrics["rivals"].items()}
+    assert f"linear probe macro F1 {rivals['probe']:.4f} in " in found.out
+    assert f"TF-IDF macro F1 {rivals['tfidf']:.4f} in " in found.out
+    seeds = metrics["seeds"]
+    assert seeds["accuracies"][0] == pytest.approx(kept["macro_f1"])
+    assert "validation split (each epoch chosen on these rows), seeds 42, 43: 2 seeds: mean macro F1 " in found.out
+    (check,) = [line for line in found.err.splitlines() if line.startswith("warning: imbalance")]
+    assert "try" not in check
 
 
 def test_train_prints_one_object(tmp_path: Path, reviews: Path, model: tuple[object, ...], capsys: Capsys) -> None:
@@ -530,6 +564,7 @@ def test_demo(tmp_path: Path, capsys: Capsys) -> None:
     found = good(capsys, "demo", "--out", run)
     for part in ("Base BERT Accuracy: ", "BERT + LoRA Accuracy: ", "sample text", f"Next: bertlora predict {run}"):
         assert part in found.out
+    assert re.search(r"; validation accuracy .* % \(epoch 1, chosen on these rows\)$", found.out, re.MULTILINE)
     assert "film reviews written for bertlora" in found.err
     metrics = good(capsys, "demo", "--out", run, "--overwrite", "--json").json
     assert {"train", "validation", "epochs", "samples", "evaluation"} <= set(metrics)

@@ -249,6 +249,8 @@ def test_leakage_imbalance_and_missing_class(tmp_path: Path) -> None:
     assert (found["class_missing"]["count"], found["class_missing"]["rows"]) == (1, [])
     assert found["class_missing"]["advice"].startswith("test has no 'neg'")
     assert found["imbalance"]["count"] == 1
+    # Training does it already, so nothing is to be tried.
+    assert found["imbalance"]["advice"].endswith("training weights the classes and chooses by macro F1")
 
 
 def test_blank_texts_and_labels(tmp_path: Path) -> None:

@@ -145,6 +145,71 @@ def test_a_first_loss_near_chance_says_nothing_about_the_head(epochs: Any, first
     assert "head" not in topics(**found)
 
 
+# Rivals
+
+
+def against(probe: int, tfidf: int, lora: int, **changes: Any) -> dict[str, dict[str, str]]:
+    """Returns the advice if each model gets the first ones of 100 validation rows right."""
+    right = {"probe": probe, "tfidf": tfidf, "lora": lora}
+    found = {name: 1.5 * np.eye(2)[np.where(np.arange(100) < n, Y_TRUE, 1 - Y_TRUE)] for name, n in right.items()}
+    return topics(logits=found.pop("lora"), rivals=found, history=[], **changes)
+
+
+def test_a_rival_that_lora_is_not_shown_to_beat() -> None:
+    """TF-IDF is beaten, and the linear probe is not."""
+    said = against(probe=80, tfidf=60, lora=84)["rivals"]
+    assert said["text"] == (
+        "The validation rows do not show that LoRA is better than the linear probe: try more training rows, or another "
+        "base model."
+    )
+    assert said["figure"].startswith("LoRA and the linear probe do not differ significantly: +4.0 points, 95 % CI ")
+    assert said["figure"].endswith(" LoRA's epoch was chosen on these rows.")
+    assert "rivals" not in against(probe=60, tfidf=60, lora=84)
+    # A rival that is only a little better is not called better.
+    assert "TF-IDF: " in against(probe=80, tfidf=86, lora=84)["rivals"]["text"]
+    assert against(probe=80, tfidf=95, lora=84)["rivals"]["text"].startswith(
+        "TF-IDF is better than LoRA on the validation rows: "
+    )
+
+
+def test_longer_inputs_are_advised_against_a_rival_only_if_texts_are_cut() -> None:
+    cut = texts([5, 10, 25])
+    for changes, advised in (
+        ({"train": cut, "longest": 512}, "a larger max_length or truncation = head-tail or long_texts = windows"),
+        ({"train": cut}, "truncation = head-tail or long_texts = windows"),
+        ({"train": texts([5, 10, 25], [0, 0, 0], truncation="head-tail")}, "a base model that reads longer texts"),
+    ):
+        said = against(probe=80, tfidf=60, lora=84, **changes)["rivals"]["text"]
+        assert f": try {advised} (" in said
+        assert said.endswith(" of the tokens are not read), more training rows, or another base model.")
+
+
+def test_rivals_on_imbalanced_rows_are_compared_by_macro_f1() -> None:
+    """LoRA finds 16 of 20 positives and the linear probe none: 1 % more rows are right, and macro F1 is much higher."""
+    y_true = (np.arange(400) < 20).astype(np.int64)
+    keen = y_true.copy()
+    keen[:4], keen[20:32] = 0, 1
+    lazy = np.zeros(400, dtype=np.int64)
+    as_accurate = {"y_true": y_true, "logits": np.eye(2)[keen], "history": []}
+    assert "rivals" not in topics(**as_accurate, rivals={"probe": np.eye(2)[lazy]})
+    said = topics(**(as_accurate | {"logits": np.eye(2)[lazy]}), rivals={"probe": np.eye(2)[keen]})["rivals"]
+    assert said["text"].startswith("The linear probe is better than LoRA")
+    assert "points of macro F1" in said["figure"]
+
+
+def test_rivals_of_a_regression_are_compared_by_their_errors() -> None:
+    y_true, noise = np.random.default_rng(0).normal(size=(2, 100))
+    close, far = (y_true + noise)[:, None], (y_true + 2 * noise)[:, None]
+    facts: dict[str, Any] = {"recipe": Recipe(task="regression"), "y_true": y_true, "labels": ["stars"]}
+    assert topics(**facts, logits=close, rivals={"probe": far}) == {}
+    said = topics(**facts, logits=close, rivals={"tfidf": close, "probe": far})["rivals"]
+    assert said["text"].startswith("The validation rows do not show that LoRA is better than TF-IDF: ")
+    assert "RMSE" in said["figure"]
+    assert topics(**facts, logits=far, rivals={"probe": close})["rivals"]["text"].startswith(
+        "The linear probe is better"
+    )
+
+
 # Texts and labels
 
 
@@ -172,10 +237,10 @@ def test_skew() -> None:
 def test_truncation() -> None:
     found = topics(train=texts([5, 10, 25]))["truncation"]
     assert found["figure"] == "33.3% of the training texts are cut, 37.5% of the tokens lost"
-    assert found["text"].endswith(" is not read: try truncation = head-tail, or try long_texts = windows.")
+    assert found["text"].endswith(" is not read: try truncation = head-tail or long_texts = windows.")
     assert "head-tail" not in topics(train=texts([5, 10, 25], truncation="head-tail"))["truncation"]["text"]
     longer = topics(train=texts([5, 10, 25]), longest=512)["truncation"]
-    assert longer["text"].startswith("Much of the long texts is not read: raise max_length, or try ")
+    assert longer["text"].startswith("Much of the long texts is not read: try a larger max_length or ")
     assert "truncation" not in topics(train=texts([5, 10, 25], long_texts="windows"))
 
 
@@ -185,7 +250,7 @@ def test_truncation_of_pairs_and_of_windows() -> None:
     assert pairs["text"].endswith(": try truncation = head-tail.")
     windows = topics(train=texts([10, 320], long_texts="windows"))["truncation"]  # 16 windows of 10 tokens
     assert windows["figure"] == f"50.0% of the training texts are cut, {160 / 330:.1%} of the tokens lost"
-    assert windows["text"].endswith(": use a base model that reads longer texts.")
+    assert windows["text"].endswith(": try a base model that reads longer texts.")
 
 
 def test_labels_that_the_model_contradicts() -> None:

@@ -1,25 +1,24 @@
 """Texts with several labels: figures and comparisons of models, exact intervals, runs side by side."""
 
 import json
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
+from promises.evidence import evidence
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from bertlora.confidence.label_agreement import LabelAgreement
 from bertlora.confidence.probabilities import Array, sigmoid
 from bertlora.confidence.thresholds import Chosen, Thresholds
 from bertlora.errors import InputError
-from bertlora.evaluation.advice import Evidence
-from bertlora.evaluation.advice.rivals import simpler_labels
+from bertlora.evaluation.advice import advise
 from bertlora.evaluation.label_gains import compare_labels
 from bertlora.evaluation.label_pairs import labels_side_by_side
 from bertlora.evaluation.multilabel import EvaluatedLabels, f1_interval
 from bertlora.evaluation.slices import Slice
 from bertlora.evaluation.value_slices import slices_of
 from bertlora.evaluation.verdict import figures, verdict
+from bertlora.recipe import Recipe
 
 NAMES = ["food", "price", "staff", "absent"]
 BASE_RATES = np.array([0.0, -1.0, -2.0, -50.0])
@@ -134,14 +133,13 @@ def test_rows_without_labels_and_slices() -> None:
 
 def test_advice_names_the_best_rival_unless_lora_beats_it() -> None:
     e = evaluated({"tfidf": 1.0, "probe": 3.0, "lora": 1.2})
+    facts: dict[str, Any] = {"recipe": Recipe(task="multilabel"), "labels": NAMES, "y_true": e.y_true, "history": []}
+    facts |= {"logits": e.logits["lora"], "thresholds": {"tfidf": np.full(4, 0.4)}}
     rivals = {name: e.logits[name] for name in ("tfidf", "probe")}
-    facts = SimpleNamespace(
-        y_true=e.y_true, logits=e.logits["lora"], rivals=rivals, thresholds={"tfidf": np.full(4, 0.4)}
-    )
-    ((topic, text, figure),) = simpler_labels(cast(Evidence, facts))
-    assert topic == "rivals"
-    assert text.startswith("TF-IDF may do as well as LoRA")
-    f1 = LabelAgreement(e.chosen("tfidf"), e.probabilities("tfidf"), e.y_true).figures["macro_f1"]
-    assert figure.startswith(f"validation macro F1 {f1:.3f}, LoRA 0.")
-    facts.rivals = {"probe": e.logits["probe"]}
-    assert list(simpler_labels(cast(Evidence, facts))) == []
+    (found,) = advise(evidence(**facts, rivals=rivals))
+    assert found["text"].startswith("The validation rows do not show that LoRA is better than TF-IDF: ")
+    chosen = {name: sigmoid(e.logits[name]) >= share for name, share in (("tfidf", 0.4), ("probe", 0.5), ("lora", 0.5))}
+    pairs = {name: (chosen[name], chosen["lora"]) for name in rivals}
+    assert found["figure"].startswith(compare_labels(e.y_true, pairs)["tfidf"].sentence(("TF-IDF", "LoRA")))
+    assert advise(evidence(**facts, rivals={"probe": rivals["probe"]})) == []
+    assert advise(evidence(**(facts | {"y_true": np.zeros_like(e.y_true)}), rivals=rivals)) == []

@@ -34,6 +34,12 @@ def test_the_sentence_by_hand() -> None:
     )
 
 
+def test_a_correlation_may_be_negative() -> None:
+    low, _ = summarise([-0.1, 0.1], "Matthews correlation").mean_ci95 or (0.0, 0.0)
+    assert low == -1
+    assert (summarise([0.1, 0.3], "F1").mean_ci95 or (1.0, 1.0))[0] == 0
+
+
 def test_one_seed_has_no_spread() -> None:
     found = summarise([0.875])
     assert (found.mean, found.deviation, found.mean_ci95) == (0.875, None, None)
@@ -50,7 +56,7 @@ def test_the_interval_holds_the_true_mean_19_times_in_20() -> None:
 def test_figures_go_into_json_and_back() -> None:
     figures = summarise([0.8, 0.9]).figures()
     assert json.loads(json.dumps(figures)) == figures
-    assert set(figures) == {"accuracies", "mean", "deviation", "mean_ci95", "verdict"}
+    assert set(figures) == {"metric", "accuracies", "mean", "deviation", "mean_ci95", "verdict"}
     assert figures["accuracies"] == [0.8, 0.9]
 
 

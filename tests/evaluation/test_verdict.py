@@ -10,6 +10,7 @@ import pytest
 from small_training import BAD, GOOD, examples, small_recipe
 
 from bertlora.confidence.calibration import Calibration
+from bertlora.data.inputs import Unread
 from bertlora.data.prepared import Prepared, prepare
 from bertlora.data.reader import Examples, split_examples
 from bertlora.evaluation.comparison import Comparison
@@ -189,13 +190,14 @@ def test_a_rival_that_is_not_beaten_stands_in_the_first_sentence_with_what_to_tr
         tfidf = np.eye(2)[np.where(np.arange(220) < right, y_true, 1 - y_true)]
         logits = {"base": found.raw_logits["base"], "probe": found.raw_logits["probe"], "tfidf": tfidf, "lora": lora}
         seconds = {"probe": 15.0, "tfidf": 1.44, "lora": 91.7}
-        said = verdict(Evaluated(["bad", "good"], y_true, logits, seconds=seconds, unread=0.43)).split("\n")
+        unread = Unread(0.43, 0.5, ("truncation = head-tail", "long_texts = windows"))
+        said = verdict(Evaluated(["bad", "good"], y_true, logits, seconds=seconds, unread=unread)).split("\n")
         assert said[0].startswith(first)
         assert said[1].startswith("LoRA beats the linear probe by 26.8 points")
         assert "TF-IDF" in said[2]
         assert said[-1] == (
-            "Try longer inputs (43% of the tokens are not read), more training rows, or another base model. "
-            "TF-IDF trained in 1.4 s, LoRA in 91.7 s."
+            "Try truncation = head-tail or long_texts = windows (43% of the tokens are not read), more training rows, "
+            "or another base model. TF-IDF trained in 1.4 s, LoRA in 91.7 s."
         )
 
 

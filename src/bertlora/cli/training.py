@@ -20,6 +20,8 @@ from bertlora.cli.recipe_options import data_and_keys, recipe_options
 from bertlora.cli.verb import verb
 from bertlora.recipe import Recipe
 
+# What is said of the last figures on the validation rows: they are slightly too good.
+CHOSEN = "chosen on these rows"
 # Keys that change nothing in a plan. They are checked, so that a plan takes the options of its training.
 NOT_PLANNED = (
     "samples",
@@ -53,6 +55,7 @@ def show_demo(found: dict[str, Any]) -> None:
     sizes = {name: megabytes(size) for name, size in found["sizes"].items()}
     print_evaluation(found["evaluation"])
     print_samples(found["samples"])
+    print_validated(found)
     print_advice(found["advice"])
     adapter = os.path.join(found["run"], "adapter")
     print(f"The adapter: {adapter}, {sizes['adapter']}; the base model has {sizes['base']}.")
@@ -120,16 +123,39 @@ def plan(sources: Sequence[str], recipe: Recipe | None, **options: Any) -> dict[
     return plan(data, recipe, columns=columns, **keys)
 
 
-def _rival(name: str, found: dict[str, Any]) -> str:
+def print_validated(found: dict[str, Any]) -> None:
+    """Prints how long training took, and how good LoRA and its rivals are on the validation rows."""
+    from bertlora.cli.console import duration
+
+    best, metric = found["validation"], found.get("best_metric", "")
+    good = _validated(best, metric)
+    evaluated = f"; validation {good} (epoch {best['epoch']:g}, {CHOSEN})" if good else ""
+    print(f"{found['run']}: trained in {duration(found['train']['seconds'])}{evaluated}")
+    if good and found.get("rivals"):
+        rivals = [_rival(name, figures, metric) for name, figures in found["rivals"].items()]
+        print(f"On the same rows: {'; '.join(rivals)}")
+
+
+def _rival(name: str, found: dict[str, Any], metric: str) -> str:
     """Returns how good a rival is, and how long it took."""
     from bertlora.cli.metrics import NAMES
 
     figures = {key.removeprefix("validation_"): value for key, value in found.items()}
-    return f"{NAMES[name]} {_validated(figures)} in {found['seconds']:.1f} s"
+    return f"{NAMES[name]} {_validated(figures, metric)} in {found['seconds']:.1f} s"
 
 
-def _validated(best: dict[str, Any]) -> str:
-    """Returns how good a model is on the validation rows; empty without these rows."""
+def _validated(best: dict[str, Any], metric: str) -> str:
+    """Returns how good a model is on the validation rows; empty without these rows.
+
+    Args:
+        best: figures of the model.
+        metric: what chose the epoch. A score of classes comes before accuracy.
+    """
+    from bertlora.evaluation.scores import METRIC_NAMES, choosing_score
+
+    score = choosing_score(metric)
+    if score != "accuracy" and best.get(score) is not None:
+        return f"{METRIC_NAMES[score]} {best[score]:.4f}"
     if best.get("accuracy") is not None:
         return f"accuracy {100 * best['accuracy']:.2f} %"
     if best.get("macro_f1") is not None:
@@ -139,18 +165,12 @@ def _validated(best: dict[str, Any]) -> str:
 
 def show_trained(found: dict[str, Any]) -> None:
     """Prints the samples, how training went, advice, and what to do next."""
-    from bertlora.cli.console import duration
-
-    run, best, rows = found["run"], found["validation"], found.get("rows", {})
+    run, rows = found["run"], found.get("rows", {})
     print_samples(found["samples"])
-    evaluated, good = "", _validated(best)
-    if good:
-        evaluated = f"; validation {good} (epoch {best['epoch']:g}, chosen on these rows)"
-    print(f"{run}: trained in {duration(found['train']['seconds'])}{evaluated}")
-    if good and found.get("rivals"):
-        print(f"On the same rows: {'; '.join(_rival(*rival) for rival in found['rivals'].items())}")
+    print_validated(found)
     if seeds := found.get("seeds"):
-        print(f"{seeds['split']} split, seeds {', '.join(map(str, seeds['values']))}: {seeds['verdict']}")
+        epochs = f" (each epoch {CHOSEN})" if seeds["split"] == "validation" else ""
+        print(f"{seeds['split']} split{epochs}, seeds {', '.join(map(str, seeds['values']))}: {seeds['verdict']}")
     print_advice(found["advice"])
     if rows.get("test") or rows.get("validation"):
         print(f"Next: bertlora evaluate {run}{'' if rows.get('test') else ' --split validation'}")

@@ -117,6 +117,45 @@ class Inputs:
         return Inputs(self.template, TokenTable.of([self.first[i] for i in rows]), second)
 
 
+@dataclass(frozen=True)
+class Unread:
+    """What a model does not read of some texts.
+
+    Attributes:
+        share: of their tokens, 0..1.
+        cut: the share of the texts that lose a token, 0..1.
+        changes: what would let the model read more, of what is not set yet.
+    """
+
+    share: float = 0.0
+    cut: float = 0.0
+    changes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, inputs: Inputs, longest: int) -> "Unread":
+        """Returns what is not read of these inputs.
+
+        Args:
+            inputs: of the model.
+            longest: the longest input in tokens that its base reads.
+        """
+        template, lost = inputs.template, inputs.unread
+        cut = template.long_texts == "truncate"
+        changes = ["a larger max_length"] if template.max_length < longest else []
+        changes += ["truncation = head-tail"] if cut and template.truncation != "head-tail" else []
+        changes += ["long_texts = windows"] if cut and inputs.second is None else []
+        share, texts = lost.sum() / max(inputs.whole.sum(), 1), max(len(lost), 1)
+        return cls(float(share), float(np.sum(lost > 0) / texts), tuple(changes))
+
+    @property
+    def remedy(self) -> str:
+        """What would let a model read more."""
+        return " or ".join(self.changes) or "a base model that reads longer texts"
+
+
+ALL_READ = Unread()
+
+
 def token_batches(
     lengths: npt.NDArray[np.int64], batch_size: int, max_tokens: int, padding: bool = True
 ) -> Iterator[list[int]]:

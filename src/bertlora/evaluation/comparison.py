@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bertlora.confidence.intervals import LEVEL, Right
 from bertlora.confidence.probabilities import Labels
+from bertlora.data.inputs import Unread
 from bertlora.errors import InputError
 from bertlora.evaluation.gains import SIGNIFICANCE, AccuracyGain, ScoreGain, rows_needed, score_gains
 from bertlora.evaluation.scores import leading_metric
@@ -32,6 +33,8 @@ RIVALS = {"probe": "the linear probe", "tfidf": "TF-IDF", "base": "the base mode
 MOST_ROWS = 1_000_000
 # With fewer rows, the measured difference says too little about how many rows would settle it.
 FEWEST_ROWS = 30
+# A smaller share of the tokens that are not read explains no difference to a rival.
+LITTLE_UNREAD = 0.01
 
 
 def against_lora(
@@ -270,6 +273,18 @@ def settling(gap: str, rows: int, needed: int | None) -> str:
     if needed > MOST_ROWS:
         return f"A gap of {gap} is too small to settle: it would take more than {MOST_ROWS:,} rows."
     return f"If the true gap is {gap}, about {needed:,} rows would show it."
+
+
+def to_try(unread: Unread) -> str:
+    """Returns what to try if a rival is not beaten: `more training rows, or another base model`, and to read more.
+
+    Args:
+        unread: what is not read of the texts.
+    """
+    longer = (
+        [f"{unread.remedy} ({unread.share:.0%} of the tokens are not read)"] if unread.share > LITTLE_UNREAD else []
+    )
+    return f"{', '.join([*longer, 'more training rows'])}, or another base model"
 
 
 def holm(values: Sequence[float]) -> list[tuple[float, int]]:

@@ -14,6 +14,7 @@ from bertlora.confidence.intervals import exact_interval
 from bertlora.confidence.label_agreement import Chosen, LabelAgreement, average_precision
 from bertlora.confidence.probabilities import Array, CalibrationError, sigmoid
 from bertlora.confidence.thresholds import DEFAULT, Thresholds
+from bertlora.data.inputs import ALL_READ, Unread
 from bertlora.evaluation.comparison import RIVALS, Comparison, against_lora
 from bertlora.evaluation.label_gains import compare_labels
 from bertlora.task import MULTILABEL
@@ -31,7 +32,7 @@ class EvaluatedLabels:
         thresholds: (K,) of the other models; 0.5 of one that is not there.
         rows_name: what the sentences call the rows, such as `test rows`.
         seconds: by model, how long its training took, where that is known.
-        unread: share of the rows' tokens that the encoder does not read, 0..1.
+        unread: what the encoder does not read of the rows.
     """
 
     labels: list[str]
@@ -41,7 +42,7 @@ class EvaluatedLabels:
     thresholds: Mapping[str, Array] = field(default_factory=dict)
     rows_name: str = "rows"
     seconds: Mapping[str, float] = field(default_factory=dict)
-    unread: float = 0.0
+    unread: Unread = ALL_READ
     predicts = "several labels"
 
     @property

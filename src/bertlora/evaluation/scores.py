@@ -217,6 +217,18 @@ def score(name: str, confusion: Confusion) -> float:
     return float(EVERY_SCORE[name](confusion.hits, confusion.named, confusion.rows))
 
 
+def choosing_score(best_metric: str) -> str:
+    """Returns the score of classes that a recipe's `best_metric` names; accuracy if it names none, as `loss`."""
+    return best_metric if best_metric in EVERY_SCORE else "accuracy"
+
+
+def value_of(metric: str, y_true: Labels, predicted: Labels, classes: int) -> float:
+    """Returns the accuracy, or a score of `EVERY_SCORE`, of N rows that are predicted as one of K classes each."""
+    if metric == "accuracy":
+        return float(np.mean(predicted == y_true))
+    return score(metric, Confusion.of(y_true, predicted, classes))
+
+
 def score_interval(name: str, confusion: Confusion, level: float = LEVEL) -> tuple[float, float]:
     """Returns the confidence interval of a score.
 

@@ -15,6 +15,7 @@ from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.prepared import Prepared
 from bertlora.data.reader import split_examples
 from bertlora.errors import InputError
+from bertlora.evaluation.scores import METRIC_NAMES, choosing_score, value_of
 from bertlora.run.loaded import Run
 
 
@@ -26,8 +27,8 @@ class SeedSummary:
         accuracies: one per run, in the given order; or values of another metric.
         mean: their mean.
         deviation: their standard deviation, with S - 1 in the denominator; None for a single run.
-        mean_ci95: 95 % confidence interval of the mean (Student's t), cut to 0..1; None for a single run. It covers the
-            variation between seeds on the same rows. Other rows would change all runs together.
+        mean_ci95: 95 % confidence interval of the mean (Student's t), cut to the range of the metric; None for a single
+            run. It covers the variation between seeds on the same rows. Other rows would change all runs together.
         metric: what the sentence calls the metric.
         shares: whether the values are fractions, and not errors in a unit.
     """
@@ -62,7 +63,7 @@ class SeedSummary:
     def figures(self) -> dict[str, Any]:
         """Returns the summary for JSON."""
         table = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        del table["metric"], table["shares"]
+        del table["shares"]
         return table | {"verdict": self.sentence}
 
 
@@ -85,16 +86,22 @@ def summarise(accuracies: Sequence[float], metric: str = "accuracy", shares: boo
         return SeedSummary((mean,), mean, None, None, metric, shares)
     deviation = float(values.std(ddof=1))
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
-    interval = max(mean - half, 0.0), min(mean + half, 1.0) if shares else mean + half
+    least = -1.0 if metric == METRIC_NAMES["matthews"] else 0.0
+    interval = max(mean - half, least), min(mean + half, 1.0) if shares else mean + half
     return SeedSummary(tuple(values.tolist()), mean, deviation, interval, metric, shares)
 
 
 def leading_figure(run: Run, data: Prepared, split: str) -> tuple[str, float]:
-    """Returns name and value of a run's main figure on a split, in the default precision of `evaluate`."""
+    """Returns name and value of a run's main figure on a split, in the default precision of `evaluate`.
+
+    For classes it is the score that chose the run's epoch, or accuracy if none did.
+    """
     rows = split_examples(run.adapted.reader, data, split)
     outputs, learned = run.adapted.logits(rows.inputs), run.calibration
     if isinstance(learned, Spread):
         return "RMSE", float(np.sqrt(np.mean((outputs[:, 0] - rows.labels) ** 2)))
     if isinstance(learned, Thresholds):
         return "macro F1", float(LabelAgreement(learned.chosen(outputs), outputs, rows.labels).figures["macro_f1"] or 0)
-    return "accuracy", float(np.mean(outputs.argmax(axis=1) == rows.labels))
+    recipe = run.recipe()
+    metric = "accuracy" if recipe is None else choosing_score(recipe.best_metric)
+    return METRIC_NAMES[metric], value_of(metric, rows.labels, outputs.argmax(axis=1), outputs.shape[1])

@@ -11,6 +11,7 @@ from bertlora.confidence.agreement import agreement_figures
 from bertlora.confidence.intervals import exact_interval
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import COVERAGE, LEVELS, Spread
+from bertlora.data.inputs import ALL_READ, Unread
 from bertlora.evaluation.comparison import RIVALS, against_lora
 from bertlora.evaluation.paired_errors import ErrorComparison, compare_errors
 from bertlora.task import REGRESSION
@@ -28,7 +29,7 @@ class EvaluatedValues:
         spread: chooses LoRA's intervals.
         rows_name: what the sentences call the rows, such as `test rows`.
         seconds: by model, how long its training took, where that is known.
-        unread: share of the rows' tokens that the encoder does not read, 0..1.
+        unread: what the encoder does not read of the rows.
     """
 
     labels: list[str]
@@ -37,7 +38,7 @@ class EvaluatedValues:
     spread: Spread = field(default_factory=Spread.without_rows)
     rows_name: str = "rows"
     seconds: Mapping[str, float] = field(default_factory=dict)
-    unread: float = 0.0
+    unread: Unread = ALL_READ
     predicts = "numbers"
 
     @property

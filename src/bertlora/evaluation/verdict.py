@@ -14,13 +14,15 @@ from bertlora.confidence.calibration import UNCALIBRATED, Calibration
 from bertlora.confidence.probabilities import Array
 from bertlora.confidence.spread import Spread
 from bertlora.confidence.thresholds import Thresholds
+from bertlora.data.inputs import ALL_READ, Unread
 from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
-from bertlora.evaluation.comparison import RIVALS, TRAINED, Comparison, against_lora, compare_all
+from bertlora.evaluation.comparison import RIVALS, TRAINED, Comparison, against_lora, compare_all, to_try
 from bertlora.evaluation.metrics import classification_metrics, headline, probability_figures
 from bertlora.evaluation.multilabel import EvaluatedLabels, label_figures
 from bertlora.evaluation.paired_errors import ErrorComparison
 from bertlora.evaluation.values import EvaluatedValues, value_figures
+from bertlora.model.base import longest_input
 from bertlora.run.loaded import Run
 from bertlora.task import CLASSIFICATION
 
@@ -28,8 +30,6 @@ from bertlora.task import CLASSIFICATION
 CALIBRATED = ("loss", "ece", "brier")
 # How the rows of an evaluation are named: `test split`, `more.csv, test split`, `test split of the data of runs/a`.
 PLACE = re.compile(r"(?:(?P<source>.*), )?(?P<split>train|validation|test) split(?: of the data of .*)?")
-# A smaller share of the tokens that are not read explains no difference to TF-IDF, which reads whole texts.
-LITTLE_UNREAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Evaluated:
         calibration: scales LoRA's logits in prediction.
         rows_name: what the sentences call the rows, such as `test reviews`. They name a precision other than fp32.
         seconds: by classifier, how long its training took, where that is known.
-        unread: share of the rows' tokens that the encoder does not read, 0..1.
+        unread: what the encoder does not read of the rows.
     """
 
     labels: list[str]
@@ -53,7 +53,7 @@ class Evaluated:
     calibration: Calibration = UNCALIBRATED
     rows_name: str = "rows"
     seconds: Mapping[str, float] = field(default_factory=dict)
-    unread: float = 0.0
+    unread: Unread = ALL_READ
     predicts = "classes"
 
     def logits(self, name: str) -> Array:
@@ -106,7 +106,7 @@ def evaluate_rows(
     whole = ([], None) if texts is None else (texts.texts, texts.pairs)
     outputs = {"base": base.astype(np.float64), **run.rivals.logits(features, *whole)}
     outputs["lora"] = run.adapted.logits(examples.inputs, precision=precision)
-    unread = float(examples.inputs.unread.sum() / max(examples.inputs.whole.sum(), 1))
+    unread = Unread.of(examples.inputs, longest_input(run.adapted.base))
     return evaluated_of(run, examples.labels, outputs, rows_name, training_seconds(run), unread)
 
 
@@ -215,8 +215,7 @@ def _to_try(e: AnyEvaluated, unbeaten: list[str]) -> str:
     """Returns what to try if rivals are not beaten; empty if they are."""
     if not unbeaten:
         return ""
-    longer = [f"longer inputs ({e.unread:.0%} of the tokens are not read)"] if e.unread > LITTLE_UNREAD else []
-    tried = f"Try {', '.join([*longer, 'more training rows'])}, or another base model"
+    tried = f"Try {to_try(e.unread)}"
     quickest = min(unbeaten, key=lambda name: e.seconds.get(name, math.inf))
     if quickest not in e.seconds or "lora" not in e.seconds:
         return f"{tried}."

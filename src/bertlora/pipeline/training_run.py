@@ -21,6 +21,7 @@ from bertlora.errors import RecipeError
 from bertlora.evaluation.advice import Evidence, advise
 from bertlora.evaluation.metrics import classification_metrics
 from bertlora.evaluation.report import report_training
+from bertlora.evaluation.scores import choosing_score, value_of
 from bertlora.files import write_whole, writing
 from bertlora.model.adapted import Adapted
 from bertlora.model.base import longest_input
@@ -33,6 +34,7 @@ from bertlora.rivals.probe import MAX_ROWS
 from bertlora.run.folder import save_run, write_history
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import RECIPE, Seen
+from bertlora.task import CLASSIFICATION
 from bertlora.training.accelerator import check_tracker, tracking
 from bertlora.training.checkpoints import drop_checkpoints
 from bertlora.training.events import Evaluation, Listener, Probing, Resumed
@@ -97,7 +99,7 @@ def train_run(
     metrics = {"run": str(name or out), "rows": dict(data.rows), **training_metrics(training, calibration)}
     metrics["samples"] = samples.after_training(adapted, calibration)
     if main:
-        metrics["rivals"] = rivals.figures(validation.labels)
+        metrics["rivals"] = _rival_figures(rivals, training)
         metrics["advice"] = _advice(training, adapted, metrics, calibration, rivals)
         manifest = save_run(
             out,
@@ -140,6 +142,17 @@ def _advice(
             rivals.thresholds | ours,
         )
     )
+
+
+def _rival_figures(rivals: Rivals, training: Training) -> dict[str, Any]:
+    """Returns how the rivals were fitted and how good they are; classes also by the score that chose LoRA's epoch."""
+    recipe, y_true = training.recipe, training.validation.labels
+    found, metric = rivals.figures(y_true), choosing_score(recipe.best_metric)
+    if recipe.task == CLASSIFICATION and metric != "accuracy":
+        for name, logits in rivals.on_validation.items():
+            value = value_of(metric, y_true, logits.argmax(axis=1), logits.shape[1])
+            found[name][f"validation_{metric}"] = value
+    return found
 
 
 def shown_labels(recipe: Recipe, labels: Sequence[str]) -> list[str]:
@@ -212,7 +225,8 @@ def training_metrics(training: Training, learned: Learned) -> dict[str, Any]:
     validation |= {"loss": best["validation_loss"], "epoch": best["epoch"]}
     if len(y_true):
         validation |= _with_intervals(learned, training.best_logits, y_true)
-    return {"train": training.summary(), "validation": validation, "epochs": history}
+    chosen_by = training.recipe.best_metric
+    return {"train": training.summary(), "validation": validation, "best_metric": chosen_by, "epochs": history}
 
 
 def _with_intervals(learned: Learned, outputs: Array, y_true: npt.NDArray[Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _results(task: str, metrics: dict[str, Any], data: Sequence[tuple[str, str]]
                 dataset_type=data[0][1],
                 dataset_split="validation",
                 metric_type=kind,
-                metric_name=NAMES[kind],
+                metric_name=f"{NAMES[kind]} (the best epoch was chosen on these rows)",
                 metric_value=round(float(validation[key]), 4),
             )
 

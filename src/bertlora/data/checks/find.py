@@ -150,7 +150,7 @@ def _classes(kept: KeptRows, labels: Sequence[str]) -> Iterator[Check]:
     small = [label for label, rows in zip(labels, in_train, strict=True) if rows * IMBALANCE_RATIO < in_train.max()]
     advice = (
         f"{quoted(small)}: less than a quarter of the rows of '{labels[int(in_train.argmax())]}' in train; "
-        "try class_weights = balanced, and look at macro F1"
+        "unless class_weights and best_metric are set, training weights the classes and chooses by macro F1"
     )
     yield from a_check("imbalance", "warning", no_rows, [], advice, count=len(small))
 

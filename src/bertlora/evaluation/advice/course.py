@@ -6,6 +6,7 @@ Letters: E evaluations, V validation texts, K classes.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import numpy.typing as npt
 from scipy.stats import t
 
 from bertlora.confidence.probabilities import Array, Labels
+from bertlora.data.inputs import Unread
 from bertlora.data.reader import Examples
 from bertlora.evaluation.comparison import Comparison, compare_all
 from bertlora.evaluation.gains import SIGNIFICANCE
-from bertlora.evaluation.scores import METRIC_NAMES, Confusion, leading_metric, score
+from bertlora.evaluation.scores import METRIC_NAMES, leading_metric, value_of
 from bertlora.recipe import Recipe
 from bertlora.rivals.probe import CurvePoint
 from bertlora.training.checkpoints import Trace
@@ -73,10 +75,12 @@ class Evidence:
 
     def value(self, evaluation: int) -> float:
         """Returns this metric of an evaluation, counted from 0; it is in 0..1."""
-        predicted = self.trace.predicted[evaluation]
-        if self.metric == "accuracy":
-            return float(np.mean(predicted == self.y_true))
-        return score(self.metric, Confusion.of(self.y_true, predicted, len(self.labels)))
+        return value_of(self.metric, self.y_true, self.trace.predicted[evaluation], len(self.labels))
+
+    @cached_property
+    def unread(self) -> Unread:
+        """What is not read of the training texts."""
+        return Unread.of(self.train.inputs, self.longest)
 
     def change(self, before: int, after: int) -> Comparison:
         """Compares two evaluations on the same validation texts by this metric."""
