@@ -82,8 +82,8 @@ def _low_rank_cost(_: Any, x: Any, __: Any, ___: Any, ____: Any, _____: Any, *ma
     return float(6 * x.shape[0] * sum(m.numel() for m in matrices))
 
 
-def _attention_cost(_: Any, q: Any, k: Any, __: Any, packing: Any, *___: Any) -> float:
-    scores = sum(length if len(q) != len(k) else length**2 for length in packing.lengths)
+def _attention_cost(_: Any, q: Any, k: Any, __: Any, given: Any) -> float:
+    scores = sum(length if len(q) != len(k) else length**2 for length in given.packing.lengths)
     return float(2 * scores * q.shape[1] * q.shape[2] * ATTENTION_PRODUCTS)
 
 

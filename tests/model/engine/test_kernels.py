@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bertlora.model.engine import kernels
-from bertlora.model.engine.attention import NativeAttention, attend
+from bertlora.model.engine.attention import Given, NativeAttention, attend
 from bertlora.model.engine.kernels.low_rank import SegmentUpdate, add_segments, widened
 from bertlora.model.engine.packing import Packing
 
@@ -37,7 +37,8 @@ def test_gradients_hold_in_float64(biased: bool, one_query: bool, window: int | 
     q, k, v = (x.clone().requires_grad_() for x in joint(packing, 2, 3, torch.float64))
     asked = q[packing.starts] if one_query else q
     bias = torch.linspace(-1, 1, 2 * 37).view(2, 37) if biased else None
-    assert torch.autograd.gradcheck(lambda *x: NativeAttention.apply(*x, packing, 0.6, window, bias), (asked, k, v))
+    given = Given(packing, 0.6, window, bias)
+    assert torch.autograd.gradcheck(lambda *x: NativeAttention.apply(*x, given), (asked, k, v))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

@@ -21,7 +21,7 @@ The recomputation follows Dao et al. 2022, "FlashAttention". q, k, v, o and g (t
 
 import ctypes
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,15 @@ def packed_attention(
 AttentionInterface.register(NAME, packed_attention)
 
 
+class Given(NamedTuple):
+    """What makes the scores, besides queries and keys; see `attend`."""
+
+    packing: Packing
+    scale: float
+    window: int | None = None
+    bias: Tensor | None = None
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -100,13 +109,13 @@ def attend(
     if half and HAS_VARLEN and bias is None and (window is None or len(q) == len(k)):
         return _on_gpu(q, k, v, packing, scale, window)
     if kernels.serves(q, k, v):
-        out: Tensor = NativeAttention.apply(q, k, v, packing, scale, window, bias)  # type: ignore[no-untyped-call]
+        out: Tensor = NativeAttention.apply(q, k, v, Given(packing, scale, window, bias))  # type: ignore[no-untyped-call]
         return out
     # One query for each text is little work, so it runs in fp32, which needs no new code for each new shape.
     wide = torch.promote_types(q.dtype, torch.float32) if len(q) != len(k) else q.dtype
     with torch.autocast(q.device.type, enabled=False):
         made = (x.to(wide) for x in (q, k, v))
-        out = MatrixAttention.apply(*made, packing, scale, window, bias)  # type: ignore[no-untyped-call]
+        out = MatrixAttention.apply(*made, Given(packing, scale, window, bias))  # type: ignore[no-untyped-call]
     return out.to(q.dtype)
 
 
@@ -124,32 +133,24 @@ class NativeAttention(torch.autograd.Function):
     """Attention of packed rows by `kernels/attention.cpp`."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        packing: Packing,
-        scale: float,
-        window: int | None,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: Given) -> Tensor:
         q, k, v = (_by_token(x) for x in (q, k, v))
+        packing = given.packing
         out, queries = packing.outputs(q), packing.tokens if len(q) == len(k) else len(packing)
         # The logarithms of the sums, for the backward.
         sums = q.new_empty(q.shape[1], queries, dtype=computed(q.dtype)) if any(ctx.needs_input_grad) else None
         ctx.save_for_backward(q, k, v, out, sums)
-        ctx.given = packing, scale, window, bias
-        _call_native("attention_forward", q, k, v, *ctx.given, out, sums)
+        ctx.given = given
+        _call_native("attention_forward", given, q, k, v, out, sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, sums = ctx.saved_tensors
         g, needed = grads[0].to(q.dtype).contiguous(), zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
-        gradients = [ctx.given[0].outputs(x) if needs else None for x, needs in needed]
-        _call_native("attention_backward", q, k, v, *ctx.given, g, out, sums, *gradients)
-        return (*gradients, None, None, None, None)
+        gradients = [ctx.given.packing.outputs(x) if needs else None for x, needs in needed]
+        _call_native("attention_backward", ctx.given, q, k, v, g, out, sums, *gradients)
+        return (*gradients, None)
 
 
 class _Shape(ctypes.Structure):
@@ -163,19 +164,9 @@ class _Shape(ctypes.Structure):
     )
 
 
-def _call_native(
-    name: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    packing: Packing,
-    scale: float,
-    window: int | None,
-    bias: Tensor | None,
-    *others: Any,
-) -> None:
+def _call_native(name: str, given: Given, q: Tensor, k: Tensor, v: Tensor, *others: Any) -> None:
     """Calls a function of the kernel with q, k, v and the other tensors, in its order."""
-    call, heads, dim = Call(q.dtype), q.shape[1], q.shape[2]
+    (packing, scale, window, bias), (_, heads, dim), call = given, q.shape, Call(q.dtype)
     sizes = max(packing.lengths), dim, name == "attention_backward"
     room, threads = call.count("attention_room", *map(ctypes.c_int64, sizes)), torch.get_num_threads()
     strides = [x.stride(0) for x in (q, k, v)]
@@ -195,38 +186,30 @@ class MatrixAttention(torch.autograd.Function):
     """Attention of packed rows with a hand-written backward; see the head of this file."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        packing: Packing,
-        scale: float,
-        window: int | None,
-        bias: Tensor | None,
-    ) -> Tensor:
-        out = packing.outputs(q)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: Given) -> Tensor:
+        out = given.packing.outputs(q)
         ctx.shifts, ctx.totals = [], []
-        for block in blocks_of(packing.buckets, q, k, window, bias):
-            left, right = block.asking(q, scale), block.asked(k)
+        for block in blocks_of(given.packing.buckets, q, k, given.window, given.bias):
+            left, right = block.asking(q, given.scale), block.asked(k)
             weights, sums = _exponentials(block, left, right)
             block.put(out, torch.bmm(weights, block.keys(v)), sums)
             ctx.shifts.append(block.shift(left))
             ctx.totals.append(sums)
         ctx.save_for_backward(q, k, v, out)
-        ctx.packing, ctx.scale, ctx.added = packing, scale, (window, bias)
+        ctx.given = given
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out = ctx.saved_tensors
+        packing, scale, *added = ctx.given
         g = grads[0].to(q.dtype)
         due = (g * out).sum(-1, keepdim=True)
         needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
-        gq, gk, gv = (ctx.packing.outputs(x) if needs else None for x, needs in needed)
-        blocks = blocks_of(ctx.packing.buckets, q, k, *ctx.added)
+        gq, gk, gv = (packing.outputs(x) if needs else None for x, needs in needed)
+        blocks = blocks_of(packing.buckets, q, k, *added)
         for block, shift, total in zip(blocks, ctx.shifts, ctx.totals, strict=True):
-            left, right = block.asking(q, ctx.scale, shift), block.asked(k)
+            left, right = block.asking(q, scale, shift), block.asked(k)
             change = block.queries(g, total, 0.0)
             change[..., -1:] = block.queries(due, -total)
             # Transposed, (keys, queries): two of the three products below then read it by rows.
@@ -237,8 +220,8 @@ class MatrixAttention(torch.autograd.Function):
             if gk is not None:
                 block.put_keys(gk, torch.bmm(slopes, left[..., :-2]), LOG2_E)
             if gq is not None:
-                block.put(gq, torch.bmm(slopes.mT, right[..., :-2]), 1 / ctx.scale)
-        return gq, gk, gv, None, None, None, None
+                block.put(gq, torch.bmm(slopes.mT, right[..., :-2]), 1 / scale)
+        return gq, gk, gv, None
 
 
 def _exponentials(block: Block, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
