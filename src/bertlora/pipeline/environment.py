@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bertlora.model.engine import kernels_in_use
+from bertlora.model.engine import kernels_in_use, native_int8
 from bertlora.model.machine import choose_precision, default_device, speed
 from bertlora.run.manifest import versions
 
@@ -21,6 +21,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "kernels": kernels_in_use(),
+        "int8": "native" if native_int8() else "slow",
         "fp32_gflops": round(speed("fp32") / 1e9),
         "bf16_gflops": round(speed("bf16") / 1e9),
         "precision": choose_precision("auto"),

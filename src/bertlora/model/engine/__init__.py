@@ -4,7 +4,7 @@ Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
 - `packing`, `blocks`, `padding`: from texts to tensors
-- `attention`, `layers`: the way through the encoder; `mpnet`: MPNet's; `kernels/`: attention in C++
+- `attention`, `layers`: the way through the encoder; `mpnet`: MPNet's; `kernels/`: attention, and layers in 8 bits, in C++
 - `prefix`: frozen layers, run once; `graphs`: passes of a training on a GPU, recorded
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run
@@ -23,6 +23,7 @@ from bertlora.model.engine.execution import (
 )
 from bertlora.model.engine.heads import Head
 from bertlora.model.engine.kernels import in_use as kernels_in_use
+from bertlora.model.engine.kernels import native_int8
 from bertlora.model.engine.layers import served
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.mixed import MixedEncoder
@@ -48,6 +49,7 @@ __all__ = [
     "kernels_in_use",
     "last_linear",
     "mixed_logits",
+    "native_int8",
     "owned",
     "padded",
     "pooled",

@@ -6,9 +6,10 @@ the loader takes the one that torch has loaded. Where no library serves, torch's
 `BERTLORA_KERNELS=off` turns the kernels off.
 
 - `library`: finds it and calls it
-- `low_rank`: calls `low_rank.cpp`; `attention.cpp` is called by the engine's `attention`
+- `low_rank` calls `low_rank.cpp`, and `int8` calls `int8.cpp`; the engine's `attention` calls `attention.cpp`
 """
 
+from bertlora.model.engine.kernels.int8 import native_int8
 from bertlora.model.engine.kernels.library import in_use, serves
 
-__all__ = ["in_use", "serves"]
+__all__ = ["in_use", "native_int8", "serves"]

@@ -154,7 +154,7 @@ void run(const Linear &w, const float *x, long count, float *y, float *room) {
         tiles<1>(w, q, means, count, column, y);
 }
 
-long bytes_room(const Linear &w) { return 2 * TOGETHER + TOGETHER * w.in / long(sizeof(float)); }
+long bytes_room(long in) { return 2 * TOGETHER + TOGETHER * in / long(sizeof(float)); }
 
 // Calls f(first, count, room) for blocks of rows, with some working memory for each thread.
 template <class F> void in_blocks(const Work &work, float *rooms, long room, F f) {
@@ -167,7 +167,10 @@ template <class F> void in_blocks(const Work &work, float *rooms, long room, F f
     }
 }
 
-long feed_room(const Linear &wide) { return 2 * TOGETHER * wide.in + bytes_room(wide); }
+// Of a feed-forward, or its gradient: the rows between, and the wider input in 8 bits.
+long feed_room(const Linear &up, const Linear &down) {
+    return TOGETHER * down.in + bytes_room(up.in > down.in ? up.in : down.in);
+}
 
 } // namespace
 
@@ -175,12 +178,12 @@ EXPORTED int64_t int8_serves() { return __builtin_cpu_supports("avx512vnni") ? 1
 
 // The numbers of working memory of a thread: for one layer, or for two, which are a feed-forward or its gradient.
 EXPORTED int64_t int8_room(int64_t, int64_t layers, const Linear *w) {
-    return layers == 2 ? feed_room(w[1]) : bytes_room(w[0]);
+    return layers == 2 ? feed_room(w[0], w[1]) : bytes_room(w[0].in);
 }
 
 // All tensors are float, whatever `kind` says: x (rows, in), y (rows, out).
 EXPORTED void int8_linear(int64_t, const Work *work, const float *x, float *y, const Linear *w, float *rooms) {
-    in_blocks(*work, rooms, bytes_room(*w), [=](long first, long count, float *room) {
+    in_blocks(*work, rooms, bytes_room(w->in), [=](long first, long count, float *room) {
         run(*w, x + first * w->in, count, y + first * w->out, room);
     });
 }
@@ -188,12 +191,11 @@ EXPORTED void int8_linear(int64_t, const Work *work, const float *x, float *y, c
 // x (rows, in), y (rows, out); u (rows, wide) is kept, or null.
 EXPORTED void int8_feed(int64_t, const Work *work, const float *x, float *u, float *y, const Linear *both, float *rooms) {
     const Linear &up = both[0], &down = both[1];
-    in_blocks(*work, rooms, feed_room(down), [=](long first, long count, float *room) {
-        float *seen = room + TOGETHER * down.in, *rest = seen + TOGETHER * down.in;
-        float *before = u ? u + first * down.in : room;
+    in_blocks(*work, rooms, feed_room(up, down), [=](long first, long count, float *room) {
+        float *rest = room + TOGETHER * down.in, *before = u ? u + first * down.in : room;
         run(up, x + first * up.in, count, before, rest);
-        gelu(before, count * down.in, seen);
-        run(down, seen, count, y + first * down.out, rest);
+        gelu(before, count * down.in, room);
+        run(down, room, count, y + first * down.out, rest);
     });
 }
 
@@ -201,11 +203,11 @@ EXPORTED void int8_feed(int64_t, const Work *work, const float *x, float *u, flo
 EXPORTED void int8_feed_back(int64_t, const Work *work, const float *g, const float *u, float *gx, const Linear *both,
                              float *rooms) {
     const Linear &up = both[0], &down = both[1];
-    in_blocks(*work, rooms, feed_room(down), [=](long first, long count, float *room) {
-        float *slopes = room + TOGETHER * down.in, *rest = slopes + TOGETHER * down.in;
+    in_blocks(*work, rooms, feed_room(up, down), [=](long first, long count, float *room) {
+        float *rest = room + TOGETHER * down.in;
         run(up, g + first * up.in, count, room, rest);
-        gelu_slope(u + first * down.in, room, count * down.in, slopes);
-        run(down, slopes, count, gx + first * down.out, rest);
+        gelu_slope(u + first * down.in, room, count * down.in, room);
+        run(down, room, count, gx + first * down.out, rest);
     });
 }
 
