@@ -65,8 +65,10 @@ def mark_parts() -> None:
     """Marks the parts of the engine."""
     for kind in (frozen.FrozenWeight, frozen.Reordered, frozen.InInt8):
         for name in ("product", "transposed"):
-            cost = lambda self, x, *_: 2 * x.shape[0] * self.weight.numel()  # noqa: E731
-            setattr(kind, name, marked(FROZEN, getattr(kind, name), cost))
+            setattr(kind, name, marked(FROZEN, getattr(kind, name), lambda held, x, *_: len(x) * _frozen_cost(held)))
+    fed = frozen.FedForward
+    fed.forward = staticmethod(marked(FROZEN, fed.forward, _fed_cost))  # type: ignore[method-assign]
+    fed.backward = staticmethod(marked(FROZEN, fed.backward))  # type: ignore[method-assign]
     low = lora_linear.LoraProduct
     low.forward = staticmethod(marked(LOW_RANK, low.forward, _low_rank_cost))  # type: ignore[method-assign]
     low.backward = staticmethod(marked(LOW_RANK, low.backward))  # type: ignore[method-assign]
@@ -75,6 +77,17 @@ def mark_parts() -> None:
         attention.backward = staticmethod(marked(ATTENTION, attention.backward))  # type: ignore[method-assign]
     for module, name, part in ((lora_linear, "dropout_mask", MASKS), (loop, "descend", OPTIMISER)):
         setattr(module, name, marked(part, getattr(module, name)))
+
+
+def _frozen_cost(held: Any) -> int:
+    return 2 * int(
+        held.weight.numel() if hasattr(held, "weight") else held.forward_order.out * held.forward_order.inner
+    )
+
+
+def _fed_cost(_: Any, x: Any, up: Any, down: Any) -> float:
+    # The backward has two products as well.
+    return float(2 * len(x) * (_frozen_cost(up[0]) + _frozen_cost(down[0])))
 
 
 def _low_rank_cost(_: Any, x: Any, __: Any, ___: Any, ____: Any, _____: Any, *matrices: Any) -> float:

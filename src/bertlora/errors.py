@@ -85,6 +85,13 @@ class InUseError(BertloraError, RuntimeError):
     """A model that this thread already trains or holds ready."""
 
 
+class FullMemoryError(InputError):
+    """A single text needs more memory than the machine has now."""
+
+    def __init__(self) -> None:
+        super().__init__("memory ran out with a single text; use a smaller model or shorter texts")
+
+
 class Terminated(SystemExit):  # not an error: the system asked for it
     """The program was asked to end by SIGTERM. It leaves with status 143, as shells report the signal."""
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bertlora.errors import DataError, InputError, OutputError, RunError
+from bertlora.errors import DataError, FullMemoryError, InputError, OutputError, RunError
 from bertlora.scoring import score
 
 FILES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
@@ -193,6 +193,7 @@ def test_a_row_on_which_the_model_fails_is_set_aside(tmp_path: Path, out: str) -
 
 MACHINE_FAULTS = [
     MemoryError(),
+    FullMemoryError(),
     OSError(28, "No space left on device"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),

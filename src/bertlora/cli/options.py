@@ -125,7 +125,7 @@ MODEL = Option("--model", "where the base model is, if it has moved", type=PATH,
 PRECISION = Option(
     "--precision",
     "arithmetic; auto: bf16 if this machine is at least 1.5 times as fast with it, and the run's certificate holds in "
-    "it; otherwise fp32; int8: 8 bits, faster on CPUs with VNNI, a little less exact",
+    "it; otherwise fp32; int8: 8 bits, faster on CPUs with AVX512-VNNI, a little less exact",
     type=OneOf(("auto", "fp32", "bf16", "int8")),
     default="auto",
 )

@@ -59,8 +59,8 @@ def check_options(
     Raises:
         InputError, OutputError: there are such options, or `out` cannot be written.
     """
-    if explain and options["precision"] == "bf16":
-        raise InputError("--explain works in fp32; leave --precision bf16 out")
+    if explain and options["precision"] not in ("auto", "fp32"):
+        raise InputError(f"--explain works in fp32; leave --precision {options['precision']} out")
     if options["base"] and (options["abstain"] or options["sets"] is not None):
         raise InputError("--abstain and --sets are chosen for the adapter; leave --base out")
     if options["per_class"] and options["sets"] is None:

@@ -98,6 +98,7 @@ class TextFile:
         if encoding is None:
             with self._opened() as file:
                 encoding = detect_encoding(file)
+            self._raw = None  # so far nothing of it is read
         # With the codec `utf-8` a byte-order mark would be part of the first column's name.
         self.encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
         self.detected = not given and not self.is_utf8

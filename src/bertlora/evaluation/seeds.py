@@ -73,7 +73,7 @@ def summarise(accuracies: Sequence[float], metric: str = "accuracy", shares: boo
     Args:
         accuracies: one per run, each in 0..1, all on the same rows; or values of another metric.
         metric: what the sentence calls the metric.
-        shares: whether the values are fractions in 0..1; errors are not.
+        shares: whether the values are fractions in 0..1; errors and Matthews correlations are not.
 
     Raises:
         InputError: there are no accuracies.
@@ -87,7 +87,8 @@ def summarise(accuracies: Sequence[float], metric: str = "accuracy", shares: boo
     deviation = float(values.std(ddof=1))
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
     least = -1.0 if metric == METRIC_NAMES["matthews"] else 0.0
-    interval = max(mean - half, least), min(mean + half, 1.0) if shares else mean + half
+    most = 1.0 if shares or least < 0 else math.inf
+    interval = max(mean - half, least), min(mean + half, most)
     return SeedSummary(tuple(values.tolist()), mean, deviation, interval, metric, shares)
 
 

@@ -204,8 +204,8 @@ def proven(folder: Path, certificate: "Certificate", precision: str = "fp32", ev
     paths = [folder / name for name in (RUN_MANIFEST, *FILES, *certificate.files)]
     seen = [path.stat() for path in paths if path.exists()]
     key = [str(folder.resolve()), precision, every, machine(), [(one.st_size, one.st_mtime_ns) for one in seen]]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertlora" / "proven"
-    return cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    marks = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertlora" / "proven"
+    return marks / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
 def _covered(folder: Path) -> list[str]:

@@ -47,7 +47,8 @@ def choose_precision(wanted: str, architecture: str = "") -> str:
     if wanted == "bf16" and architecture in FP32_ALONE:
         raise RecipeError(f"precision: got bf16, which transformers' {architecture} cannot run in; give fp32")
     if wanted == "int8" and default_device().type != "cpu":
-        raise RecipeError("precision: got int8, which runs on a CPU only; give bf16")
+        other = "fp32" if architecture in FP32_ALONE else "bf16"
+        raise RecipeError(f"precision: got int8, which runs on a CPU only; give {other}")
     if wanted != "auto":
         return wanted
     if architecture in FP32_ALONE:
@@ -109,7 +110,6 @@ def limit_threads() -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), cores_allowed(CPU_QUOTA)))
-    _keep_freed_memory()
 
 
 # A forked process has none of OpenMP's threads, and the first product would wait for them for ever. torch's own data
@@ -164,9 +164,14 @@ def give_back_memory(at_once: bool = False) -> None:
 _GIVEN_BACK = [0.0]  # when
 
 
-def _keep_freed_memory() -> None:
-    """Lets glibc keep freed blocks for the next ones: fresh pages cost up to a quarter of a pass."""
-    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+@cache
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed blocks for the next ones, once: fresh pages cost up to a quarter of a pass.
+
+    It changes the whole process. Settings of the environment overrule it.
+    """
+    said = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    if not said and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for option, size in ((M_TRIM_THRESHOLD, KEPT_BYTES), (M_MMAP_THRESHOLD, MAPPED_BYTES)):
             libc.mallopt(option, size)
 

@@ -146,11 +146,12 @@ def feed_forward_parts(kind: str, layer: nn.Module) -> list[nn.Module]:
     Returns nothing if it has another activation, or a gate.
     """
     table = _FAMILIES.get(kind, _BERT)
-    inside = [table[role].removeprefix(r"layer\.\d+\.").replace(r"\.", ".") for role in ("ffn-in", "ffn-out")]
+    paths = [table[role].removeprefix(r"layer\.\d+\.").replace(r"\.", ".") for role in ("ffn-in", "ffn-out")]
     activations = [m for m in layer.modules() if isinstance(m, GELUActivation)]
-    wide, narrow = (layer.get_submodule(path) for path in inside)
-    alike = wide.out_features == narrow.in_features
-    return [wide, activations[0], narrow] if alike and len(activations) == 1 else []
+    if len(activations) != 1 or any("|" in path for path in paths):
+        return []
+    wide, narrow = (layer.get_submodule(path) for path in paths)
+    return [wide, activations[0], narrow] if wide.out_features == narrow.in_features else []
 
 
 def layer_number(name: str) -> int | None:

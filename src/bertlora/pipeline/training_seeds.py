@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from bertlora.data.prepared import Prepared
 from bertlora.errors import InputError
+from bertlora.evaluation.scores import METRIC_NAMES
 from bertlora.evaluation.seeds import leading_figure, summarise
 from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
@@ -66,7 +67,9 @@ def train_seeds(
     if count > 1 and PartialState(cpu=not torch.cuda.is_available()).is_main_process:
         runs = [Run.load(folder) for folder in folders.values()]
         found = [leading_figure(run, data, split) for run in runs]
-        summary = summarise([value for _, value in found], found[0][0], data.task != REGRESSION)
+        metric = found[0][0]
+        shares = data.task != REGRESSION and metric != METRIC_NAMES["matthews"]
+        summary = summarise([value for _, value in found], metric, shares)
         metrics["seeds"] = {"values": list(folders), "split": split, **summary.figures()}
         rewrite_metrics(out, metrics)
     return metrics

@@ -59,7 +59,7 @@ class Rivals:
             train: the training rows, and their texts.
             validation: the validation rows, and their texts; there may be none.
             seed: seed of the folds, and of the 10,000 rows for the linear probe if there are more.
-            precision: `fp32` or `bf16`, for the linear probe's pass through the encoder.
+            precision: `fp32`, `bf16` or `int8`, for the linear probe's pass through the encoder.
             aim: turn the head's last layer to the direction of a linear probe on its inputs; see `aim_head`.
         """
         began = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bertlora.confidence.probabilities import Array
-from bertlora.errors import InUseError, RunError, first_line, is_panic
+from bertlora.errors import FullMemoryError, InUseError, RunError, first_line, is_panic
 from bertlora.scoring.ahead import ahead
 from bertlora.scoring.parts import Part
 
@@ -50,7 +50,7 @@ def computed(run: "Run", parts: Generator[Part, None, None], precision: str) -> 
     Args:
         run: the run.
         parts: the parts.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
     """
     return ahead(_outputs(run, ahead(_tokenised(run, ahead(parts))), precision))
 
@@ -78,7 +78,7 @@ def computed_rows(
         texts: the texts.
         pairs: their second texts, or None.
         inputs: what `read_rows` returns for them.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
 
     Raises:
         Exception: the machine is at fault, for example its memory is full, or the model fails on every text.
@@ -93,8 +93,11 @@ def computed_rows(
         _check_row_is_at_fault(error)
         try:
             _logits(model, [PLAIN], None if pairs is None else [PLAIN], precision)
-        except Exception:
-            raise error from None
+        except BaseException as other:
+            if not isinstance(other, Exception) and not is_panic(other):
+                raise
+            # A panic is no `Exception`, so nobody above would make one line of it.
+            raise (RunError(first_line(error)) if is_panic(error) else error) from None
         return _halved(model, texts, pairs, precision)
 
 
@@ -123,7 +126,7 @@ def _logits(model: Any, texts: Sequence[str], pairs: Sequence[str] | None, preci
 
 def _check_row_is_at_fault(error: BaseException) -> None:
     """Raises an error again, unless a row may cause it. Libraries may raise any type."""
-    of_machine = isinstance(error, MemoryError | OSError | InUseError)
+    of_machine = isinstance(error, MemoryError | OSError | InUseError | FullMemoryError)
     said = isinstance(error, RuntimeError | RunError) and MACHINE.search(str(error))
     if of_machine or said or not (isinstance(error, Exception) or is_panic(error)):
         raise error

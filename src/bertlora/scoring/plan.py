@@ -27,7 +27,7 @@ class Plan:
         kept: the columns of the sources that are written again.
         added: the columns that predictions add, and the names under which they are written.
         options: of the predictions.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
         safe_csv: see `score`.
         types: of all columns, for Parquet; otherwise None.
     """

@@ -67,7 +67,7 @@ def computed_by_ray(
         sources: the sources; a task reads the same parts.
         names: the columns that are read.
         done: the numbers of parts that are left out.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
         cluster: how the model runs.
 
     Raises:

@@ -37,7 +37,7 @@ class Scored:
         resumed: rows of both kinds that were done at an earlier start.
         seconds: how long this start took.
         rows_per_s: the rows of this start by second.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
     """
 
     out: str
@@ -86,7 +86,7 @@ def score(
         safe_csv: put `'` before cells that a spreadsheet would take for a formula.
         id_column: the only column that is written again; None writes all.
         split: the split of a hub data set.
-        precision: `fp32`, `bf16` or `auto`.
+        precision: `fp32`, `bf16`, `int8` or `auto`.
         columns: `text_column`, `text_pair_column`, `encoding` and `delimiter`, as `iter_texts` takes them.
         cluster: runs the model on Ray; None runs it in this process.
         progress: gets the progress after each part.
@@ -166,13 +166,14 @@ def _compute(
         results = computed(run, parts, plan.precision)
     else:
         results = computed_by_ray(run, parts, sources, plan.kept, done, plan.precision, cluster)
+    places = {spec: number for number, spec in enumerate(sources.specs)}
     with closing(results) as found:
         for part, outputs in found:
             answers = answers_of(outputs) if part.texts else []
             added = predicted_columns(list(plan.added), answers, one_text)
             columns = part.kept | {plan.added[name]: values for name, values in added.items()}
             # In the order of the sources, those that cannot be read among those that cannot be computed.
-            faults = sorted(part.faults, key=lambda fault: (sources.specs.index(fault["file"]), fault["position"]))
+            faults = sorted(part.faults, key=lambda fault: (places[fault["file"]], fault["position"]))
             write_part(folder, part.number, safe_cells(columns) if plan.safe_csv else columns, faults, plan.types)
             clock.add(len(part.texts) + len(part.faults), part.fraction)
     return sum(done.values())

@@ -37,7 +37,7 @@ class Progress:
 
     Attributes:
         identity: fingerprint of the data.
-        precision: `fp32` or `bf16`; the result of `auto`, since a second measurement may give another.
+        precision: `fp32`, `bf16` or `int8`; the result of `auto`, since a second measurement may give another.
         step: optimiser steps done.
         micro_batch: most texts in a micro-batch; halved when memory runs out.
         best: score of the best evaluation, higher is better; None before the first.

@@ -77,7 +77,8 @@ def unbeaten(e: Evidence) -> Iterator[Piece]:
     open_ones = {name: found for name, found in compared.items() if not (found.significant and found.gain > 0)}
     if not open_ones:
         return
-    name, found = min(open_ones.items(), key=lambda pair: pair[1].gain)
+    # A rival that is shown to be better comes first.
+    name, found = min(open_ones.items(), key=lambda pair: (not pair[1].significant, pair[1].gain))
     rival = RIVALS[name]
     said = f"The validation rows do not show that LoRA is better than {rival}"
     if found.significant:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.inputs import Inputs, token_batches
-from bertlora.errors import InputError, RecipeError
+from bertlora.errors import FullMemoryError, RecipeError
 from bertlora.model.engine.attention import HAS_VARLEN
 from bertlora.model.engine.changes import (
     base_alone,
@@ -39,7 +39,7 @@ from bertlora.model.engine.packing import Packing, packed, pooled, text_means
 from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
-from bertlora.model.machine import give_back_memory, limit_threads, out_of_memory
+from bertlora.model.machine import give_back_memory, keep_freed_memory, limit_threads, out_of_memory
 from bertlora.sealed import Kept, sealing
 
 # What the encoder gives, as it computed it.
@@ -210,9 +210,7 @@ class Execution:
                     if not out_of_memory(error):
                         raise
                     if max_tokens <= inputs.lengths.max():
-                        raise InputError(
-                            "memory ran out with a single text; use a smaller model or shorter texts"
-                        ) from error
+                        raise FullMemoryError from error
                     max_tokens //= 2
         return values
 
@@ -253,6 +251,7 @@ def executing(
         RecipeError: int8 is wanted, and the model gets padded batches.
     """
     limit_threads()
+    keep_freed_memory()
     many = training or tokens is None or tokens >= WORTH_PREPARING
     packs, half = pack and served(model), precision == "bf16" and many
     if precision == "int8" and not packs:

@@ -1,4 +1,7 @@
-"""The frozen linear layer: W x + b and its gradient, with W in the layout that this machine multiplies fastest."""
+"""The frozen linear layer: W x + b and its gradient, with W in the layout that this machine multiplies fastest.
+
+Or with W in 8 bits; then a whole feed-forward can be frozen too.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -62,10 +65,9 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class InInt8(FrozenWeight):
-    """A weight in 8 bits. Inputs and gradients are rounded to 8 bits for each product, row by row."""
+    """A weight in 8 bits. Each product rounds its inputs or gradients to 8 bits, row by row, and gives fp32."""
 
     def __init__(self, weight: Tensor, training: bool) -> None:
-        super().__init__(weight)
         self.forward_order = Int8Weight(weight)
         self.backward_order = Int8Weight(weight.T.contiguous()) if training else None
 

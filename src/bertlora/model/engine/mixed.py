@@ -19,7 +19,7 @@ from bertlora.model.engine.heads import Head
 from bertlora.model.engine.layers import Route, encoder_layers, first_calls, packed_layers, served
 from bertlora.model.engine.packing import Packing, Window, packed_row
 from bertlora.model.engine.updates import LowRank, Mix, Update
-from bertlora.model.machine import limit_threads
+from bertlora.model.machine import keep_freed_memory, limit_threads
 from bertlora.model.roles import attention_inputs
 
 # Merging an adapter pays after this many tokens without another adapter.
@@ -44,7 +44,7 @@ class MixedProduct(JointProduct):
         weight, self.bias = stacked(members)
         for member, part in zip(members, torch.split(weight, self.widths), strict=True):
             member.weight.data = part  # so that the base's weight is in memory once
-        self._hold = hold
+        self._hold, self._weight = hold, weight
         self.frozen = hold(weight)
         self.merged: FrozenWeight = self.frozen
 
@@ -52,7 +52,7 @@ class MixedProduct(JointProduct):
         """Keeps a copy of the weight with this update added, if there is one."""
         self.merged = self.frozen  # first, so that there are never two copies
         if low is not None:
-            self.merged = self._hold(low.merged(self.frozen.weight, self.widths))
+            self.merged = self._hold(low.merged(self._weight, self.widths))
 
     def all(self, x: Tensor) -> Tensor:
         """Returns all outputs, concatenated, (..., sum of outs) for x (..., in)."""
@@ -76,6 +76,7 @@ class MixedEncoder:
 
     def __init__(self, model: Any, pad_id: int, precision: str) -> None:
         limit_threads()
+        keep_freed_memory()
         assert served(model), "a model that is not served"
         self.inner, self.pad_id, self.takes_types = unwrapped(model), pad_id, takes_token_types(model)
         self.inner.requires_grad_(False)

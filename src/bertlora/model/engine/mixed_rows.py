@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bertlora.confidence.probabilities import Array
 from bertlora.data.inputs import Inputs, token_batches
-from bertlora.errors import InputError
+from bertlora.errors import FullMemoryError, InputError
 from bertlora.model.engine.mixed import MixedEncoder
 from bertlora.model.engine.packing import Window, pooled
 from bertlora.model.engine.updates import Update
@@ -156,7 +156,7 @@ def _halving(compute: Callable[[Sequence[Item]], Sequence[Result]], items: Seque
         if not out_of_memory(error):
             raise
         if len(items) == 1:
-            raise InputError("memory ran out with a single text; use a smaller model or shorter texts") from error
+            raise FullMemoryError from error
     half = len(items) // 2
     return [*_halving(compute, items[:half]), *_halving(compute, items[half:])]
 

@@ -1,6 +1,6 @@
-"""Weights prepared for an execution and restored bit for bit: merged, held in bf16, in the fastest layout."""
+"""Weights prepared for an execution and restored bit for bit: merged, in bf16 or 8 bits, in the fastest layout."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -72,7 +72,7 @@ def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
     alone = {id(m.get_base_layer()) for m in wrappers if m not in active}
     within = {id(part) for m in wrappers for part in m.modules()} - alone
     plain = [m for m in layers.modules() if type(m) is nn.Linear and _is_frozen(m) and id(m) not in within]
-    fused = _feed_forwards(model, plain, training) if int8 else {}
+    fused, inside = _feed_forwards(model, plain, training) if int8 else ({}, set[nn.Linear]())
     try:
         for group in groups:
             joint = JointLinears(group, held)
@@ -80,7 +80,11 @@ def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
                 member.joint = joint
         for layer in adapted:
             layer.frozen = held(layer.base_layer.weight)
-        run = {linear: partial(frozen_product, frozen=held(linear.weight), bias=linear.bias) for linear in plain}
+        run = {
+            linear: partial(frozen_product, frozen=held(linear.weight), bias=linear.bias)
+            for linear in plain
+            if linear not in inside
+        }
         with forwards(run | fused):
             yield
     finally:
@@ -88,23 +92,23 @@ def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
             layer.joint = layer.frozen = None
 
 
-def _feed_forwards(model: Any, plain: list[nn.Linear], training: bool) -> dict[nn.Module, Callable[..., Tensor]]:
-    """Returns forwards by which the last module of each layer's feed-forward computes all of it, in 8 bits.
+def _feed_forwards(
+    model: Any, plain: Sequence[nn.Linear], training: bool
+) -> tuple[dict[nn.Module, Callable[..., Tensor]], set[nn.Linear]]:
+    """Returns forwards of feed-forwards in 8 bits whose linear layers are in `plain`, and these linear layers.
 
-    They serve those whose linear layers are in `plain`, and are taken out of it.
+    The last module computes all of it; the two modules before it return what they get.
     """
-    found: dict[nn.Module, Callable[..., Tensor]] = {}
+    run, inside = dict[nn.Module, Callable[..., Tensor]](), set[nn.Linear]()
     for layer in dict.fromkeys(encoder_layers(model)):
         if parts := feed_forward_parts(unwrapped(model).config.model_type, layer):
             wide, activation, narrow = parts
             bases: list[Any] = [m.get_base_layer() if isinstance(m, LoraLayer) else m for m in (wide, narrow)]
-            if not all(base in plain for base in bases):
-                continue
-            for base in bases:
-                plain.remove(base)
-            up, down = ((InInt8(base.weight.detach(), training), base.bias) for base in bases)
-            found |= {wide: identity, activation: identity, narrow: partial(fed_forward, up=up, down=down)}
-    return found
+            if all(base in plain for base in bases):
+                up, down = ((InInt8(base.weight.detach(), training), base.bias) for base in bases)
+                run |= {wide: identity, activation: identity, narrow: partial(fed_forward, up=up, down=down)}
+                inside.update(bases)
+    return run, inside
 
 
 def _in_use(model: nn.Module) -> list[Any]:

@@ -142,7 +142,7 @@ void tiles(const Linear &w, const uint8_t *q, const Meaning *means, long count, 
 }
 
 // Some rows through a layer; `room` has place for them in 8 bits, and what they mean.
-void run(const Linear &w, const float *x, long count, float *y, float *room) {
+void through(const Linear &w, const float *x, long count, float *y, float *room) {
     Meaning *means = (Meaning *)room;
     uint8_t *q = (uint8_t *)(means + TOGETHER);
     for (long m = 0; m < count; ++m)
@@ -154,7 +154,7 @@ void run(const Linear &w, const float *x, long count, float *y, float *room) {
         tiles<1>(w, q, means, count, column, y);
 }
 
-long bytes_room(long in) { return 2 * TOGETHER + TOGETHER * in / long(sizeof(float)); }
+long linear_room(long in) { return 2 * TOGETHER + TOGETHER * in / long(sizeof(float)); }
 
 // Calls f(first, count, room) for blocks of rows, with some working memory for each thread.
 template <class F> void in_blocks(const Work &work, float *rooms, long room, F f) {
@@ -169,7 +169,7 @@ template <class F> void in_blocks(const Work &work, float *rooms, long room, F f
 
 // Of a feed-forward, or its gradient: the rows between, and the wider input in 8 bits.
 long feed_room(const Linear &up, const Linear &down) {
-    return TOGETHER * down.in + bytes_room(up.in > down.in ? up.in : down.in);
+    return TOGETHER * down.in + linear_room(up.in > down.in ? up.in : down.in);
 }
 
 } // namespace
@@ -178,13 +178,13 @@ EXPORTED int64_t int8_serves() { return __builtin_cpu_supports("avx512vnni") ? 1
 
 // The numbers of working memory of a thread: for one layer, or for two, which are a feed-forward or its gradient.
 EXPORTED int64_t int8_room(int64_t, int64_t layers, const Linear *w) {
-    return layers == 2 ? feed_room(w[0], w[1]) : bytes_room(w[0].in);
+    return layers == 2 ? feed_room(w[0], w[1]) : linear_room(w[0].in);
 }
 
 // All tensors are float, whatever `kind` says: x (rows, in), y (rows, out).
 EXPORTED void int8_linear(int64_t, const Work *work, const float *x, float *y, const Linear *w, float *rooms) {
-    in_blocks(*work, rooms, bytes_room(w->in), [=](long first, long count, float *room) {
-        run(*w, x + first * w->in, count, y + first * w->out, room);
+    in_blocks(*work, rooms, linear_room(w->in), [=](long first, long count, float *room) {
+        through(*w, x + first * w->in, count, y + first * w->out, room);
     });
 }
 
@@ -193,9 +193,9 @@ EXPORTED void int8_feed(int64_t, const Work *work, const float *x, float *u, flo
     const Linear &up = both[0], &down = both[1];
     in_blocks(*work, rooms, feed_room(up, down), [=](long first, long count, float *room) {
         float *rest = room + TOGETHER * down.in, *before = u ? u + first * down.in : room;
-        run(up, x + first * up.in, count, before, rest);
+        through(up, x + first * up.in, count, before, rest);
         gelu(before, count * down.in, room);
-        run(down, room, count, y + first * down.out, rest);
+        through(down, room, count, y + first * down.out, rest);
     });
 }
 
@@ -205,9 +205,9 @@ EXPORTED void int8_feed_back(int64_t, const Work *work, const float *g, const fl
     const Linear &up = both[0], &down = both[1];
     in_blocks(*work, rooms, feed_room(up, down), [=](long first, long count, float *room) {
         float *rest = room + TOGETHER * down.in;
-        run(up, g + first * up.in, count, room, rest);
+        through(up, g + first * up.in, count, room, rest);
         gelu_slope(u + first * down.in, room, count * down.in, room);
-        run(down, room, count, gx + first * down.out, rest);
+        through(down, room, count, gx + first * down.out, rest);
     });
 }
 

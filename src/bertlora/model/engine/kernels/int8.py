@@ -42,7 +42,7 @@ class Int8Weight:
     """
 
     def __init__(self, weight: Tensor, native: bool = True) -> None:
-        self.out, self.inner = weight.shape
+        weight, (self.out, self.inner) = weight.float(), weight.shape
         self.native = native and self.out % _COLUMNS == 0 and self.inner % _COLUMNS == 0 and native_int8()
         self.scales = weight.abs().amax(1) / 127
         self.values = torch.round(weight * _inverse(self.scales)[:, None]).to(torch.int8)
@@ -125,8 +125,10 @@ def _inverse(scales: Tensor) -> Tensor:
 def _call(name: str, layers: Sequence[Layer], *tensors: Tensor | None) -> None:
     """Calls a function of the library on rows, (N, ...), with its layers."""
     structures = (_Linear * len(layers))(*(weight.structure(bias) for weight, bias in layers))
-    first = tensors[0]
-    assert first is not None
+    given = [x for x in (*tensors, *(bias for _, bias in layers)) if x is not None]
+    first = given[0]
+    assert all(x.dtype == torch.float32 and x.device.type == "cpu" for x in given), "the kernel reads fp32 on the CPU"
+    assert first.shape[1] == layers[0][0].inner, "rows of another width"
     call, threads = Call(first.dtype), torch.get_num_threads()
     room = call.count("int8_room", ctypes.c_int64(len(layers)), structures)
     call(name, _Work(len(first), threads), threads * room, *tensors, structures)
