@@ -83,10 +83,8 @@ def verify(folder: Path, model: Model, precision: str = "fp32") -> dict[str, obj
     }
 
 
-def prove(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32", every: int = 1) -> bool:
+def prove(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32", every: int = 1) -> None:
     """Checks the files and the answers of a model, unless this machine has replayed the certificate of these files.
-
-    Returns whether it replayed the certificate.
 
     Args:
         folder: where the files are.
@@ -98,11 +96,9 @@ def prove(folder: Path, certificate: Certificate, model: Model, precision: str =
     Raises:
         RunError: as for `verify`.
     """
-    if any(proven(folder, certificate, precision, step).exists() for step in {1, every}):
-        return False
-    certificate.check_files(folder)
-    replay(folder, certificate, model, precision, every)
-    return True
+    if not any(proven(folder, certificate, precision, step).exists() for step in {1, every}):
+        certificate.check_files(folder)
+        replay(folder, certificate, model, precision, every)
 
 
 def replay(folder: Path, certificate: Certificate, model: Model, precision: str = "fp32", every: int = 1) -> float:

@@ -262,8 +262,8 @@ class Fleet:
         certificate = Certificate.load(path)
         if certificate is not None:
             shared = run.model.shared if isinstance(run.model, MixedAdapter) else None
-            replayed = prove(path, certificate, run.model, precision, EVERY if shared in self._proven else 1)
-            if replayed and shared is not None:
+            prove(path, certificate, run.model, precision, EVERY if shared in self._proven else 1)
+            if shared is not None:
                 self._proven.add(shared)
         return Served(name, run, precision)
 
