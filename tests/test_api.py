@@ -28,6 +28,7 @@ BASES = {
     "ServerError": OSError,
     "HealthError": RuntimeError,
     "InUseError": RuntimeError,
+    "FullMemoryError": ValueError,
 }
 
 

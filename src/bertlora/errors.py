@@ -6,7 +6,8 @@ Each also inherits the standard type that fits, so that `except ValueError` and 
     ├── InputError           (ValueError)    a text, label, file or flag that cannot be used
     │   ├── DataError                        a data source or a prepared folder
     │   ├── RecipeError                      an unknown key, a value out of range
-    │   └── ModelError                       a base model that is missing or cannot serve
+    │   ├── ModelError                       a base model that is missing or cannot serve
+    │   └── FullMemoryError                  a single text that needs more memory than there is
     ├── RunError             (ValueError)    a run folder that is unfinished, foreign, or of another base
     │   └── NotMixableError                  an adapter that cannot share a base in memory with others
     ├── OutputError          (OSError)       an output that cannot be written, or is in the way
@@ -87,9 +88,6 @@ class InUseError(BertloraError, RuntimeError):
 
 class FullMemoryError(InputError):
     """A single text needs more memory than the machine has now."""
-
-    def __init__(self) -> None:
-        super().__init__("memory ran out with a single text; use a smaller model or shorter texts")
 
 
 class Terminated(SystemExit):  # not an error: the system asked for it

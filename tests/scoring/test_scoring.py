@@ -193,7 +193,7 @@ def test_a_row_on_which_the_model_fails_is_set_aside(tmp_path: Path, out: str) -
 
 MACHINE_FAULTS = [
     MemoryError(),
-    FullMemoryError(),
+    FullMemoryError("memory ran out with a single text"),
     OSError(28, "No space left on device"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),

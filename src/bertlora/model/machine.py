@@ -27,6 +27,8 @@ FP32_ALONE = ("deberta",)
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 # Seconds between two times that freed memory is given back. One takes some milliseconds.
 GIVE_BACK_S = 1.0
+# What is said if even one text does not fit.
+ONE_TEXT = "memory ran out with a single text; use a smaller model or shorter texts"
 # glibc's options for mallopt. It keeps this many freed bytes in between, and takes blocks of up to 32 MiB from them.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES, MAPPED_BYTES = 2**28, 2**25

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import adapted_of
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
@@ -13,7 +14,6 @@ from bertlora.errors import RecipeError
 from bertlora.model import machine
 from bertlora.model.engine.kernels.int8 import Int8Weight, Layer, feed_forward, feed_gradient, native_int8
 from bertlora.model.machine import choose_precision
-from tests.helpers import adapted_of
 
 Tiny = Callable[[str], Path]
 

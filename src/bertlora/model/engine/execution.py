@@ -39,7 +39,7 @@ from bertlora.model.engine.packing import Packing, packed, pooled, text_means
 from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
-from bertlora.model.machine import give_back_memory, keep_freed_memory, limit_threads, out_of_memory
+from bertlora.model.machine import ONE_TEXT, give_back_memory, keep_freed_memory, limit_threads, out_of_memory
 from bertlora.sealed import Kept, sealing
 
 # What the encoder gives, as it computed it.
@@ -210,7 +210,7 @@ class Execution:
                     if not out_of_memory(error):
                         raise
                     if max_tokens <= inputs.lengths.max():
-                        raise FullMemoryError from error
+                        raise FullMemoryError(ONE_TEXT) from error
                     max_tokens //= 2
         return values
 

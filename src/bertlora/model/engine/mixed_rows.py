@@ -21,7 +21,7 @@ from bertlora.errors import FullMemoryError, InputError
 from bertlora.model.engine.mixed import MixedEncoder
 from bertlora.model.engine.packing import Window, pooled
 from bertlora.model.engine.updates import Update
-from bertlora.model.machine import give_back_memory, out_of_memory
+from bertlora.model.machine import ONE_TEXT, give_back_memory, out_of_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -156,7 +156,7 @@ def _halving(compute: Callable[[Sequence[Item]], Sequence[Result]], items: Seque
         if not out_of_memory(error):
             raise
         if len(items) == 1:
-            raise FullMemoryError from error
+            raise FullMemoryError(ONE_TEXT) from error
     half = len(items) // 2
     return [*_halving(compute, items[:half]), *_halving(compute, items[half:])]
 
