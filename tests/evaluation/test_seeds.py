@@ -40,6 +40,14 @@ def test_a_correlation_may_be_negative() -> None:
     assert (summarise([0.1, 0.3], "F1").mean_ci95 or (1.0, 1.0))[0] == 0
 
 
+def test_a_correlation_is_no_fraction() -> None:
+    found = summarise([0.98, 0.9, 0.99], "Matthews correlation")
+    assert found.sentence.startswith("3 seeds: mean Matthews correlation 0.9567, standard deviation 0.04933, 95 %")
+    assert found.mean_ci95 is not None
+    assert found.mean_ci95[1] == 1
+    assert "lowest 1.5, highest 2.5." in summarise([1.5, 2.5], "RMSE").sentence
+
+
 def test_one_seed_has_no_spread() -> None:
     found = summarise([0.875])
     assert (found.mean, found.deviation, found.mean_ci95) == (0.875, None, None)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,23 @@ from bertlora.evaluation.scores import leading_metric
 Name = TypeVar("Name", bound=Hashable)
 Answers = TypeVar("Answers")
 Compared = TypeVar("Compared")
+
+
+class Tested(Protocol):
+    """A tested difference; a gain above 0 is LoRA's."""
+
+    @property
+    def gain(self) -> float:
+        """How much better LoRA is."""
+        ...
+
+    @property
+    def significant(self) -> bool:
+        """Whether the test shows a difference."""
+        ...
+
+
+AnyTested = TypeVar("AnyTested", bound=Tested)
 # LoRA's rivals, which are trained. They are compared together, the untrained base by itself.
 TRAINED = "probe", "tfidf"
 TOGETHER = TRAINED, ("base",)
@@ -273,6 +290,11 @@ def settling(gap: str, rows: int, needed: int | None) -> str:
     if needed > MOST_ROWS:
         return f"A gap of {gap} is too small to settle: it would take more than {MOST_ROWS:,} rows."
     return f"If the true gap is {gap}, about {needed:,} rows would show it."
+
+
+def unbeaten_of(rivals: Mapping[str, AnyTested]) -> dict[str, AnyTested]:
+    """Returns those of the rivals that LoRA is not shown to beat, in their order."""
+    return {name: found for name, found in rivals.items() if not (found.significant and found.gain > 0)}
 
 
 def to_try(unread: Unread) -> str:

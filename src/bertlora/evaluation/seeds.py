@@ -18,10 +18,14 @@ from bertlora.errors import InputError
 from bertlora.evaluation.scores import METRIC_NAMES, choosing_score, value_of
 from bertlora.run.loaded import Run
 
+# Metrics that are no fractions in 0..1, and their ranges.
+RMSE = "RMSE"
+RANGES = {RMSE: (0.0, math.inf), METRIC_NAMES["matthews"]: (-1.0, 1.0)}
+
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Accuracies of S runs that differ only in their seed, all fractions in 0..1; or errors, which have a unit.
+    """Accuracies of S runs that differ only in their seed, all fractions in 0..1; or values of another metric.
 
     Attributes:
         accuracies: one per run, in the given order; or values of another metric.
@@ -30,7 +34,6 @@ class SeedSummary:
         mean_ci95: 95 % confidence interval of the mean (Student's t), cut to the range of the metric; None for a single
             run. It covers the variation between seeds on the same rows. Other rows would change all runs together.
         metric: what the sentence calls the metric.
-        shares: whether the values are fractions, and not errors in a unit.
     """
 
     accuracies: tuple[float, ...]
@@ -38,7 +41,11 @@ class SeedSummary:
     deviation: float | None
     mean_ci95: tuple[float, float] | None
     metric: str = "accuracy"
-    shares: bool = True
+
+    @property
+    def shares(self) -> bool:
+        """Whether the values are fractions in 0..1."""
+        return self.metric not in RANGES
 
     @property
     def sentence(self) -> str:
@@ -63,17 +70,15 @@ class SeedSummary:
     def figures(self) -> dict[str, Any]:
         """Returns the summary for JSON."""
         table = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        del table["shares"]
         return table | {"verdict": self.sentence}
 
 
-def summarise(accuracies: Sequence[float], metric: str = "accuracy", shares: bool = True) -> SeedSummary:
+def summarise(accuracies: Sequence[float], metric: str = "accuracy") -> SeedSummary:
     """Returns mean, standard deviation and interval of the accuracies of runs that differ only in their seed.
 
     Args:
         accuracies: one per run, each in 0..1, all on the same rows; or values of another metric.
-        metric: what the sentence calls the metric.
-        shares: whether the values are fractions in 0..1; errors and Matthews correlations are not.
+        metric: what the sentence calls the metric, as `METRIC_NAMES` has it, or RMSE.
 
     Raises:
         InputError: there are no accuracies.
@@ -83,13 +88,12 @@ def summarise(accuracies: Sequence[float], metric: str = "accuracy", shares: boo
         raise InputError("no accuracies to summarise; train with at least one seed")
     mean = float(values.mean())
     if len(values) == 1:
-        return SeedSummary((mean,), mean, None, None, metric, shares)
+        return SeedSummary((mean,), mean, None, None, metric)
     deviation = float(values.std(ddof=1))
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
-    least = -1.0 if metric == METRIC_NAMES["matthews"] else 0.0
-    most = 1.0 if shares or least < 0 else math.inf
+    least, most = RANGES.get(metric, (0.0, 1.0))
     interval = max(mean - half, least), min(mean + half, most)
-    return SeedSummary(tuple(values.tolist()), mean, deviation, interval, metric, shares)
+    return SeedSummary(tuple(values.tolist()), mean, deviation, interval, metric)
 
 
 def leading_figure(run: Run, data: Prepared, split: str) -> tuple[str, float]:
@@ -100,7 +104,7 @@ def leading_figure(run: Run, data: Prepared, split: str) -> tuple[str, float]:
     rows = split_examples(run.adapted.reader, data, split)
     outputs, learned = run.adapted.logits(rows.inputs), run.calibration
     if isinstance(learned, Spread):
-        return "RMSE", float(np.sqrt(np.mean((outputs[:, 0] - rows.labels) ** 2)))
+        return RMSE, float(np.sqrt(np.mean((outputs[:, 0] - rows.labels) ** 2)))
     if isinstance(learned, Thresholds):
         return "macro F1", float(LabelAgreement(learned.chosen(outputs), outputs, rows.labels).figures["macro_f1"] or 0)
     recipe = run.recipe()

@@ -17,7 +17,7 @@ from bertlora.confidence.thresholds import Thresholds
 from bertlora.data.inputs import ALL_READ, Unread
 from bertlora.data.reader import Examples
 from bertlora.data.rows import Split
-from bertlora.evaluation.comparison import RIVALS, TRAINED, Comparison, against_lora, compare_all, to_try
+from bertlora.evaluation.comparison import RIVALS, TRAINED, Comparison, against_lora, compare_all, to_try, unbeaten_of
 from bertlora.evaluation.metrics import classification_metrics, headline, probability_figures
 from bertlora.evaluation.multilabel import EvaluatedLabels, label_figures
 from bertlora.evaluation.paired_errors import ErrorComparison
@@ -192,7 +192,7 @@ def verdict(evaluated: AnyEvaluated) -> str:
     e = evaluated
     rivals: Mapping[str, Comparison | ErrorComparison]
     rivals = {name: found for name, found in e.comparisons.items() if name in TRAINED} or e.comparisons
-    unbeaten = [name for name, found in rivals.items() if not (found.significant and found.gain > 0)]
+    unbeaten = list(unbeaten_of(rivals))
     lines = [e.headline(_opening(unbeaten, rivals))]
     lines += [found.sentence((RIVALS[name], "LoRA")) for name, found in rivals.items()]
     lines += [e.coverage_sentence] if isinstance(e, EvaluatedValues) else []

@@ -8,14 +8,12 @@ from accelerate import PartialState
 
 from bertlora.data.prepared import Prepared
 from bertlora.errors import InputError
-from bertlora.evaluation.scores import METRIC_NAMES
 from bertlora.evaluation.seeds import leading_figure, summarise
 from bertlora.pipeline.training_run import train_run
 from bertlora.recipe import Recipe
 from bertlora.run.folder import rewrite_metrics, seed_folders
 from bertlora.run.loaded import Run
 from bertlora.run.unfinished import is_finished
-from bertlora.task import REGRESSION
 from bertlora.training.events import Listener
 
 
@@ -67,9 +65,7 @@ def train_seeds(
     if count > 1 and PartialState(cpu=not torch.cuda.is_available()).is_main_process:
         runs = [Run.load(folder) for folder in folders.values()]
         found = [leading_figure(run, data, split) for run in runs]
-        metric = found[0][0]
-        shares = data.task != REGRESSION and metric != METRIC_NAMES["matthews"]
-        summary = summarise([value for _, value in found], metric, shares)
+        summary = summarise([value for _, value in found], found[0][0])
         metrics["seeds"] = {"values": list(folders), "split": split, **summary.figures()}
         rewrite_metrics(out, metrics)
     return metrics

@@ -15,13 +15,13 @@ from bertlora.confidence.probabilities import Array, sigmoid, softmax
 from bertlora.confidence.thresholds import DEFAULT
 from bertlora.data.labels import IMBALANCE_RATIO
 from bertlora.evaluation.advice.course import Evidence, Piece, fit, head
-from bertlora.evaluation.comparison import FEWEST_ROWS, RIVALS, Comparison, compare_all, to_try
+from bertlora.evaluation.comparison import FEWEST_ROWS, RIVALS, Comparison, compare_all, to_try, unbeaten_of
 from bertlora.evaluation.gains import SIGNIFICANCE
 from bertlora.evaluation.label_gains import compare_labels
 from bertlora.evaluation.paired_errors import ErrorComparison, compare_errors
 from bertlora.task import MULTILABEL, REGRESSION
 
-Compared = Mapping[str, Comparison] | Mapping[str, ErrorComparison]
+Compared = Mapping[str, Comparison | ErrorComparison]
 
 RECALL_GAP = 0.2
 FEWEST_OF_A_CLASS = 10
@@ -74,7 +74,7 @@ def unbeaten(e: Evidence) -> Iterator[Piece]:
     if len(e.y_true) < FEWEST_ROWS or not e.rivals:
         return
     compared = COMPARE.get(e.recipe.task, _classes)(e)
-    open_ones = {name: found for name, found in compared.items() if not (found.significant and found.gain > 0)}
+    open_ones = unbeaten_of(compared)
     if not open_ones:
         return
     # A rival that is shown to be better comes first.
