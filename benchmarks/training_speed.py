@@ -17,12 +17,12 @@ import pandas as pd
 from contest import Result, contest_parser, interleaved, machine, median, ratios, table
 
 from bertlora.model.fetch import embedded_folder
-from bertlora.model.machine import choose_precision, speed
+from bertlora.model.machine import speed
 from bertlora.recipe import Recipe
 
-STOCK, TUNED, OURS, INT8 = "Trainer + PEFT, stock", "Trainer + PEFT, tuned", "bertlora", "bertlora, int8"
-# The format of the matrix product that a program is compared with.
-FORMATS = {STOCK: "fp32", TUNED: "bf16", INT8: "fp32"}
+STOCK, TUNED, FP32, OURS = "Trainer + PEFT, stock", "Trainer + PEFT, tuned", "bertlora, fp32", "bertlora"
+# The format of the matrix product that a program is compared with; only the last one chooses it.
+FORMATS = {STOCK: "fp32", TUNED: "bf16", FP32: "fp32"}
 # MiniLM's linear layers: four products of 384 x 384 and two of 384 x 1,536 in each of six layers.
 WEIGHTS = 6 * (4 * 384 * 384 + 2 * 384 * 1536)
 
@@ -70,7 +70,7 @@ def commands(a: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
     peer += ["--batch", str(a.batch), "--targets", a.targets]
     ours = [sys.executable, "-m", "bertlora", "train", str(folder / "train.parquet"), "--overwrite", "--json"]
     ours += ["--recipe", str(folder / "recipe.toml"), "--out", str(folder / "run")]
-    own = {OURS: ours, INT8: [*ours, "--precision", "int8"]}
+    own = {FP32: [*ours, "--precision", "fp32"], OURS: ours}
     return {STOCK: [*peer, "--stock"], TUNED: [*peer, "--tuned"]} | own
 
 
@@ -87,12 +87,13 @@ def summary(results: list[Result]) -> str:
         return float(result["examples_per_s"])
 
     rows = []
-    for name in (STOCK, TUNED, OURS, INT8):
+    chosen = next(str(r["precision"]) for r in results if r["name"] == OURS)
+    for name in (STOCK, TUNED, FP32, OURS):
         tokens = median(results, name, lambda r: float(r["tokens_per_s"]))
-        rate = tokens * 4 * WEIGHTS / speed(FORMATS.get(name) or choose_precision("auto"))
+        rate = tokens * 4 * WEIGHTS / speed(FORMATS.get(name, "bf16" if chosen == "bf16" else "fp32"))
         rows.append(
             [
-                name,
+                f"{name}, {chosen} by itself" if name == OURS else name,
                 f"{median(results, name, pace):.1f}",
                 ratios(results, name, STOCK, pace),
                 ratios(results, name, TUNED, pace),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -46,6 +47,7 @@ USUAL: dict[str, tuple[list[str], list[str]]] = {
     "modernbert": (["Wqkv"], ["head"]),
 }
 EVERY = sorted(USUAL)
+INT8 = pytest.mark.skipif(torch.cuda.is_available(), reason="int8 runs on a CPU only")
 # transformers up to 5.5 cannot give ModernBERT another attention; it then takes padded batches.
 SWITCHES = ModernBertForSequenceClassification._can_set_attn_implementation()
 # LoRA on query and value, and nothing else: the same adapter as `USUAL` gives.
@@ -70,7 +72,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator).to(parameter.device))
 
 
 def adapted_of(folder: Path, labels: list[str] = LABELS, pairs: bool | None = None, **keys: Any) -> Adapted:

@@ -35,7 +35,7 @@ class Recipe:
     precision: str = option(
         "auto",
         "run",
-        "number format of training; auto measures whether bf16 or fp32 is faster here",
+        "number format of training; auto measures what is fastest here: bf16, int8 for the frozen layers, or fp32",
         choices=("auto", "fp32", "bf16", "int8"),
     )
     seed: int = option(

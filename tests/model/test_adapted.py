@@ -154,7 +154,8 @@ def test_merged_gives_the_same(variant: str, tiny: Tiny) -> None:
     merged = adapted.merged().eval()
     inputs = adapted.reader.read(["a film"])
     with torch.inference_mode():
-        found = merged(input_ids=torch.from_numpy(inputs.window(0)[0].astype(np.int64))[None]).logits.numpy()
+        ids = torch.from_numpy(inputs.window(0)[0].astype(np.int64))[None].to(merged.device)
+        found = merged(input_ids=ids).logits.cpu().numpy()
     assert np.allclose(found, adapted.logits(inputs), atol=1e-5)
 
 

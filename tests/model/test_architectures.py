@@ -121,8 +121,9 @@ def pefts_own(adapted: Adapted, folder: Path) -> Any:
 
 def gradients(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns the gradient of every trained tensor; dropout stays off."""
-    cross_entropy(model.eval()(**batch).logits, torch.tensor([0, 1, 2, 0])).backward()
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    moved = {name: x.to(model.device) for name, x in batch.items()}
+    cross_entropy(model.eval()(**moved).logits.cpu(), torch.tensor([0, 1, 2, 0])).backward()
+    return {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import made_once
-from helpers import SWITCHES, adapted_of, logits_of, plain_peft, randomise, save_tiny_run
+from helpers import INT8, SWITCHES, adapted_of, logits_of, plain_peft, randomise, save_tiny_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -192,7 +192,7 @@ def test_threads_load_and_ask_at_once(pool: Callable[[str], Pool]) -> None:
         list(threads.map(work, range(12)))
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("int8", marks=INT8)])
 def test_fewer_bits_are_near_the_adapter_by_itself(precision: str, tiny: Tiny, tmp_path: Path) -> None:
     adapted = adapted_of(tiny("bert"), targets=["all-linear"])
     adapted.save(tmp_path)

@@ -153,10 +153,10 @@ def test_base_view_is_first_token_and_mean_of_the_base(tiny: Tiny) -> None:
     scores, found = adapted.base_features(inputs)
     assert np.allclose(scores, adapted.logits(inputs, base=True), atol=1e-6)
     with adapted.model.disable_adapter(), torch.inference_mode():
-        ids = torch.from_numpy(inputs.window(1)[0].astype(np.int64))[None]
+        ids = torch.from_numpy(inputs.window(1)[0].astype(np.int64))[None].to(adapted.model.device)
         bert = unwrapped(adapted.model).bert
         *_, below, last = bert(ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
-    assert np.allclose(found[1], torch.cat([last[0, 0], below[0].mean(0)]).numpy(), atol=1e-5)
+    assert np.allclose(found[1], torch.cat([last[0, 0], below[0].mean(0)]).cpu().numpy(), atol=1e-5)
 
 
 def test_softmax_and_cross_entropy() -> None:

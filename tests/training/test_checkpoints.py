@@ -23,10 +23,10 @@ from small_training import (
 )
 
 from bertlora.errors import OutputError, RunError, Terminated
+from bertlora.model.adapted import Adapted
 from bertlora.model.engine import Execution
 from bertlora.recipe import Recipe
 from bertlora.run.unfinished import CHECKPOINTS
-from bertlora.training import loop
 from bertlora.training.checkpoints import OLD, drop_checkpoints, load_checkpoint
 from bertlora.training.events import Evaluation
 from bertlora.training.loop import Training
@@ -115,9 +115,9 @@ def test_resuming_keeps_the_precision_that_was_measured(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recipe = dropping_recipe(tiny, precision="auto")
-    monkeypatch.setattr(loop, "choose_precision", lambda *_: "bf16")
+    monkeypatch.setattr(Adapted, "training_precision", lambda *_: "bf16")
     interrupt(small_training(recipe, checkpoints=tmp_path), 1)
-    monkeypatch.setattr(loop, "choose_precision", lambda *_: "fp32")
+    monkeypatch.setattr(Adapted, "training_precision", lambda *_: "fp32")
     assert small_training(recipe, checkpoints=tmp_path, resume=True).precision == "bf16"
     assert small_training(recipe, checkpoints=tmp_path).precision == "fp32"
 

@@ -32,9 +32,10 @@ def training_of(recipe: Recipe, **options: Any) -> Training:
 def test_the_first_loss_is_transformers_own(tiny: Tiny, architecture: str) -> None:
     training = training_of(small_recipe(tiny(architecture), batch_size=16, head_start="random"))
     adapted = training.adapted
-    tokens = adapted.base.tokenizer()(TEXTS, padding=True, return_tensors="pt")
+    device = adapted.model.device
+    tokens = adapted.base.tokenizer()(TEXTS, padding=True, return_tensors="pt").to(device)
     with torch.no_grad():
-        theirs = adapted.model.eval()(**tokens, labels=torch.from_numpy(MARKS).float())
+        theirs = adapted.model.eval()(**tokens, labels=torch.from_numpy(MARKS).float().to(device))
     assert theirs.logits.shape == MARKS.shape
     assert adapted.model.config.problem_type == "multi_label_classification"
     steps, _ = run_all(training)

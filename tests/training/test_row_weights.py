@@ -49,7 +49,7 @@ def gradients(training: Training) -> tuple[float, dict[str, Tensor]]:
     with training.adapted.execution("fp32", training=True) as training.execution:
         loss = float(training._gradients(list(range(len(training.train)))))
     named = training.plain.named_parameters()
-    return loss, {name: p.grad.clone() for name, p in named if p.grad is not None}
+    return loss, {name: p.grad.cpu().clone() for name, p in named if p.grad is not None}
 
 
 @TASKS

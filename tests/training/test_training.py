@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import INT8
 from small_training import (
     BAD,
     GOOD,
@@ -288,7 +289,7 @@ def test_stops_when_patience_is_spent_within_an_epoch(tiny: Tiny, monkeypatch: p
 # Kinds of input and arithmetic
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("int8", marks=INT8)])
 def test_fewer_bits_train(precision: str, tiny: Tiny) -> None:
     recipe = small_recipe(tiny("bert"), precision=precision, epochs=20, batch_size=8, targets=("all-linear",))
     training = small_training(recipe, texts=TEXTS[:8], ids=IDS[:8])

@@ -130,7 +130,9 @@ def print_validated(found: dict[str, Any]) -> None:
     best, metric = found["validation"], found.get("best_metric", "")
     good = _validated(best, metric)
     evaluated = f"; validation {good} (epoch {best['epoch']:g}, {CHOSEN})" if good else ""
-    print(f"{found['run']}: trained in {duration(found['train']['seconds'])}{evaluated}")
+    precision = found["train"].get("precision", "fp32")
+    bits = "" if precision == "fp32" else f" in {precision}"
+    print(f"{found['run']}: trained in {duration(found['train']['seconds'])}{bits}{evaluated}")
     if good and found.get("rivals"):
         rivals = [_rival(name, figures, metric) for name, figures in found["rivals"].items()]
         print(f"On the same rows: {'; '.join(rivals)}")

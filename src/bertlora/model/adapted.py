@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
+import numpy as np
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import Tensor
@@ -19,7 +20,16 @@ from bertlora.errors import ModelError, RunError
 from bertlora.model.adapter_files import WEIGHTS_FILE, read_adapter_config, weights_bytes
 from bertlora.model.base import Base, check_length, find_base, quiet
 from bertlora.model.build import ADAPTER, add_adapter, build_classifier, new_modules, use_own_linear
-from bertlora.model.engine import BATCH_SIZE, Execution, Features, executing, owned, takes_token_types, unwrapped
+from bertlora.model.engine import (
+    BATCH_SIZE,
+    Execution,
+    Features,
+    executing,
+    owned,
+    takes_token_types,
+    training_precision,
+    unwrapped,
+)
 from bertlora.model.machine import choose_precision, default_device
 from bertlora.model.state import (
     changed_values,
@@ -31,6 +41,9 @@ from bertlora.model.state import (
 )
 from bertlora.recipe import Recipe
 from bertlora.task import CLASSIFICATION, task_of_problem
+
+# int8 is chosen if it moves the base's features of this many texts by at most this share of their spread.
+COMPARED, INT8_ERROR = 16, 0.1
 
 
 @dataclass
@@ -190,6 +203,25 @@ class Adapted(Runnable):
         """Inside, the model is ready to run; with `base`, the base and its untrained head. See `Runnable.execution`."""
         with super().execution(precision, base=self.changed if base else None, **how) as execution:
             yield execution
+
+    def training_precision(self, wanted: str, inputs: Inputs, pack: bool = True) -> str:
+        """Returns the precision of a training on these texts.
+
+        `auto` is as the engine says, but fp32 in place of int8 if the base's features differ too much in int8.
+        """
+        chosen = training_precision(wanted, self.model, pack)
+        doubtful = wanted == "auto" and chosen == "int8"
+        return "fp32" if doubtful and self._int8_error(inputs) > INT8_ERROR else chosen
+
+    def _int8_error(self, inputs: Inputs) -> float:
+        """Returns the error of the base's features in int8, divided by their spread, on the first texts."""
+        few = inputs.take(range(min(len(inputs), COMPARED)))
+        found = []
+        for precision in ("fp32", "int8"):
+            with self.execution(precision, base=True) as execution:
+                found.append(execution.features(few)[1])
+        spread = float(np.linalg.norm(found[0] - found[0].mean(0)))
+        return float(np.linalg.norm(found[1] - found[0])) / max(spread, 1e-12)
 
     def logits(
         self, inputs: Inputs, base: bool = False, precision: str = "fp32", batch_size: int = BATCH_SIZE

@@ -37,7 +37,7 @@ KEPT_BYTES, MAPPED_BYTES = 2**28, 2**25
 def choose_precision(wanted: str, architecture: str = "") -> str:
     """Returns `fp32`, `bf16` or `int8`; `auto` gives bf16 if its products are at least 1.5 times as fast as fp32's.
 
-    `int8` is never chosen by itself: what it costs in accuracy must be measured.
+    `int8` is never chosen here: what it costs depends on the model; see `execution.training_precision`.
 
     Args:
         wanted: `auto`, `fp32`, `bf16` or `int8`.

@@ -7,8 +7,7 @@ from typing import Any
 from bertlora.model.adapter_files import METADATA
 from bertlora.model.base import check_length, find_base
 from bertlora.model.build import add_adapter, lora_parameters, sketch_classifier
-from bertlora.model.engine import ROW_TOKENS
-from bertlora.model.machine import choose_precision
+from bertlora.model.engine import ROW_TOKENS, training_precision
 from bertlora.model.state import saved_state
 from bertlora.recipe import Recipe
 
@@ -32,7 +31,7 @@ def plan(recipe: Recipe, labels: int) -> dict[str, Any]:
     model = add_adapter(counted, base, sketch_classifier(base, names), counting=True)
     trainable, total = model.get_nb_trainable_parameters()
     config = base.config()
-    precision = choose_precision(recipe.precision, config.model_type)
+    precision = training_precision(recipe.precision, model, pack=not recipe.encoder_dropout)
     return {
         "recipe_model": recipe.model,
         "architecture": config.model_type,

@@ -19,7 +19,6 @@ from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
 from bertlora.model.engine import Execution, evaluating, row_tokens, unwrapped
-from bertlora.model.machine import choose_precision
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.sealed import Kept, sealing
@@ -65,8 +64,8 @@ def out_of_fold_logits(
     """
     recipe = for_classes(recipe, examples.labels)
     start, scores = trained_state(adapted.model), np.zeros((len(examples), len(adapted.labels)))
-    precision = choose_precision(recipe.precision, adapted.architecture)
     pack = not recipe.encoder_dropout
+    precision = adapted.training_precision(recipe.precision, examples.inputs, pack)
     if kept is not None:
         dealt = hashlib.sha256(fold.tobytes()).hexdigest()
         kept = Kept(kept.folder, kept.facts | {"precision": precision, "fold": dealt})

@@ -17,7 +17,7 @@ from bertlora.errors import HealthError
 from bertlora.model.adapted import Adapted
 from bertlora.model.draws import Draws
 from bertlora.model.engine import Execution, row_tokens, served
-from bertlora.model.machine import choose_precision, give_back_memory, out_of_memory, peak_rss_mib
+from bertlora.model.machine import give_back_memory, out_of_memory, peak_rss_mib
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.accelerator import agreed, new_accelerator, share_trained
@@ -68,8 +68,10 @@ class Training:
         self.accelerator = new_accelerator()
         self.objective = objective_of(adapted, recipe, train, self.accelerator.device)
         self.recipe = recipe = self.objective.recipe
+        # Packed rows have no dropout inside attention.
+        self.pack = not recipe.encoder_dropout
         # Each process may measure another speed; the main process's choice counts.
-        self.precision = agreed(choose_precision(recipe.precision, adapted.architecture))
+        self.precision = agreed(adapted.training_precision(recipe.precision, train.inputs, self.pack))
         self.lengths = train.inputs.lengths
         self.adapted, self.plain = adapted, adapted.model
         check_base(self.plain, recipe.model)
@@ -77,8 +79,6 @@ class Training:
         self.model = self.accelerator.prepare(self.plain)
         self.steps_per_epoch = recipe.steps_per_epoch(len(train))
         self.steps = recipe.steps(len(train))
-        # Packed rows have no dropout inside attention.
-        self.pack = not recipe.encoder_dropout
         texts, self.row_tokens = micro_batch(
             recipe, train.inputs, self.pack and served(self.plain), self.accelerator.device
         )

@@ -40,8 +40,8 @@ bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, boo
         shape.room = attention_room(kind, longest, dim, backward);
         std::vector<R> rooms(shape.room * shape.threads);
         if (backward)
-            attention_backward(kind, &shape, q.data(), k.data(), v.data(), g.data(), out.data(), sums.data(), gq.data(),
-                               gk.data(), gv.data(), rooms.data());
+            attention_backward(kind, &shape, q.data(), k.data(), v.data(), g.data(), sums.data(), gq.data(), gk.data(),
+                               gv.data(), rooms.data());
         else
             attention_forward(kind, &shape, q.data(), k.data(), v.data(), out.data(), sums.data(), rooms.data());
         ++calls;

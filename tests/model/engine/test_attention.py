@@ -94,16 +94,17 @@ def passed(function: object, inputs: Triple, *args: object, seed: int = 1) -> di
 
 
 def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor], within: float) -> None:
-    """Each tensor differs by less than `within` of its own size (or of a hundredth of the largest one's).
+    """Each tensor differs by less than `within` of its own size (or of a twentieth of the largest one's).
 
-    A text of one token gives q and k only a gradient of rounding errors. It is compared with the size of v's.
+    A text of one token gives q and k only a gradient of rounding errors: the difference of two equal numbers of the
+    size of v's gradient. A twentieth of that size makes of 1e-5 four units of fp32's rounding.
     """
     assert found.keys() == expected.keys()
     largest = max(float(value.norm()) for value in expected.values())
     for name, value in expected.items():
         assert bool(found[name].isfinite().all()), name
         difference = float((found[name].double() - value).norm())
-        assert difference <= within * max(float(value.norm()), 1e-2 * largest), (name, difference, float(value.norm()))
+        assert difference <= within * max(float(value.norm()), 0.05 * largest), (name, difference, float(value.norm()))
 
 
 def check(

@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import adapted_of
+from helpers import INT8, adapted_of
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from bertlora.errors import RecipeError
+from bertlora.model import adapted as adapted_module
 from bertlora.model import machine
+from bertlora.model.engine import execution, frozen
 from bertlora.model.engine.kernels.int8 import Int8Weight, Layer, feed_forward, feed_gradient, native_int8
-from bertlora.model.machine import choose_precision
+from bertlora.model.machine import choose_precision, default_device
 
 Tiny = Callable[[str], Path]
 
@@ -133,3 +135,40 @@ def test_what_cannot_run_in_int8_is_refused(tiny: Tiny, monkeypatch: pytest.Monk
     monkeypatch.setattr(machine, "default_device", lambda: torch.device("cuda"))
     with pytest.raises(RecipeError, match="got int8, which runs on a CPU only; give bf16"):
         choose_precision("int8")
+
+
+@INT8
+def test_auto_trains_in_int8_where_it_pays_and_the_base_bears_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted, padded = adapted_of(tiny("bert")), adapted_of(tiny("deberta-v2"))
+    inputs = adapted.reader.read(["A joy.", "It is long, dull and badly acted, and it never ends.", "So so"])
+    error = adapted._int8_error(inputs)
+    assert 0 < error < 0.1
+    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    for bf16, pays, expected in ((1.0, False, "fp32"), (1.0, True, "int8"), (1.6, True, "bf16")):
+        monkeypatch.setattr(machine, "speed", {"fp32": 1.0, "bf16": bf16}.__getitem__)
+        monkeypatch.setattr(execution, "int8_pays", lambda pays=pays: pays)
+        assert adapted.training_precision("auto", inputs) == expected
+        assert adapted.choose_precision("auto") != "int8"
+    monkeypatch.setattr(machine, "speed", {"fp32": 1.0, "bf16": 1.0}.__getitem__)
+    assert adapted.training_precision("fp32", inputs) == "fp32"
+    assert adapted.training_precision("auto", inputs, pack=False) == "fp32"
+    assert padded.training_precision("auto", padded.reader.read(["A joy."])) == "fp32"
+    assert adapted.training_precision("auto", inputs) == "int8"
+    monkeypatch.setattr(adapted_module, "INT8_ERROR", error / 2)
+    assert adapted.training_precision("auto", inputs) == "fp32"
+    assert adapted.training_precision("int8", inputs) == "int8"
+
+
+def test_int8_pays_where_its_products_are_faster_by_native_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Product:
+        def __init__(self, *_: object) -> None: ...
+
+        def product(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(frozen, "Int8Weight", Product)
+    for native, rate, expected in ((True, 1.0, True), (True, float("inf"), False), (False, 1.0, False)):
+        monkeypatch.setattr(frozen, "native_int8", lambda native=native: native)
+        monkeypatch.setattr(frozen, "speed", lambda _, rate=rate: rate)
+        frozen.int8_pays.cache_clear()
+        assert frozen.int8_pays() == (expected and default_device().type == "cpu")
+    frozen.int8_pays.cache_clear()

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from conftest import ARCHITECTURES, made_once
-from helpers import LABELS, SWITCHES, adapted_of, plain_classifier
+from helpers import INT8, LABELS, SWITCHES, adapted_of, plain_classifier
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -103,7 +103,7 @@ def scores_of(execution: Execution, inputs: Inputs) -> Tensor:
     """Returns logits of all texts in the order of the inputs, from batches as large as may be."""
     rows = [row for batch in execution.batches(inputs.lengths, 1000, 8192) for row in batch]
     scores = torch.cat([execution.logits(inputs, batch) for batch in execution.batches(inputs.lengths, 1000, 8192)])
-    return scores[torch.tensor(rows).argsort()]
+    return scores.cpu()[torch.tensor(rows).argsort()]
 
 
 def logits_by(adapted: Adapted, inputs: Inputs, pack: bool = True, precision: str = "fp32", **keys: Any) -> Tensor:
@@ -120,9 +120,9 @@ def logits_by(adapted: Adapted, inputs: Inputs, pack: bool = True, precision: st
 def learned(model: nn.Module, compute: Callable[[], Tensor]) -> tuple[float, dict[str, Tensor]]:
     """Returns the loss and the gradients of all that is trained, in their own type."""
     model.zero_grad()
-    loss = cross_entropy(compute(), LABELLED)
+    loss = cross_entropy(compute().cpu(), LABELLED)
     loss.backward()
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+    gradients = {n: p.grad.cpu().clone() for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
     return float(loss.detach()), gradients
 
 
@@ -256,6 +256,7 @@ def test_gradients_in_bf16_are_near_those_in_fp32(keys: dict[str, Any], architec
     assert_near(rough, exact, 0.3)
 
 
+@INT8
 @EACH
 @pytest.mark.parametrize("keys", [{}, {"targets": ["query"]}, {"bias": "all"}], ids=str)
 def test_gradients_in_int8_are_near_those_in_fp32(keys: dict[str, Any], architecture: str, folders: Folders) -> None:
@@ -465,7 +466,7 @@ def test_layers_of_an_albert_are_in_the_order_of_their_calls(tmp_path: Path) -> 
     layers = encoder_layers(model)
     for layer in set(layers):
         layer.register_forward_hook(lambda module, *_: calls.append(module))
-    model(torch.tensor([[5, 6, 7]]))
+    model(torch.tensor([[5, 6, 7]], device=model.device))
     assert len(set(calls)) == 4
     assert calls == list(layers)
 
@@ -505,7 +506,8 @@ def check_padded(adapted: Adapted) -> None:
     inputs = texts(adapted, [30, 50, 3, 64])
     with evaluating(adapted.model), torch.inference_mode():
         one_by_one = [padded(inputs, [row], adapted.reader.pad_id, takes_types=False) for row in range(len(inputs))]
-        expected = torch.cat([adapted.model(**batch).logits for batch in one_by_one])
+        moved = [{name: x.to(adapted.model.device) for name, x in batch.items()} for batch in one_by_one]
+        expected = torch.cat([adapted.model(**batch).logits for batch in moved]).cpu()
     for tokens in (0, 10**6):
         with (
             left_as_it_came(adapted.model),

@@ -20,6 +20,7 @@ from bertlora.model.engine.execution import (
     Features,
     executing,
     row_tokens,
+    training_precision,
 )
 from bertlora.model.engine.heads import Head
 from bertlora.model.engine.kernels import in_use as kernels_in_use
@@ -56,5 +57,6 @@ __all__ = [
     "row_tokens",
     "served",
     "takes_token_types",
+    "training_precision",
     "unwrapped",
 ]

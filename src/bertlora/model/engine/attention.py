@@ -139,17 +139,17 @@ class NativeAttention(torch.autograd.Function):
         out, queries = packing.outputs(q), packing.tokens if len(q) == len(k) else len(packing)
         # The logarithms of the sums, for the backward.
         sums = q.new_empty(q.shape[1], queries, dtype=computed(q.dtype)) if any(ctx.needs_input_grad) else None
-        ctx.save_for_backward(q, k, v, out, sums)
+        ctx.save_for_backward(q, k, v, sums)
         ctx.given = given
         _call_native("attention_forward", given, q, k, v, out, sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, sums = ctx.saved_tensors
+        q, k, v, sums = ctx.saved_tensors
         g, needed = grads[0].to(q.dtype).contiguous(), zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
         gradients = [ctx.given.packing.outputs(x) if needs else None for x, needs in needed]
-        _call_native("attention_backward", ctx.given, q, k, v, g, out, sums, *gradients)
+        _call_native("attention_backward", ctx.given, q, k, v, g, sums, *gradients)
         return (*gradients, None)
 
 

@@ -33,13 +33,21 @@ from bertlora.model.engine.changes import (
     takes_token_types,
     unwrapped,
 )
+from bertlora.model.engine.frozen import int8_pays
 from bertlora.model.engine.graphs import Graphs
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, recordable, served
 from bertlora.model.engine.packing import Packing, packed, pooled, text_means
 from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
-from bertlora.model.machine import ONE_TEXT, give_back_memory, keep_freed_memory, limit_threads, out_of_memory
+from bertlora.model.machine import (
+    ONE_TEXT,
+    choose_precision,
+    give_back_memory,
+    keep_freed_memory,
+    limit_threads,
+    out_of_memory,
+)
 from bertlora.sealed import Kept, sealing
 
 # What the encoder gives, as it computed it.
@@ -213,6 +221,25 @@ class Execution:
                         raise FullMemoryError(ONE_TEXT) from error
                     max_tokens //= 2
         return values
+
+
+def training_precision(wanted: str, model: Any, pack: bool = True) -> str:
+    """Returns the precision of a training: as `choose_precision` says, but `auto` may be int8 where that is fp32.
+
+    It is int8 if products in it are at least 1.5 times as fast, and the model gets packed rows. What it costs in
+    accuracy depends on the weights.
+
+    Args:
+        wanted: `auto`, `fp32`, `bf16` or `int8`.
+        model: the classifier, with an adapter. It may be a sketch without weights.
+        pack: False if it gets padded batches.
+
+    Raises:
+        RecipeError: as `choose_precision`.
+    """
+    chosen = choose_precision(wanted, unwrapped(model).config.model_type)
+    may = wanted == "auto" and chosen == "fp32" and pack and served(model)
+    return "int8" if may and int8_pays() else chosen
 
 
 def row_tokens(device: torch.device) -> int:

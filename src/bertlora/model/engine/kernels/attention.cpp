@@ -1,7 +1,7 @@
 // Attention of packed texts, forward and backward: each text over itself, a head at a time.
 //
 //     S = q k' / sqrt(d) + bias      P = softmax(S)      o = P v
-//     D = rows of g o         dS = P (g v' - D)   gq = dS k      gk = dS' q      gv = P' g
+//     dP = g v'   dS = P (dP - rows of P dP)   gq = dS k      gk = dS' q      gv = P' g
 //
 // Some queries at a time see all keys, so the scores stay in the processor's cache, and the backward computes them again:
 // Dao et al. 2022, "FlashAttention". All sums are in float. Exponentials are powers of 2: q is multiplied by log2(e) too.
@@ -12,15 +12,13 @@
 #include "products.h"
 
 #include <omp.h>
+#include <type_traits>
 
 namespace {
 
-constexpr long QUERIES = 16; // computed at a time
 constexpr double LOG2_E = 1.4426950408889634;
-
-// The numbers from one row to the next: an odd number of vectors. Rows at a power of 2 from each other would take the same
-// few places of the nearest cache.
-template <class R> constexpr long spread(long width) { return width | LANES<R>; }
+// Queries that are computed at a time. A text with more than FEW queries takes MANY, which needs fewer loads.
+constexpr long FEW = 16, MANY = 32;
 
 // Rows of a tensor (tokens, heads, dim), for one head.
 template <class T> struct Rows {
@@ -31,31 +29,58 @@ template <class T> struct Rows {
     Rows after(long token) const { return {row(token), stride}; }
 };
 
-template <class T> void read(Rows<const T> x, long count, long dim, long width, Real<T> by, Real<T> *to) {
-    for (long i = 0; i < count; ++i) {
-        const T *from = x.row(i);
-        for (long e = 0; e < dim; ++e)
-            to[i * width + e] = widened(from[e]) * by;
-        for (long e = dim; e < width; ++e)
-            to[i * width + e] = 0;
-    }
+// Whether a row is whole vectors of the type computed in, so that products can read and write the tensor itself.
+template <class T> bool is_plain(long dim) { return std::is_same_v<T, Real<T>> && dim % LANES<Real<T>> == 0; }
+
+// `count` numbers, at most a vector of them, with zeros behind.
+template <class T> Vector<Real<T>> part(const T *from, long count) {
+    if (count >= LANES<Real<T>>)
+        return load_widened(from);
+    Vector<Real<T>> x{};
+    for (long e = 0; e < count; ++e)
+        x[e] = widened(from[e]);
+    return x;
 }
 
-template <class T> void read_transposed(Rows<const T> x, long count, long dim, long width, Real<T> *to) {
-    for (long i = 0; i < count; ++i) {
-        const T *from = x.row(i);
-        for (long e = 0; e < dim; ++e)
-            to[e * width + i] = widened(from[e]);
-    }
-    for (long e = 0; e < dim; ++e)
-        for (long i = count; i < width; ++i)
-            to[e * width + i] = 0;
-}
-
-template <class T> void write(const Real<T> *from, long count, long dim, long width, Real<T> by, Rows<T> x) {
+// Returns the rows in whole vectors: the tensor's own, or a copy in `room`.
+template <class T> Rows<const Real<T>> whole(Rows<const T> x, long count, long dim, Real<T> *room) {
+    if constexpr (std::is_same_v<T, Real<T>>)
+        if (is_plain<T>(dim))
+            return x;
+    const long width = up_to<Real<T>>(dim);
     for (long i = 0; i < count; ++i)
-        for (long e = 0; e < dim; ++e)
-            narrow(from[i * width + e] * by, x.row(i)[e]);
+        for (long e = 0; e < dim; e += LANES<Real<T>>)
+            store(room + i * width + e, part(x.row(i) + e, dim - e));
+    return {room, width};
+}
+
+// Returns where a product may write rows: into the tensor, or into `room`, from where `put` brings them.
+template <class T> Rows<Real<T>> target(Rows<T> x, long dim, Real<T> *room) {
+    if constexpr (std::is_same_v<T, Real<T>>)
+        if (is_plain<T>(dim))
+            return x;
+    return {room, up_to<Real<T>>(dim)};
+}
+
+template <class T> void put(Rows<Real<T>> from, long count, long dim, Rows<T> x) {
+    if (!is_plain<T>(dim))
+        for (long i = 0; i < count; ++i)
+            for (long e = 0; e < dim; ++e)
+                narrow(from.row(i)[e], x.row(i)[e]);
+}
+
+// Writes rows, each times a factor, as columns (dim, Q); columns without a row are 0.
+template <long Q, class T> void columns(Rows<const T> x, long count, long dim, Real<T> by, Real<T> *to) {
+    using R = Real<T>;
+    for (long i = 0; i < Q; i += LANES<R>)
+        for (long e = 0; e < dim; e += LANES<R>) {
+            Vector<R> square[LANES<R>];
+            for (long l = 0; l < LANES<R>; ++l)
+                square[l] = i + l < count ? part(x.row(i + l) + e, dim - e) * by : Vector<R>{};
+            transpose<R>(square);
+            for (long l = 0; l < LANES<R> && e + l < dim; ++l)
+                store(to + (e + l) * Q + i, square[l]);
+        }
 }
 
 // Some neighbouring keys.
@@ -63,7 +88,7 @@ struct Span {
     long begin, end;
 };
 
-// One head of one text.
+// One head of one text. Matrices of scores are (keys, queries), so that a vector has one key of several queries.
 template <class T> struct Unit {
     using R = Real<T>;
     Rows<const T> q, k, v;
@@ -71,135 +96,149 @@ template <class T> struct Unit {
     R scale;
     const R *bias; // of this head at distance 0, by the distance from query to key; none without
 
-    long key_stride() const { return spread<R>(up_to<R>(keys)); }
-    long dim_width() const { return up_to<R>(dim); }
-
     // The keys that the query at this position sees: those at distances below `window`, if it is not 0.
     Span seen_by(long position) const {
         return {window && position >= window ? position - window + 1 : 0,
                 window && position + window < keys ? position + window : keys};
     }
 
-    // All that some queries see, from the beginning of a vector on.
-    Span seen_by_some(long first, long count) const {
-        return {seen_by(first).begin / LANES<R> * LANES<R>, seen_by(first + count - 1).end};
-    }
-
-    void forward(Rows<T> out, R *log_sums, R *room) const {
-        const long apart = key_stride(), deep = dim_width();
-        R *columns = room, *values = columns + dim * apart, *asked = values + keys * deep;
-        R *scores = asked + QUERIES * deep, *seen = scores + QUERIES * apart;
-        read_transposed<T>(k, keys, dim, apart, columns);
-        read<T>(v, keys, dim, deep, R(1), values);
-        for (long first = 0; first < queries; first += QUERIES) {
-            const long count = queries - first < QUERIES ? queries - first : QUERIES;
-            const Span span = seen_by_some(first, count);
+    template <long Q> void forward(Rows<T> out, R *log_sums, R *room) const {
+        const long deep = up_to<R>(dim);
+        R *asked = room, *seen = asked + dim * Q, *scores = seen + Q * deep, *rest = scores + keys * Q;
+        const auto key_rows = whole<T>(k, keys, dim, rest), value_rows = whole<T>(v, keys, dim, rest + keys * deep);
+        for (long first = 0; first < queries; first += Q) {
+            const long count = queries - first < Q ? queries - first : Q;
+            const Span span{seen_by(first).begin, seen_by(first + count - 1).end};
             const long width = span.end - span.begin;
-            read<T>(q.after(first), count, dim, deep, scale * R(LOG2_E), asked);
-            product(asked, deep, 1L, columns + span.begin, apart, scores, apart, count, up_to<R>(width), dim, false);
-            R sums[QUERIES];
+            columns<Q, T>(q.after(first), count, dim, scale * R(LOG2_E), asked);
+            product(key_rows.row(span.begin), key_rows.stride, 1L, asked, Q, scores, Q, width, Q, dim, false);
+            mask<Q>(scores, first, count, span);
+            R shifts[Q], sums[Q];
+            soften<Q>(scores, width, shifts, sums);
+            product(scores, 1L, Q, value_rows.row(span.begin), value_rows.stride, seen, deep, count, deep, width, false);
             for (long i = 0; i < count; ++i) {
-                const R most = softened(scores + i * apart, first + i, span, sums[i]);
+                scaled(seen + i * deep, 1 / sums[i], out.row(first + i));
                 if (log_sums)
-                    log_sums[first + i] = most + std::log2(sums[i]);
+                    log_sums[first + i] = shifts[i] + std::log2(sums[i]);
             }
-            product(scores, apart, 1L, values + span.begin * deep, deep, seen, deep, count, deep, width, false);
-            for (long i = 0; i < count; ++i)
-                write<T>(seen + i * deep, 1, dim, deep, 1 / sums[i], out.after(first + i));
         }
     }
 
-    void backward(Rows<const T> g, Rows<const T> out, const R *log_sums, Rows<T> gq, Rows<T> gk, Rows<T> gv,
-                  R *room) const {
-        const long apart = key_stride(), deep = dim_width();
-        R *key_columns = room, *value_columns = key_columns + dim * apart, *key_rows = value_columns + dim * apart;
-        R *key_slopes = key_rows + keys * deep, *value_slopes = key_slopes + keys * deep;
-        R *asked = value_slopes + keys * deep, *wanted = asked + QUERIES * deep, *slopes = wanted + QUERIES * deep;
-        R *weights = slopes + QUERIES * deep, *changes = weights + QUERIES * apart;
-        read_transposed<T>(k, keys, dim, apart, key_columns);
-        read_transposed<T>(v, keys, dim, apart, value_columns);
-        read<T>(k, keys, dim, deep, R(1), key_rows);
-        std::memset(key_slopes, 0, 2 * keys * deep * sizeof(R)); // and value_slopes
-        for (long first = 0; first < queries; first += QUERIES) {
-            const long count = queries - first < QUERIES ? queries - first : QUERIES;
-            const Span span = seen_by_some(first, count);
-            const long width = span.end - span.begin, wide = up_to<R>(width), at = span.begin * deep;
-            read<T>(q.after(first), count, dim, deep, scale * R(LOG2_E), asked);
-            read<T>(g.after(first), count, dim, deep, R(1), wanted);
-            product(asked, deep, 1L, key_columns + span.begin, apart, weights, apart, count, wide, dim, false);
-            product(wanted, deep, 1L, value_columns + span.begin, apart, changes, apart, count, wide, dim, false);
-            for (long i = 0; i < count; ++i) {
-                R due = 0;
-                for (long e = 0; e < dim; ++e)
-                    due += wanted[i * deep + e] * widened(out.row(first + i)[e]);
-                sloped(weights + i * apart, changes + i * apart, first + i, span, log_sums[first + i], due);
-            }
+    template <long Q>
+    void backward(Rows<const T> g, const R *log_sums, Rows<T> gq, Rows<T> gk, Rows<T> gv, R *room) const {
+        const long deep = up_to<R>(dim);
+        R *asked = room, *wanted = asked + dim * Q, *weights = wanted + dim * Q, *changes = weights + keys * Q;
+        R *rest = changes + keys * Q; // for what is not plain
+        const auto key_rows = whole<T>(k, keys, dim, rest), value_rows = whole<T>(v, keys, dim, rest + keys * deep);
+        const auto key_slopes = target<T>(gk, dim, rest + 2 * keys * deep);
+        const auto value_slopes = target<T>(gv, dim, rest + 3 * keys * deep);
+        R *block = rest + 4 * keys * deep;
+        for (long i = 0; window && i < keys; ++i) {
+            std::memset(gk.first ? key_slopes.row(i) : block, 0, deep * sizeof(R));
+            std::memset(gv.first ? value_slopes.row(i) : block, 0, deep * sizeof(R));
+        }
+        for (long first = 0; first < queries; first += Q) {
+            const long count = queries - first < Q ? queries - first : Q;
+            const Span span{seen_by(first).begin, seen_by(first + count - 1).end};
+            const long width = span.end - span.begin;
+            const bool more = window || first; // what keys and values have from other queries
+            const auto query_rows = whole<T>(q.after(first), count, dim, block);
+            const auto slope_rows = whole<T>(g.after(first), count, dim, block + Q * deep);
+            columns<Q, R>(query_rows, count, dim, scale * R(LOG2_E), asked);
+            columns<Q, R>(slope_rows, count, dim, R(1), wanted);
+            product(key_rows.row(span.begin), key_rows.stride, 1L, asked, Q, weights, Q, width, Q, dim, false);
+            product(value_rows.row(span.begin), value_rows.stride, 1L, wanted, Q, changes, Q, width, Q, dim, false);
+            mask<Q>(weights, first, count, span);
+            R shifts[Q] = {};
+            std::memcpy(shifts, log_sums + first, count * sizeof(R));
+            slope<Q>(weights, changes, width, shifts);
             if (gq.first) {
-                product(changes, apart, 1L, key_rows + at, deep, slopes, deep, count, deep, width, false);
-                write<T>(slopes, count, dim, deep, scale, gq.after(first));
+                const auto slopes = target<T>(gq.after(first), dim, block + 2 * Q * deep);
+                product(changes, 1L, Q, key_rows.row(span.begin), key_rows.stride, slopes.first, slopes.stride, count, deep,
+                        width, false);
+                put<T>(slopes, count, dim, gq.after(first));
             }
             if (gk.first)
-                product(changes, 1L, apart, asked, deep, key_slopes + at, deep, width, deep, count, true);
+                product(changes, Q, 1L, query_rows.first, query_rows.stride, key_slopes.row(span.begin), key_slopes.stride,
+                        width, deep, count, more);
             if (gv.first)
-                product(weights, 1L, apart, wanted, deep, value_slopes + at, deep, width, deep, count, true);
+                product(weights, Q, 1L, slope_rows.first, slope_rows.stride, value_slopes.row(span.begin),
+                        value_slopes.stride, width, deep, count, more);
         }
         if (gk.first)
-            write<T>(key_slopes, keys, dim, deep, R(1 / LOG2_E), gk);
+            put<T>(key_slopes, keys, dim, gk);
         if (gv.first)
-            write<T>(value_slopes, keys, dim, deep, R(1), gv);
+            put<T>(value_slopes, keys, dim, gv);
     }
 
   private:
-    // Replaces a query's scores for a span of keys by 2^(score - maximum), 0 where it sees no key. Returns the maximum.
-    R softened(R *scores, long position, Span span, R &sum) const {
-        const long wide = masked(scores, position, span);
-        Vector<R> most = load(scores);
-        for (long j = LANES<R>; j < wide; j += LANES<R>) {
-            const Vector<R> x = load(scores + j);
-            most = x > most ? x : most;
-        }
-        const R shift = largest_of<R>(most);
-        Vector<R> total{};
-        for (long j = 0; j < wide; j += LANES<R>) {
-            const Vector<R> x = power_of_2(load(scores + j) - shift);
-            store(scores + j, x);
-            total += x;
-        }
-        sum = sum_of<R>(total);
-        return shift;
+    void scaled(const R *from, R by, T *to) const {
+        long e = 0;
+        if constexpr (std::is_same_v<T, R>)
+            for (; e + LANES<R> <= dim; e += LANES<R>)
+                store(to + e, load(from + e) * by);
+        for (; e < dim; ++e)
+            narrow(from[e] * by, to[e]);
     }
 
-    // Replaces a query's scores by P, and the change of P by the change of S.
-    void sloped(R *scores, R *changes, long position, Span span, R log_sum, R due) const {
-        const long wide = masked(scores, position, span);
-        for (long j = 0; j < wide; j += LANES<R>) {
-            const Vector<R> weight = power_of_2(load(scores + j) - log_sum);
-            store(scores + j, weight);
-            store(changes + j, weight * (load(changes + j) - due));
+    // Replaces scores by 2^(score - maximum of the query).
+    template <long Q> static void soften(R *scores, long width, R *shifts, R *sums) {
+        for (long n = 0; n < Q; n += LANES<R>) {
+            Vector<R> most = load(scores + n), total{};
+            for (long j = 1; j < width; ++j) {
+                const Vector<R> x = load(scores + j * Q + n);
+                most = x > most ? x : most;
+            }
+            for (long j = 0; j < width; ++j) {
+                const Vector<R> x = power_of_2(load(scores + j * Q + n) - most);
+                store(scores + j * Q + n, x);
+                total += x;
+            }
+            store(shifts + n, most);
+            store(sums + n, total);
         }
     }
 
-    // Adds the bias to a query's scores for a span of keys. Hides the keys that it does not see, and what is behind the
-    // span in the last vector. Returns the width of whole vectors.
-    long masked(R *scores, long position, Span span) const {
-        const Span seen = seen_by(position);
-        const long wide = up_to<R>(span.end - span.begin);
+    // Replaces scores by P, and the change of P by the change of S, times `scale`.
+    template <long Q> void slope(R *scores, R *changes, long width, const R *log_sums) const {
+        for (long n = 0; n < Q; n += LANES<R>) {
+            const Vector<R> shift = load(log_sums + n);
+            Vector<R> due{}, total{};
+            for (long j = 0; j < width; ++j) {
+                const Vector<R> weight = power_of_2(load(scores + j * Q + n) - shift);
+                store(scores + j * Q + n, weight);
+                due += weight * load(changes + j * Q + n);
+                total += weight;
+            }
+            due /= total; // large scores are rounded, and then the weights of a query do not quite add up to 1
+            for (long j = 0; j < width; ++j) {
+                const Vector<R> weight = load(scores + j * Q + n) * scale;
+                store(changes + j * Q + n, weight * (load(changes + j * Q + n) - due));
+            }
+        }
+    }
+
+    // Adds the bias to the scores of some queries for a span of keys, and hides the keys that a query does not see.
+    template <long Q> void mask(R *scores, long first, long count, Span span) const {
         if (bias)
             for (long j = span.begin; j < span.end; ++j)
-                scores[j - span.begin] += R(LOG2_E) * bias[j - position];
-        for (long j = span.begin; j < seen.begin; ++j)
-            scores[j - span.begin] = -INFINITY;
-        for (long j = seen.end - span.begin; j < wide; ++j)
-            scores[j] = -INFINITY;
-        return wide;
+                for (long i = 0; i < count; ++i)
+                    scores[(j - span.begin) * Q + i] += R(LOG2_E) * bias[j - first - i];
+        for (long i = 0; window && i < count; ++i) {
+            const Span seen = seen_by(first + i);
+            for (long j = span.begin; j < seen.begin; ++j)
+                scores[(j - span.begin) * Q + i] = -INFINITY;
+            for (long j = seen.end; j < span.end; ++j)
+                scores[(j - span.begin) * Q + i] = -INFINITY;
+        }
     }
 };
 
 // Numbers of working memory that a thread needs.
 template <class R> long room_of(long longest, long dim, bool backward) {
-    const long apart = spread<R>(up_to<R>(longest)), deep = up_to<R>(dim);
-    return backward ? 2 * dim * apart + 3 * longest * deep + QUERIES * (3 * deep + 2 * apart)
-                    : dim * apart + longest * deep + QUERIES * (2 * deep + apart);
+    const long deep = up_to<R>(dim);
+    return backward ? MANY * (2 * dim + 2 * longest + 3 * deep) + 4 * longest * deep
+                    : MANY * (dim + deep + longest) + 2 * longest * deep;
 }
 
 // What both directions are given: the texts, where they begin, and how the tensors lie in memory.
@@ -230,40 +269,48 @@ template <class T> Rows<T> dense(const Shape &s, void *x, long token, long head)
     return {x ? (T *)x + (token * s.heads + head) * s.dim : nullptr, s.heads * s.dim};
 }
 
+// Units that a thread takes at a time: all heads of a text, whose numbers are neighbours, if there are enough texts.
+long together(const Shape &s) { return s.texts >= 4 * s.threads ? s.heads : 1; }
+
 template <class T>
 void forward(Kind<T>, const Shape &s, const void *q, const void *k, const void *v, void *out, void *log_sums, void *rooms) {
     using R = Real<T>;
 #pragma omp parallel num_threads(s.threads)
     {
         R *room = (R *)rooms + s.room * omp_get_thread_num();
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic, together(s))
         for (long n = 0; n < s.texts * s.heads; ++n) {
             const long text = n / s.heads, head = n % s.heads, asking = s.one_query ? text : s.offsets[text];
             // The logarithms are (heads, queries).
             const long all_queries = s.one_query ? s.texts : s.offsets[s.texts];
             R *own = log_sums ? (R *)log_sums + head * all_queries + asking : nullptr;
-            unit_of<T>(s, q, k, v, text, head).forward(dense<T>(s, out, asking, head), own, room);
+            const auto unit = unit_of<T>(s, q, k, v, text, head);
+            const auto outs = dense<T>(s, out, asking, head);
+            unit.queries > FEW ? unit.template forward<MANY>(outs, own, room) : unit.template forward<FEW>(outs, own, room);
         }
     }
 }
 
 template <class T>
-void backward(Kind<T>, const Shape &s, const void *q, const void *k, const void *v, const void *g, const void *out,
-              const void *log_sums, void *gq, void *gk, void *gv, void *rooms) {
+void backward(Kind<T>, const Shape &s, const void *q, const void *k, const void *v, const void *g, const void *log_sums,
+              void *gq, void *gk, void *gv, void *rooms) {
     using R = Real<T>;
 #pragma omp parallel num_threads(s.threads)
     {
         R *room = (R *)rooms + s.room * omp_get_thread_num();
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic, together(s))
         for (long n = 0; n < s.texts * s.heads; ++n) {
             const long text = n / s.heads, head = n % s.heads, start = s.offsets[text];
             const long asking = s.one_query ? text : start;
             const long all_queries = s.one_query ? s.texts : s.offsets[s.texts];
-            const Rows<T> gs = dense<T>(s, (void *)g, asking, head), outs = dense<T>(s, (void *)out, asking, head);
-            unit_of<T>(s, q, k, v, text, head)
-                .backward({gs.first, gs.stride}, {outs.first, outs.stride},
-                          (const R *)log_sums + head * all_queries + asking, dense<T>(s, gq, asking, head),
-                          dense<T>(s, gk, start, head), dense<T>(s, gv, start, head), room);
+            const Rows<T> gs = dense<T>(s, (void *)g, asking, head);
+            const R *own = (const R *)log_sums + head * all_queries + asking;
+            const auto unit = unit_of<T>(s, q, k, v, text, head);
+            const auto to = [&](void *x, long token) { return dense<T>(s, x, token, head); };
+            if (unit.queries > FEW)
+                unit.template backward<MANY>({gs.first, gs.stride}, own, to(gq, asking), to(gk, start), to(gv, start), room);
+            else
+                unit.template backward<FEW>({gs.first, gs.stride}, own, to(gq, asking), to(gk, start), to(gv, start), room);
         }
     }
 }
@@ -280,6 +327,6 @@ EXPORTED void attention_forward(int64_t kind, const Shape *s, const void *q, con
 }
 
 EXPORTED void attention_backward(int64_t kind, const Shape *s, const void *q, const void *k, const void *v, const void *g,
-                        const void *out, const void *log_sums, void *gq, void *gk, void *gv, void *rooms) {
-    with_type(kind, [&](auto of) { backward(of, *s, q, k, v, g, out, log_sums, gq, gk, gv, rooms); });
+                        const void *log_sums, void *gq, void *gk, void *gv, void *rooms) {
+    with_type(kind, [&](auto of) { backward(of, *s, q, k, v, g, log_sums, gq, gk, gv, rooms); });
 }

@@ -38,6 +38,16 @@ inline void tile(const R *a, long across, long along, const R *b, long b_row, R 
             store(c + m * c_row + n * LANES<R>, sums[m][n]);
 }
 
+// `tile` for up to M rows.
+template <class R, int M, int N>
+inline void tile_of(long rows, const R *a, long across, long along, const R *b, long b_row, R *c, long c_row, long inner,
+                    bool add) {
+    if (rows == M)
+        tile<R, M, N>(a, across, along, b, b_row, c, c_row, inner, add);
+    else if constexpr (M > 1)
+        tile_of<R, M - 1, N>(rows, a, across, along, b, b_row, c, c_row, inner, add);
+}
+
 // `tile` for any number of rows.
 template <class R, int N>
 inline void tiles(const R *a, long across, long along, const R *b, long b_row, R *c, long c_row, long rows, long inner,
@@ -45,10 +55,7 @@ inline void tiles(const R *a, long across, long along, const R *b, long b_row, R
     long m = 0;
     for (; m + TALL <= rows; m += TALL)
         tile<R, TALL, N>(a + m * across, across, along, b, b_row, c + m * c_row, c_row, inner, add);
-    for (; m + 4 <= rows; m += 4)
-        tile<R, 4, N>(a + m * across, across, along, b, b_row, c + m * c_row, c_row, inner, add);
-    for (; m < rows; ++m)
-        tile<R, 1, N>(a + m * across, across, along, b, b_row, c + m * c_row, c_row, inner, add);
+    tile_of<R, TALL - 1, N>(rows - m, a + m * across, across, along, b, b_row, c + m * c_row, c_row, inner, add);
 }
 
 // C (rows, columns) = A B, or is added to; `columns` is a multiple of a vector's lanes.

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -61,6 +62,15 @@ template <class R> inline Vector<R> load(const R *from) {
 
 template <class R> inline void store(R *to, Vector<R> x) { std::memcpy(to, &x, sizeof x); }
 
+inline Vector<float> load_widened(const float *from) { return load(from); }
+inline Vector<double> load_widened(const double *from) { return load(from); }
+inline Vector<float> load_widened(const bf16 *from) {
+    typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+    Halves x;
+    std::memcpy(&x, from, sizeof x);
+    return (Vector<float>)(__builtin_convertvector(x, Vector<uint32_t>) << 16);
+}
+
 template <class R> inline Vector<R> all(R value) { return value - Vector<R>{}; }
 
 inline float widened(bf16 x) {
@@ -81,18 +91,44 @@ inline void narrow(float x, bf16 &to) {
     to.bits = x == x ? uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16) : uint16_t(0x7fc0);
 }
 
-template <class R> inline R sum_of(Vector<R> x) {
-    R total = 0;
-    for (long i = 0; i < LANES<R>; ++i)
-        total += x[i];
-    return total;
+// The lanes of a, then of b, by their numbers.
+template <class R, class I> inline Vector<R> chosen(Vector<R> a, Vector<R> b, I index) {
+#if defined(__clang__)
+    Vector<R> x;
+    for (long l = 0; l < LANES<R>; ++l)
+        x[l] = index[l] < LANES<R> ? a[index[l]] : b[index[l] - LANES<R>];
+    return x;
+#else
+    return __builtin_shuffle(a, b, index);
+#endif
 }
 
-template <class R> inline R largest_of(Vector<R> x) {
-    R most = x[0];
-    for (long i = 1; i < LANES<R>; ++i)
-        most = x[i] > most ? x[i] : most;
-    return most;
+// Exchanges the halves of neighbours of squares of side 2 S, in the rows of a square matrix.
+template <class R, long S> inline void exchange(Vector<R> *rows) {
+    using Index = std::conditional_t<sizeof(R) == 4, int32_t, int64_t>;
+    Vector<Index> upper, lower;
+    for (long l = 0; l < LANES<R>; ++l) {
+        upper[l] = l & S ? LANES<R> + l - S : l;
+        lower[l] = l & S ? LANES<R> + l : l + S;
+    }
+#pragma GCC unroll 16
+    for (long i = 0; i < LANES<R>; ++i)
+        if (!(i & S)) {
+            const Vector<R> a = rows[i], b = rows[i + S];
+            rows[i] = chosen<R>(a, b, upper);
+            rows[i + S] = chosen<R>(a, b, lower);
+        }
+}
+
+// Transposes a square of as many rows as a vector has lanes. After Eklundh 1972.
+template <class R> inline void transpose(Vector<R> *rows) {
+    exchange<R, 1>(rows);
+    if constexpr (LANES<R> > 2)
+        exchange<R, 2>(rows);
+    if constexpr (LANES<R> > 4)
+        exchange<R, 4>(rows);
+    if constexpr (LANES<R> > 8)
+        exchange<R, 8>(rows);
 }
 
 // Returns 2^x for x up to about 1; 0 for x below -126, where float has no normal numbers. Relative error below 2e-7.
