@@ -60,7 +60,7 @@ def peers(merged: Path, texts: list[str], batches: list[int], max_length: int) -
     for batch in batches:
         options = {"batch_size": batch, "truncation": True, "max_length": max_length}
         classify = pipeline("text-classification", model=fp32, tokenizer=tokenizer, device=device, **options)
-        found[f"pipeline, batch {batch}"] = len(few) / seconds(lambda classify=classify: classify(few))
+        found[f"pipeline, batch {batch}"] = len(few) / seconds(partial(classify, few))
 
         def tuned(batch: int = batch) -> None:
             ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
