@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -58,7 +59,7 @@ def peers(merged: Path, texts: list[str], batches: list[int], max_length: int) -
     bf16 = AutoModelForSequenceClassification.from_pretrained(merged, dtype=torch.bfloat16).eval().to(device)
     few, found = texts[: max(1, len(texts) // PIPELINE_SHARE)], dict[str, float]()
     for batch in batches:
-        options = {"batch_size": batch, "truncation": True, "max_length": max_length}
+        options: Any = {"batch_size": batch, "truncation": True, "max_length": max_length}
         classify = pipeline("text-classification", model=fp32, tokenizer=tokenizer, device=device, **options)
         found[f"pipeline, batch {batch}"] = len(few) / seconds(partial(classify, few))
 
