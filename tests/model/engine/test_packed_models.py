@@ -206,7 +206,8 @@ def test_packed_logits_equal_the_padded_paths(paired: bool, architecture: str, f
     ids=str,
 )
 def test_loss_and_gradients_equal_pefts(keys: dict[str, Any], architecture: str, folders: Folders) -> None:
-    adapted = adapter(folders(architecture), **keys)
+    # With a greater alpha, rounding grows to 1e-5 on its way through an ALBERT's calls of one layer, by any attention.
+    adapted = adapter(folders(architecture), alpha=4, **keys)
     inputs = texts(adapted, LENGTHS)
     theirs = pefts_own(adapted, folders(architecture))
     expected_loss, expected = exact_by(theirs, whole_batch(adapted, inputs))

@@ -210,10 +210,13 @@ template <class T> struct Unit {
                 due += weight * load(changes + j * Q + n);
                 total += weight;
             }
-            due /= total; // large scores are rounded, and then the weights of a query do not quite add up to 1
+            // The logarithm is rounded, so the weights of a query do not quite add up to 1.
+            const Vector<R> right = R(1) / total;
+            due *= right;
             for (long j = 0; j < width; ++j) {
-                const Vector<R> weight = load(scores + j * Q + n) * scale;
-                store(changes + j * Q + n, weight * (load(changes + j * Q + n) - due));
+                const Vector<R> weight = load(scores + j * Q + n) * right;
+                store(scores + j * Q + n, weight);
+                store(changes + j * Q + n, weight * scale * (load(changes + j * Q + n) - due));
             }
         }
     }
