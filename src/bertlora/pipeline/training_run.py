@@ -30,7 +30,7 @@ from bertlora.pipeline.failed_rows import failed_rows_kept
 from bertlora.recipe import Recipe
 from bertlora.rivals.fitted import Rivals, Texts
 from bertlora.rivals.kept import keep_rivals, kept_rivals
-from bertlora.rivals.probe import MAX_ROWS
+from bertlora.rivals.probe import MAX_ROWS, probe_precision
 from bertlora.run.folder import save_run, write_history
 from bertlora.run.loaded import Run
 from bertlora.run.manifest import RECIPE, Seen
@@ -193,7 +193,7 @@ def fitted_rivals(
         return found[0]
     on_event(Probing(min(len(training.train), MAX_ROWS)))
     rows = (training.train, train), (training.validation, validation)
-    rivals = Rivals.fit(adapted, *rows, recipe.seed, training.precision, aim)
+    rivals = Rivals.fit(adapted, *rows, recipe.seed, probe_precision(training.precision), aim)
     if kept is not None:
         keep_rivals(kept, rivals, trained_state(adapted.model) if aim else {})
     return rivals

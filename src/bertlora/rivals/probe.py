@@ -89,6 +89,14 @@ class Probe:
             return cls(Regression.of(found), bool(found.get("only_mean", np.zeros(1))[0]))
 
 
+def probe_precision(training: str) -> str:
+    """Returns the precision in which the encoder reads for the probe, if a training runs in this one.
+
+    It is fp32 for int8: LoRA learns around the rounding to 8 bits, and a probe on frozen features cannot.
+    """
+    return "fp32" if training == "int8" else training
+
+
 def frozen_views(
     adapted: Adapted, train: Examples, seed: int, precision: str = "fp32"
 ) -> tuple[FrozenView, FrozenView]:

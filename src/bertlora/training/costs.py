@@ -21,7 +21,7 @@ from bertlora.model.engine import frozen_share
 from bertlora.model.machine import threads_kept
 from bertlora.recipe import Recipe
 from bertlora.rivals.fitted import Texts
-from bertlora.rivals.probe import MAX_ROWS, FrozenView, fit_probe, frozen_views, learning_curve
+from bertlora.rivals.probe import MAX_ROWS, FrozenView, fit_probe, frozen_views, learning_curve, probe_precision
 from bertlora.rivals.tfidf import fit_tfidf
 from bertlora.training.events import Step
 from bertlora.training.loop import Training
@@ -115,7 +115,7 @@ class Costs:
             step = Line.through(small.steps, large.steps)
             evaluation = Line.through(small.evaluations, large.evaluations)
             tokens = PASS_S / max(step.each / BACKWARD, 1e-9)
-            passed, view = _timed_pass(adapted, recipe, sources, tokens, large.precision)
+            passed, view = _timed_pass(adapted, recipe, sources, tokens, probe_precision(large.precision))
             return cls(step, evaluation, passed, _rivals_seconds(view, sources, recipe.seed), _spread(small, large))
 
     def seconds(self, adapted: Adapted, recipe: Recipe, sources: Sources) -> dict[str, float]:
