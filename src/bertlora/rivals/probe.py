@@ -90,9 +90,9 @@ class Probe:
 
 
 def probe_precision(training: str) -> str:
-    """Returns the precision in which the encoder reads for the probe, if a training runs in this one.
+    """Returns the precision in which the encoder reads for the linear probe, if a training runs in this one.
 
-    It is fp32 for int8: LoRA learns around the rounding to 8 bits, and a probe on frozen features cannot.
+    It is fp32 for int8: LoRA learns around the rounding to 8 bits, and a linear probe on frozen features cannot.
     """
     return "fp32" if training == "int8" else training
 
