@@ -57,10 +57,8 @@ def test_training_from_a_prepared_folder_passes_at_most_65_files(
 ) -> None:
     """Up to the run folder, with rivals and advice. The verb's checks, certificate and report are other ways."""
     bertlora.prepare(reviews, tmp_path / "data", model=str(tiny("bert")))
-    data, recipe = (
-        Prepared.load(tmp_path / "data"),
-        Recipe(model=str(tiny("bert")), epochs=3, max_length=32, precision="fp32"),
-    )
+    data = Prepared.load(tmp_path / "data")
+    recipe = Recipe(model=str(tiny("bert")), epochs=3, max_length=32, precision="fp32")
     monkeypatch.setattr("bertlora.pipeline.training_run.report_training", lambda *_: None)
     monkeypatch.setattr("bertlora.export.certificate.Certificate.of", lambda _: Mock())
     with files_passed() as passed:

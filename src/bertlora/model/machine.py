@@ -5,12 +5,13 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bertlora.errors import RecipeError
 
@@ -73,26 +74,30 @@ def speed(precision: str) -> float:
 
 @cache
 def _speeds() -> dict[str, float]:
-    """Returns the best of many measurements for each precision.
+    """Returns the FLOP/s of each precision."""
+    a, b = drawn_factors()
+    return product_rates({name: partial(torch.mm, a.to(dtype), b.to(dtype)) for name, dtype in DTYPES.items()})
 
-    They alternate, so other programs disturb both.
-    """
+
+def drawn_factors() -> tuple[Tensor, Tensor]:
+    """Returns the factors of the measured product, (TOKENS, HIDDEN) and (HIDDEN, WIDE), on the device in use."""
     device = default_device()
     draws = torch.Generator(device).manual_seed(0)
-    best = dict.fromkeys(DTYPES, float("inf"))
-    pairs = {
-        name: tuple(
-            torch.randn(*shape, device=device, generator=draws).to(dtype)
-            for shape in ((TOKENS, HIDDEN), (HIDDEN, WIDE))
-        )
-        for name, dtype in DTYPES.items()
-    }
+    a, b = (torch.randn(*shape, device=device, generator=draws) for shape in ((TOKENS, HIDDEN), (HIDDEN, WIDE)))
+    return a, b
+
+
+def product_rates(products: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Returns the FLOP/s of ways to compute the product of `drawn_factors`, each at the best of many measurements.
+
+    They alternate, so other programs disturb all of them.
+    """
+    best = dict.fromkeys(products, float("inf"))
     for _ in range(ROUNDS):
-        for name in [name for name in DTYPES if best[name] <= CLEAR * min(best.values())]:
-            a, b = pairs[name]
+        for name in [name for name in products if best[name] <= CLEAR * min(best.values())]:
             began = time.perf_counter()
-            torch.mm(a, b)
-            if device.type == "cuda":
+            products[name]()
+            if default_device().type == "cuda":
                 torch.cuda.synchronize()
             best[name] = min(best[name], time.perf_counter() - began)
     return {name: 2 * TOKENS * HIDDEN * WIDE / seconds for name, seconds in best.items()}

@@ -40,9 +40,10 @@ def demo(
             on_progress(f"{total:,} film reviews written for bertlora: {rows}; model {event.recipe.model}")
         on_event(event)
 
-    # In fp32, every machine gives the figures of the README.
-    how: Any = {"precision": "fp32", "samples": SAMPLE_TEXTS}
-    metrics = train(embedded_specs(), out, overwrite=overwrite, on_event=listen, **how)
+    precision = "fp32"  # in which every machine gives the figures of the README
+    metrics = train(
+        embedded_specs(), out, overwrite=overwrite, on_event=listen, precision=precision, samples=SAMPLE_TEXTS
+    )
     from bertlora.evaluation.report import write_report
     from bertlora.evaluation.verdict import evaluate_rows, figures
     from bertlora.pipeline.report import report_material
@@ -52,11 +53,11 @@ def demo(
 
     run = Run.load(out)
     rows = rows_for(run)
-    evaluated = evaluate_rows(run, rows.examples, rows.texts, "fp32", "test reviews")
+    evaluated = evaluate_rows(run, rows.examples, rows.texts, precision, "test reviews")
     slices = figures_by_slice(evaluated, rows)
     report = write_report(run, report_material(run, evaluated, rows, slices, on_progress=on_progress))
     adapter = (run.path / "adapter" / "adapter_model.safetensors").stat().st_size
     sizes = {"adapter": adapter, "base": run.adapted.base.weight_bytes, "run": size_of(run.path)}
     evaluation = figures(evaluated) | {"slices": slices, "where": rows.where, "caution": "", "notes": []}
-    evaluation |= {"precision": "fp32"}
+    evaluation |= {"precision": precision}
     return metrics | {"evaluation": evaluation, "report": str(report), "sizes": sizes}

@@ -160,15 +160,9 @@ def test_auto_trains_in_int8_where_it_pays_and_the_base_bears_it(tiny: Tiny, mon
 
 
 def test_int8_pays_where_its_products_are_faster_by_native_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Product:
-        def __init__(self, *_: object) -> None: ...
-
-        def product(self, *_: object) -> None: ...
-
-    monkeypatch.setattr(frozen, "Int8Weight", Product)
-    for native, rate, expected in ((True, 1.0, True), (True, float("inf"), False), (False, 1.0, False)):
+    for native, rate, expected in ((True, 1.6, True), (True, 1.4, False), (False, 1.6, False)):
         monkeypatch.setattr(frozen, "native_int8", lambda native=native: native)
-        monkeypatch.setattr(frozen, "speed", lambda _, rate=rate: rate)
+        monkeypatch.setattr(frozen, "product_rates", lambda _, rate=rate: {"fp32": 1.0, "int8": rate})
         frozen.int8_pays.cache_clear()
         assert frozen.int8_pays() == (expected and default_device().type == "cpu")
     frozen.int8_pays.cache_clear()

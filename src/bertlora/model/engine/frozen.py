@@ -3,16 +3,15 @@
 Or with W in 8 bits; then a whole feed-forward can be frozen too.
 """
 
-import time
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bertlora.model.engine.kernels.int8 import Int8Weight, feed_forward, feed_gradient, native_int8
-from bertlora.model.machine import HIDDEN, ROUNDS, TOKENS, WIDE, WORTH_IT, default_device, has_bf16, speed
+from bertlora.model.machine import WORTH_IT, default_device, drawn_factors, has_bf16, product_rates
 
 
 class FrozenWeight:
@@ -86,14 +85,9 @@ def int8_pays() -> bool:
     """Returns whether products in 8 bits are at least 1.5 times as fast as fp32's here, by native instructions."""
     if default_device().type != "cpu" or not native_int8():
         return False
-    draws = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(TOKENS, HIDDEN, generator=draws), Int8Weight(torch.randn(WIDE, HIDDEN, generator=draws))
-    best = float("inf")
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        weight.product(x, None)
-        best = min(best, time.perf_counter() - began)
-    return 2 * TOKENS * HIDDEN * WIDE / best >= WORTH_IT * speed("fp32")
+    a, b = drawn_factors()
+    rates = product_rates({"fp32": partial(torch.mm, a, b), "int8": partial(Int8Weight(b.T).product, a, None)})
+    return rates["int8"] >= WORTH_IT * rates["fp32"]
 
 
 # A linear layer in 8 bits, and its bias.
