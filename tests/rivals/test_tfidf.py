@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from bertlora.confidence.probabilities import softmax
 from bertlora.errors import RunError
 from bertlora.rivals import tfidf as module
+from bertlora.rivals.regression import Regression
 from bertlora.rivals.tfidf import Tfidf, fit_tfidf
 
 pytestmark = pytest.mark.usefixtures("every_strength")
@@ -35,6 +36,16 @@ def test_words_and_pairs_of_words_equal_scikit_learns(monkeypatch: pytest.Monkey
     new = ["A FINE, dull film", "nothing known"]
     # So few rows give no temperature.
     assert softmax(found.logits(new)) == pytest.approx(theirs.predict_proba(vectoriser.transform(new)), abs=1e-3)
+
+
+def test_parts_of_words_count_as_often_as_the_word() -> None:
+    texts = ["warm, warm rain", "a warmer rain, and a warm one", "", "!"]
+    vectoriser = TfidfVectorizer(analyzer=module._with_parts, sublinear_tf=True).fit(texts)
+    terms = vectoriser.get_feature_names_out().tolist()
+    direction = np.random.default_rng(0).normal(size=(len(terms), 2))
+    found = Tfidf(terms, vectoriser.idf_, Regression(direction.T, np.zeros(2), 1.0, 0.1), True)
+    assert found.logits(texts) == pytest.approx(vectoriser.transform(texts) @ direction)
+    assert found.logits(["!", ""]) == pytest.approx(np.zeros((2, 2)))
 
 
 def test_it_comes_back_from_its_file_and_a_damaged_file_is_named(tmp_path: Path) -> None:
