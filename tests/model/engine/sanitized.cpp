@@ -80,6 +80,36 @@ template <class T> bool adds(int64_t kind, std::vector<long> ranks) {
     return true;
 }
 
+// Forward and backward of layers in training, with and without the mask, and the gradient of x.
+template <class T> bool trains(int64_t kind, long rows, std::vector<long> ranks, bool whole) {
+    const long in = 3 * low_rank_lanes(), width = 2 * low_rank_lanes(), out = width * ranks.size();
+    Training t{rows, in, out, long(ranks.size()), 3, {}};
+    std::vector<std::vector<float>> weights, gradients;
+    for (size_t p = 0; p < ranks.size(); ++p) {
+        for (long numbers : {ranks[p] * in, ranks[p] * width}) {
+            weights.push_back(drawn<float>(numbers));
+            gradients.emplace_back(numbers);
+        }
+        t.part[p] = {weights[2 * p].data(), weights[2 * p + 1].data(), gradients[2 * p].data(), gradients[2 * p + 1].data(),
+                     ranks[p], long(p) * width, width, 0.5};
+    }
+    const auto x = drawn<T>(rows * in), mask = x, g = drawn<T>(rows * out);
+    std::vector<T> y(g), gx(x);
+    std::vector<float> h(rows * low_rank_deep(kind, &t)), rooms(low_rank_training_room(kind, &t));
+    low_rank_forward(kind, &t, x.data(), whole ? mask.data() : nullptr, y.data(), h.data(), rooms.data());
+    low_rank_backward(kind, &t, g.data(), x.data(), whole ? mask.data() : nullptr, h.data(), whole ? gx.data() : nullptr,
+                      rooms.data());
+    ++calls;
+    bool finite = true;
+    for (const auto *numbers : {&y, &gx})
+        for (T value : *numbers)
+            finite &= std::isfinite(widened(value));
+    for (const auto &numbers : gradients)
+        for (float value : numbers)
+            finite &= std::isfinite(value);
+    return finite;
+}
+
 // A linear layer, and then a feed-forward, for numbers of rows around the blocks; without VNNI there is no code for it.
 bool multiplies(long rows, long in, long out) {
     if (!int8_serves())
@@ -117,8 +147,12 @@ int main() {
                             whole &= holds<float>(1, offsets, heads, dim, one_query, window, biased);
                             whole &= holds<double>(2, offsets, heads, dim, one_query, window, biased);
                         }
-    for (const auto &ranks : std::vector<std::vector<long>>{{1}, {16}, {3, 5, 16}})
+    for (const auto &ranks : std::vector<std::vector<long>>{{1}, {16}, {3, 5, 16}}) {
         whole &= adds<bf16>(0, ranks) && adds<float>(1, ranks);
+        for (long rows : {1, 15, 16, 129, 1025})
+            for (bool all : {false, true})
+                whole &= trains<bf16>(0, rows, ranks, all) && trains<float>(1, rows, ranks, all);
+    }
     for (long rows : {1, 2, 5, 6, 47, 48, 150})
         whole &= multiplies(rows, 16, 48) && multiplies(rows, 128, 80);
     std::printf("%ld calls\n", calls);

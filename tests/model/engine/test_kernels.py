@@ -13,7 +13,14 @@ from torch import Tensor
 
 from bertlora.model.engine import kernels
 from bertlora.model.engine.attention import Given, NativeAttention, attend
-from bertlora.model.engine.kernels.low_rank import SegmentUpdate, add_segments, widened
+from bertlora.model.engine.kernels.low_rank import (
+    SegmentUpdate,
+    add_segments,
+    add_updates,
+    trains,
+    update_gradients,
+    widened,
+)
 from bertlora.model.engine.packing import Packing
 
 SOURCES = Path(kernels.__file__).parent
@@ -87,6 +94,49 @@ def test_each_segment_gets_its_adapters_update(dtype: torch.dtype) -> None:
     assert float((y.double() - expected).norm()) <= within * float(expected.norm())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("rows", [1, 17, 150, 1100])
+@pytest.mark.parametrize("masked", [False, True])
+def test_updates_and_their_gradients_equal_float64s(dtype: torch.dtype, rows: int, masked: bool) -> None:
+    widths, ranks, generator = (32, 64, 32), (4, 17, 3), torch.Generator().manual_seed(0)
+    x, y, g, g_x = (torch.randn(rows, n, generator=generator).to(dtype) for n in (48, 128, 128, 48))
+    mask = (torch.rand(rows, 48, generator=generator) > 0.3).to(dtype) / 0.5 if masked else None
+    updates = [
+        (torch.randn(r, 48, generator=generator), torch.randn(w, r, generator=generator), 0.7)
+        for r, w in zip(ranks, widths, strict=True)
+    ]
+    assert trains(x, updates)
+    exact = [m.double().requires_grad_() for a, b, _ in updates for m in (a, b)]
+    entered, from_y, from_x = x.double().requires_grad_(), y.double(), g_x.double()
+    dropped = entered if mask is None else entered * mask.double()
+    added = [0.7 * dropped @ a.T @ b.T for a, b in zip(exact[::2], exact[1::2], strict=True)]
+    change = torch.cat(added, 1)
+    expected = [(from_y + change).detach(), *torch.autograd.grad(change, (entered, *exact), g.double())]
+    expected[1] += from_x
+
+    low = add_updates(x, mask, y, updates)
+    found = [y, g_x, *(m for pair in update_gradients(g, x, mask, low, g_x, updates) for m in pair)]
+    within = 1e-2 if dtype == torch.bfloat16 else 1e-6
+    for one, other in zip(found, expected, strict=True):
+        assert float((one.double() - other).norm()) <= within * float(other.norm())
+
+
+def test_any_number_of_threads_gives_an_update_the_same_bits() -> None:
+    generator, threads, found = torch.Generator().manual_seed(0), torch.get_num_threads(), []
+    x, g = (torch.randn(427, n, generator=generator) for n in (64, 96))
+    updates = [(torch.randn(8, 64, generator=generator), torch.randn(96, 8, generator=generator), 2.0)]
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            y, g_x = torch.zeros(427, 96), torch.zeros(427, 64)
+            low = add_updates(x, None, y, updates)
+            found.append([y, g_x, *update_gradients(g, x, None, low, g_x, updates)[0]])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_the_kernels_can_be_turned_off() -> None:
     code = "from bertlora.model.engine import kernels; print(kernels.in_use())"
     said = [
@@ -107,4 +157,4 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     subprocess.run(built, check=True)
     quiet = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "3"}
     done = subprocess.run([tmp_path / "driver"], env=quiet, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "1158 calls\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1218 calls\n"), done.stderr

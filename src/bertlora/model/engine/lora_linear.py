@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from bertlora.errors import InputError
 from bertlora.model.engine.changes import dropout_mask
 from bertlora.model.engine.frozen import FrozenWeight, JointProduct, stacked
-
-# A (R, in), B (out, R) and the scale s of one layer's update.
-Pair = tuple[Tensor, Tensor, float]
+from bertlora.model.engine.kernels.low_rank import Pair, add_updates, trains, update_gradients
 
 
 def lora_product(
@@ -46,8 +44,8 @@ def lora_product(
 class LoraProduct(torch.autograd.Function):
     """`lora_product` on rows, with a hand-written backward: x (N, in), m (N, in) or None, y (N, out).
 
-    The forward keeps only x, m and h = A (m ⊙ x), of all layers side by side. It converts A and B to x's dtype; their
-    gradients have A's and B's own dtype.
+    The forward keeps only x, m and h = A (m ⊙ x), of all layers side by side. The gradients of A and B have their own
+    dtype.
     """
 
     @staticmethod
@@ -60,37 +58,55 @@ class LoraProduct(torch.autograd.Function):
         scales: tuple[float, ...],
         *matrices: Tensor,
     ) -> Tensor:
-        downs, ups = matrices[::2], matrices[1::2]
-        h = (x if mask is None else x * mask) @ _stacked(downs, x.dtype).T  # (N, R)
-        y = frozen.product(x, bias)
-        for low, out, up, scale in zip(_own(h, downs), _own(y, ups), ups, scales, strict=True):
-            out.addmm_(low, up.to(x.dtype).T, alpha=scale)
+        updates = _updates(matrices, scales)
+        y, native = frozen.product(x, bias), trains(x, updates)
+        h = (add_updates if native else _add_updates)(x, mask, y, updates)
         ctx.save_for_backward(x, mask, h, *matrices)
-        ctx.frozen, ctx.scales = frozen, scales
+        ctx.frozen, ctx.scales, ctx.native = frozen, scales, native
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, mask, h, *matrices = ctx.saved_tensors
-        needs_x, _, needs_bias, _, _, *needs = ctx.needs_input_grad
-        downs, ups = matrices[::2], matrices[1::2]
-        g, g_h = grads[0].to(x.dtype), torch.empty_like(h)  # (N, out), (N, R)
-        g_matrices: list[Tensor | None] = [None] * len(matrices)
-        own = zip(_own(h, downs), _own(g, ups), _own(g_h, downs), ups, ctx.scales, strict=True)
-        for number, (low, out, g_low, up, scale) in enumerate(own):
-            torch.mul(out @ up.to(x.dtype), scale, out=g_low)
-            if needs[2 * number + 1]:
-                # h' g, transposed, takes less than half the time of g' h.
-                g_matrices[2 * number + 1] = (low.T @ out).to(up.dtype).mul_(scale).T
-        if any(needs[::2]):
-            g_down = (g_h.T @ (x if mask is None else x * mask)).to(downs[0].dtype)
-            g_matrices[::2] = torch.split(g_down, [len(down) for down in downs])
+        g, updates = grads[0].to(x.dtype), _updates(matrices, ctx.scales)
+        needs_x, _, needs_bias, *_ = ctx.needs_input_grad
         g_x = ctx.frozen.transposed(g) if needs_x else None
-        if g_x is not None and mask is None:
-            g_x.addmm_(g_h, _stacked(downs, x.dtype))
-        elif g_x is not None:
-            g_x += (g_h @ _stacked(downs, x.dtype)) * mask
+        gradients_of = update_gradients if ctx.native else _update_gradients
+        g_matrices = [found for pair in gradients_of(g, x, mask, h, g_x, updates) for found in pair]
         return g_x, None, g.sum(0) if needs_bias else None, None, None, *g_matrices
+
+
+def _updates(matrices: Sequence[Tensor], scales: Sequence[float]) -> list[Pair]:
+    return list(zip(matrices[::2], matrices[1::2], scales, strict=True))
+
+
+def _add_updates(x: Tensor, mask: Tensor | None, y: Tensor, updates: Sequence[Pair]) -> Tensor:
+    """`add_updates` by torch's operators, on any device. A and B are converted to x's dtype."""
+    downs = [a for a, _, _ in updates]
+    h = (x if mask is None else x * mask) @ _stacked(downs, x.dtype).T  # (N, R)
+    for low, out, (_, up, scale) in zip(_own(h, downs), _own(y, [b for _, b, _ in updates]), updates, strict=True):
+        out.addmm_(low, up.to(x.dtype).T, alpha=scale)
+    return h
+
+
+def _update_gradients(
+    g: Tensor, x: Tensor, mask: Tensor | None, h: Tensor, g_x: Tensor | None, updates: Sequence[Pair]
+) -> list[tuple[Tensor, Tensor]]:
+    """`update_gradients` by torch's operators, on any device."""
+    downs, ups = [a for a, _, _ in updates], [b for _, b, _ in updates]
+    g_h, g_ups = torch.empty_like(h), list[Tensor]()  # (N, R)
+    own = zip(_own(h, downs), _own(g, ups), _own(g_h, downs), updates, strict=True)
+    for low, out, g_low, (_, up, scale) in own:
+        torch.mul(out @ up.to(x.dtype), scale, out=g_low)
+        # h' g, transposed, takes less than half the time of g' h.
+        g_ups.append((low.T @ out).to(up.dtype).mul_(scale).T)
+    g_down = (g_h.T @ (x if mask is None else x * mask)).to(downs[0].dtype)
+    if g_x is not None:
+        if mask is None:
+            g_x.addmm_(g_h, _stacked(downs, x.dtype))
+        else:
+            g_x += (g_h @ _stacked(downs, x.dtype)) * mask
+    return list(zip(torch.split(g_down, [len(down) for down in downs]), g_ups, strict=True))
 
 
 def _stacked(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
