@@ -54,7 +54,7 @@ class Int8Weight:
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Returns W x + b, (N, out) for x (N, in), in fp32."""
         if self.native:
-            x, y = x.contiguous(), x.new_empty(len(x), self.out)
+            x, y = x.contiguous(), x.new_empty(x.shape[0], self.out)
             _call("int8_linear", ((self, bias),), x, y)
             return y
         least = x.amin(1)
@@ -131,4 +131,4 @@ def _call(name: str, layers: Sequence[Layer], *tensors: Tensor | None) -> None:
     assert first.shape[1] == layers[0][0].inner, "rows of another width"
     call, threads = Call(first.dtype), torch.get_num_threads()
     room = call.count("int8_room", ctypes.c_int64(len(layers)), structures)
-    call(name, _Work(len(first), threads), threads * room, *tensors, structures)
+    call(name, _Work(first.shape[0], threads), threads * room, *tensors, structures)

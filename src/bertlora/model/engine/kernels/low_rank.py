@@ -108,8 +108,8 @@ def trains(x: Tensor, updates: Sequence[Pair]) -> bool:
     if found is None or len(updates) > _PARTS or x.device.type != "cpu" or x.dtype not in _TAKEN:
         return False
     lanes, matrices = found[1].low_rank_lanes(), [matrix for a, b, _ in updates for matrix in (a, b)]
-    whole = all(n % lanes == 0 for n in (x.shape[1], *(len(b) for _, b, _ in updates)))
-    return whole and len(x) > 0 and all(m.dtype == torch.float32 and m.is_contiguous() for m in matrices)
+    whole = all(n % lanes == 0 for n in (x.shape[1], *(b.shape[0] for _, b, _ in updates)))
+    return whole and x.shape[0] > 0 and all(m.dtype == torch.float32 and m.is_contiguous() for m in matrices)
 
 
 def add_updates(x: Tensor, mask: Tensor | None, y: Tensor, updates: Sequence[Pair]) -> Tensor:
@@ -119,7 +119,7 @@ def add_updates(x: Tensor, mask: Tensor | None, y: Tensor, updates: Sequence[Pai
     """
     x, mask = x.contiguous(), None if mask is None else mask.contiguous()
     call, training = Call(x.dtype), _training(x, y.shape[1], updates)
-    low = x.new_empty(len(x), call.count("low_rank_deep", ctypes.byref(training)), dtype=torch.float32)
+    low = x.new_empty(x.shape[0], call.count("low_rank_deep", ctypes.byref(training)), dtype=torch.float32)
     call("low_rank_forward", training, _training_room(call, training), x, mask, y, low)
     return low
 
@@ -151,9 +151,10 @@ def _training(
     parts, column = (_Trained * _PARTS)(), 0
     for number, (a, b, scale) in enumerate(updates):
         g_a, g_b = (m.data_ptr() for m in gradients[number]) if gradients else (None, None)
-        parts[number] = _Trained(a.data_ptr(), b.data_ptr(), g_a, g_b, len(a), column, len(b), scale)
-        column += len(b)
-    return _Training(len(x), x.shape[1], out, len(updates), torch.get_num_threads(), parts)
+        (rank, _), (width, _) = a.shape, b.shape
+        parts[number] = _Trained(a.data_ptr(), b.data_ptr(), g_a, g_b, rank, column, width, scale)
+        column += width
+    return _Training(*x.shape, out, len(updates), torch.get_num_threads(), parts)
 
 
 def _training_room(call: Call, training: _Training) -> int:
