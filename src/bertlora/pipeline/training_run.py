@@ -29,7 +29,6 @@ from bertlora.model.state import load_trained_state, trained_state
 from bertlora.pipeline.failed_rows import failed_rows_kept
 from bertlora.recipe import Recipe
 from bertlora.rivals.fitted import Rivals, Texts
-from bertlora.rivals.kept import keep_rivals, kept_rivals
 from bertlora.rivals.probe import MAX_ROWS, probe_precision
 from bertlora.run.folder import save_run, write_history
 from bertlora.run.loaded import Run
@@ -186,7 +185,7 @@ def fitted_rivals(
     """
     recipe, start = training.recipe, not training.progress.step
     aim, kept = start and recipe.head_start == "probe", training.saving.kept("rivals")
-    found = None if kept is None else kept_rivals(kept)
+    found = None if kept is None else Rivals.kept(kept)
     if found is not None and (found[1] or not aim):
         if aim:
             load_trained_state(adapted.model, found[1])
@@ -195,7 +194,7 @@ def fitted_rivals(
     rows = (training.train, train), (training.validation, validation)
     rivals = Rivals.fit(adapted, *rows, recipe.seed, probe_precision(training.precision), aim)
     if kept is not None:
-        keep_rivals(kept, rivals, trained_state(adapted.model) if aim else {})
+        rivals.keep(kept, trained_state(adapted.model) if aim else {})
     return rivals
 
 

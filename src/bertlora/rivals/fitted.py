@@ -1,14 +1,25 @@
-"""Both rivals of a run: fitted, saved and loaded together."""
+"""Both rivals of a run: fitted, saved and loaded together.
 
+Until a run is finished they are kept, so a training that resumes does not fit them again:
+
+FOLDER/  probe.safetensors  tfidf.safetensors    as in a run folder
+         validation.safetensors                  the rivals' outputs for the validation rows
+         head.safetensors                        the trained tensors once the head is aimed; empty if it was not
+         facts.json                              seconds and learning curve
+"""
+
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.torch import load_file, save
 from scipy.special import expit
+from torch import Tensor, from_numpy
 
 from bertlora.confidence.agreement import Agreement
 from bertlora.confidence.label_agreement import LabelAgreement
@@ -19,6 +30,9 @@ from bertlora.model.engine import Features
 from bertlora.model.machine import give_back_memory
 from bertlora.rivals.probe import CurvePoint, Probe, aim_head, fit_probe, frozen_views, learning_curve
 from bertlora.rivals.tfidf import Tfidf, fit_tfidf
+from bertlora.sealed import Kept, sealing
+
+VALIDATION, HEAD, FACTS = "validation.safetensors", "head.safetensors", "facts.json"
 
 # Texts, whole, and their second texts if there are any.
 Texts = tuple[Sequence[str], Sequence[str] | None]
@@ -138,6 +152,35 @@ class Rivals:
             RunError: a file is damaged.
         """
         return cls(Probe.load(run), Tfidf.load(run))
+
+    def keep(self, kept: Kept, head: dict[str, Tensor]) -> None:
+        """Writes them for a training that resumes, and the tensors that training starts from.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        curve = [[point.rows, point.accuracies] for point in self.curve]
+        outputs = {name: from_numpy(found) for name, found in self.on_validation.items()}
+        with sealing(*kept) as folder:
+            self.save(folder)
+            (folder / VALIDATION).write_bytes(save(outputs))
+            (folder / HEAD).write_bytes(save(head))
+            (folder / FACTS).write_text(json.dumps({"seconds": self.seconds, "curve": curve}), encoding="utf-8")
+
+    @classmethod
+    def kept(cls, kept: Kept) -> tuple["Rivals", dict[str, Tensor]] | None:
+        """Returns what `keep` wrote; None if it is not there, not whole, or belongs to something else."""
+        folder = kept.folder
+        if not kept.whole():
+            return None
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        found = replace(
+            cls.load(folder),
+            seconds=facts["seconds"],
+            curve=[CurvePoint(rows, tuple(accuracies)) for rows, accuracies in facts["curve"]],
+            on_validation={name: found.numpy() for name, found in load_file(folder / VALIDATION).items()},
+        )
+        return found, load_file(folder / HEAD)
 
 
 def _on_validation(
