@@ -340,6 +340,15 @@ def test_table_and_file(
     assert "--overwrite" in again.err
 
 
+def test_a_table_is_audited_whole(capsys: pytest.CaptureFixture[str], tiny: Tiny, tmp_path: Path) -> None:
+    """A training would hold out a tenth of these rows."""
+    texts, true, _ = planted(400, 2, 0)
+    file, out = written(tmp_path / "table.csv", texts, true), tmp_path / "out.csv"
+    found = audited(capsys, tiny, file, "--folds", "2", "--json", "--out", out, *ONE_STEP).json
+    with out.open(encoding="utf-8") as lines:
+        assert len(list(csv.DictReader(lines))) == found["rows"] == 400
+
+
 def test_prepared_folder_split_and_rows_of_the_source(
     capsys: pytest.CaptureFixture[str], tiny: Tiny, flipped_file: tuple[Path, list[int]], tmp_path: Path
 ) -> None:

@@ -65,8 +65,8 @@ def audit(
     """
     if folds < 2:
         raise InputError(f"--folds: got {folds}, expected 2 or more")
-    # A single table is audited whole.
-    chosen = resolved_recipe(recipe or "audit", keys).replace(split="100/0/0")
+    # A single table is audited whole, so no rows are held out.
+    chosen = resolved_recipe(recipe or "audit", keys).replace(split="100/0/0", validation_fraction=0.0)
     if out is not None:
         check_vacant_file(Path(out), overwrite, source_paths(as_specs(data)))
     require_data(data, chosen)
