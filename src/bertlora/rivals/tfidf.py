@@ -167,9 +167,12 @@ def out_of_fold_tfidf(
 
 
 def _fit(texts: list[str], y_true: Labels, classes: int, characters: bool, seed: int, weights: Weights) -> Tfidf | None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     rare = 2 if len(texts) > ROWS_FOR_RARE_TERMS else 1
     most = min(MOST_TERMS, max(MOST_WEIGHTS // classes, FEWEST_TERMS))
-    vectoriser = _vectoriser(characters, min_df=rare, max_features=most)
+    terms = _with_parts if characters else _words
+    vectoriser = TfidfVectorizer(analyzer=terms, sublinear_tf=SUBLINEAR, min_df=rare, max_features=most)
     try:
         features = vectoriser.fit_transform(texts)
     except ValueError:  # no term occurs often enough
@@ -178,12 +181,6 @@ def _fit(texts: list[str], y_true: Labels, classes: int, characters: bool, seed:
     if regression is None:
         return None
     return Tfidf(vectoriser.get_feature_names_out().tolist(), vectoriser.idf_, regression, characters)
-
-
-def _vectoriser(characters: bool, **options: Any) -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    return TfidfVectorizer(analyzer=_with_parts if characters else _words, sublinear_tf=SUBLINEAR, **options)
 
 
 def _joined(texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:

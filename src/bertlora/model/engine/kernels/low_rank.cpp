@@ -83,7 +83,7 @@ void add(const Sizes &s, const T *x, T *y, const Update *const *updates, const i
     }
 }
 
-// A, B and s of a layer in training, whose outputs begin at a column of y. The gradients may be null.
+// A, B and s of a layer in training, whose outputs begin at a column of y. Only the backward has gradients.
 struct Trained {
     const float *a, *b;
     float *ga, *gb;
@@ -127,23 +127,24 @@ long weights_of(const Training &t) {
 
 long thread_room(const Training &t) { return ROWS * (t.in + t.out + deep_of(t) + LANES<float>); }
 
-// Writes A' and s B' of all layers; a thread writes its own rows of A' and columns of s B'.
-void order(const Training &t, const Update &update, long mine, long threads) {
-    float *down = const_cast<float *>(update.down);
+// Writes A' (in, deep), and then s B' of all layers; a thread writes its own rows of A' and columns of s B'.
+void order(const Training &t, float *down, long mine, long threads) {
+    const long deep = deep_of(t);
+    float *up = down + t.in * deep;
     long first = 0;
     for (long p = 0; p < t.parts; first += t.part[p++].rank) {
         const Trained &layer = t.part[p];
-        float *up = const_cast<float *>(update.part[p].up);
         for (long i = t.in * mine / threads; i < t.in * (mine + 1) / threads; ++i)
             for (long r = 0; r < layer.rank; ++r)
-                down[i * update.deep + first + r] = layer.a[r * t.in + i];
+                down[i * deep + first + r] = layer.a[r * t.in + i];
         for (long o = layer.width * mine / threads; o < layer.width * (mine + 1) / threads; ++o)
             for (long r = 0; r < layer.rank; ++r)
                 up[r * layer.width + o] = float(layer.scale) * layer.b[o * layer.rank + r];
+        up += layer.rank * layer.width;
     }
     for (long i = t.in * mine / threads; i < t.in * (mine + 1) / threads; ++i)
-        for (long r = first; r < update.deep; ++r)
-            down[i * update.deep + r] = 0;
+        for (long r = first; r < deep; ++r)
+            down[i * deep + r] = 0;
 }
 
 template <class T> void forward(const Training &t, const T *x, const T *mask, T *y, float *h, float *rooms) {
@@ -151,15 +152,15 @@ template <class T> void forward(const Training &t, const T *x, const T *mask, T 
     float *next = rooms + t.in * update.deep;
     for (long p = 0; p < t.parts; next += t.part[p].rank * t.part[p].width, ++p)
         update.part[p] = {next, t.part[p].rank, t.part[p].column, t.part[p].width};
-    rooms += weights_of(t);
+    float *own = rooms + weights_of(t);
 #pragma omp parallel num_threads(t.threads)
     {
         const long mine = omp_get_thread_num(), threads = omp_get_num_threads(), end = t.rows * (mine + 1) / threads;
-        order(t, update, mine, threads);
+        order(t, rooms, mine, threads);
 #pragma omp barrier
         for (long first = t.rows * mine / threads; first < end; first += ROWS)
             add_block(t.in, t.out, update, least(ROWS, end - first), x + first * t.in, mask ? mask + first * t.in : mask,
-                      y + first * t.out, h + first * update.deep, rooms + mine * thread_room(t));
+                      y + first * t.out, h + first * update.deep, own + mine * thread_room(t));
     }
 }
 
@@ -195,8 +196,8 @@ void sum_pieces(const Training &t, const float *pieces, long mine, long threads)
     const long count = pieces_of(t), numbers = gradients_of(t);
     // Calls f with the totals of a thread's own vectors of a matrix's row.
     const auto totals = [=](const float *row, long columns, auto f) {
-        const long vectors = columns / LANES<float>;
-        for (long n = vectors * mine / threads * LANES<float>; n < vectors * (mine + 1) / threads * LANES<float>; n += LANES<float>) {
+        const long vectors = columns / LANES<float>, end = vectors * (mine + 1) / threads * LANES<float>;
+        for (long n = vectors * mine / threads * LANES<float>; n < end; n += LANES<float>) {
             Vector<float> sum = load(row + n);
             for (long piece = 1; piece < count; ++piece)
                 sum += load(row + piece * numbers + n);
@@ -207,13 +208,11 @@ void sum_pieces(const Training &t, const float *pieces, long mine, long threads)
     for (long p = 0; p < t.parts; ++p) {
         const Trained &layer = t.part[p];
         for (long r = 0; r < layer.rank; ++r, a += t.in, b += layer.width) {
-            if (layer.ga)
-                totals(a, t.in, [&](long n, Vector<float> sum) { store(layer.ga + r * t.in + n, sum); });
-            if (layer.gb)
-                totals(b, layer.width, [&](long n, Vector<float> sum) {
-                    for (long l = 0; l < LANES<float>; ++l)
-                        layer.gb[(n + l) * layer.rank + r] = float(layer.scale) * sum[l];
-                });
+            totals(a, t.in, [&](long n, Vector<float> sum) { store(layer.ga + r * t.in + n, sum); });
+            totals(b, layer.width, [&](long n, Vector<float> sum) {
+                for (long l = 0; l < LANES<float>; ++l)
+                    layer.gb[(n + l) * layer.rank + r] = float(layer.scale) * sum[l];
+            });
         }
     }
 }
