@@ -46,10 +46,11 @@ __all__ = [
 
 # A thread of torch that waits for another one spins up to 300,000 times before it sleeps (libgomp). With a
 # second process on the same cores, the threads spin while those they wait for have no core: two trainings took up to
-# eight times as long as one. 1,000 is what libgomp takes when it knows that cores are short. It costs a single process
-# little, and the results are the same. libgomp reads this when torch is imported. See docs/scale.md.
+# eight times as long as one. With 2,000 turns they take less than twice as long; with 1,000, where libgomp knows that
+# cores are short, a single one loses a quarter. The results are the same. libgomp reads this when torch is imported.
+# See docs/scale.md.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _VERBS = ("audit", "compare", "evaluate", "plan", "prepare", "report", "train")
 _HOMES = {"LoraClassifier": "bertlora.classifier", "LoraRegressor": "bertlora.regressor"}

@@ -28,6 +28,8 @@ FP32_ALONE = ("deberta",)
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 # Seconds between two times that freed memory is given back. One takes some milliseconds.
 GIVE_BACK_S = 1.0
+# It is given back if the process holds more than this fraction of what it ever held.
+NEAR_PEAK = 0.95
 # What is said if even one text does not fit.
 ONE_TEXT = "memory ran out with a single text; use a smaller model or shorter texts"
 # glibc's options for mallopt. It keeps this many freed bytes in between, and takes blocks of up to 32 MiB from them.
@@ -153,13 +155,15 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def give_back_memory(at_once: bool = False) -> None:
-    """Gives freed memory back to the system, at most every `GIVE_BACK_S` seconds unless `at_once`.
+    """Gives freed memory back to the system: `at_once`, or else every `GIVE_BACK_S` seconds, if the process holds much.
+
+    Memory below the highest point so far is kept for the next step, because fresh pages cost up to a seventh of it.
 
     glibc keeps freed blocks, and mostly does not use them again for aligned blocks, as torch's are (its bug 14581).
     With texts of ever new lengths the process grows on and on. Other C libraries than glibc need nothing. Arrow has an
     allocator of its own, and keeps some 15 MiB of what reading took.
     """
-    if at_once or time.monotonic() - _GIVEN_BACK[0] > GIVE_BACK_S:
+    if at_once or (time.monotonic() - _GIVEN_BACK[0] > GIVE_BACK_S and _holds_much()):
         _GIVEN_BACK[0] = time.monotonic()
         if (trim := _malloc_trim()) is not None:
             trim(0)
@@ -169,6 +173,15 @@ def give_back_memory(at_once: bool = False) -> None:
 
 
 _GIVEN_BACK = [0.0]  # when
+
+
+def _holds_much() -> bool:
+    """Returns whether the process holds nearly as much memory as it ever held; True where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return True
+    return pages * resource.getpagesize() > NEAR_PEAK * 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @cache

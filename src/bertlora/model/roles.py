@@ -133,11 +133,24 @@ def encoder_linears(model: nn.Module, whole: Iterable[str] = ()) -> list[str]:
     ]
 
 
+def layer_linears(kind: str, layer: nn.Module) -> dict[str, nn.Module]:
+    """Returns the linear layers of an encoder layer by role.
+
+    Roles are left out for which there are several, or one that has several roles.
+    """
+    patterns = list(_FAMILIES.get(kind, _BERT).values())
+    paths = {
+        role: pattern.removeprefix(r"layer\.\d+\.").replace(r"\.", ".")
+        for role, pattern in _FAMILIES.get(kind, _BERT).items()
+        if "|" not in pattern and patterns.count(pattern) == 1
+    }
+    return {role: layer.get_submodule(path) for role, path in paths.items()}
+
+
 def attention_inputs(kind: str, layer: nn.Module) -> list[nn.Module]:
     """Returns query, key and value of a layer, or nothing if one product makes all three."""
-    table = _FAMILIES.get(kind, _BERT)
-    paths = [table[role] for role in ("query", "key", "value")]
-    return [layer.get_submodule(path) for path in paths] if len(set(paths)) == len(paths) else []
+    linears = layer_linears(kind, layer)
+    return [linears[role] for role in ("query", "key", "value") if role in linears]
 
 
 def feed_forward_parts(kind: str, layer: nn.Module) -> list[nn.Module]:
@@ -145,12 +158,10 @@ def feed_forward_parts(kind: str, layer: nn.Module) -> list[nn.Module]:
 
     Returns nothing if it has another activation, or a gate.
     """
-    table = _FAMILIES.get(kind, _BERT)
-    paths = [table[role].removeprefix(r"layer\.\d+\.").replace(r"\.", ".") for role in ("ffn-in", "ffn-out")]
-    activations = [m for m in layer.modules() if isinstance(m, GELUActivation)]
-    if len(activations) != 1 or any("|" in path for path in paths):
+    linears, activations = layer_linears(kind, layer), [m for m in layer.modules() if isinstance(m, GELUActivation)]
+    if len(activations) != 1 or "ffn-in" not in linears:
         return []
-    wide, narrow = (layer.get_submodule(path) for path in paths)
+    wide, narrow = linears["ffn-in"], linears["ffn-out"]
     return [wide, activations[0], narrow] if wide.out_features == narrow.in_features else []
 
 

@@ -2,6 +2,7 @@
 
 #include "attention.cpp"
 #include "int8.cpp"
+#include "layer.cpp"
 #include "low_rank.cpp"
 
 #include <cstdio>
@@ -32,7 +33,7 @@ bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, boo
     const long distances = 2 * longest - 1;
     const auto bias = drawn<R>(heads * distances);
     Shape shape{offsets.data(), biased ? bias.data() : nullptr, texts, heads, dim, one_query, window, distances,
-                width, width, width, 0, 3, 0.3};
+                width, width, width, 0, 3, width, width, width, 0.3};
     const auto q = drawn<T>(queries * width), k = drawn<T>(tokens * width), v = k, g = q;
     std::vector<T> out(q.size()), gq(q.size()), gk(k.size()), gv(k.size());
     std::vector<R> sums(queries * heads);
@@ -83,14 +84,14 @@ template <class T> bool adds(int64_t kind, std::vector<long> ranks) {
 // Forward and backward of layers in training, with and without the mask, and the gradient of x.
 template <class T> bool trains(int64_t kind, long rows, std::vector<long> ranks, bool whole) {
     const long in = 3 * low_rank_lanes(), width = 2 * low_rank_lanes(), out = width * ranks.size();
-    Training t{rows, in, out, long(ranks.size()), 3, {}};
+    Training t{rows, 3, {in, out, long(ranks.size()), {}}};
     std::vector<std::vector<float>> weights, gradients;
     for (size_t p = 0; p < ranks.size(); ++p) {
         for (long numbers : {ranks[p] * in, ranks[p] * width}) {
             weights.push_back(drawn<float>(numbers));
             gradients.emplace_back(numbers);
         }
-        t.part[p] = {weights[2 * p].data(), weights[2 * p + 1].data(), gradients[2 * p].data(), gradients[2 * p + 1].data(),
+        t.updates.part[p] = {weights[2 * p].data(), weights[2 * p + 1].data(), gradients[2 * p].data(), gradients[2 * p + 1].data(),
                      ranks[p], long(p) * width, width, 0.5};
     }
     const auto x = drawn<T>(rows * in), mask = x, g = drawn<T>(rows * out);
@@ -132,6 +133,49 @@ bool multiplies(long rows, long in, long out) {
     return whole;
 }
 
+#if defined(__AVX512F__)
+// A layer in both directions, with everything adapted and masked, or nothing.
+bool finishes(long rows, long rank, bool kept) {
+    const long width = 32, wide = 48;
+    if (!int8_serves())
+        return true;
+    const auto numbers = drawn<float>(std::max(rows, 64L) * wide);
+    const std::vector<int8_t> values(width * wide, 127);
+    std::vector<std::vector<float>> found;
+    const auto room = [&](long count) { return found.emplace_back(count).data(); };
+    const auto linear = [&](long in, long out) {
+        const Linear ahead{values.data(), numbers.data(), numbers.data(), numbers.data(), in, out};
+        Updates updates{in, out, rank ? 1 : 0, {}};
+        if (rank)
+            updates.part[0] = {numbers.data(), numbers.data(), room(rank * in), room(rank * out), rank, 0, out, 0.5};
+        return Adapted{ahead, {values.data(), numbers.data(), numbers.data(), nullptr, out, in}, updates,
+                       rank ? numbers.data() : nullptr};
+    };
+    const Norm norm{numbers.data(), numbers.data(), 1e-5};
+    Rest rest{linear(width, width), linear(width, wide), linear(wide, width), norm, norm, {}};
+    const long deep = up_to<float>(rank);
+    if (kept)
+        rest.kept = {room(rows * width), room(rows), room(rows * wide), room(rows * width), room(rows),
+                     room(rows * deep),  room(rows * deep), room(rows * deep)};
+    const Adapted one = linear(width, wide);
+    const Work work{rows, 3};
+    std::vector<float> own(layer_room(1, &work, &one, nullptr)), all(layer_room(1, &work, nullptr, &rest));
+    float *y = room(rows * wide), *h = room(rows * deep), *z = room(rows * width), *gx = room(rows * width);
+    layer_linear(1, &work, numbers.data(), y, h, &one, own.data());
+    layer_linear_back(1, &work, y, numbers.data(), h, kept ? numbers.data() : nullptr, kept ? gx : nullptr, &one, own.data());
+    layer_rest(1, &work, numbers.data(), numbers.data(), z, &rest, all.data());
+    if (kept)
+        layer_rest_back(1, &work, z, numbers.data(), gx, rank ? room(rows * width) : nullptr, &rest, all.data());
+    for (const auto &all_of : found)
+        for (float value : all_of)
+            if (!std::isfinite(value))
+                return false;
+    return true;
+}
+#else
+bool finishes(long, long, bool) { return true; }
+#endif
+
 } // namespace
 
 int main() {
@@ -155,6 +199,10 @@ int main() {
     }
     for (long rows : {1, 2, 5, 6, 47, 48, 150})
         whole &= multiplies(rows, 16, 48) && multiplies(rows, 128, 80);
+    for (long rows : {1, 55, 57, 64, 300})
+        for (long rank : {0, 3, 16})
+            for (bool kept : {false, true})
+                whole &= finishes(rows, rank, kept);
     std::printf("%ld calls\n", calls);
     return !whole;
 }

@@ -21,6 +21,7 @@ The recomputation follows Dao et al. 2022, "FlashAttention". q, k, v, o and g (t
 
 import ctypes
 import inspect
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -135,22 +136,52 @@ class NativeAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: Given) -> Tensor:
         q, k, v = (_by_token(x) for x in (q, k, v))
-        packing = given.packing
-        out, queries = packing.outputs(q), packing.tokens if len(q) == len(k) else len(packing)
-        # The logarithms of the sums, for the backward.
-        sums = q.new_empty(q.shape[1], queries, dtype=computed(q.dtype)) if any(ctx.needs_input_grad) else None
+        out, sums = native_forward(q, k, v, given, any(ctx.needs_input_grad))
         ctx.save_for_backward(q, k, v, sums)
         ctx.given = given
-        _call_native("attention_forward", given, q, k, v, out, sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, sums = ctx.saved_tensors
-        g, needed = grads[0].to(q.dtype).contiguous(), zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
+        needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
         gradients = [ctx.given.packing.outputs(x) if needs else None for x, needs in needed]
-        _call_native("attention_backward", ctx.given, q, k, v, g, sums, *gradients)
+        native_backward(q, k, v, grads[0].to(q.dtype).contiguous(), sums, ctx.given, gradients)
         return (*gradients, None)
+
+
+def native_forward(q: Tensor, k: Tensor, v: Tensor, given: Given, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """Returns the output, and with `keep` the logarithms of the sums, which the backward needs, (H, Q).
+
+    Args:
+        q: (Q, H, d) queries. The numbers of a token have no gaps; the tokens may have.
+        k: (T, H, d) keys, likewise.
+        v: (T, H, d) values, likewise.
+        given: what else makes the scores.
+        keep: a gradient is wanted.
+    """
+    packing = given.packing
+    out, queries = packing.outputs(q), packing.tokens if len(q) == len(k) else len(packing)
+    sums = q.new_empty(q.shape[1], queries, dtype=computed(q.dtype)) if keep else None
+    _call_native("attention_forward", given, (q, k, v), (out, sums))
+    return out, sums
+
+
+def native_backward(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, sums: Tensor, given: Given, gradients: Sequence[Tensor | None]
+) -> None:
+    """Writes the gradients of q, k and v; None is not wanted.
+
+    Args:
+        q: as for `native_forward`.
+        k: likewise.
+        v: likewise.
+        g: the gradient of the output, (Q, H, d), without gaps.
+        sums: what `native_forward` returned.
+        given: what else makes the scores.
+        gradients: where to. The numbers of a token have no gaps; the tokens may have.
+    """
+    _call_native("attention_backward", given, (q, k, v), (g, sums), gradients)
 
 
 class _Shape(ctypes.Structure):
@@ -160,21 +191,30 @@ class _Shape(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("offsets", "bias")),
         *((name, ctypes.c_int64) for name in ("texts", "heads", "dim", "one_query", "window", "distances")),
         *((name, ctypes.c_int64) for name in ("q_stride", "k_stride", "v_stride", "room", "threads")),
+        *((name, ctypes.c_int64) for name in ("gq_stride", "gk_stride", "gv_stride")),
         ("scale", ctypes.c_double),
     )
 
 
-def _call_native(name: str, given: Given, q: Tensor, k: Tensor, v: Tensor, *others: Any) -> None:
-    """Calls a function of the kernel with q, k, v and the other tensors, in its order."""
+def _call_native(
+    name: str,
+    given: Given,
+    inputs: Sequence[Tensor],
+    others: Sequence[Tensor | None],
+    gradients: Sequence[Tensor | None] = (),
+) -> None:
+    """Calls a function of the kernel with q, k, v, the other tensors and the gradients, in its order."""
+    q, k, _ = inputs
     (packing, scale, window, bias), (_, heads, dim), call = given, q.shape, Call(q.dtype)
-    sizes = max(packing.lengths), dim, name == "attention_backward"
+    sizes = max(packing.lengths), dim, bool(gradients)
     room, threads = call.count("attention_room", *map(ctypes.c_int64, sizes)), torch.get_num_threads()
-    strides = [x.stride(0) for x in (q, k, v)]
+    strides = [x.stride(0) for x in inputs]
+    slopes = [0 if x is None else x.stride(0) for x in gradients or (None, None, None)]
     by_distance, distances = (None, 0) if bias is None else (bias.to(computed(q.dtype)).contiguous(), bias.shape[1])
     asked = len(packing), heads, dim, len(q) != len(k), window or 0, distances
     pointers = packing.offsets.data_ptr(), None if by_distance is None else by_distance.data_ptr()
-    shape = _Shape(*pointers, *asked, *strides, room, threads, scale)
-    call(name, shape, room * threads, q, k, v, *others)
+    shape = _Shape(*pointers, *asked, *strides, room, threads, *slopes, scale)
+    call(name, shape, room * threads, *inputs, *others, *gradients)
 
 
 def _by_token(x: Tensor) -> Tensor:

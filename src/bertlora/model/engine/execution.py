@@ -35,6 +35,7 @@ from bertlora.model.engine.changes import (
 )
 from bertlora.model.engine.frozen import int8_pays
 from bertlora.model.engine.graphs import Graphs
+from bertlora.model.engine.int8_layer import whole_layers
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, recordable, served
 from bertlora.model.engine.packing import Packing, packed, pooled, text_means
 from bertlora.model.engine.padding import padded
@@ -325,10 +326,11 @@ def _made_ready(
         stack.enter_context(quick_dropout(model, still=frozen_modules(model) if packs else ()))
     if not packs:
         return False
-    stack.enter_context(packed_layers(model))
+    whole = whole_layers(model, training) if int8 and many else {}
+    stack.enter_context(packed_layers(model, whole))
     resident = half and casts(model)
     if resident:
         stack.enter_context(held_in(encoder_layers(model), torch.bfloat16))
     if many:
-        stack.enter_context(frozen(model, training, int8))
+        stack.enter_context(frozen(model, training, int8, whole))
     return resident

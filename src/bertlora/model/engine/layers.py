@@ -12,9 +12,11 @@ layers below call the architecture's own modules in its own order, on the first 
 ModernBERT's head reads the mean over a text's tokens, the last layer runs for all tokens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +26,9 @@ from bertlora.model.engine import mpnet
 from bertlora.model.engine.attention import NAME, attend
 from bertlora.model.engine.changes import forwards, identity, unwrapped
 from bertlora.model.engine.packing import Packing, text_means
+
+# The forward of a whole layer: its input (1, T, D), the texts, and whether only first tokens are wanted.
+Whole = Callable[[Tensor, Packing, bool], Tensor]
 
 
 @dataclass
@@ -89,28 +94,35 @@ def first_calls(layers: nn.ModuleList) -> dict[nn.Module, int]:
 
 
 @contextmanager
-def packed_layers(model: Any) -> Iterator[None]:
-    """Inside, the model takes packed rows, with the extra arguments `packing` and `route`; see `served`."""
+def packed_layers(model: Any, whole: Mapping[nn.Module, Whole] = MappingProxyType({})) -> Iterator[None]:
+    """Inside, the model takes packed rows, with the extra arguments `packing` and `route`; see `served`.
+
+    Layers in `whole` run this forward in place of their own.
+    """
     inner = unwrapped(model)
     if inner.config.model_type == "mpnet":
-        with forwards(mpnet.packed_forwards(inner)), forwards(_steered_layers(inner)):
+        with forwards(mpnet.packed_forwards(inner)), forwards(_steered_layers(inner, whole)):
             yield
     else:
-        with _our_attention(inner) as accepted, forwards(_steered_layers(inner)):
+        with _our_attention(inner) as accepted, forwards(_steered_layers(inner, whole)):
             assert accepted, "a model that is not served"
             yield
 
 
-def _steered_layers(inner: Any) -> dict[nn.Module, Callable[..., Tensor]]:
+def _steered_layers(inner: Any, whole: Mapping[nn.Module, Whole]) -> dict[nn.Module, Callable[..., Tensor]]:
     """Returns the forwards of the layers, and of a final norm, under a route."""
     layers = encoder_layers(inner)
     _, first_tokens = _FAMILIES[inner.config.model_type]
+    if layers[-1] in whole:
+        first_tokens = partial(_first_of, whole)
     # A final norm runs in the last layer's forward: before a mean, and so not after it.
     norms = [m for name, m in getattr(inner, inner.base_model_prefix).named_children() if name == "final_norm"]
     norm = norms[0].forward if norms else identity
     averages = getattr(inner.config, "classifier_pooling", "cls") == "mean"
     last = _last(layers[-1], None if averages else first_tokens, norm)
-    return {layer: _steered(layer, len(layers), last) for layer in layers} | dict.fromkeys(norms, identity)
+    return {layer: _steered(layer, len(layers), last, whole.get(layer)) for layer in layers} | dict.fromkeys(
+        norms, identity
+    )
 
 
 @contextmanager
@@ -138,13 +150,14 @@ def _accepts_attention(inner: Any) -> bool:
     return _ACCEPTING[kind]
 
 
-def _steered(layer: nn.Module, calls: int, last: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _steered(layer: nn.Module, calls: int, last: Callable[..., Tensor], whole: Whole | None) -> Callable[..., Tensor]:
     """Returns the forward of a layer under a route, (1, T, D) → (1, T, D).
 
     Args:
         layer: the layer.
         calls: number of calls of layers in a batch.
         last: the forward for the last of them.
+        whole: runs in place of the layer's own forward; None runs that.
     """
     own = layer.forward
 
@@ -157,6 +170,8 @@ def _steered(layer: nn.Module, calls: int, last: Callable[..., Tensor]) -> Calla
         runs = number >= route.begin and (route.end is None or number < route.end)
         if number == calls - 1:
             return last(hidden, *args, packing=packing, route=route, **kwargs)
+        if runs and whole is not None:
+            return whole(hidden, packing, False)
         return own(hidden, *args, packing=packing, route=route, **kwargs) if runs else hidden
 
     return forward
@@ -189,6 +204,11 @@ def _last(
         return read[:, None]
 
     return forward
+
+
+def _first_of(whole: Mapping[nn.Module, Whole], layer: nn.Module, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
+    """The last layer in one function, (1, T, D) → (1, B, D)."""
+    return whole[layer](hidden, packing, True)
 
 
 def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:

@@ -156,7 +156,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
             InputError: PEFT's `adapter_names` asks for an adapter per text.
         """
         _refuse_adapter_names(kwargs)
-        name = self._active()
+        name = self.active()
         if self.disable_adapters and self.merged:
             self.unmerge()
         if name is None:
@@ -185,7 +185,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
 
     def update(self) -> Pair:
         """Returns the active adapter's update; one must be active."""
-        (name,) = filter(None, [self._active()])
+        (name,) = filter(None, [self.active()])
         return self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
 
     def get_delta_weight(self, adapter: str) -> Tensor:
@@ -195,7 +195,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Adds the active update to the frozen weight."""
-        name = self._active()
+        name = self.active()
         if name is not None:
             self.base_layer.weight.data += self.get_delta_weight(name).to(self.base_layer.weight.dtype)
             self.merged_adapters.append(name)
@@ -208,11 +208,11 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
 
     def _dropout(self) -> float:
         """Returns the dropout probability of the active adapter; 0 outside training."""
-        name = self._active()
+        name = self.active()
         dropout = None if name is None else self.lora_dropout[name]
         return float(dropout.p) if self.training and isinstance(dropout, nn.Dropout) else 0.0
 
-    def _active(self) -> str | None:
+    def active(self) -> str | None:
         """Returns the adapter to add in the forward pass; None if it is off, merged, or not in this layer."""
         if self.disable_adapters or self.merged:
             return None
@@ -244,7 +244,7 @@ class JointLinears(JointProduct):
 
 def joinable(members: Sequence[nn.Module]) -> bool:
     """Returns whether `JointLinears` can serve these layers."""
-    adapted = [m for m in members if isinstance(m, LoraLinear) and m._active() is not None]
+    adapted = [m for m in members if isinstance(m, LoraLinear) and m.active() is not None]
     frozen = all(not p.requires_grad for m in adapted for p in m.base_layer.parameters())
     alike = len({(m.base_layer.in_features, m.base_layer.bias is None) for m in adapted}) == 1
     return len(adapted) == len(members) and frozen and alike

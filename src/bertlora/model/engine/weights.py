@@ -1,6 +1,6 @@
 """Weights prepared for an execution and restored bit for bit: merged, in bf16 or 8 bits, in the fastest layout."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -56,14 +56,17 @@ def merged(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
+def frozen(model: Any, training: bool, int8: bool = False, without: Collection[nn.Module] = ()) -> Iterator[None]:
     """Inside, frozen weights are in the fastest layout, or in 8 bits, and query, key and value share one product.
 
-    They share it if all three are adapted, except in the last layer, where the query reads only first tokens.
+    They share it if all three are adapted, except in the last layer, where the query reads only first tokens. Layers in
+    `without` stay as they are.
     """
-    held, layers = partial(hold, training=training, int8=int8), encoder_layers(model)
+    held = partial(hold, training=training, int8=int8)
+    layers = nn.ModuleList(layer for layer in encoder_layers(model) if layer not in without)
     attending = partial(attention_inputs, unwrapped(model).config.model_type)
-    groups: list[Any] = [g for g in map(attending, dict.fromkeys(layers[:-1])) if g and joinable(g)]
+    asking = [layer for layer in dict.fromkeys(encoder_layers(model)[:-1]) if layer not in without]
+    groups: list[Any] = [g for g in map(attending, asking) if g and joinable(g)]
     joined = [member for group in groups for member in group]
     wrappers = [m for m in layers.modules() if isinstance(m, LoraLayer)]
     active = _in_use(layers)
@@ -72,7 +75,7 @@ def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
     alone = {id(m.get_base_layer()) for m in wrappers if m not in active}
     within = {id(part) for m in wrappers for part in m.modules()} - alone
     plain = [m for m in layers.modules() if type(m) is nn.Linear and _is_frozen(m) and id(m) not in within]
-    fused, inside = _feed_forwards(model, plain, training) if int8 else ({}, set[nn.Linear]())
+    fused, inside = _feed_forwards(model, layers, plain, training) if int8 else ({}, set[nn.Linear]())
     try:
         for group in groups:
             joint = JointLinears(group, held)
@@ -93,14 +96,14 @@ def frozen(model: Any, training: bool, int8: bool = False) -> Iterator[None]:
 
 
 def _feed_forwards(
-    model: Any, plain: Sequence[nn.Linear], training: bool
+    model: Any, layers: nn.ModuleList, plain: Sequence[nn.Linear], training: bool
 ) -> tuple[dict[nn.Module, Callable[..., Tensor]], set[nn.Linear]]:
     """Returns forwards of feed-forwards in 8 bits whose linear layers are in `plain`, and these linear layers.
 
     The last module computes all of it; the two modules before it return what they get.
     """
     run, inside = dict[nn.Module, Callable[..., Tensor]](), set[nn.Linear]()
-    for layer in dict.fromkeys(encoder_layers(model)):
+    for layer in dict.fromkeys(layers):
         if parts := feed_forward_parts(unwrapped(model).config.model_type, layer):
             wide, activation, narrow = parts
             bases: list[Any] = [m.get_base_layer() if isinstance(m, LoraLayer) else m for m in (wide, narrow)]

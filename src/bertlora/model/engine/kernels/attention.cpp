@@ -249,6 +249,7 @@ struct Shape {
     const int32_t *offsets; // (texts + 1)
     const void *bias;       // (heads, distances), of the type computed in; none without
     int64_t texts, heads, dim, one_query, window, distances, q_stride, k_stride, v_stride, room, threads;
+    int64_t gq_stride, gk_stride, gv_stride; // of the gradients
     double scale;
 };
 
@@ -267,9 +268,9 @@ template <class T> Unit<T> unit_of(const Shape &s, const void *q, const void *k,
             bias ? bias + head * s.distances + s.distances / 2 : nullptr};
 }
 
-// The rows of a tensor without gaps for one head, from this token on; none without a tensor.
-template <class T> Rows<T> dense(const Shape &s, void *x, long token, long head) {
-    return {x ? (T *)x + (token * s.heads + head) * s.dim : nullptr, s.heads * s.dim};
+// The rows of a tensor for one head, from this token on; none without a tensor.
+template <class T> Rows<T> rows_of(const Shape &s, void *x, long stride, long token, long head) {
+    return {x ? (T *)x + token * stride + head * s.dim : nullptr, stride};
 }
 
 // Units that a thread takes at a time: all heads of a text, whose numbers are neighbours, if there are enough texts.
@@ -288,7 +289,7 @@ void forward(Kind<T>, const Shape &s, const void *q, const void *k, const void *
             const long all_queries = s.one_query ? s.texts : s.offsets[s.texts];
             R *own = log_sums ? (R *)log_sums + head * all_queries + asking : nullptr;
             const auto unit = unit_of<T>(s, q, k, v, text, head);
-            const auto outs = dense<T>(s, out, asking, head);
+            const auto outs = rows_of<T>(s, out, s.heads * s.dim, asking, head);
             unit.queries > FEW ? unit.template forward<MANY>(outs, own, room) : unit.template forward<FEW>(outs, own, room);
         }
     }
@@ -306,14 +307,16 @@ void backward(Kind<T>, const Shape &s, const void *q, const void *k, const void 
             const long text = n / s.heads, head = n % s.heads, start = s.offsets[text];
             const long asking = s.one_query ? text : start;
             const long all_queries = s.one_query ? s.texts : s.offsets[s.texts];
-            const Rows<T> gs = dense<T>(s, (void *)g, asking, head);
+            const Rows<T> gs = rows_of<T>(s, (void *)g, s.heads * s.dim, asking, head);
             const R *own = (const R *)log_sums + head * all_queries + asking;
             const auto unit = unit_of<T>(s, q, k, v, text, head);
-            const auto to = [&](void *x, long token) { return dense<T>(s, x, token, head); };
+            const Rows<T> q_slopes = rows_of<T>(s, gq, s.gq_stride, asking, head);
+            const Rows<T> k_slopes = rows_of<T>(s, gk, s.gk_stride, start, head);
+            const Rows<T> v_slopes = rows_of<T>(s, gv, s.gv_stride, start, head);
             if (unit.queries > FEW)
-                unit.template backward<MANY>({gs.first, gs.stride}, own, to(gq, asking), to(gk, start), to(gv, start), room);
+                unit.template backward<MANY>({gs.first, gs.stride}, own, q_slopes, k_slopes, v_slopes, room);
             else
-                unit.template backward<FEW>({gs.first, gs.stride}, own, to(gq, asking), to(gk, start), to(gv, start), room);
+                unit.template backward<FEW>({gs.first, gs.stride}, own, q_slopes, k_slopes, v_slopes, room);
         }
     }
 }

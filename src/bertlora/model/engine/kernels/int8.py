@@ -16,20 +16,24 @@ from torch.nn.functional import gelu
 
 from bertlora.model.engine.kernels.library import Call, library
 
-# Columns of a vector, and inputs that one instruction sums: `COLUMNS` and `GROUP` in int8.cpp.
+# Columns of a vector, and inputs that one instruction sums: `COLUMNS` and `GROUP` in int8.h.
 _COLUMNS, _GROUP = 16, 4
 # A row whose scale is below it counts as constant.
 _LEAST = 1e-30
 
 
-class _Linear(ctypes.Structure):
+class LinearLayer(ctypes.Structure):
+    """`Linear` in int8.h."""
+
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("values", "scales", "sums", "bias")),
         *((name, ctypes.c_int64) for name in ("in_", "out")),
     )
 
 
-class _Work(ctypes.Structure):
+class Work(ctypes.Structure):
+    """`Work` in int8.h."""
+
     _fields_ = tuple((name, ctypes.c_int64) for name in ("rows", "threads"))
 
 
@@ -64,10 +68,10 @@ class Int8Weight:
         y = (sums * scales[:, None] + least[:, None] * self.sums) * self.scales
         return y if bias is None else y.add_(bias)
 
-    def structure(self, bias: Tensor | None) -> _Linear:
+    def structure(self, bias: Tensor | None) -> LinearLayer:
         """Returns the layer with this bias, as the kernel reads it."""
         held = self.values, self.scales, self.sums, bias
-        return _Linear(*(None if x is None else x.data_ptr() for x in held), self.inner, self.out)
+        return LinearLayer(*(None if x is None else x.data_ptr() for x in held), self.inner, self.out)
 
 
 # W and b of a layer.
@@ -124,11 +128,11 @@ def _inverse(scales: Tensor) -> Tensor:
 
 def _call(name: str, layers: Sequence[Layer], *tensors: Tensor | None) -> None:
     """Calls a function of the library on rows, (N, ...), with its layers."""
-    structures = (_Linear * len(layers))(*(weight.structure(bias) for weight, bias in layers))
+    structures = (LinearLayer * len(layers))(*(weight.structure(bias) for weight, bias in layers))
     given = [x for x in (*tensors, *(bias for _, bias in layers)) if x is not None]
     first = given[0]
     assert all(x.dtype == torch.float32 and x.device.type == "cpu" for x in given), "the kernel reads fp32 on the CPU"
     assert first.shape[1] == layers[0][0].inner, "rows of another width"
     call, threads = Call(first.dtype), torch.get_num_threads()
     room = call.count("int8_room", ctypes.c_int64(len(layers)), structures)
-    call(name, _Work(first.shape[0], threads), threads * room, *tensors, structures)
+    call(name, Work(first.shape[0], threads), threads * room, *tensors, structures)

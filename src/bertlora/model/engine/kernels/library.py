@@ -16,10 +16,10 @@ _KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float64: 2}
 # Functions that return a number.
 _COUNTS = (
     *("attention_room", "low_rank_room", "low_rank_lanes", "low_rank_deep", "low_rank_training_room"),
-    *("int8_room", "int8_serves"),
+    *("int8_room", "int8_serves", "layer_room"),
 )
 # Working memory up to this many numbers is kept for the next call: fresh pages cost more than the arithmetic on them.
-_KEPT = 1 << 22
+_KEPT = 1 << 23
 _OWN = threading.local()
 
 
@@ -54,10 +54,8 @@ class Call:
         """Returns what a function of the kind and these arguments counts."""
         return int(getattr(self._library, name)(self._kind, *arguments))
 
-    def __call__(
-        self, name: str, sizes: ctypes.Structure, numbers: int, *given: Tensor | ctypes.Array[Any] | None
-    ) -> None:
-        """Calls a function with the kind, the sizes, these tensors or arrays, and working memory for some numbers."""
+    def __call__(self, name: str, sizes: ctypes.Structure, numbers: int, *given: Any) -> None:
+        """Calls a function with the kind, the sizes, these tensors or pointers, and working memory for some numbers."""
         given = (*given, _rooms(numbers, computed(self._dtype)))
         pointers = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in given]
         getattr(self._library, name)(self._kind, ctypes.byref(sizes), *pointers)

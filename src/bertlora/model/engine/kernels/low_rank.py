@@ -5,14 +5,16 @@ Letters: N rows, R rank.
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from bertlora.model.engine.kernels.library import Call, library
 
-# `PARTS` in low_rank.cpp.
-_PARTS = 3
+# `PARTS` in low_rank.h.
+PARTS = 3
 _TAKEN = torch.bfloat16, torch.float32
 
 
@@ -25,7 +27,7 @@ class _Update(ctypes.Structure):
         ("down", ctypes.c_void_p),
         ("deep", ctypes.c_int64),
         ("parts", ctypes.c_int64),
-        ("part", _Part * _PARTS),
+        ("part", _Part * PARTS),
     )
 
 
@@ -33,11 +35,16 @@ class _Sizes(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_int64) for name in ("segments", "in_", "out", "deepest", "room", "threads"))
 
 
+@cache
+def lanes() -> int:
+    """Returns how many numbers a vector of the library has; 1 without a library."""
+    found = library()
+    return int(found[1].low_rank_lanes()) if found else 1
+
+
 def widened(down: Tensor) -> Tensor:
     """Returns A' (in, R) with columns of 0 up to whole vectors, as `SegmentUpdate` takes it."""
-    found = library()
-    lanes = found[1].low_rank_lanes() if found else 1
-    return torch.nn.functional.pad(down, (0, -down.shape[1] % lanes)).contiguous()
+    return torch.nn.functional.pad(down, (0, -down.shape[1] % lanes())).contiguous()
 
 
 class SegmentUpdate:
@@ -52,16 +59,15 @@ class SegmentUpdate:
         self._kept = down, ups  # the structure has only their addresses
         parts = [_Part(up.data_ptr(), up.shape[0], column, up.shape[1]) for column, up in ups]
         self.deep = down.shape[1]
-        self._structure = _Update(down.data_ptr(), self.deep, len(parts), (_Part * _PARTS)(*parts))
+        self._structure = _Update(down.data_ptr(), self.deep, len(parts), (_Part * PARTS)(*parts))
         self.address = ctypes.addressof(self._structure)
 
     @staticmethod
     def serves(down: Tensor, widths: Sequence[int]) -> bool:
         """Returns whether the kernel takes updates of layers with these numbers of outputs."""
-        found = library()
-        if found is None or down.device.type != "cpu" or down.dtype != torch.float32 or len(widths) > _PARTS:
+        if library() is None or down.device.type != "cpu" or down.dtype != torch.float32 or len(widths) > PARTS:
             return False
-        return all(width % found[1].low_rank_lanes() == 0 for width in widths)
+        return all(width % lanes() == 0 for width in widths)
 
 
 def add_segments(x: Tensor, y: Tensor, updates: Sequence[SegmentUpdate | None], firsts: Sequence[int]) -> None:
@@ -85,6 +91,8 @@ def add_segments(x: Tensor, y: Tensor, updates: Sequence[SegmentUpdate | None], 
 
 # A (R, in), B (width, R) and the scale s of one layer's update.
 Pair = tuple[Tensor, Tensor, float]
+# The same, and the first column of its outputs.
+Placed = tuple[Tensor, Tensor, float, int]
 
 
 class _Trained(ctypes.Structure):
@@ -95,20 +103,22 @@ class _Trained(ctypes.Structure):
     )
 
 
+class Updates(ctypes.Structure):
+    """`Updates` in low_rank.h."""
+
+    _fields_ = (*((name, ctypes.c_int64) for name in ("in_", "out", "parts")), ("part", _Trained * PARTS))
+
+
 class _Training(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "in_", "out", "parts", "threads")),
-        ("part", _Trained * _PARTS),
-    )
+    _fields_ = (*((name, ctypes.c_int64) for name in ("rows", "threads")), ("updates", Updates))
 
 
 def trains(x: Tensor, updates: Sequence[Pair]) -> bool:
     """Returns whether the kernel adds updates of layers with the input x, (N, in), and has their gradients."""
-    found = library()
-    if found is None or len(updates) > _PARTS or x.device.type != "cpu" or x.dtype not in _TAKEN:
+    if library() is None or len(updates) > PARTS or x.device.type != "cpu" or x.dtype not in _TAKEN:
         return False
-    lanes, matrices = found[1].low_rank_lanes(), [matrix for a, b, _ in updates for matrix in (a, b)]
-    whole = all(n % lanes == 0 for n in (x.shape[1], *(b.shape[0] for _, b, _ in updates)))
+    matrices = [matrix for a, b, _ in updates for matrix in (a, b)]
+    whole = all(n % lanes() == 0 for n in (x.shape[1], *(b.shape[0] for _, b, _ in updates)))
     return whole and x.shape[0] > 0 and all(m.dtype == torch.float32 and m.is_contiguous() for m in matrices)
 
 
@@ -144,17 +154,32 @@ def update_gradients(
     return gradients
 
 
+def updates_structure(
+    inner: int, out: int, updates: Sequence[Placed], gradients: Sequence[tuple[Tensor, Tensor]] | None = None
+) -> Updates:
+    """Returns the updates as the kernel reads them.
+
+    Args:
+        inner: numbers of a row of the input.
+        out: numbers of a row of the output.
+        updates: at most `PARTS`.
+        gradients: where those of each A and B are written to.
+    """
+    parts = (_Trained * PARTS)()
+    for number, (a, b, scale, column) in enumerate(updates):
+        g_a, g_b = (None, None) if gradients is None else (m.data_ptr() for m in gradients[number])
+        parts[number] = _Trained(a.data_ptr(), b.data_ptr(), g_a, g_b, a.shape[0], column, b.shape[0], scale)
+    return Updates(inner, out, len(updates), parts)
+
+
 def _training(
-    x: Tensor, out: int, updates: Sequence[Pair], gradients: Sequence[tuple[Tensor, Tensor]] = ()
+    x: Tensor, out: int, updates: Sequence[Pair], gradients: Sequence[tuple[Tensor, Tensor]] | None = None
 ) -> _Training:
-    """Returns the layers as the kernel reads them."""
-    parts, column = (_Trained * _PARTS)(), 0
-    for number, (a, b, scale) in enumerate(updates):
-        g_a, g_b = (m.data_ptr() for m in gradients[number]) if gradients else (None, None)
-        (rank, _), (width, _) = a.shape, b.shape
-        parts[number] = _Trained(a.data_ptr(), b.data_ptr(), g_a, g_b, rank, column, width, scale)
-        column += width
-    return _Training(*x.shape, out, len(updates), torch.get_num_threads(), parts)
+    """Returns the layers, whose outputs stand side by side, as the kernel reads them."""
+    columns = accumulate((b.shape[0] for _, b, _ in updates), initial=0)
+    placed = [(*update, column) for update, column in zip(updates, columns, strict=False)]
+    structure = updates_structure(x.shape[1], out, placed, gradients)
+    return _Training(x.shape[0], torch.get_num_threads(), structure)
 
 
 def _training_room(call: Call, training: _Training) -> int:

@@ -1,0 +1,212 @@
+"""Layers of BERT in 8 bits by layer.cpp, except their attention: adapted linear layers, and all that follows attention.
+
+Letters: N rows, D hidden size, W wide size of the feed-forward, R rank.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bertlora.model.engine.kernels.int8 import Int8Weight, LinearLayer, Work
+from bertlora.model.engine.kernels.library import Call
+from bertlora.model.engine.kernels.low_rank import PARTS, Placed, Updates, lanes, updates_structure
+
+Gradients = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A linear layer, or several with the same input, with low-rank updates.
+
+    Attributes:
+        forward: W.
+        backward: W', for gradients.
+        bias: b (out,), or None.
+        updates: of at most three layers.
+    """
+
+    forward: Int8Weight
+    backward: Int8Weight | None
+    bias: Tensor | None
+    updates: tuple[Placed, ...] = ()
+
+    @staticmethod
+    def serves(weight: Tensor, updates: Sequence[Placed]) -> bool:
+        """Returns whether the kernel takes a layer with a weight of this shape, and these updates."""
+        vectors = lanes()
+        matrices = [matrix for a, b, *_ in updates for matrix in (a, b)]
+        whole = vectors > 1 and all(n % vectors == 0 for n in (*weight.shape, *(b.shape[0] for _, b, *_ in updates)))
+        plain = all(m.dtype == torch.float32 and m.is_contiguous() for m in matrices)
+        return whole and plain and len(updates) <= PARTS
+
+    @property
+    def deep(self) -> int:
+        """Columns of A (m ⊙ x): the ranks of all updates, up to whole vectors."""
+        return -(-sum(a.shape[0] for a, *_ in self.updates) // lanes()) * lanes()
+
+    def low(self, rows: int) -> Tensor:
+        """Returns room for A (m ⊙ x), (N, deep)."""
+        return self.forward.scales.new_empty(rows, self.deep)
+
+    def structure(self, mask: Tensor | None, gradients: Gradients | None = None) -> "_Adapted":
+        """Returns the layer as the kernel reads it."""
+        forward = self.forward.structure(self.bias)
+        backward = forward if self.backward is None else self.backward.structure(None)
+        updates = updates_structure(self.forward.inner, self.forward.out, self.updates, gradients)
+        return _Adapted(forward, backward, updates, _address(mask))
+
+    def room(self) -> Gradients:
+        """Returns room for the gradients of A and B."""
+        return [(torch.empty_like(a), torch.empty_like(b)) for a, b, *_ in self.updates]
+
+
+class Norm(NamedTuple):
+    """A layer norm: weight and bias (D,), and what is added to the variance."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+
+class Rest(NamedTuple):
+    """What follows attention: the output projection, the feed-forward, and the norm after each."""
+
+    out: Adapted
+    up: Adapted
+    down: Adapted
+    first: Norm
+    second: Norm
+
+
+# m for the inputs of the three layers of a `Rest`.
+Masks = Sequence[Tensor | None]
+
+
+class Kept(NamedTuple):
+    """What the backward of a `Rest` needs; see layer.cpp."""
+
+    first: Tensor
+    first_scale: Tensor
+    wide: Tensor
+    second: Tensor
+    second_scale: Tensor
+    low_out: Tensor
+    low_up: Tensor
+    low_down: Tensor
+
+    @classmethod
+    def room(cls, x: Tensor, rest: Rest) -> "Kept":
+        """Returns room for it, for an input like x, (N, D)."""
+        rows, lows = len(x), (layer.low(len(x)) for layer in (rest.out, rest.up, rest.down))
+        wide = x.new_empty(rows, rest.up.forward.out)
+        return cls(torch.empty_like(x), x.new_empty(rows), wide, torch.empty_like(x), x.new_empty(rows), *lows)
+
+
+class _Adapted(ctypes.Structure):
+    _fields_ = (
+        *((name, LinearLayer) for name in ("forward", "backward")),
+        ("updates", Updates),
+        ("mask", ctypes.c_void_p),
+    )
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (*((name, ctypes.c_void_p) for name in ("weight", "bias")), ("eps", ctypes.c_double))
+
+
+class _Kept(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in Kept._fields)
+
+
+class _Rest(ctypes.Structure):
+    _fields_ = (
+        *((name, _Adapted) for name in ("out", "up", "down")),
+        *((name, _Norm) for name in ("first", "second")),
+        ("kept", _Kept),
+    )
+
+
+def linear(x: Tensor, layer: Adapted, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Returns y = W x + b + s B A (m ⊙ x), (N, out) for x (N, in), and A (m ⊙ x), for `linear_gradients`."""
+    y, low = x.new_empty(len(x), layer.forward.out), layer.low(len(x))
+    _call("layer_linear", x, y, low, layer=layer.structure(mask))
+    return y, low
+
+
+def linear_gradients(
+    g: Tensor, x: Tensor, low: Tensor, plus: Tensor | None, layer: Adapted, mask: Tensor | None, wanted: bool
+) -> tuple[Tensor | None, Gradients]:
+    """Returns the gradient of x, (N, in), or None if it is not wanted, and those of each update's A and B.
+
+    Args:
+        g: the gradient of y, (N, out).
+        x: the input of `linear`.
+        low: what `linear` returned.
+        plus: added to the gradient of x; None adds nothing.
+        layer: the layer.
+        mask: m, or None.
+        wanted: whether the gradient of x is wanted.
+    """
+    g_x, gradients = torch.empty_like(x) if wanted else None, layer.room()
+    _call("layer_linear_back", g, x, low, plus, g_x, layer=layer.structure(mask, gradients))
+    return g_x, gradients
+
+
+def rest(a: Tensor, x: Tensor, layers: Rest, masks: Masks, keep: bool) -> tuple[Tensor, Kept | None]:
+    """Returns a layer's output, (N, D), and with `keep` what `rest_gradients` needs.
+
+    Args:
+        a: the output of attention, (N, D).
+        x: the layer's input, (N, D).
+        layers: what follows attention.
+        masks: m for the input of each linear layer.
+        keep: a gradient is wanted.
+    """
+    y, kept = torch.empty_like(x), Kept.room(x, layers) if keep else None
+    _call("layer_rest", a, x, y, rest=_rest(layers, masks, kept))
+    return y, kept
+
+
+def rest_gradients(
+    g: Tensor, a: Tensor, kept: Kept, layers: Rest, masks: Masks, wanted: bool
+) -> tuple[Tensor, Tensor | None, list[Gradients]]:
+    """Returns the gradients of x, by the sum, of a, or None if it is not wanted, and of each layer's A and B.
+
+    Args:
+        g: the gradient of the output, (N, D).
+        a: the output of attention, (N, D).
+        kept: what `rest` returned.
+        layers: what follows attention.
+        masks: m for the input of each linear layer.
+        wanted: whether the gradient of a is wanted.
+    """
+    g_x, g_a = torch.empty_like(a), torch.empty_like(a) if wanted else None
+    gradients = [layer.room() for layer in (layers.out, layers.up, layers.down)]
+    _call("layer_rest_back", g, a, g_x, g_a, rest=_rest(layers, masks, kept, gradients))
+    return g_x, g_a, gradients
+
+
+def _rest(layers: Rest, masks: Masks, kept: Kept | None, gradients: Sequence[Gradients | None] = (None,) * 3) -> _Rest:
+    linears = zip(layers[:3], masks, gradients, strict=True)
+    norms = (_Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps) for norm in layers[3:])
+    held = _Kept(*map(_address, kept)) if kept else _Kept()
+    return _Rest(*(layer.structure(mask, found) for layer, mask, found in linears), *norms, held)
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _call(name: str, *tensors: Tensor | None, layer: _Adapted | None = None, rest: _Rest | None = None) -> None:
+    """Calls a function of the library on rows, (N, ...), with one layer or what follows attention."""
+    first = tensors[0]
+    assert first is not None
+    assert all(x is None or (x.dtype == torch.float32 and x.is_contiguous()) for x in tensors)
+    call, work = Call(first.dtype), Work(len(first), torch.get_num_threads())
+    given = [None if x is None else ctypes.byref(x) for x in (layer, rest)]
+    room = call.count("layer_room", ctypes.byref(work), *given)
+    call(name, work, room, *tensors, next(x for x in given if x is not None))
