@@ -52,7 +52,8 @@ class GraphRunner:
             InputError: the graph does not run in this precision here.
         """
         if wanted == "auto":
-            return choose_precision(wanted) if "bf16" in self.calls else "fp32"
+            chosen = choose_precision(wanted) if "bf16" in self.calls else "fp32"
+            return chosen if chosen in self.calls else "fp32"
         if wanted not in self.calls:
             raise InputError(f"precision: got {wanted}, but this export runs only in {' or '.join(self.calls)} here")
         return wanted

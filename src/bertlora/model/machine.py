@@ -18,6 +18,8 @@ from bertlora.errors import RecipeError
 # The measured matrix product has the size of a small encoder's layer: tokens, hidden size, feed-forward size.
 TOKENS, HIDDEN, WIDE = 1024, 384, 1536
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# A GPU without bf16, older than Ampere (T4, V100), has this instead.
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ROUNDS = 15
 # A format that is slower than the fastest by more than this is not measured again: without instructions for bf16, one
 # product takes a second.
@@ -38,35 +40,50 @@ KEPT_BYTES, MAPPED_BYTES = 2**28, 2**25
 
 
 def choose_precision(wanted: str, architecture: str = "") -> str:
-    """Returns `fp32`, `bf16` or `int8`; `auto` gives bf16 if its products are at least 1.5 times as fast as fp32's.
+    """Returns `fp32`, `bf16`, `fp16` or `int8`; `auto` gives bf16 if its products are 1.5 times as fast as fp32's.
 
-    `int8` is never chosen here: what it costs depends on the model; see `execution.training_precision`.
+    On a GPU without bf16 that is fp16. `int8` is never chosen here: what it costs depends on the model; see
+    `execution.training_precision`.
 
     Args:
-        wanted: `auto`, `fp32`, `bf16` or `int8`.
+        wanted: `auto`, `fp32`, `bf16` or `int8`; or `fp16`, as an earlier call chose it.
         architecture: transformers' model type; one that cannot run in bf16 gets fp32.
 
     Raises:
-        RecipeError: `wanted` is bf16, and the architecture cannot run in it; or int8, and the device is a GPU.
+        RecipeError: `wanted` is bf16, and the architecture or the GPU cannot run in it; or int8 on a GPU; or fp16 on a
+            CPU.
     """
     if wanted == "bf16" and architecture in FP32_ALONE:
         raise RecipeError(f"precision: got bf16, which transformers' {architecture} cannot run in; give fp32")
-    if wanted == "int8" and default_device().type != "cpu":
-        other = "fp32" if architecture in FP32_ALONE else "bf16"
+    gpu = default_device().type != "cpu"
+    half = "fp16" if gpu and not has_bf16() else "bf16"
+    if wanted == "bf16" and half == "fp16":
+        raise RecipeError("precision: got bf16, which this GPU does not have; give auto, which takes fp16, or fp32")
+    if wanted == "fp16" and not gpu:
+        raise RecipeError("precision: got fp16, which runs on a GPU only; give auto or fp32")
+    if wanted == "int8" and gpu:
+        other = "fp32" if architecture in FP32_ALONE else "auto"
         raise RecipeError(f"precision: got int8, which runs on a CPU only; give {other}")
     if wanted != "auto":
         return wanted
     if architecture in FP32_ALONE:
         return "fp32"
-    if not has_bf16():
+    if half == "bf16" and not has_bf16():
         return "fp32"
-    return "bf16" if speed("bf16") >= WORTH_IT * speed("fp32") else "fp32"
+    return half if speed(half) >= WORTH_IT * speed("fp32") else "fp32"
 
 
 def has_bf16() -> bool:
     """Returns whether the device in use multiplies bf16 at all. On a CPU without it, one product takes a second."""
+    if default_device().type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not documented
-    return default_device().type == "cuda" or known is None or bool(known())
+    return known is None or bool(known())
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """Returns x on a device. The program does not wait while it is copied to a GPU."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def speed(precision: str) -> float:
@@ -78,7 +95,8 @@ def speed(precision: str) -> float:
 def _speeds() -> dict[str, float]:
     """Returns the FLOP/s of each precision."""
     a, b = drawn_factors()
-    return product_rates({name: partial(torch.mm, a.to(dtype), b.to(dtype)) for name, dtype in DTYPES.items()})
+    formats = DTYPES if has_bf16() or default_device().type == "cpu" else DTYPES | HALF
+    return product_rates({name: partial(torch.mm, a.to(dtype), b.to(dtype)) for name, dtype in formats.items()})
 
 
 def drawn_factors() -> tuple[Tensor, Tensor]:

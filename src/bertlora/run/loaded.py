@@ -157,21 +157,21 @@ class Run:
     def choose_precision(self, wanted: str) -> str:
         """Returns the precision for `fp32`, `bf16`, `int8` or `auto`.
 
-        `auto` is bf16 if this machine is at least 1.5 times as fast with it, and the run's certificate holds in it. On
-        a shared base it is the base's precision.
+        `auto` is bf16, or fp16 on a GPU without bf16, if this machine is at least 1.5 times as fast with it, and the
+        run's certificate holds in it. On a shared base it is the base's precision.
         """
         chosen = self.model.choose_precision(wanted)
         if wanted != "auto" or chosen == "fp32" or isinstance(self.model, MixedAdapter):
             return chosen
-        return chosen if self._holds_in_bf16 else "fp32"
+        return chosen if self._holds_in_half else "fp32"
 
     @cached_property
-    def _holds_in_bf16(self) -> bool:
+    def _holds_in_half(self) -> bool:
         certificate = Certificate.load(self.path)
         if certificate is None:
             return False
         try:
-            prove(self.path, certificate, self.model, "bf16")
+            prove(self.path, certificate, self.model, self.model.choose_precision("auto"))
         except RunError:
             return False
         return True

@@ -37,7 +37,9 @@ class Progress:
 
     Attributes:
         identity: fingerprint of the data.
-        precision: `fp32`, `bf16` or `int8`; the result of `auto`, since a second measurement may give another.
+        precision: `fp32`, `bf16`, `fp16` or `int8`; the result of `auto`, since a second measurement may give another.
+        scaling: in fp16, the scale of the loss, and how many steps had no overflow since it changed.
+        skipped_steps: steps in fp16 that changed nothing, because a gradient overflowed.
         step: optimiser steps done.
         micro_batch: most texts in a micro-batch; halved when memory runs out.
         best: score of the best evaluation, higher is better; None before the first.
@@ -56,6 +58,8 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    scaling: list[float] = field(default_factory=lambda: [65536.0, 0.0])
+    skipped_steps: int = 0
 
 
 @dataclass

@@ -48,7 +48,10 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: its number, the number of all steps, the loss, and the mean speed of training so far."""
+    """One optimiser step: its number, the number of all steps, the loss, and the mean speed of training so far.
+
+    On a GPU the loss is that of the step before, except for the first step: the GPU may still run this one.
+    """
 
     step: int
     steps: int

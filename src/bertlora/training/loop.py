@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from bertlora.model.machine import give_back_memory, out_of_memory, peak_rss_mib
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.accelerator import agreed, new_accelerator, share_trained
+from bertlora.training.ahead import Ahead
 from bertlora.training.checkpoints import Progress, Trace
 from bertlora.training.events import Evaluation, Step
 from bertlora.training.failed_batch import FailedBatchError, check_logits, failed_batch
@@ -86,6 +87,7 @@ class Training:
         self.trace = Trace()
         self.average = Average(self.plain, recipe, self.steps)
         self.execution: Execution
+        self.ahead: Ahead | None = None
         self.start: dict[str, Tensor] = {}
         self.best: dict[str, Tensor] = {}
         self.best_logits: Array = np.zeros((0, len(adapted.labels)))
@@ -105,6 +107,7 @@ class Training:
         self.start = self.start or trained_state(self.plain)
         with self.adapted.execution(self.precision, training=True, pack=self.pack) as self.execution:
             self._keep_prefixes()
+            self.ahead = self._ahead()
             self.model.train()
             with self.saving.begun():
                 yield from self._steps()
@@ -112,6 +115,13 @@ class Training:
         load_trained_state(self.plain, self.best)
         self.objective.finish(self.plain)
         self.plain.eval()
+
+    def _ahead(self) -> Ahead | None:
+        """Returns what takes the steps on a GPU; None on a CPU."""
+        device, p = self.accelerator.device, self.progress
+        if device.type != "cuda":
+            return None
+        return Ahead(self.optimiser, self.recipe, self.steps, device, p.scaling if self.precision == "fp16" else None)
 
     def _steps(self) -> Generator[Step | Evaluation, None, None]:
         """Yields the steps and evaluations that are left. Only where it yields may a signal end the training."""
@@ -159,7 +169,7 @@ class Training:
             "loss": p.history[-1]["train_loss"] if p.history else None,
             "steps": p.step,
             "precision": self.precision,
-        }
+        } | ({"skipped_steps": p.skipped_steps} if self.precision == "fp16" else {})
 
     def _step(self, rows: list[int]) -> Step:
         """Takes one optimiser step over `rows`, in micro-batches that fit into memory."""
@@ -175,19 +185,44 @@ class Training:
                 if p.micro_batch == 1:
                     raise HealthError(OUT_OF_MEMORY) from error
                 p.micro_batch //= 2
-        try:
-            loss = descend(self.optimiser, self.recipe, p.step, self.steps, total)
-        except HealthError as error:
-            batch = failed_batch(self.execution, self.objective, self.train, rows, p.micro_batch)
-            raise FailedBatchError(error.args[0], batch) from error
+        if self.ahead is not None:
+            self.ahead.descend(p.step, total, rows)
+        else:
+            with self._failures(rows):
+                self.trace.step_losses.append(descend(self.optimiser, self.recipe, p.step, self.steps, total))
         self.average.add()
         p.step += 1
         p.examples += len(rows)
         p.tokens += int(self.lengths[rows].sum())
-        self.trace.step_losses.append(loss)
+        self._read(1 if self.trace.step_losses else 0)
         give_back_memory()
         p.seconds += time.perf_counter() - began
-        return Step(p.step, self.steps, loss, p.examples / p.seconds)
+        return Step(p.step, self.steps, self.trace.step_losses[-1], p.examples / p.seconds)
+
+    def settle(self) -> None:
+        """Waits for the steps that a GPU still runs, and reads their losses; the time counts as training."""
+        began = time.perf_counter()
+        self._read(0)
+        self.progress.seconds += time.perf_counter() - began
+
+    def _read(self, left: int) -> None:
+        """Reads the losses of steps on a GPU, but for the last `left`."""
+        while self.ahead is not None and len(self.ahead.open) > left:
+            taken = self.ahead.open.popleft()
+            with self._failures(taken.rows):
+                loss, moved = taken.read()
+            self.trace.step_losses.append(loss)
+            self.progress.skipped_steps += not moved
+            self.progress.scaling = taken.scaling or self.progress.scaling
+
+    @contextlib.contextmanager
+    def _failures(self, rows: list[int]) -> Iterator[None]:
+        """Inside, a HealthError gets the rows of the step."""
+        try:
+            yield
+        except HealthError as error:
+            batch = failed_batch(self.execution, self.objective, self.train, rows, self.progress.micro_batch)
+            raise FailedBatchError(error.args[0], batch) from error
 
     def _gradients(self, rows: list[int]) -> Tensor:
         """Adds up the gradients of the weighted mean of the losses of `rows`, and returns that mean."""
@@ -199,12 +234,13 @@ class Training:
         parts = [[mine[i] for i in group] for group in groups]
         # A process without rows still takes part in the exchange of gradients, with weight 0.
         total = torch.zeros((), device=self.accelerator.device)
+        scale = None if self.ahead is None else self.ahead.scale
         for number, part in enumerate(parts or [rows[:1]]):
             last = number + 1 >= len(parts)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 loss = self._summed_loss(part) / whole * (1.0 if parts else 0.0)
                 # Gradients are averaged over processes; the loss is a sum over them.
-                (loss * world).backward()
+                (loss * world if scale is None else loss * world * scale).backward()
             total += loss.detach()
         summed: Tensor = self.accelerator.reduce(total, "sum")
         return summed
@@ -225,6 +261,7 @@ class Training:
 
     def _evaluate(self) -> Evaluation:
         """Evaluates the adapter on the validation texts, keeps it if it is the best so far, and writes a checkpoint."""
+        self.settle()
         p = self.progress
         state, averaged = trained_state(self.plain), self.average.state()
         rate = self.recipe.learning_rate * rate_factor(self.recipe, p.step - 1, self.steps)

@@ -29,6 +29,7 @@ from bertlora.data.reader import Examples
 from bertlora.errors import DataError, RecipeError
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine import last_linear
+from bertlora.model.machine import sent
 from bertlora.recipe import Recipe
 from bertlora.task import AUTO, CLASSIFICATION, MULTILABEL, REGRESSION
 from bertlora.training.health import CollapseWatch
@@ -201,7 +202,8 @@ class LabelsObjective:
         return Thresholds.fit(logits, targets)
 
     def _losses(self, logits: Tensor, targets: Targets) -> Tensor:
-        return binary_cross_entropy_with_logits(logits, torch.from_numpy(targets).to(logits), reduction="none")
+        given = sent(torch.from_numpy(targets).to(logits.dtype), logits.device)
+        return binary_cross_entropy_with_logits(logits, given, reduction="none")
 
 
 class NumberObjective:
@@ -270,7 +272,7 @@ class NumberObjective:
         return Spread.of(self._mean, self._scale, self._in_unit(logits), targets)
 
     def _losses(self, logits: Tensor, targets: Targets) -> Tensor:
-        given = torch.from_numpy((targets - self._mean) / self._scale).to(logits)
+        given = sent(torch.from_numpy((targets - self._mean) / self._scale).to(logits.dtype), logits.device)
         loss = huber_loss if self._huber else mse_loss
         return loss(logits[:, 0], given, reduction="none")
 

@@ -17,6 +17,7 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.labels import imbalanced, quoted
 from bertlora.errors import RecipeError, suggestion
 from bertlora.model.engine import row_tokens
+from bertlora.model.machine import sent
 from bertlora.model.state import load_trained_state, trained_state
 from bertlora.recipe import Recipe
 from bertlora.training.health import check_finite, norm_of
@@ -86,10 +87,11 @@ class Loss:
         self._device, self._smoothing = device, recipe.label_smoothing
         found = weights_of_classes(recipe, labels, names, weights)
         self.class_weights = None if found is None else torch.tensor(found, dtype=torch.float32, device=device)
+        self._by_class = None if found is None else np.asarray(found, dtype=np.float32).astype(np.float64)
 
     def sum(self, logits: Tensor, labels: Labels, weights: Array) -> Tensor:
         """Returns the weighted cross-entropy, summed, of logits (B, K), labels (B,) and weights of rows (B,)."""
-        given = torch.from_numpy(labels).to(self._device)
+        given = sent(torch.from_numpy(labels), self._device)
         losses = cross_entropy(
             logits.float(), given, weight=self.class_weights, reduction="none", label_smoothing=self._smoothing
         )
@@ -97,14 +99,12 @@ class Loss:
 
     def weight(self, labels: Labels, weights: Array) -> float:
         """Returns the number by which the sum over these labels, (B,), is divided to give a mean."""
-        if self.class_weights is None:
-            return float(weights.sum())
-        return float(self.class_weights.double().cpu().numpy()[labels] @ weights)
+        return float(weights.sum() if self._by_class is None else self._by_class[labels] @ weights)
 
 
 def weighted_sum(losses: Tensor, weights: Array) -> Tensor:
     """Returns the sum of losses (B,) times weights (B,)."""
-    return (losses * torch.from_numpy(weights).to(losses)).sum()
+    return (losses * sent(torch.from_numpy(weights).to(losses.dtype), losses.device)).sum()
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:

@@ -71,6 +71,7 @@ class Saving:
         state = t.progress.step, len(t.progress.history)
         if self._run is None or not t.accelerator.is_main_process or state == self._state:
             return
+        t.settle()
         with t.draws.used():
             random = random_states()
         tensors = trained_state(t.plain), t.average.state(), t.best, torch.from_numpy(t.best_logits)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bertlora.model.engine import blocks as blocks_module
-from bertlora.model.engine.attention import attend, packed_attention, serves_windows, varlen_attn
+from bertlora.model.engine.attention import attend, packed_attention
+from bertlora.model.engine.gpu_attention import serves_windows, varlen_attn
 from bertlora.model.engine.kernels import library
 from bertlora.model.engine.packing import Packing
 
@@ -283,6 +284,23 @@ def test_a_gpu_gives_what_the_cpu_gives(one_query: bool, window: int | None) -> 
         assert value.dtype == torch.bfloat16
         exact = expected[name][: len(value)].double()
         assert float((value.cpu().double() - exact).norm()) <= 2e-2 * float(exact.norm()), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_bits_each_time_for_long_texts_too() -> None:
+    gpu, lengths = torch.device("cuda"), (600, 513, 130, 900)
+    packing, shape = Packing(lengths, gpu), (sum(lengths), 4, 64)
+    draws = torch.Generator(gpu).manual_seed(0)
+    q, k, v, g = (torch.randn(shape, device=gpu, generator=draws).bfloat16() for _ in range(4))
+
+    def gradients() -> tuple[Tensor, ...]:
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        return torch.autograd.grad(attend(*inputs, packing, 0.125), inputs, g)
+
+    first = gradients()
+    for _ in range(9):
+        assert all(map(torch.equal, gradients(), first))
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_an_older_torchs_variable_length_attention_is_not_used() -> None:

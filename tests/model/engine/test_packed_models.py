@@ -278,7 +278,7 @@ def test_weights_are_held_in_bf16_where_only_lora_is_trained(architecture: str, 
         biased = "bias" in keys and any(name.endswith("bias") for name, _ in layers.named_parameters())
         resident = not biased and "variant" not in keys
         with executing(adapted.model, adapted.reader.pad_id, "bf16", training=True) as execution:
-            assert execution.autocast != resident
+            assert execution.autocast == (None if resident else torch.bfloat16)
             frozen = [p for p in layers.parameters() if not p.requires_grad]
             assert {p.dtype for p in frozen} == {torch.bfloat16 if resident else torch.float32}
             assert {p.dtype for p in adapted.model.parameters() if p.requires_grad} == {torch.float32}

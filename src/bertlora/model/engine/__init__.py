@@ -4,7 +4,7 @@ Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
 - `packing`, `blocks`, `padding`: from texts to tensors
-- `attention`, `layers`: the way through the encoder; `mpnet`: MPNet's; `kernels/`: parts of it in C++
+- `attention`, `gpu_attention`, `layers`: the way through the encoder; `mpnet`: MPNet's; `kernels/`: parts of it in C++
 - `prefix`: frozen layers, run once; `graphs`: passes of a training on a GPU, recorded
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run

@@ -2,9 +2,9 @@
 
     S = q k' / sqrt(d) + bias      P = softmax(S)      o = P v      for each text on its own
 
-On a GPU in half precision this is torch's variable-length attention. On a CPU it is the native kernel, if one serves
-the processor. Otherwise it is `MatrixAttention`, batched matrix products over the buckets of a `Packing`. On a CPU
-these are several times as fast as torch's fused kernel, and the native kernel is tested against them.
+On a GPU with bf16, in half precision, this is torch's variable-length attention. On a CPU it is the native kernel, if
+one serves the processor. Otherwise it is `MatrixAttention`, batched matrix products over the buckets of a `Packing`. On
+a CPU these are several times as fast as torch's fused kernel, and the native kernel is tested against them.
 
 In bf16, numbers have eight significant bits, so (T, T) matrices must be few and sums exact. So `MatrixAttention`
 makes everything that is added to the scores before the exponential a part of the matrix product. It is in extra columns
@@ -20,7 +20,6 @@ The recomputation follows Dao et al. 2022, "FlashAttention". q, k, v, o and g (t
 """
 
 import ctypes
-import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,22 +29,11 @@ from transformers import AttentionInterface
 
 from bertlora.model.engine import kernels
 from bertlora.model.engine.blocks import LOG2_E, Block, blocks_of
+from bertlora.model.engine.gpu_attention import HAS_VARLEN, attend_on_gpu
 from bertlora.model.engine.kernels.library import Call, computed
 from bertlora.model.engine.packing import SHORT, Packing
+from bertlora.model.machine import HALF, has_bf16
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # torch before 2.10
-    varlen_attn: Any = None  # type: ignore[no-redef]
-
-
-def serves_windows(function: Any) -> bool:
-    """Returns whether this version of `varlen_attn` takes a scale and a window; torch 2.10's does not."""
-    return function is not None and {"scale", "window_size"} <= inspect.signature(function).parameters.keys()
-
-
-# Whether a GPU in half precision runs torch's variable-length attention, which never waits for the GPU.
-HAS_VARLEN = serves_windows(varlen_attn)
 NAME = "bertlora_packed"
 # The maximum of a row's scores is taken from every 16th key first.
 FEW_KEYS = 16
@@ -105,29 +93,20 @@ def attend(
             gradient. N is at least the length of the longest text. None adds nothing.
     """
     assert bias is None or bias.shape[1] >= 2 * max(packing.lengths) - 1, "a text is longer than its bias"
-    half = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16)
+    half = q.is_cuda and q.dtype in HALF.values() and has_bf16()
     # varlen_attn counts a window from the end of the keys, but a text's only query is at their start.
     if half and HAS_VARLEN and bias is None and (window is None or len(q) == len(k)):
-        return _on_gpu(q, k, v, packing, scale, window)
+        return attend_on_gpu(q, k, v, packing, scale, window)
     if kernels.serves(q, k, v):
         out: Tensor = NativeAttention.apply(q, k, v, Given(packing, scale, window, bias))  # type: ignore[no-untyped-call]
         return out
-    # One query for each text is little work, so it runs in fp32, which needs no new code for each new shape.
-    wide = torch.promote_types(q.dtype, torch.float32) if len(q) != len(k) else q.dtype
+    # One query for each text is little work, so it runs in fp32, which needs no new code for each new shape. And fp16
+    # cannot hold the sums of `MatrixAttention`.
+    wide = torch.promote_types(q.dtype, torch.float32) if len(q) != len(k) or q.dtype == torch.float16 else q.dtype
     with torch.autocast(q.device.type, enabled=False):
         made = (x.to(wide) for x in (q, k, v))
         out = MatrixAttention.apply(*made, Given(packing, scale, window, bias))  # type: ignore[no-untyped-call]
     return out.to(q.dtype)
-
-
-def _on_gpu(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None) -> Tensor:
-    longest, each = max(packing.lengths), len(q) == len(k)
-    queries = packing.offsets if each else torch.arange(len(packing) + 1, device=q.device, dtype=torch.int32)
-    reach = (-1, -1) if window is None else (window - 1, window - 1)
-    most = longest if each else 1
-    out: Any = varlen_attn(q, k, v, queries, packing.offsets, most, longest, scale=scale, window_size=reach)
-    result: Tensor = out
-    return result
 
 
 class NativeAttention(torch.autograd.Function):

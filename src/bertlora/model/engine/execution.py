@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from bertlora.confidence.probabilities import Array, Labels
 from bertlora.data.inputs import Inputs, token_batches
 from bertlora.errors import FullMemoryError, RecipeError
-from bertlora.model.engine.attention import HAS_VARLEN
 from bertlora.model.engine.changes import (
     base_alone,
     evaluating,
@@ -34,17 +33,21 @@ from bertlora.model.engine.changes import (
     unwrapped,
 )
 from bertlora.model.engine.frozen import int8_pays
+from bertlora.model.engine.gpu_attention import HAS_VARLEN
 from bertlora.model.engine.graphs import Graphs
 from bertlora.model.engine.int8_layer import whole_layers
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers, recordable, served
+from bertlora.model.engine.merging import merging
 from bertlora.model.engine.packing import Packing, packed, pooled, text_means
 from bertlora.model.engine.padding import padded
 from bertlora.model.engine.prefix import Prefix, frozen_depth, frozen_modules
 from bertlora.model.engine.weights import casts, frozen, held_in, merged
 from bertlora.model.machine import (
+    HALF,
     ONE_TEXT,
     choose_precision,
     give_back_memory,
+    has_bf16,
     keep_freed_memory,
     limit_threads,
     out_of_memory,
@@ -75,18 +78,20 @@ class Execution:
         pad_id: the tokenizer's padding id.
         packs: whether the model takes packed rows.
         takes_types: whether the model reads token types.
-        autocast: whether torch's autocast is used, because the weights stay in fp32.
+        autocast: what torch's autocast computes in, because the weights stay in fp32; None without autocast.
         prefixes: outputs of the frozen layers, by the identity of their inputs.
         graphs: recorded passes of a training on a GPU.
+        refresh: called before each pass.
     """
 
     model: Any
     pad_id: int
     packs: bool
     takes_types: bool
-    autocast: bool
+    autocast: torch.dtype | None
     prefixes: dict[int, Prefix] = field(default_factory=dict)
     graphs: Graphs | None = None
+    refresh: Callable[[], None] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -179,7 +184,9 @@ class Execution:
         device, plain = self.device, call is self.model and route == Route() and not self.prefixes
         if self.graphs is not None and plain and self.model.training and torch.is_grad_enabled():
             return self.graphs.logits([inputs.window(p) for p in windows])
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.autocast):
+        if self.refresh is not None:
+            self.refresh()
+        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
             if self.packs:
                 config = unwrapped(self.model).config
                 batch, packing = packed(inputs, windows, config, self.pad_id, self.takes_types, device)
@@ -265,8 +272,8 @@ def executing(
     Args:
         model: the classifier, with or without an adapter.
         pad_id: the tokenizer's padding id.
-        precision: `fp32`, `bf16` or `int8`. Few tokens run in fp32, since casting the weights would cost more than it
-            saves.
+        precision: `fp32`, `bf16`, `fp16` or `int8`. Few tokens run in fp32, since casting the weights would cost more
+            than it saves.
         tokens: how many tokens will run; for few, the weights stay as they are. None means many.
         training: gradients are wanted. Otherwise the adapter is merged.
         pack: False always takes padded batches.
@@ -281,7 +288,7 @@ def executing(
     limit_threads()
     keep_freed_memory()
     many = training or tokens is None or tokens >= WORTH_PREPARING
-    packs, half = pack and served(model), precision == "bf16" and many
+    packs, half = pack and served(model), HALF.get(precision) if many else None
     if precision == "int8" and not packs:
         raise RecipeError(
             "precision: got int8, which needs packed rows; "
@@ -296,8 +303,12 @@ def executing(
         resident = _made_ready(
             stack, model, training=training, packs=packs, half=half, many=many, int8=precision == "int8"
         )
-        execution = Execution(model, pad_id, packs, takes_token_types(model), autocast=half and not resident)
-        yield replace(execution, graphs=_graphs(execution)) if training and resident else execution
+        execution = Execution(model, pad_id, packs, takes_token_types(model), autocast=None if resident else half)
+        if training and resident:
+            refresh = stack.enter_context(merging(model)) if execution.device.type == "cuda" else None
+            execution = replace(execution, refresh=refresh)
+            execution = replace(execution, graphs=_graphs(execution))
+        yield execution
 
 
 def _graphs(execution: Execution) -> Graphs | None:
@@ -306,10 +317,12 @@ def _graphs(execution: Execution) -> Graphs | None:
     Attention by matrix products reads values back from the GPU, so it cannot.
     """
     inner, trained = unwrapped(execution.model), [p for p in execution.model.parameters() if p.requires_grad]
-    if execution.device.type != "cuda" or not trained or not HAS_VARLEN or not recordable(inner):
+    if execution.device.type != "cuda" or not trained or not (HAS_VARLEN and has_bf16()) or not recordable(inner):
         return None
 
     def run(batch: dict[str, Tensor], packing: Packing) -> Tensor:
+        if execution.refresh is not None:
+            execution.refresh()
         logits: Tensor = execution.model(**batch, packing=packing, route=Route()).logits
         return logits
 
@@ -317,9 +330,16 @@ def _graphs(execution: Execution) -> Graphs | None:
 
 
 def _made_ready(
-    stack: ExitStack, model: nn.Module, *, training: bool, packs: bool, half: bool, many: bool, int8: bool
+    stack: ExitStack,
+    model: nn.Module,
+    *,
+    training: bool,
+    packs: bool,
+    half: torch.dtype | None,
+    many: bool,
+    int8: bool,
 ) -> bool:
-    """Changes the model until `stack` closes. Returns whether its frozen weights are in bf16 now."""
+    """Changes the model until `stack` closes. Returns whether its frozen weights are in half precision now."""
     if many and not training:
         stack.enter_context(merged(model))
     if training:
@@ -328,9 +348,9 @@ def _made_ready(
         return False
     whole = whole_layers(model, training) if int8 and many else {}
     stack.enter_context(packed_layers(model, whole))
-    resident = half and casts(model)
-    if resident:
-        stack.enter_context(held_in(encoder_layers(model), torch.bfloat16))
+    resident = half is not None and casts(model)
+    if half is not None and resident:
+        stack.enter_context(held_in(encoder_layers(model), half))
     if many:
         stack.enter_context(frozen(model, training, int8, whole))
     return resident

@@ -42,10 +42,14 @@ class Graphs:
         self._trained, self._device = trained, trained[0].device
         self._step = min(ROW_STEP, int(config.max_position_embeddings))
         self._recorded: dict[Any, _Recorded | None] = {}
+        self._gradients: _Gradients | None = None
         self._memory = torch.cuda.graph_pool_handle()
 
     def logits(self, windows: Sequence[Window]) -> Tensor:
-        """Returns the logits of these windows, (P, K). Their gradient must be taken before the next call."""
+        """Returns the logits of these windows, (P, K). Their gradient must be taken before the next call.
+
+        A backward pass adds to the parameters' gradients; it does not run for `torch.autograd.grad`.
+        """
         tokens = sum(len(ids) for ids, _ in windows)
         filler = self._step - tokens % self._step
         rows = [*windows, (np.full(filler, self._pad_id, dtype=np.int32), None)]
@@ -59,7 +63,9 @@ class Graphs:
         recorded = self._recorded[shape] = self._recorded[shape] or _Recorded(
             self._run, batch, packing, self._trained, self._memory
         )
-        logits: Tensor = _Replay.apply(recorded, batch | {OFFSETS: packing.offsets}, *recorded.trained)  # type: ignore[no-untyped-call]
+        self._gradients = self._gradients or _Gradients(recorded.trained)
+        given = batch | {OFFSETS: packing.offsets}
+        logits: Tensor = _Replay.apply(recorded, given, self._gradients, self._trained[0])  # type: ignore[no-untyped-call]
         return logits[:-1]
 
 
@@ -88,18 +94,46 @@ class _Recorded:
             found = torch.autograd.grad(logits, trained, self.slopes, allow_unused=True)
             self.gradients = torch.cat([gradient.flatten() for gradient in found if gradient is not None])
         torch.cuda.set_rng_state(state, packing.device)
+        # The same for every shape.
         self.trained = [p for p, gradient in zip(trained, found, strict=True) if gradient is not None]
 
 
+class _Gradients:
+    """The gradients of the parameters that get one, in one vector: a pass adds to them by one operator."""
+
+    def __init__(self, trained: Sequence[nn.Parameter]) -> None:
+        self._trained, self._sizes = trained, [p.numel() for p in trained]
+        self._all = torch.zeros(sum(self._sizes), device=trained[0].device)
+        parts = torch.split(self._all, self._sizes)
+        self._each = [part.view(p.shape) for p, part in zip(trained, parts, strict=True)]
+
+    def add(self, found: Tensor) -> None:
+        """Adds the gradients of a pass, one after the other."""
+        kept = [p.grad for p in self._trained]
+        if all(gradient is own for gradient, own in zip(kept, self._each, strict=True)):
+            self._all += found
+        elif not any(gradient is not None for gradient in kept):
+            self._all.copy_(found)
+        else:  # of a pass that was not recorded, perhaps of some parameters
+            for own, gradient, part in zip(self._each, kept, torch.split(found, self._sizes), strict=True):
+                new = part.view(own.shape)
+                own.copy_(new if gradient is None else new + gradient)
+        for p, own in zip(self._trained, self._each, strict=True):
+            p.grad = own
+
+
 class _Replay(torch.autograd.Function):
-    """The logits of a recorded pass, and the gradients of the trained parameters."""
+    """The logits of a recorded pass. Backward, it adds the gradients of all trained parameters itself."""
 
     @staticmethod
-    def forward(ctx: Any, recorded: _Recorded, inputs: dict[str, Tensor], *trained: nn.Parameter) -> Tensor:
+    def forward(
+        ctx: Any, recorded: _Recorded, inputs: dict[str, Tensor], gradients: _Gradients, _: nn.Parameter
+    ) -> Tensor:
+        # The parameter is here because the output has a gradient only if an input has.
         for name, x in inputs.items():
             recorded.inputs[name].copy_(x)
         recorded.forward.replay()
-        ctx.recorded, ctx.shapes = recorded, [p.shape for p in trained]
+        ctx.recorded, ctx.gradients = recorded, gradients
         return recorded.logits.clone()
 
     @staticmethod
@@ -107,6 +141,5 @@ class _Replay(torch.autograd.Function):
         recorded: _Recorded = ctx.recorded
         recorded.slopes.copy_(grads[0])
         recorded.backward.replay()
-        # A copy: the parameters keep their gradients while the next pass runs.
-        parts = torch.split(recorded.gradients.clone(), [shape.numel() for shape in ctx.shapes])
-        return (None, None, *(part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)))
+        ctx.gradients.add(recorded.gradients)
+        return None, None, None, None

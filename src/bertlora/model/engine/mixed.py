@@ -19,7 +19,7 @@ from bertlora.model.engine.heads import Head
 from bertlora.model.engine.layers import Route, encoder_layers, first_calls, packed_layers, served
 from bertlora.model.engine.packing import Packing, Window, packed_row
 from bertlora.model.engine.updates import LowRank, Mix, Update
-from bertlora.model.machine import keep_freed_memory, limit_threads
+from bertlora.model.machine import HALF, keep_freed_memory, limit_threads
 from bertlora.model.roles import attention_inputs
 
 # Merging an adapter pays after this many tokens without another adapter.
@@ -82,15 +82,15 @@ class MixedEncoder:
         self.inner.requires_grad_(False)
         self.head, self.layers = Head.of(model), encoder_layers(model)
         self.device = next(model.parameters()).device
-        half = precision == "bf16"
+        half = HALF.get(precision)
         # oneDNN would generate code for every number of tokens of an adapter in bf16.
-        self.low_dtype = torch.bfloat16 if half and self.device.type != "cpu" else torch.float32
+        self.low_dtype = half if half and self.device.type != "cpu" else torch.float32
         changes = ExitStack()
         finalize(self, changes.close)  # at exit too, while modules are still there
         changes.enter_context(packed_layers(model))
         if half:
             for parameter in self.layers.parameters():
-                parameter.data = parameter.data.to(torch.bfloat16)
+                parameter.data = parameter.data.to(half)
         held = partial(hold, training=False, int8=precision == "int8")
         self.products = [MixedProduct(i, layer, group, held) for i, (layer, group) in enumerate(self._groups())]
         runs = {member: partial(product, member) for product in self.products for member in product.members}

@@ -26,6 +26,7 @@ from bertlora.data.inputs import Inputs
 from bertlora.data.tokens import Ids
 from bertlora.model.base import OFFSET_POSITIONS
 from bertlora.model.engine.blocks import Bucket, Places, Rows
+from bertlora.model.machine import sent
 
 # Sizes of the matrices that short texts share; the smallest that holds the longest text is taken.
 ROOMS = (16, 32, 64)
@@ -85,7 +86,7 @@ class Packing:
     def offsets(self) -> Tensor:
         """(B + 1,) int32: where each text starts, and where the last one ends."""
         ends = torch.tensor([0, *self.lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        return ends.to(self.device)
+        return sent(ends, self.device)
 
     @cached_property
     def starts(self) -> Tensor:
@@ -226,7 +227,7 @@ def packed_row(
     if takes_types and any(types is not None for _, types in formatted):
         kinds = [np.zeros(len(ids), dtype=np.int64) if types is None else types for ids, types in formatted]
         batch["token_type_ids"] = np.pad(np.concatenate(kinds), (0, filler))
-    return {name: torch.from_numpy(x.astype(np.int64))[None].to(device) for name, x in batch.items()}, packing
+    return {name: sent(torch.from_numpy(x.astype(np.int64))[None], device) for name, x in batch.items()}, packing
 
 
 def positions(ids: npt.NDArray[np.int32], lengths: Sequence[int], config: Any) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ from bertlora.model.roles import attention_inputs, feed_forward_parts
 
 
 def casts(model: Any) -> bool:
-    """Returns whether the layers can be held in bf16: only LoRA is trained there, and only by `LoraLinear`."""
+    """Returns whether the layers can be in half precision: only LoRA is trained there, and only by `LoraLinear`."""
     layers = encoder_layers(model)
     ours = all(isinstance(m, LoraLinear) for m in layers.modules() if isinstance(m, LoraLayer))
     return ours and all("lora_" in name for name, p in layers.named_parameters() if p.requires_grad)

@@ -25,7 +25,7 @@ from bertlora.task import CLASSIFICATION, MULTILABEL, REGRESSION
 PATHS = ("/predict", "/info", "/health")
 # Its servers write the types like this; some of its examples have small letters.
 TYPES = {Why.EMPTY: "Empty", Why.BACKEND: "Backend", Why.OVERLOADED: "Overloaded", Why.NOT_READY: "Unhealthy"}
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
 FUNCTIONS = {CLASSIFICATION: "softmax", MULTILABEL: "sigmoid", REGRESSION: "none"}
 
 NAME = Query(None, description="the adapter; without it the first one answers")
