@@ -114,7 +114,7 @@ def test_a_gradient_that_overflows_at_any_scale_ends_the_training(model: nn.Line
 
 @pytest.fixture
 def older_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU without bf16, on which fp16 is fast; a CPU in its place where there is none."""
+    """A GPU without bf16, on which fp16 is fast; a CPU in its place if there is no GPU."""
     monkeypatch.setattr(machine, "default_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     monkeypatch.setattr(machine, "_speeds", lambda: {"fp32": 1.0, "bf16": 0.1, "fp16": 8.0})

@@ -29,7 +29,7 @@ LEAST_SCALE = 1.0
 
 
 class Taken:
-    """A step that the GPU was told to take.
+    """A step that was started on the GPU.
 
     Args:
         step: its number, from 1.
@@ -117,7 +117,7 @@ class Ahead:
 
 
 def _together(gradients: list[Tensor]) -> list[Tensor]:
-    """Returns the vector of which these gradients are all parts, as after a recorded pass; otherwise them."""
+    """Returns one vector if it consists of these gradients, as after a recorded pass; otherwise them."""
     base = gradients[0]._base
     if base is None or not all(g._base is base for g in gradients):
         return gradients

@@ -50,7 +50,7 @@ class Resumed:
 class Step:
     """One optimiser step: its number, the number of all steps, the loss, and the mean speed of training so far.
 
-    On a GPU the loss is that of the step before, except for the first step: the GPU may still run this one.
+    On a GPU it has the loss of the step before, except the first step: the GPU may still run this one.
     """
 
     step: int

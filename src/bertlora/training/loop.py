@@ -206,7 +206,7 @@ class Training:
         self.progress.seconds += time.perf_counter() - began
 
     def _read(self, left: int) -> None:
-        """Reads the losses of steps on a GPU, but for the last `left`."""
+        """Reads the losses of steps on a GPU, except the last `left`."""
         while self.ahead is not None and len(self.ahead.open) > left:
             taken = self.ahead.open.popleft()
             with self._failures(taken.rows):
