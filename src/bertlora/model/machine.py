@@ -56,8 +56,7 @@ def choose_precision(wanted: str, architecture: str = "") -> str:
     if wanted == "bf16" and architecture in FP32_ALONE:
         raise RecipeError(f"precision: got bf16, which transformers' {architecture} cannot run in; give fp32")
     gpu = default_device().type != "cpu"
-    half = "fp16" if gpu and not has_bf16() else "bf16"
-    if wanted == "bf16" and half == "fp16":
+    if wanted == "bf16" and gpu and not has_bf16():
         raise RecipeError("precision: got bf16, which this GPU does not have; give auto, which takes fp16, or fp32")
     if wanted == "fp16" and not gpu:
         raise RecipeError("precision: got fp16, which runs on a GPU only; give auto or fp32")
@@ -68,7 +67,8 @@ def choose_precision(wanted: str, architecture: str = "") -> str:
         return wanted
     if architecture in FP32_ALONE:
         return "fp32"
-    if half == "bf16" and not has_bf16():
+    half = "bf16" if has_bf16() else "fp16"
+    if half == "fp16" and not gpu:
         return "fp32"
     return half if speed(half) >= WORTH_IT * speed("fp32") else "fp32"
 

@@ -133,7 +133,7 @@ def test_what_cannot_run_in_int8_is_refused(tiny: Tiny, monkeypatch: pytest.Monk
     with pytest.raises(RecipeError, match=r"got int8, which needs packed rows; deberta-v2 .* give fp32"):
         padded.logits(padded.reader.read(["A joy."]), precision="int8")
     monkeypatch.setattr(machine, "default_device", lambda: torch.device("cuda"))
-    with pytest.raises(RecipeError, match="got int8, which runs on a CPU only; give bf16"):
+    with pytest.raises(RecipeError, match="got int8, which runs on a CPU only; give auto"):
         choose_precision("int8")
 
 
