@@ -119,7 +119,7 @@ def test_copies_are_one_group_and_others_are_not() -> None:
         ("bert", {"adapt_last_layers": 1}),
         ("bert", {"gradient_accumulation": 2, "class_weights": "balanced", "average_weights": 0.5}),
         ("distilbert", {"max_steps": 3}),
-        ("deberta-v2", {"adapt_last_layers": 1, "epochs": 1}),  # in padded batches
+        ("deberta", {"adapt_last_layers": 1, "epochs": 1}),  # in padded batches
     ],
 )
 def test_each_fold_is_a_training_on_the_other_folds(tiny: Tiny, architecture: str, changes: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from bertlora.data.tokenizer import AnyTokenizer
 from bertlora.errors import InputError, NotMixableError, RunError
 from bertlora.model.base import Base, longest_input
 from bertlora.model.build import build_classifier, new_modules
-from bertlora.model.engine import ROW_TOKENS, MixedEncoder, Update, mixed_logits, served
+from bertlora.model.engine import ROW_TOKENS, MixedEncoder, Update, mixed_logits, mixes
 from bertlora.model.machine import choose_precision, default_device
 from bertlora.model.mixable import Saved, read_saved
 from bertlora.task import CLASSIFICATION
@@ -48,13 +48,13 @@ class MixedBase:
 
     Raises:
         ModelError: the base cannot be loaded.
-        NotMixableError: its architecture runs only in padded batches.
+        NotMixableError: rows of several adapters cannot run its architecture.
     """
 
     def __init__(self, base: Base, precision: str = "fp32") -> None:
         model = build_classifier(base, ["0", "1"], 0.0, seed=0)
         kind = str(model.config.model_type)
-        if not served(model):
+        if not mixes(model):
             raise NotMixableError(
                 f"model {base.id}: a {kind} model cannot be shared; load each adapter on a base of its own"
             )

@@ -17,7 +17,7 @@ from bertlora.model.engine.execution import Execution, executing
 from bertlora.model.engine.layers import Route
 from bertlora.model.engine.prefix import frozen_depth
 
-FROZEN = ["bert", "distilbert", "electra", "mpnet", "roberta", *(["modernbert"] if SWITCHES else [])]
+FROZEN = ["bert", "deberta-v2", "distilbert", "electra", "mpnet", "roberta", *(["modernbert"] if SWITCHES else [])]
 EACH = pytest.mark.parametrize("architecture", ["albert", *FROZEN])
 Tiny = Callable[[str], Path]
 

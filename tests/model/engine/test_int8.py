@@ -117,7 +117,9 @@ def test_what_is_not_finite_stays_so_in_its_row(own: bool) -> None:
         assert y[[0, 1, 2, 3, 5, 6, 7, 8]].isfinite().all()
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra", "albert", "mpnet", "modernbert"])
+@pytest.mark.parametrize(
+    "architecture", ["bert", "roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2", "modernbert"]
+)
 def test_answers_in_int8_are_near_those_in_fp32(architecture: str, tiny: Tiny) -> None:
     adapted = adapted_of(tiny(architecture), targets=["all-linear"])
     inputs = adapted.reader.read(["A joy.", "It is long, dull and badly acted, and it never ends.", "So so"] * 4)
@@ -129,8 +131,8 @@ def test_answers_in_int8_are_near_those_in_fp32(architecture: str, tiny: Tiny) -
 
 
 def test_what_cannot_run_in_int8_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    padded = adapted_of(tiny("deberta-v2"))
-    with pytest.raises(RecipeError, match=r"got int8, which needs packed rows; deberta-v2 .* give fp32"):
+    padded = adapted_of(tiny("deberta"))
+    with pytest.raises(RecipeError, match=r"got int8, which needs packed rows; deberta .* give fp32"):
         padded.logits(padded.reader.read(["A joy."]), precision="int8")
     monkeypatch.setattr(machine, "default_device", lambda: torch.device("cuda"))
     with pytest.raises(RecipeError, match="got int8, which runs on a CPU only; give auto"):
@@ -139,7 +141,7 @@ def test_what_cannot_run_in_int8_is_refused(tiny: Tiny, monkeypatch: pytest.Monk
 
 @INT8
 def test_auto_trains_in_int8_where_it_pays_and_the_base_bears_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    adapted, padded = adapted_of(tiny("bert")), adapted_of(tiny("deberta-v2"))
+    adapted, padded = adapted_of(tiny("bert")), adapted_of(tiny("deberta"))
     inputs = adapted.reader.read(["A joy.", "It is long, dull and badly acted, and it never ends.", "So so"])
     error = adapted._int8_error(inputs)
     assert 0 < error < 0.1

@@ -39,6 +39,12 @@ from bertlora.model.engine.prefix import frozen_depth
 LONGEST = 90
 # A first layer, one in the middle, where query, key and value are joined, and a last one, only for first tokens.
 DEPTH = {"num_hidden_layers": 3}
+V3 = {
+    "position_buckets": 16,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+}
 SERVED: dict[str, tuple[str, dict[str, Any]]] = {
     name: (ARCHITECTURES[name][0], ARCHITECTURES[name][1] | DEPTH)
     for name in ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "ernie", "albert", "mpnet")
@@ -51,6 +57,10 @@ SERVED |= {
     name: ("ModernBertConfig", ARCHITECTURES[name][1] | DEPTH | {"global_attn_every_n_layers": 3})
     for name in ("modernbert", "modernbert-mean")
 }
+# As DeBERTa-v3: tables shared with the layer's own query and key, ranges of long distances, no positions in the input.
+SERVED["deberta-v2"] = "DebertaV2Config", ARCHITECTURES["deberta-v2"][1] | DEPTH | V3
+# Tables with layers of their own, and one entry for each distance.
+SERVED["deberta-v2-apart"] = "DebertaV2Config", ARCHITECTURES["deberta-v2"][1] | DEPTH
 EVERY = sorted(name for name in SERVED if SWITCHES or not name.startswith("modernbert"))
 EACH = pytest.mark.parametrize("architecture", EVERY)
 # Several buckets: long texts of unlike lengths, short ones that share matrices, and no two in order.
@@ -390,8 +400,9 @@ def test_an_execution_leaves_the_model_to_the_bit(
     made = snapshot(model)[1]["storage"]
     with left_as_it_came(model):
         with executing(model, pad_id, precision, tokens=10**6, training=training) as execution:
-            # MPNet takes no attention; its forwards are replaced.
-            assert (unwrapped(model).config._attn_implementation == NAME) == (architecture != "mpnet")
+            # Some take no attention; their forwards are replaced.
+            takes = unwrapped(model).config.model_type not in layers_module._OWN_FORWARDS
+            assert (unwrapped(model).config._attn_implementation == NAME) == takes
             assert all("forward" in vars(m) for m in encoder_layers(model))
             inside = snapshot(model)[1]["storage"]
             # Merged into copies, or held in bf16; elsewhere the weights themselves are used.
@@ -437,7 +448,7 @@ def test_an_exception_on_the_way_in_leaves_the_model_to_the_bit(
 
 
 def test_models_that_are_not_served_take_padded_batches(tiny: Folders) -> None:
-    adapted = adapted_of(tiny("deberta-v2"), targets=["all-linear"])
+    adapted = adapted_of(tiny("deberta"), targets=["all-linear"])
     assert not served(adapted.model)
     check_padded(adapted)
 
@@ -459,6 +470,58 @@ def test_an_mpnet_with_another_padding_id_takes_padded_batches(tmp_path: Path) -
     adapted = adapter(saved_encoder("mpnet", tmp_path, pad_token_id=0))
     assert not served(adapted.model)
     check_padded(adapted)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"share_att_key": False},
+        {"position_buckets": -1},
+        {"position_buckets": -1, "max_relative_positions": 20},
+        {"pos_att_type": ["c2p"]},
+        {"pos_att_type": ["p2c"], "share_att_key": False},
+        {"pos_att_type": []},
+        {"norm_rel_ebd": "none", "position_biased_input": True},
+        {"type_vocab_size": 2},
+    ],
+    ids=str,
+)
+def test_a_deberta_of_any_kind_has_pefts_gradients(changes: dict[str, Any], tmp_path: Path) -> None:
+    folder = saved_encoder("deberta-v2", tmp_path, **changes)
+    adapted = adapter(folder, alpha=4)
+    inputs = texts(adapted, LENGTHS, paired=True)
+    expected_loss, expected = exact_by(pefts_own(adapted, folder), whole_batch(adapted, inputs))
+    loss, gradients = learned_by(adapted, inputs)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert_near(gradients, expected, 1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"conv_kernel_size": 3}, {"relative_attention": False}], ids=str)
+def test_a_deberta_with_a_convolution_or_without_distances_takes_padded_batches(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    adapted = adapter(saved_encoder("deberta-v2", tmp_path, **changes))
+    assert not served(adapted.model)
+    check_padded(adapted)
+
+
+def test_the_relative_embeddings_of_a_deberta_learn_too(tmp_path: Path) -> None:
+    """What a checkpoint lacks is trained, and then no layer is frozen."""
+    weights = saved_encoder("deberta-v2", tmp_path) / "model.safetensors"
+    values = load_file(weights)
+    del values["encoder.LayerNorm.weight"], values["encoder.LayerNorm.bias"], values["encoder.rel_embeddings.weight"]
+    save_file(values, weights, {"format": "pt"})
+    adapted = adapter(tmp_path, alpha=4, adapt_last_layers=1)
+    inputs = texts(adapted, LENGTHS)
+    expected_loss, expected = exact_by(pefts_own(adapted, tmp_path), whole_batch(adapted, inputs))
+    loss, gradients = learned_by(adapted, inputs)
+    assert {"rel_embeddings", "LayerNorm"} <= {part for name in gradients for part in name.split(".")}
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert_near(gradients, expected, 1e-5)
+    assert frozen_depth(adapted.model) == 0
+    for name, parameter in adapted.model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and "rel_embeddings" not in name)
+    assert frozen_depth(adapted.model) == 0
 
 
 def test_layers_of_an_albert_are_in_the_order_of_their_calls(tmp_path: Path) -> None:

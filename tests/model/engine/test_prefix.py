@@ -45,7 +45,7 @@ def test_what_learns_below_leaves_nothing_frozen(tiny: Tiny) -> None:
 
 
 def test_models_without_packed_rows_have_none(tiny: Tiny) -> None:
-    assert frozen_depth(Adapted.fresh(small_recipe(tiny("deberta-v2"), **LAST), ["a", "b"]).model) == 0
+    assert frozen_depth(Adapted.fresh(small_recipe(tiny("deberta"), **LAST), ["a", "b"]).model) == 0
 
 
 @pytest.mark.parametrize("in_memory", [1 << 30, 0])

@@ -4,7 +4,8 @@ Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
 - `packing`, `blocks`, `padding`: from texts to tensors
-- `attention`, `gpu_attention`, `layers`: the way through the encoder; `mpnet`: MPNet's; `kernels/`: parts of it in C++
+- `attention`, `gpu_attention`, `layers`: the way through the encoder; `mpnet`, `deberta`: theirs; `int8_layer`: a layer at
+  once; `kernels/`: parts in C++
 - `prefix`: frozen layers, run once; `graphs`: passes of a training on a GPU, recorded
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run
@@ -27,7 +28,7 @@ from bertlora.model.engine.kernels import in_use as kernels_in_use
 from bertlora.model.engine.kernels import native_int8
 from bertlora.model.engine.layers import served
 from bertlora.model.engine.lora_linear import LoraLinear
-from bertlora.model.engine.mixed import MixedEncoder
+from bertlora.model.engine.mixed import MixedEncoder, mixes
 from bertlora.model.engine.mixed_rows import mixed_logits
 from bertlora.model.engine.packing import pooled
 from bertlora.model.engine.padding import padded
@@ -50,6 +51,7 @@ __all__ = [
     "kernels_in_use",
     "last_linear",
     "mixed_logits",
+    "mixes",
     "native_int8",
     "owned",
     "padded",

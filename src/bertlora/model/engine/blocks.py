@@ -154,15 +154,21 @@ class Block:
         """Returns [k, 1, c], (h N, L, d + 2)."""
         right = self.keys(k, 1.0, 0.0)
         if (places := self.bucket.keys) is not None:
-            self._by_text(right)[..., -1].masked_fill_(places.idle, FAR_BELOW)
+            self.by_text(right)[..., -1].masked_fill_(places.idle, FAR_BELOW)
         return right
 
     def shift(self, left: Tensor) -> Tensor:
         """Returns -m of `left`, (h N, queries, 1); it is far below 0 at padding, which thus gets no gradient."""
         shift = left[..., -2:-1].clone()
         if (places := self._places()) is not None:
-            self._by_text(shift)[..., 0].masked_fill_(places.idle, FAR_BELOW)
+            self.by_text(shift)[..., 0].masked_fill_(places.idle, FAR_BELOW)
         return shift
+
+    def cleared(self, x: Tensor) -> Tensor:
+        """Sets x, (h N, queries, d), to 0 at padding, in place."""
+        if (places := self._places()) is not None:
+            self.by_text(x).masked_fill_(places.idle[..., None], 0.0)
+        return x
 
     def keys(self, x: Tensor, *columns: float) -> Tensor:
         """Returns the rows of x (T, H, d) in matrix layout, (h N, L, d + C), with C extra columns of these values.
@@ -188,13 +194,13 @@ class Block:
     def masked(self, scores: Tensor) -> Tensor:
         """Adds the bias to the scores, (h N, queries, L), and sets those of hidden keys far below 0, in place."""
         if (mask := self._mask(scores)) is not None:
-            self._by_text(scores).add_(mask)
+            self.by_text(scores).add_(mask)
         return scores
 
     def masked_by_key(self, scores: Tensor, stride: int = 1) -> Tensor:
         """Does the same for scores by key, (h N, L, queries); with a stride, for every stride-th key only."""
         if (mask := self._mask(scores, by_key=True)) is not None:
-            self._by_text(scores).add_(mask[..., ::stride, :])
+            self.by_text(scores).add_(mask[..., ::stride, :])
         return scores
 
     def _mask(self, like: Tensor, by_key: bool = False) -> Tensor | None:
@@ -205,7 +211,7 @@ class Block:
         """Returns the places of the queries."""
         return self.bucket.asked if self.one_query else self.bucket.keys
 
-    def _by_text(self, x: Tensor) -> Tensor:
+    def by_text(self, x: Tensor) -> Tensor:
         """Returns (h, N, ...) of (h N, ...)."""
         return x.view(-1, self.bucket.count, *x.shape[1:])
 
@@ -217,7 +223,7 @@ class Block:
         room = x.new_empty(*found.shape[:-1], x.shape[-1] + len(columns))
         within = room[..., : x.shape[-1]]
         if isinstance(by, Tensor):
-            torch.div(found, self._by_text(by), out=within)
+            torch.div(found, self.by_text(by), out=within)
         elif by != 1.0:
             torch.mul(found, 1 / by, out=within)
         else:
@@ -227,9 +233,9 @@ class Block:
         return room.flatten(0, 1)
 
     def _put(self, out: Tensor, block: Tensor, rows: Rows, places: Places | None, by: Tensor | float) -> None:
-        block = self._by_text(block).permute(1, 2, 0, 3)
+        block = self.by_text(block).permute(1, 2, 0, 3)
         if isinstance(by, Tensor):
-            by = self._by_text(by).permute(1, 2, 0, 3)
+            by = self.by_text(by).permute(1, 2, 0, 3)
         if places is None and isinstance(rows, slice):
             torch.div(block, by, out=out[rows, self.heads].view(block.shape))
         else:

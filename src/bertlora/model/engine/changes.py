@@ -86,7 +86,7 @@ def unwrapped(model: Any) -> Any:
 def takes_token_types(model: nn.Module) -> bool:
     """Returns whether the model tells the two texts of a pair apart by token types."""
     inner = unwrapped(model)
-    known = "token_type_ids" in inspect.signature(inner.forward).parameters
+    known = "token_type_ids" in inspect.signature(type(inner).forward).parameters
     return known and getattr(inner.config, "type_vocab_size", 0) > 1
 
 

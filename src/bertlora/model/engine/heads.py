@@ -1,4 +1,4 @@
-"""Heads on their own: from the encoder's vector for each text to the logits, for every served architecture.
+"""Heads on their own: from the encoder's vector for each text to the logits, for every architecture that is mixed.
 
 transformers' classifier has one head. Adapters on a shared encoder have one each, as copies of its modules.
 """
@@ -24,6 +24,11 @@ class Head:
 
     kind: str
     modules: dict[str, nn.Module]
+
+    @staticmethod
+    def known(model: Any) -> bool:
+        """Returns whether the head of this classifier can be taken."""
+        return unwrapped(model).config.model_type in _FAMILIES
 
     @classmethod
     def of(cls, model: Any) -> "Head":

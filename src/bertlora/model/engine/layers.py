@@ -1,7 +1,7 @@
 """Packed rows through transformers' own encoders.
 
-The model's own forward runs; MPNet needs others (`mpnet`). A `Route`, passed along with the batch, controls what its
-layers do:
+The model's own forward runs; MPNet and DeBERTa-v2 need others (`mpnet`, `deberta`). A `Route`, passed along with the
+batch, controls what its layers do:
 
     embeddings ─ layer 0 ─ … ─ layer K-1 ─ layer K ─ … ─ last layer ─ final norm ─ head
                  └ skipped if their output is given ┘     └ one vector for each text ┘
@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bertlora.model.base import quiet
-from bertlora.model.engine import mpnet
+from bertlora.model.engine import deberta, mpnet
 from bertlora.model.engine.attention import NAME, attend
 from bertlora.model.engine.changes import forwards, identity, unwrapped
 from bertlora.model.engine.packing import Packing, text_means
@@ -57,17 +57,19 @@ class Route:
 def served(model: Any) -> bool:
     """Returns whether packed rows give this classifier's logits exactly; other models get padded batches."""
     inner = unwrapped(model)
-    known = inner.config.model_type in _FAMILIES and not getattr(inner.config, "is_decoder", False)
-    return known and (mpnet.serves(inner) if inner.config.model_type == "mpnet" else _accepts_attention(inner))
+    if inner.config.model_type not in _FAMILIES or getattr(inner.config, "is_decoder", False):
+        return False
+    own = _OWN_FORWARDS.get(inner.config.model_type)
+    return _accepts_attention(inner) if own is None else bool(own.serves(inner))
 
 
 def recordable(inner: Any) -> bool:
     """Returns whether a pass on a GPU reads nothing back, and knows the texts' lengths only through offsets.
 
-    A ModernBERT may average tokens by the lengths, or have a window in its last layer, and MPNet has a bias: both need
-    attention by matrix products.
+    A ModernBERT may average tokens by the lengths, or have a window in its last layer, and the scores of MPNet and
+    DeBERTa-v2 depend on distances: they need attention by matrix products.
     """
-    return inner.config.model_type not in ("modernbert", "mpnet")
+    return inner.config.model_type not in ("modernbert", *_OWN_FORWARDS)
 
 
 def encoder_layers(model: Any) -> nn.ModuleList:
@@ -100,8 +102,8 @@ def packed_layers(model: Any, whole: Mapping[nn.Module, Whole] = MappingProxyTyp
     Layers in `whole` run this forward in place of their own.
     """
     inner = unwrapped(model)
-    if inner.config.model_type == "mpnet":
-        with forwards(mpnet.packed_forwards(inner)), forwards(_steered_layers(inner, whole)):
+    if (own := _OWN_FORWARDS.get(inner.config.model_type)) is not None:
+        with forwards(own.packed_forwards(inner)), forwards(_steered_layers(inner, whole)):
             yield
     else:
         with _our_attention(inner) as accepted, forwards(_steered_layers(inner, whole)):
@@ -279,6 +281,8 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, packing: Packing, heads
 
 # Class of a classifier → whether it accepts our attention.
 _ACCEPTING: dict[type, bool] = {}
+# Architectures that take no attention; their modules run in other forwards.
+_OWN_FORWARDS: dict[str, Any] = {"mpnet": mpnet, "deberta-v2": deberta}
 # Architecture → the path of its layers, and its last layer on first tokens.
 _FAMILIES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "bert": ("encoder.layer", _bert),
@@ -290,6 +294,7 @@ _FAMILIES: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "ernie": ("encoder.layer", _bert),
     "albert": ("encoder.albert_layer_groups", _albert),
     "mpnet": ("encoder.layer", mpnet.first_tokens),
+    "deberta-v2": ("encoder.layer", deberta.first_tokens),
     "distilbert": ("transformer.layer", _distilbert),
     "modernbert": ("layers", _modernbert),
 }

@@ -26,6 +26,14 @@ from bertlora.model.roles import attention_inputs
 WORTH_MERGING = 4096
 
 
+def mixes(model: Any) -> bool:
+    """Returns whether a `MixedEncoder` can run this classifier.
+
+    A DeBERTa-v2 makes keys and queries of distances, by layers that each adapter changes: no row of text has them.
+    """
+    return served(model) and Head.known(model)
+
+
 class MixedProduct(JointProduct):
     """Linear layers of the encoder that have the same input, as one product, for texts of different adapters.
 
@@ -69,7 +77,7 @@ class MixedEncoder:
     """The encoder of a classifier, ready to run rows of texts of different adapters.
 
     Args:
-        model: a transformers classifier of a served architecture, in evaluation mode. It is changed for good.
+        model: a transformers classifier that `mixes` accepts, in evaluation mode. It is changed for good.
         pad_id: the id of filler.
         precision: `fp32`, `bf16` or `int8`.
     """
@@ -77,7 +85,7 @@ class MixedEncoder:
     def __init__(self, model: Any, pad_id: int, precision: str) -> None:
         limit_threads()
         keep_freed_memory()
-        assert served(model), "a model that is not served"
+        assert mixes(model), "a model whose rows cannot be mixed"
         self.inner, self.pad_id, self.takes_types = unwrapped(model), pad_id, takes_token_types(model)
         self.inner.requires_grad_(False)
         self.head, self.layers = Head.of(model), encoder_layers(model)

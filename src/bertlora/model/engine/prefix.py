@@ -159,6 +159,7 @@ def frozen_depth(model: Any) -> int:
     top = calls[layers[-1]]
     encoder = getattr(inner, inner.base_model_prefix).named_parameters()
     # Modules outside the layers come before them, except for a pooler or a final norm.
-    below = {id(p) for name, p in encoder if id(p) not in numbers and "embedding" in name}
+    outside = [(name, p) for name, p in encoder if id(p) not in numbers]
+    below = {id(p) for name, p in outside if "embedding" in name or name.startswith("encoder.")}
     learning = [0 if id(p) in below else numbers.get(id(p), top) for p in inner.parameters() if p.requires_grad]
     return min([top, *learning])
