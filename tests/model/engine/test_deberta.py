@@ -16,7 +16,7 @@ ROWS = [(3, 150, 64, 65, 7, 150, 200, 2, 16), (128, 128), (9, 30, 2), (5,)]
 def reference(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, queries: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Returns the attention of each text, with K and Q looked up for each pair of its tokens; 0 at the filler."""
     outs, middle = [], len(keys) // 2
-    for own_q, own_k, own_v in zip(*(torch.split(x[: sum(lengths)], lengths) for x in (q, k, v)), strict=True):
+    for own_q, own_k, own_v in zip(*(torch.split(x[: sum(lengths)], list(lengths)) for x in (q, k, v)), strict=True):
         places = torch.arange(len(own_q))
         distances = places[None, :] - places[:, None]  # from query to key
         scores = torch.einsum("ihd,jhd->hij", own_q, own_k)
@@ -37,7 +37,8 @@ def test_equals_a_softmax_text_by_text(lengths: tuple[int, ...], most: int, monk
     rows = (packing.row,) * 3 + (distances,) * 2
     leaves = [torch.randn(n, HEADS, D, generator=draw, dtype=torch.float64).requires_grad_() for n in rows]
     g = torch.randn(packing.row, HEADS, D, generator=draw, dtype=torch.float64)
-    expected = reference(*leaves, lengths)  # type: ignore[call-arg]
+    q, k, v, keys, queries = leaves
+    expected = reference(q, k, v, keys, queries, lengths)
     found: Tensor = Disentangled.apply(*leaves, packing, SCALE)  # type: ignore[no-untyped-call]
     assert torch.allclose(found, expected, atol=1e-10)
     for ours, theirs in zip(

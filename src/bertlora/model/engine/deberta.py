@@ -118,7 +118,7 @@ def _projected(layer: Any, asking: Tensor, hidden: Tensor) -> list[Tensor]:
 
 
 def _by_head(attention: Any, x: Tensor) -> Tensor:
-    return x[0].unflatten(-1, (attention.num_attention_heads, -1))
+    return x[0].view(x.shape[1], attention.num_attention_heads, -1)
 
 
 def _tables(layer: Any, relative: Relative, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ def _tables(layer: Any, relative: Relative, q: Tensor) -> tuple[Tensor, Tensor]:
 def _scale(layer: Any) -> float:
     attention = layer.attention.self
     parts = 1 + sum(kind in attention.pos_att_type for kind in ("c2p", "p2c"))
-    return float(attention.attention_head_size * parts) ** -0.5
+    return float((attention.attention_head_size * parts) ** -0.5)
 
 
 def _finished(layer: Any, seen: Tensor, asking: Tensor) -> Tensor:
