@@ -4,8 +4,8 @@ Other rooms import only what is below. Reading order:
 
 - `lora_linear`: the LoRA layer; `frozen`: frozen weights
 - `packing`, `blocks`, `padding`: from texts to tensors
-- `attention`, `gpu_attention`, `layers`: the way through the encoder; `mpnet`, `deberta`: theirs; `int8_layer`: a layer at
-  once; `kernels/`: parts in C++
+- `attention`, `gpu_attention`, `layers`: the way through the encoder; `mpnet`, `deberta`: theirs
+- `int8_layer`: a layer in one function; `kernels/`: parts of the engine in C++; `merging`: updates added on a GPU
 - `prefix`: frozen layers, run once; `graphs`: passes of a training on a GPU, recorded
 - `weights`, `changes`: changes of the model for a while, by one thread at a time; dropout
 - `execution`: a model that is ready to run
