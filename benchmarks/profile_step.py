@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine import frozen, kernels, lora_linear
+from bertlora.model.engine import frozen, int8_layer, kernels, lora_linear
 from bertlora.model.engine.attention import MatrixAttention, NativeAttention
 from bertlora.model.machine import speed
 from bertlora.recipe import Recipe
@@ -36,9 +36,11 @@ from bertlora.training import loop
 from bertlora.training.loop import Training
 
 FROZEN, LOW_RANK, ATTENTION, MASKS = "frozen products", "low-rank products", "attention", "dropout masks"
+# In int8 one native call computes several products, with LoRA's.
+ASKING, REST = "query, key and value", "output projection, feed-forward, norms"
 GELU, NORMS, GATHERS, OPTIMISER = "GELU", "norms and residuals", "embeddings and gathers", "optimiser"
 OTHER, DISPATCH = "other operators", "Python and dispatch"
-PARTS = (ATTENTION, FROZEN, LOW_RANK, MASKS, GELU, NORMS, GATHERS, OPTIMISER, OTHER)
+PARTS = (ATTENTION, ASKING, REST, FROZEN, LOW_RANK, MASKS, GELU, NORMS, GATHERS, OPTIMISER, OTHER)
 # Parts that are known by an operator's name. The others are marked where they are called.
 OPERATORS = {"aten::gelu": GELU, "aten::gelu_backward": GELU}
 OPERATORS |= {"aten::native_layer_norm": NORMS, "aten::native_layer_norm_backward": NORMS, "aten::add": NORMS}
@@ -75,8 +77,25 @@ def mark_parts() -> None:
     for attention in (MatrixAttention, NativeAttention):
         attention.forward = staticmethod(marked(ATTENTION, attention.forward, _attention_cost))  # type: ignore[method-assign]
         attention.backward = staticmethod(marked(ATTENTION, attention.backward))  # type: ignore[method-assign]
+    whole: dict[str, tuple[str, Callable[..., float]]] = {
+        "native_forward": (ATTENTION, lambda q, k, v, given, _: _attention_cost(None, q, k, v, given)),
+        "native_backward": (ATTENTION, lambda *_: 0.0),
+        "linear": (ASKING, lambda x, layer, _: len(x) * _layer_cost(layer, 1)),
+        "linear_gradients": (ASKING, lambda g, x, low, plus, layer, *_: len(x) * _layer_cost(layer, 2)),
+        "rest": (REST, lambda a, x, layers, *_: len(a) * sum(_layer_cost(layer, 1) for layer in layers[:3])),
+        "rest_gradients": (REST, lambda g, a, kept, layers, *_: len(a) * sum(_layer_cost(x, 2) for x in layers[:3])),
+    }
+    for name, (part, cost) in whole.items():
+        setattr(int8_layer, name, marked(part, getattr(int8_layer, name), cost))
     for module, name, part in ((lora_linear, "dropout_mask", MASKS), (loop, "descend", OPTIMISER)):
         setattr(module, name, marked(part, getattr(module, name)))
+
+
+def _layer_cost(layer: Any, low_rank: int) -> float:
+    """Returns the FLOP of a row: one product with the frozen weight, and this many with each of A and B."""
+    return 2.0 * (
+        layer.forward.out * layer.forward.inner + low_rank * sum(m.numel() for own in layer.updates for m in own[:2])
+    )
 
 
 def _frozen_cost(held: Any) -> int:
@@ -190,7 +209,7 @@ def main() -> None:
     hidden, tokens = int(training.plain.config.hidden_size), tokens // a.steps
     moved = copy_rate(tokens, hidden, torch.bfloat16 if item == 2 else torch.float32)
     rate = speed("fp32" if training.precision == "int8" else training.precision)
-    rates = dict.fromkeys((FROZEN, LOW_RANK, ATTENTION), rate)
+    rates = dict.fromkeys((ASKING, REST, FROZEN, LOW_RANK, ATTENTION), rate)
     print(
         f"{Path(a.file).name}, default, batch {a.batch}, {training.precision}, kernels: {kernels.in_use()}. A step: "
         f"{tokens:,} tokens, {operators // a.steps:,} operators, {step * 1000:.1f} ms with the profiler. Without: "

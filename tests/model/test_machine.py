@@ -73,10 +73,22 @@ def test_out_of_memory_is_distinguished_from_other_errors() -> None:
 def test_freed_memory_goes_back_to_the_system_when_it_is_due_or_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "GIVE_BACK_S", 3600.0)
     machine.give_back_memory(at_once=True)
-    blocks = [torch.ones(10_000 + i) for i in range(2_000)]  # 80 MiB, each too small for a mapping of its own
-    full = resident_mib()
-    del blocks[:-1]  # the last one keeps glibc from shrinking its heap
+    last, full = fill_and_free()
     machine.give_back_memory()
     assert full - resident_mib() < 20
-    machine.give_back_memory(at_once=True)
-    assert full - resident_mib() > 60
+    # How much goes back decides when the next is due: 80 MiB at this rate in a day, or at once.
+    for rate, due in ((1e3, False), (1e15, True)):
+        monkeypatch.setattr(machine, "GIVE_BACK_S", 0.0)
+        monkeypatch.setattr(machine, "GIVE_BACK_RATE", rate)
+        machine.give_back_memory(at_once=True)
+        assert full - resident_mib() > 60
+        last, full = fill_and_free()
+        machine.give_back_memory()
+        assert (full - resident_mib() > 60) == due
+    del last
+
+
+def fill_and_free() -> tuple[torch.Tensor, float]:
+    """Fills and frees 80 MiB. Returns a block, which keeps glibc from shrinking its heap, and the MiB held before."""
+    blocks = [torch.ones(10_000 + i) for i in range(2_000)]  # each too small for a mapping of its own
+    return blocks[-1], resident_mib()

@@ -30,8 +30,8 @@ FP32_ALONE = ("deberta",)
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 # Seconds between two times that freed memory is given back. One takes some milliseconds.
 GIVE_BACK_S = 1.0
-# It is given back if the process holds more than this fraction of what it ever held.
-NEAR_PEAK = 0.95
+# At most this many bytes a second are given back on average: fresh pages for them take a hundredth of the time.
+GIVE_BACK_RATE = 100e6
 # What is said if even one text does not fit.
 ONE_TEXT = "memory ran out with a single text; use a smaller model or shorter texts"
 # glibc's options for mallopt. It keeps this many freed bytes in between, and takes blocks of up to 32 MiB from them.
@@ -173,33 +173,32 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def give_back_memory(at_once: bool = False) -> None:
-    """Gives freed memory back to the system: `at_once`, or else every `GIVE_BACK_S` seconds, if the process holds much.
-
-    Memory below the highest point so far is kept for the next step, because fresh pages cost up to a seventh of it.
+    """Gives freed memory back to the system: `at_once`, or else at most every `GIVE_BACK_S` seconds.
 
     glibc keeps freed blocks, and mostly does not use them again for aligned blocks, as torch's are (its bug 14581).
     With texts of ever new lengths the process grows on and on. Other C libraries than glibc need nothing. Arrow has an
     allocator of its own, and keeps some 15 MiB of what reading took.
     """
-    if at_once or (time.monotonic() - _GIVEN_BACK[0] > GIVE_BACK_S and _holds_much()):
-        _GIVEN_BACK[0] = time.monotonic()
+    now = time.monotonic()
+    if at_once or now > _GIVE_BACK_NEXT[0]:
+        before = _held_bytes()
         if (trim := _malloc_trim()) is not None:
             trim(0)
         # Another thread may import it just now.
         if (pool := getattr(sys.modules.get("pyarrow"), "default_memory_pool", None)) is not None:
             pool().release_unused()
+        _GIVE_BACK_NEXT[0] = now + max(GIVE_BACK_S, (before - _held_bytes()) / GIVE_BACK_RATE)
 
 
-_GIVEN_BACK = [0.0]  # when
+_GIVE_BACK_NEXT = [0.0]  # not before
 
 
-def _holds_much() -> bool:
-    """Returns whether the process holds nearly as much memory as it ever held; True where the system does not say."""
+def _held_bytes() -> int:
+    """Returns the memory that the process holds; 0 where the system does not say."""
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
     except OSError:
-        return True
-    return pages * resource.getpagesize() > NEAR_PEAK * 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return 0
 
 
 @cache

@@ -160,7 +160,7 @@ struct Plan {
 
 Plan plan_of(const Adapted &l) { return Plan({&l}, 0); }
 
-long lowest(const Rest &r) {
+long deepest(const Rest &r) {
     long low = 0;
     for (const Adapted *l : {&r.out, &r.up, &r.down})
         low = deep_of(l->updates) > low ? deep_of(l->updates) : low;
@@ -168,7 +168,7 @@ long lowest(const Rest &r) {
 }
 
 Plan plan_of(const Rest &r) {
-    return Plan({&r.out, &r.up, &r.down}, TOGETHER * (2 * r.up.forward.out + 3 * r.up.forward.in + lowest(r)));
+    return Plan({&r.out, &r.up, &r.down}, TOGETHER * (2 * r.up.forward.out + 3 * r.up.forward.in + deepest(r)));
 }
 
 // A thread's buffers for a block: two wide ones, three of the hidden size, and a low one. The rest is `room`.
@@ -178,7 +178,7 @@ struct Buffers {
     Buffers(const Rest &r, float *own)
         : wide(own), active(wide + TOGETHER * r.up.forward.out), inner(active + TOGETHER * r.up.forward.out),
           hat(inner + TOGETHER * r.up.forward.in), sum(hat + TOGETHER * r.up.forward.in),
-          low(sum + TOGETHER * r.up.forward.in), room(low + TOGETHER * lowest(r)) {}
+          low(sum + TOGETHER * r.up.forward.in), room(low + TOGETHER * deepest(r)) {}
 };
 
 // Rows of what is kept, or a buffer.
