@@ -93,9 +93,8 @@ def mark_parts() -> None:
 
 def _layer_cost(layer: Any, low_rank: int) -> float:
     """Returns the FLOP of a row: one product with the frozen weight, and this many with each of A and B."""
-    return 2.0 * (
-        layer.forward.out * layer.forward.inner + low_rank * sum(m.numel() for own in layer.updates for m in own[:2])
-    )
+    matrices = sum(matrix.numel() for update in layer.updates for matrix in update[:2])
+    return 2.0 * float(layer.forward.out * layer.forward.inner + low_rank * matrices)
 
 
 def _frozen_cost(held: Any) -> int:
