@@ -60,15 +60,9 @@ Meaning in_bytes(const float *x, long in, uint8_t *to) {
     return {scale, from};
 }
 
-// 1 / x, right up to 2^-27.
-inline Vector<float> inverse(Vector<float> x) {
-    const Vector<float> near = (Vector<float>)_mm512_rcp14_ps((__m512)x);
-    return near * (2.0f - x * near);
-}
-
 // Φ(x), with e^(-x²/2) as `density`. Abramowitz and Stegun 1964, 7.1.26: it is right up to 1e-7.
 inline Vector<float> normal(Vector<float> x, Vector<float> &density) {
-    const Vector<float> z = (x < 0 ? -x : x) * all(0.70710678f), t = inverse(all(0.3275911f) * z + all(1.0f));
+    const Vector<float> z = (x < 0 ? -x : x) * all(0.70710678f), t = 1.0f / (all(0.3275911f) * z + all(1.0f));
     density = power_of_2(z * z * all(-1.44269504f));
     Vector<float> tail = all(1.061405429f);
     tail = tail * t + all(-1.453152027f);
