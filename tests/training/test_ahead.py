@@ -60,13 +60,18 @@ def test_the_steps_are_those_of_descend(model: nn.Linear, scaling: list[float] |
     assert all(map(torch.equal, values(model), end))
 
 
+def spoil(model: nn.Linear, losses: Iterator[Tensor], number: float) -> None:
+    """Makes the next gradient, with this number in it."""
+    next(losses)
+    assert model.weight.grad is not None
+    model.weight.grad[0, 0] = number
+
+
 def test_a_step_that_is_not_finite_and_all_later_ones_change_no_weight(model: nn.Linear) -> None:
     ahead, losses = ahead_of(model), losses_of(model)
     ahead.descend(0, next(losses), [0])
     kept = values(model)
-    next(losses)
-    assert model.weight.grad is not None
-    model.weight.grad[0, 0] = math.nan
+    spoil(model, losses, math.nan)
     ahead.descend(1, torch.tensor(1.0), [1])
     ahead.descend(2, next(losses), [2])
     assert all(map(torch.equal, values(model), kept))
@@ -79,9 +84,7 @@ def test_a_step_that_is_not_finite_and_all_later_ones_change_no_weight(model: nn
 def test_an_overflow_in_fp16_costs_one_step_and_halves_the_scale(model: nn.Linear) -> None:
     ahead, losses = ahead_of(model, [1024.0, 5.0]), losses_of(model, 1024.0)
     kept = values(model)
-    next(losses)
-    assert model.weight.grad is not None
-    model.weight.grad[0, 0] = math.inf
+    spoil(model, losses, math.inf)
     ahead.descend(0, torch.tensor(1.0), [0])
     assert all(map(torch.equal, values(model), kept))
     assert ahead.open[0].read() == (1.0, False)
@@ -102,9 +105,7 @@ def test_the_scale_grows_when_many_steps_had_no_overflow(model: nn.Linear) -> No
 def test_a_gradient_that_overflows_at_any_scale_ends_the_training(model: nn.Linear) -> None:
     ahead, losses = ahead_of(model, [1.0, 0.0]), losses_of(model)
     kept = values(model)
-    next(losses)
-    assert model.weight.grad is not None
-    model.weight.grad[0, 0] = math.inf
+    spoil(model, losses, math.inf)
     ahead.descend(0, torch.tensor(1.0), [0])
     ahead.descend(1, next(losses), [1])
     assert all(map(torch.equal, values(model), kept))

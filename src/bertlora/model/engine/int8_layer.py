@@ -30,9 +30,10 @@ from bertlora.model.engine.kernels.layer import (
     rest,
     rest_gradients,
 )
-from bertlora.model.engine.layers import Whole, encoder_layers
+from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import Packing
+from bertlora.model.engine.weights import is_frozen
 from bertlora.model.roles import layer_linears
 
 # Architecture → the norm after attention, and the one after the feed-forward.
@@ -42,7 +43,7 @@ _NORMS = dict.fromkeys(
 ) | {"distilbert": ("sa_layer_norm", "output_layer_norm")}
 
 
-def whole_layers(model: Any, training: bool) -> dict[nn.Module, Whole]:
+def whole_layers(model: Any, training: bool) -> dict[nn.Module, "Int8Layer"]:
     """Returns the forward of each layer that is served, with its weights in 8 bits.
 
     Args:
@@ -52,7 +53,7 @@ def whole_layers(model: Any, training: bool) -> dict[nn.Module, Whole]:
     config = unwrapped(model).config
     if config.model_type not in _NORMS or not native_int8():
         return {}
-    found = dict[nn.Module, Whole]()
+    found = dict[nn.Module, Int8Layer]()
     for layer in dict.fromkeys(encoder_layers(model)):
         linears = {role: _Linear(module) for role, module in layer_linears(config.model_type, layer).items()}
         norms = [layer.get_submodule(path) for path in _NORMS[config.model_type]]
@@ -66,8 +67,7 @@ def _plain(layer: nn.Module, norms: Sequence[nn.Module], training: bool) -> bool
     adapted = [m for m in layer.modules() if isinstance(m, LoraLayer)]
     inside = {part for m in adapted for part in m.modules()}
     drops = training and any(isinstance(m, nn.Dropout) and m.p > 0 for m in layer.modules() if m not in inside)
-    trains = any(p.requires_grad for norm in norms for p in norm.parameters())
-    return sum(isinstance(m, GELUActivation) for m in layer.modules()) == 1 and not drops and not trains
+    return sum(isinstance(m, GELUActivation) for m in layer.modules()) == 1 and not drops and all(map(is_frozen, norms))
 
 
 class _Linear:
@@ -79,7 +79,7 @@ class _Linear:
         active = wrapped and not (module.disable_adapters or module.merged)
         self.lora: Any = module if active else None
         ours = not active or (isinstance(module, LoraLinear) and module.active() is not None)
-        frozen = type(self.base) is nn.Linear and not any(p.requires_grad for p in self.base.parameters())
+        frozen = type(self.base) is nn.Linear and is_frozen(self.base)
         self.served = ours and frozen and Adapted.serves(self.base.weight, self.updates(0) if ours else ())
 
     def updates(self, column: int) -> tuple[Any, ...]:
@@ -130,9 +130,15 @@ class Int8Layer:
             for layer, n in zip(layers, rows, strict=True)
         ]
 
-    def __call__(self, hidden: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
-        """Returns the output, (1, T, D), or for first tokens only (1, B, D)."""
-        asking = self.apart if first_only else self.joint
+    def __call__(self, hidden: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
+        """Returns the output, (1, T, D); it is called as the layer's own forward is."""
+        return self._passed(hidden, self.joint, packing)
+
+    def first_tokens(self, _: nn.Module, hidden: Tensor, packing: Packing, **__: Any) -> Tensor:
+        """Returns the output for first tokens only, (1, B, D)."""
+        return self._passed(hidden, self.apart, packing)
+
+    def _passed(self, hidden: Tensor, asking: Sequence[Adapted], packing: Packing) -> Tensor:
         x = hidden.squeeze(0).contiguous()
         matrices = [m for layer in (*asking, *self.rest[:3]) for a, b, *_ in layer.updates for m in (a, b)]
         y: Tensor = LayerPass.apply(x, self, asking, packing, *matrices)  # type: ignore[no-untyped-call]

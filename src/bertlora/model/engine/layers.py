@@ -15,9 +15,8 @@ ModernBERT's head reads the mean over a text's tokens, the last layer runs for a
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -27,8 +26,12 @@ from bertlora.model.engine.attention import NAME, attend
 from bertlora.model.engine.changes import forwards, identity, unwrapped
 from bertlora.model.engine.packing import Packing, text_means
 
-# The forward of a whole layer: its input (1, T, D), the texts, and whether only first tokens are wanted.
-Whole = Callable[[Tensor, Packing, bool], Tensor]
+
+class Whole(Protocol):
+    """A layer in one function: called as the layer's own forward, or for first tokens only, as those of `_FAMILIES`."""
+
+    def __call__(self, hidden: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor: ...
+    def first_tokens(self, _: nn.Module, hidden: Tensor, packing: Packing, **__: Any) -> Tensor: ...
 
 
 @dataclass
@@ -116,15 +119,15 @@ def _steered_layers(inner: Any, whole: Mapping[nn.Module, Whole]) -> dict[nn.Mod
     layers = encoder_layers(inner)
     _, first_tokens = _FAMILIES[inner.config.model_type]
     if layers[-1] in whole:
-        first_tokens = partial(_first_of, whole)
+        first_tokens = whole[layers[-1]].first_tokens
     # A final norm runs in the last layer's forward: before a mean, and so not after it.
     norms = [m for name, m in getattr(inner, inner.base_model_prefix).named_children() if name == "final_norm"]
     norm = norms[0].forward if norms else identity
     averages = getattr(inner.config, "classifier_pooling", "cls") == "mean"
     last = _last(layers[-1], None if averages else first_tokens, norm)
-    return {layer: _steered(layer, len(layers), last, whole.get(layer)) for layer in layers} | dict.fromkeys(
-        norms, identity
-    )
+    return {
+        layer: _steered(layer, len(layers), last, whole.get(layer, layer.forward)) for layer in layers
+    } | dict.fromkeys(norms, identity)
 
 
 @contextmanager
@@ -152,16 +155,17 @@ def _accepts_attention(inner: Any) -> bool:
     return _ACCEPTING[kind]
 
 
-def _steered(layer: nn.Module, calls: int, last: Callable[..., Tensor], whole: Whole | None) -> Callable[..., Tensor]:
+def _steered(
+    layer: nn.Module, calls: int, last: Callable[..., Tensor], own: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
     """Returns the forward of a layer under a route, (1, T, D) → (1, T, D).
 
     Args:
         layer: the layer.
         calls: number of calls of layers in a batch.
         last: the forward for the last of them.
-        whole: runs in place of the layer's own forward; None runs that.
+        own: the forward for the others.
     """
-    own = layer.forward
 
     def forward(hidden: Tensor, *args: Any, packing: Packing, route: Route, **kwargs: Any) -> Tensor:
         number, route.next = route.next, (route.next + 1) % calls
@@ -172,8 +176,6 @@ def _steered(layer: nn.Module, calls: int, last: Callable[..., Tensor], whole: W
         runs = number >= route.begin and (route.end is None or number < route.end)
         if number == calls - 1:
             return last(hidden, *args, packing=packing, route=route, **kwargs)
-        if runs and whole is not None:
-            return whole(hidden, packing, False)
         return own(hidden, *args, packing=packing, route=route, **kwargs) if runs else hidden
 
     return forward
@@ -206,11 +208,6 @@ def _last(
         return read[:, None]
 
     return forward
-
-
-def _first_of(whole: Mapping[nn.Module, Whole], layer: nn.Module, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:
-    """The last layer in one function, (1, T, D) → (1, B, D)."""
-    return whole[layer](hidden, packing, True)
 
 
 def _bert(layer: Any, hidden: Tensor, packing: Packing, **_: Any) -> Tensor:

@@ -74,7 +74,7 @@ def frozen(model: Any, training: bool, int8: bool = False, without: Collection[n
     # If the update is merged or switched off, only the base layer runs.
     alone = {id(m.get_base_layer()) for m in wrappers if m not in active}
     within = {id(part) for m in wrappers for part in m.modules()} - alone
-    plain = [m for m in layers.modules() if type(m) is nn.Linear and _is_frozen(m) and id(m) not in within]
+    plain = [m for m in layers.modules() if type(m) is nn.Linear and is_frozen(m) and id(m) not in within]
     fused, inside = _feed_forwards(model, layers, plain, training) if int8 else ({}, set[nn.Linear]())
     try:
         for group in groups:
@@ -119,5 +119,6 @@ def _in_use(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if isinstance(m, LoraLayer) and not (m.disable_adapters or m.merged)]
 
 
-def _is_frozen(module: nn.Module) -> bool:
+def is_frozen(module: nn.Module) -> bool:
+    """Returns whether none of the module's parameters is trained."""
     return not any(p.requires_grad for p in module.parameters())

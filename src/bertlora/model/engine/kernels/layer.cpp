@@ -40,6 +40,13 @@ struct Rest {
     Kept kept;
 };
 
+// Calls f(layer, number) for the layers of a rest.
+template <class F> void for_each(const Rest &r, F f) {
+    long number = 0;
+    for (const Adapted *l : {&r.out, &r.up, &r.down})
+        f(*l, number++);
+}
+
 // Sums over rows are of some pieces of the rows, and then of the pieces, in order. So the threads do not change them.
 constexpr long MOST_PIECES = 32, PIECE = 56;
 long pieces_of(const Work &work) { return least(MOST_PIECES, (work.rows + PIECE - 1) / PIECE); }
@@ -162,8 +169,7 @@ Plan plan_of(const Adapted &l) { return Plan({&l}, 0); }
 
 long deepest(const Rest &r) {
     long low = 0;
-    for (const Adapted *l : {&r.out, &r.up, &r.down})
-        low = deep_of(l->updates) > low ? deep_of(l->updates) : low;
+    for_each(r, [&](const Adapted &l, long) { low = deep_of(l.updates) > low ? deep_of(l.updates) : low; });
     return low;
 }
 
@@ -237,9 +243,7 @@ EXPORTED void layer_rest(int64_t, const Work *work, const float *a, const float 
 #pragma omp parallel num_threads(work->threads)
     {
         const long mine = omp_get_thread_num(), threads = omp_get_num_threads();
-        order(r.out.updates, rooms + plan.weights[0], mine, threads);
-        order(r.up.updates, rooms + plan.weights[1], mine, threads);
-        order(r.down.updates, rooms + plan.weights[2], mine, threads);
+        for_each(r, [&](const Adapted &l, long n) { order(l.updates, rooms + plan.weights[n], mine, threads); });
 #pragma omp barrier
         const Buffers b(r, plan.of_thread(rooms, *work, mine));
         in_pieces(*work, mine, threads, [&](long, long first, long count, bool) {
@@ -267,9 +271,7 @@ EXPORTED void layer_rest_back(int64_t, const Work *work, const float *g, const f
 #pragma omp parallel num_threads(work->threads)
     {
         const long mine = omp_get_thread_num(), threads = omp_get_num_threads();
-        order_back(r.out.updates, rooms + plan.weights[0], mine, threads);
-        order_back(r.up.updates, rooms + plan.weights[1], mine, threads);
-        order_back(r.down.updates, rooms + plan.weights[2], mine, threads);
+        for_each(r, [&](const Adapted &l, long n) { order_back(l.updates, rooms + plan.weights[n], mine, threads); });
 #pragma omp barrier
         const Buffers b(r, plan.of_thread(rooms, *work, mine));
         in_pieces(*work, mine, threads, [&](long piece, long first, long count, bool more) {
@@ -291,9 +293,9 @@ EXPORTED void layer_rest_back(int64_t, const Work *work, const float *g, const f
                  row(ga, first, width), sums + plan.sums[0], more, b.room);
         });
 #pragma omp barrier
-        sum_pieces(r.out.updates, plan.pieces(rooms) + plan.sums[0], pieces_of(*work), plan.all_sums, mine, threads);
-        sum_pieces(r.up.updates, plan.pieces(rooms) + plan.sums[1], pieces_of(*work), plan.all_sums, mine, threads);
-        sum_pieces(r.down.updates, plan.pieces(rooms) + plan.sums[2], pieces_of(*work), plan.all_sums, mine, threads);
+        for_each(r, [&](const Adapted &l, long n) {
+            sum_pieces(l.updates, plan.pieces(rooms) + plan.sums[n], pieces_of(*work), plan.all_sums, mine, threads);
+        });
     }
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bertlora.model.engine.kernels.int8 import Int8Weight, LinearLayer, Work
 from bertlora.model.engine.kernels.library import Call
-from bertlora.model.engine.kernels.low_rank import PARTS, Placed, Updates, lanes, updates_structure
+from bertlora.model.engine.kernels.low_rank import Placed, Updates, lanes, takes, updates_structure
 
 Gradients = list[tuple[Tensor, Tensor]]
 
@@ -37,11 +37,8 @@ class Adapted:
     @staticmethod
     def serves(weight: Tensor, updates: Sequence[Placed]) -> bool:
         """Returns whether the kernel takes a layer with a weight of this shape, and these updates."""
-        vectors = lanes()
-        matrices = [matrix for a, b, *_ in updates for matrix in (a, b)]
-        whole = vectors > 1 and all(n % vectors == 0 for n in (*weight.shape, *(b.shape[0] for _, b, *_ in updates)))
-        plain = all(m.dtype == torch.float32 and m.is_contiguous() for m in matrices)
-        return whole and plain and len(updates) <= PARTS
+        whole = lanes() > 1 and all(n % lanes() == 0 for n in weight.shape)
+        return whole and takes(weight.shape[1], [(a, b) for a, b, *_ in updates])
 
     @property
     def deep(self) -> int:

@@ -115,11 +115,15 @@ class _Training(ctypes.Structure):
 
 def trains(x: Tensor, updates: Sequence[Pair]) -> bool:
     """Returns whether the kernel adds updates of layers with the input x, (N, in), and has their gradients."""
-    if library() is None or len(updates) > PARTS or x.device.type != "cpu" or x.dtype not in _TAKEN:
-        return False
-    matrices = [matrix for a, b, _ in updates for matrix in (a, b)]
-    whole = all(n % lanes() == 0 for n in (x.shape[1], *(b.shape[0] for _, b, _ in updates)))
-    return whole and x.shape[0] > 0 and all(m.dtype == torch.float32 and m.is_contiguous() for m in matrices)
+    known = library() is not None and x.device.type == "cpu" and x.dtype in _TAKEN
+    return known and x.shape[0] > 0 and takes(x.shape[1], [(a, b) for a, b, _ in updates])
+
+
+def takes(inner: int, matrices: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Returns whether the kernel takes A and B of layers whose input rows have this many numbers."""
+    whole = all(n % lanes() == 0 for n in (inner, *(len(b) for _, b in matrices)))
+    plain = all(m.dtype == torch.float32 and m.is_contiguous() for pair in matrices for m in pair)
+    return whole and plain and len(matrices) <= PARTS
 
 
 def add_updates(x: Tensor, mask: Tensor | None, y: Tensor, updates: Sequence[Pair]) -> Tensor:
