@@ -23,7 +23,8 @@ template <class T> std::vector<T> drawn(long count) {
 }
 
 template <class T>
-bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, bool one_query, long window, bool biased) {
+bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, bool one_query, long window, bool biased,
+           bool half = false) {
     using R = Real<T>;
     const long texts = offsets.size() - 1, tokens = offsets.back(), queries = one_query ? texts : tokens;
     long longest = 0;
@@ -33,7 +34,7 @@ bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, boo
     const long distances = 2 * longest - 1;
     const auto bias = drawn<R>(heads * distances);
     Shape shape{offsets.data(), biased ? bias.data() : nullptr, texts, heads, dim, one_query, window, distances,
-                width, width, width, 0, 3, width, width, width, 0.3};
+                width, width, width, 0, 3, width, width, width, half && half_serves(), 0.3};
     const auto q = drawn<T>(queries * width), k = drawn<T>(tokens * width), v = k, g = q;
     std::vector<T> out(q.size()), gq(q.size()), gk(k.size()), gv(k.size());
     std::vector<R> sums(queries * heads);
@@ -191,6 +192,11 @@ int main() {
                             whole &= holds<float>(1, offsets, heads, dim, one_query, window, biased);
                             whole &= holds<double>(2, offsets, heads, dim, one_query, window, biased);
                         }
+    for (const auto &offsets : texts)
+        for (long dim : {32, 96}) {
+            whole &= holds<bf16>(0, offsets, 2, dim, false, 0, false, true);
+            whole &= holds<float>(1, offsets, 2, dim, false, 0, false, true);
+        }
     for (const auto &ranks : std::vector<std::vector<long>>{{1}, {16}, {3, 5, 16}}) {
         whole &= adds<bf16>(0, ranks) && adds<float>(1, ranks);
         for (long rows : {1, 15, 16, 129, 1025})

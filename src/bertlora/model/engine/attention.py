@@ -30,6 +30,7 @@ from transformers import AttentionInterface
 from bertlora.model.engine import kernels
 from bertlora.model.engine.blocks import LOG2_E, Block, blocks_of
 from bertlora.model.engine.gpu_attention import HAS_VARLEN, attend_on_gpu
+from bertlora.model.engine.kernels import library
 from bertlora.model.engine.kernels.library import Call, computed
 from bertlora.model.engine.packing import SHORT, Packing
 from bertlora.model.machine import HALF, has_bf16
@@ -63,12 +64,22 @@ AttentionInterface.register(NAME, packed_attention)
 
 
 class Given(NamedTuple):
-    """What makes the scores, besides queries and keys; see `attend`."""
+    """What makes the scores, besides queries and keys; see `attend`.
+
+    Attributes:
+        packing: where the texts are.
+        scale: factor on the scores.
+        window: tokens at this distance or further are hidden.
+        bias: added to the scores, by distance.
+        half: whether fp16 will do in the native kernel, because q, k and v are rounded more. It always will if they are
+            in bf16.
+    """
 
     packing: Packing
     scale: float
     window: int | None = None
     bias: Tensor | None = None
+    half: bool = False
 
 
 def attend(
@@ -163,6 +174,12 @@ def native_backward(
     _call_native("attention_backward", given, (q, k, v), (g, sums), gradients)
 
 
+def native_half() -> bool:
+    """Returns whether the kernel has fp16 on this processor."""
+    found = library.library()
+    return found is not None and bool(found[1].half_serves())
+
+
 class _Shape(ctypes.Structure):
     """`Shape` in attention.cpp."""
 
@@ -170,7 +187,7 @@ class _Shape(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("offsets", "bias")),
         *((name, ctypes.c_int64) for name in ("texts", "heads", "dim", "one_query", "window", "distances")),
         *((name, ctypes.c_int64) for name in ("q_stride", "k_stride", "v_stride", "room", "threads")),
-        *((name, ctypes.c_int64) for name in ("gq_stride", "gk_stride", "gv_stride")),
+        *((name, ctypes.c_int64) for name in ("gq_stride", "gk_stride", "gv_stride", "half")),
         ("scale", ctypes.c_double),
     )
 
@@ -184,7 +201,7 @@ def _call_native(
 ) -> None:
     """Calls a function of the kernel with q, k, v, the other tensors and the gradients, in its order."""
     q, k, _ = inputs
-    (packing, scale, window, bias), (_, heads, dim), call = given, q.shape, Call(q.dtype)
+    (packing, scale, window, bias, half), (_, heads, dim), call = given, q.shape, Call(q.dtype)
     sizes = max(packing.lengths), dim, bool(gradients)
     room, threads = call.count("attention_room", *map(ctypes.c_int64, sizes)), torch.get_num_threads()
     strides = [x.stride(0) for x in inputs]
@@ -192,7 +209,8 @@ def _call_native(
     by_distance, distances = (None, 0) if bias is None else (bias.to(computed(q.dtype)).contiguous(), bias.shape[1])
     asked = len(packing), heads, dim, len(q) != len(k), window or 0, distances
     pointers = packing.offsets.data_ptr(), None if by_distance is None else by_distance.data_ptr()
-    shape = _Shape(*pointers, *asked, *strides, room, threads, *slopes, scale)
+    in_half = (half or q.dtype == torch.bfloat16) and native_half()
+    shape = _Shape(*pointers, *asked, *strides, room, threads, *slopes, in_half, scale)
     call(name, shape, room * threads, *inputs, *others, *gradients)
 
 
@@ -221,12 +239,12 @@ class MatrixAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out = ctx.saved_tensors
-        packing, scale, *added = ctx.given
+        packing, scale, window, bias, _ = ctx.given
         g = grads[0].to(q.dtype)
         due = (g * out).sum(-1, keepdim=True)
         needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
         gq, gk, gv = (packing.outputs(x) if needs else None for x, needs in needed)
-        blocks = blocks_of(packing.buckets, q, k, *added)
+        blocks = blocks_of(packing.buckets, q, k, window, bias)
         for block, shift, total in zip(blocks, ctx.shifts, ctx.totals, strict=True):
             left, right = block.asking(q, scale, shift), block.asked(k)
             change = block.queries(g, total, 0.0)

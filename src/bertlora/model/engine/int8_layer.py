@@ -158,7 +158,7 @@ class LayerPass(torch.autograd.Function):
         made, lows = zip(
             *(linear(rows, own, m) for rows, own, m in zip(inputs, asking, masks, strict=True)), strict=True
         )
-        given = Given(packing, (x.shape[1] // layer.heads) ** -0.5)
+        given = Given(packing, (x.shape[1] // layer.heads) ** -0.5, half=True)
         q, k, v = _heads(made, layer.heads)
         a, sums = native_forward(q, k, v, given, keep)
         after = layer.masks(layer.rest[:3], [len(first)] * 3)

@@ -9,6 +9,7 @@
 // q, k, v, o and g are (tokens, heads, dim). A unit of work is one head of one text; threads share them out. The caller
 // gives the working memory, so nothing is allocated here. The threads are those of the OpenMP that is loaded already.
 
+#include "half_attention.h"
 #include "products.h"
 
 #include <omp.h>
@@ -16,7 +17,6 @@
 
 namespace {
 
-constexpr double LOG2_E = 1.4426950408889634;
 // Queries that are computed at a time. A text with more than FEW queries takes MANY, which needs fewer loads.
 constexpr long FEW = 16, MANY = 32;
 
@@ -250,6 +250,7 @@ struct Shape {
     const void *bias;       // (heads, distances), of the type computed in; none without
     int64_t texts, heads, dim, one_query, window, distances, q_stride, k_stride, v_stride, room, threads;
     int64_t gq_stride, gk_stride, gv_stride; // of the gradients
+    int64_t half; // whether fp16 will do, if the processor has it
     double scale;
 };
 
@@ -268,9 +269,48 @@ template <class T> Unit<T> unit_of(const Shape &s, const void *q, const void *k,
             bias ? bias + head * s.distances + s.distances / 2 : nullptr};
 }
 
+#ifdef HAS_HALF_ATTENTION
+// A few queries would fill half of its vectors only.
+bool fits_half(const Shape &s, long queries) {
+    return s.half && queries > FEW && s.dim % 32 == 0 && !s.bias && !s.window;
+}
+
+template <class T> half::Unit<T> in_half(const Shape &s, const Unit<T> &unit) {
+    const auto tokens = [&](Rows<const T> x, long count) { return half::Tokens<T>{x.first, x.stride, count, s.dim}; };
+    return {tokens(unit.q, unit.queries), tokens(unit.k, unit.keys), tokens(unit.v, unit.keys),
+            unit.scale * float(LOG2_E)};
+}
+#endif
+
 // The rows of a tensor for one head, from this token on; none without a tensor.
 template <class T> Rows<T> rows_of(const Shape &s, void *x, long stride, long token, long head) {
     return {x ? (T *)x + token * stride + head * s.dim : nullptr, stride};
+}
+
+// The same in fp16; it gives false, and does nothing, where that does not serve.
+template <class T> bool forward_in_half(const Shape &s, const Unit<T> &unit, Rows<T> out, Real<T> *log_sums, Real<T> *room) {
+#ifdef HAS_HALF_ATTENTION
+    if constexpr (std::is_same_v<Real<T>, float>)
+        if (const auto same = in_half(s, unit); fits_half(s, unit.queries) && same.serves(room)) {
+            same.forward(out.first, out.stride, log_sums, (uint32_t *)room);
+            return true;
+        }
+#endif
+    return false;
+}
+
+template <class T>
+bool backward_in_half(const Shape &s, const Unit<T> &unit, Rows<const T> g, const Real<T> *log_sums, Rows<T> gq, Rows<T> gk,
+                      Rows<T> gv, Real<T> *room) {
+#ifdef HAS_HALF_ATTENTION
+    if constexpr (std::is_same_v<Real<T>, float>)
+        if (const auto same = in_half(s, unit); fits_half(s, unit.queries) && same.serves(room)) {
+            same.backward({g.first, g.stride, unit.queries, s.dim}, log_sums, gq.first, gq.stride, gk.first, gk.stride,
+                          gv.first, gv.stride, (uint32_t *)room);
+            return true;
+        }
+#endif
+    return false;
 }
 
 // Units that a thread takes at a time: all heads of a text, whose numbers are neighbours, if there are enough texts.
@@ -290,6 +330,8 @@ void forward(Kind<T>, const Shape &s, const void *q, const void *k, const void *
             R *own = log_sums ? (R *)log_sums + head * all_queries + asking : nullptr;
             const auto unit = unit_of<T>(s, q, k, v, text, head);
             const auto outs = rows_of<T>(s, out, s.heads * s.dim, asking, head);
+            if (forward_in_half(s, unit, outs, own, room))
+                continue;
             unit.queries > FEW ? unit.template forward<MANY>(outs, own, room) : unit.template forward<FEW>(outs, own, room);
         }
     }
@@ -307,24 +349,40 @@ void backward(Kind<T>, const Shape &s, const void *q, const void *k, const void 
             const long text = n / s.heads, head = n % s.heads, start = s.offsets[text];
             const long asking = s.one_query ? text : start;
             const long all_queries = s.one_query ? s.texts : s.offsets[s.texts];
-            const Rows<T> gs = rows_of<T>(s, (void *)g, s.heads * s.dim, asking, head);
+            const Rows<T> g_rows = rows_of<T>(s, (void *)g, s.heads * s.dim, asking, head);
+            const Rows<const T> gs{g_rows.first, g_rows.stride};
             const R *own = (const R *)log_sums + head * all_queries + asking;
             const auto unit = unit_of<T>(s, q, k, v, text, head);
             const Rows<T> q_slopes = rows_of<T>(s, gq, s.gq_stride, asking, head);
             const Rows<T> k_slopes = rows_of<T>(s, gk, s.gk_stride, start, head);
             const Rows<T> v_slopes = rows_of<T>(s, gv, s.gv_stride, start, head);
+            if (backward_in_half(s, unit, gs, own, q_slopes, k_slopes, v_slopes, room))
+                continue;
             if (unit.queries > FEW)
-                unit.template backward<MANY>({gs.first, gs.stride}, own, q_slopes, k_slopes, v_slopes, room);
+                unit.template backward<MANY>(gs, own, q_slopes, k_slopes, v_slopes, room);
             else
-                unit.template backward<FEW>({gs.first, gs.stride}, own, q_slopes, k_slopes, v_slopes, room);
+                unit.template backward<FEW>(gs, own, q_slopes, k_slopes, v_slopes, room);
         }
     }
 }
 
 } // namespace
 
+// Whether the processor multiplies fp16, and the compiler knew how.
+EXPORTED int64_t half_serves() {
+#ifdef HAS_HALF_ATTENTION
+    return __builtin_cpu_supports("avx512fp16") ? 1 : 0;
+#else
+    return 0;
+#endif
+}
+
 EXPORTED int64_t attention_room(int64_t kind, int64_t longest, int64_t dim, int64_t backward) {
-    return kind == 2 ? room_of<double>(longest, dim, backward) : room_of<float>(longest, dim, backward);
+    long room = kind == 2 ? room_of<double>(longest, dim, backward) : room_of<float>(longest, dim, backward);
+#ifdef HAS_HALF_ATTENTION
+    room = room < half::Unit<float>::room(longest, dim) ? half::Unit<float>::room(longest, dim) : room;
+#endif
+    return room;
 }
 
 EXPORTED void attention_forward(int64_t kind, const Shape *s, const void *q, const void *k, const void *v, void *out,

@@ -15,7 +15,7 @@ _LIBRARIES = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",), "DEFAULT": ("neon
 _KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float64: 2}
 # Functions that return a number.
 _COUNTS = (
-    *("attention_room", "low_rank_room", "low_rank_lanes", "low_rank_deep", "low_rank_training_room"),
+    *("attention_room", "half_serves", "low_rank_room", "low_rank_lanes", "low_rank_deep", "low_rank_training_room"),
     *("int8_room", "int8_serves", "layer_room"),
 )
 # Working memory up to this many numbers is kept for the next call: fresh pages cost more than the arithmetic on them.

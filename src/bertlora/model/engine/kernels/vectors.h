@@ -46,6 +46,8 @@ template <class F> void with_type(int64_t kind, F f) {
         f(Kind<double>{});
 }
 
+constexpr double LOG2_E = 1.4426950408889634;
+
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 template <class R> constexpr long LANES = VECTOR_BYTES / sizeof(R);
