@@ -143,6 +143,7 @@ bool finishes(long rows, long rank, bool kept) {
     const auto numbers = drawn<float>(std::max(rows, 64L) * wide);
     const std::vector<int8_t> values(width * wide, 127);
     std::vector<std::vector<float>> found;
+    std::vector<uint16_t> halves[] = {std::vector<uint16_t>(rows * wide), std::vector<uint16_t>(rows * wide)};
     const auto room = [&](long count) { return found.emplace_back(count).data(); };
     const auto linear = [&](long in, long out) {
         const Linear ahead{values.data(), numbers.data(), numbers.data(), numbers.data(), in, out};
@@ -156,8 +157,8 @@ bool finishes(long rows, long rank, bool kept) {
     Rest rest{linear(width, width), linear(width, wide), linear(wide, width), norm, norm, {}};
     const long deep = up_to<float>(rank);
     if (kept)
-        rest.kept = {room(rows * width), room(rows), room(rows * wide), room(rows * width), room(rows),
-                     room(rows * deep),  room(rows * deep), room(rows * deep)};
+        rest.kept = {room(rows * width), room(rows), halves[0].data(), rank ? halves[1].data() : nullptr, room(rows * width),
+                     room(rows),         room(rows * deep), room(rows * deep), room(rows * deep)};
     const Adapted one = linear(width, wide);
     const Work work{rows, 3};
     std::vector<float> own(layer_room(1, &work, &one, nullptr)), all(layer_room(1, &work, nullptr, &rest));
@@ -205,7 +206,7 @@ int main() {
     }
     for (long rows : {1, 2, 5, 6, 47, 48, 150})
         whole &= multiplies(rows, 16, 48) && multiplies(rows, 128, 80);
-    for (long rows : {1, 55, 57, 64, 300})
+    for (long rows : {1, 2, 57, 66, 115, 300, 2100})
         for (long rank : {0, 3, 16})
             for (bool kept : {false, true})
                 whole &= finishes(rows, rank, kept);

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.int8_layer import whole_layers
+from bertlora.model.engine.kernels.int8 import Int8Weight
+from bertlora.model.engine.kernels.layer import Adapted as LayerWeights
+from bertlora.model.engine.kernels.layer import Norm, Rest, rest
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import Packing
@@ -21,7 +24,7 @@ Tiny = Callable[[str], Path]
 Result = tuple[Tensor, dict[str, Tensor]]
 
 pytestmark = INT8
-# Blocks and pieces of rows end at 56 and 64, so these texts cross them.
+# Blocks and pieces of rows end near 57, so these texts cross them.
 LENGTHS = [3, 90, 12, 61, 5, 64, 33, 70]
 TARGETS = (["all-linear"], ["query"], ["query", "value"], ["attention-output"], ["ffn-in"], ["key", "ffn-out"])
 ARCHITECTURES = ("bert", "distilbert", "roberta")
@@ -96,10 +99,30 @@ def test_a_whole_layer_is_its_modules(
     assert far(y, expected) < SPREAD
     assert found.keys() == slopes.keys()
     assert len(found) > 1
-    # The gradients of query, key and value share a scale in 8 bits, as they do by modules only if all three are joined.
-    joined = targets == ["all-linear"] and number == 0
+    # GELU's slope is kept in fp16, so some numbers of the gradients below it are rounded to 8 bits the other way.
     for name, slope in found.items():
-        assert far(slope, slopes[name]) < (SPREAD if name != "x" or joined else ROUNDED), name
+        assert far(slope, slopes[name]) < ROUNDED, name
+
+
+@pytest.mark.parametrize("adapts", [False, True])
+def test_gelu_and_its_slope_are_kept_as_near_as_fp16_can(adapts: bool) -> None:
+    def layer(out: int, inner: int, rank: int = 0) -> LayerWeights:
+        updates = [(drawn(rank, inner), drawn(out, rank), 0.1, 0)] if rank else []
+        return LayerWeights(Int8Weight(drawn(out, inner) / 6), None, drawn(out), tuple(updates))
+
+    rows, width, wide = 150, 32, 64
+    norm = Norm(1 + drawn(width) / 9, drawn(width), 1e-5)
+    layers = Rest(layer(width, width), layer(wide, width), layer(width, wide, 5 * adapts), norm, norm)
+    _, kept = rest(drawn(rows, width), drawn(rows, width, seed=1), layers, (None,) * 3, keep=True)
+    assert kept is not None
+    normed = kept.first * norm.weight + norm.bias
+    u = layers.up.forward.product(normed, layers.up.bias).double().requires_grad_()
+    y = nn.functional.gelu(u)
+    slope = torch.autograd.grad(y.sum(), u)[0]
+    assert float((kept.slope.double() - slope).abs().max()) < 1e-3
+    assert (kept.active is not None) == adapts
+    if kept.active is not None:
+        assert float((kept.active.double() - y.detach()).abs().max()) < 1e-3 * float(y.detach().abs().max())
 
 
 @pytest.mark.parametrize("number", [0, 1])

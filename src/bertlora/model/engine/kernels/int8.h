@@ -17,7 +17,7 @@
 
 namespace {
 
-constexpr long TOGETHER = 64; // most rows that are computed at a time: they stay in the cache
+constexpr long TOGETHER = 66; // most rows that are computed at a time: they stay in the cache
 constexpr int HIGH = 6, WIDE = 4; // rows and vectors of columns whose sums stay in registers
 constexpr long COLUMNS = 16; // of a vector
 constexpr long GROUP = 4; // inputs that one instruction sums

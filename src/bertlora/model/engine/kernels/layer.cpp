@@ -28,10 +28,13 @@ struct Norm {
     double eps;
 };
 
-// What the forward keeps for the backward: of a norm its output before weight and bias, and 1 / deviation of each row; what
-// enters GELU; A (m ⊙ x) of each layer. All null where no gradient is wanted.
+// What the forward keeps for the backward: of a norm its output before weight and bias, and 1 / deviation of each row; GELU's
+// slope and output in fp16; A (m ⊙ x) of each layer. All null where no gradient is wanted; GELU's output also where `down`
+// is not adapted.
 struct Kept {
-    float *first, *first_scale, *wide, *second, *second_scale, *low_out, *low_up, *low_down;
+    float *first, *first_scale;
+    uint16_t *slope, *active;
+    float *second, *second_scale, *low_out, *low_up, *low_down;
 };
 
 struct Rest {
@@ -47,18 +50,26 @@ template <class F> void for_each(const Rest &r, F f) {
         f(*l, number++);
 }
 
-// Sums over rows are of some pieces of the rows, and then of the pieces, in order. So the threads do not change them.
-constexpr long MOST_PIECES = 32, PIECE = 56;
-long pieces_of(const Work &work) { return least(MOST_PIECES, (work.rows + PIECE - 1) / PIECE); }
+// Sums over rows are of some pieces of the rows, and then of the pieces, in order. So the threads do not change them. The
+// number of pieces is even, for two threads.
+constexpr long MOST_PIECES = 32, PIECE = TOGETHER - HIGH - 3;
+long pieces_of(const Work &work) { return least(MOST_PIECES, (work.rows + 2 * PIECE - 1) / (2 * PIECE) * 2); }
+
+// Where a part of some rows begins. Parts are whole tiles of a product, but for the last one.
+long begin_of(long part, long parts, long rows) {
+    return part == parts ? rows : least(rows, (rows * part / parts + HIGH / 2) / HIGH * HIGH);
+}
 
 // Calls f(piece, first, count, more) for blocks of rows of a thread's pieces; `more` if it is not the piece's first block.
 template <class F> void in_pieces(const Work &work, long mine, long threads, F f) {
     const long pieces = pieces_of(work);
     for (long piece = pieces * mine / threads; piece < pieces * (mine + 1) / threads; ++piece) {
-        const long begin = work.rows * piece / pieces, size = work.rows * (piece + 1) / pieces - begin;
-        const long blocks = (size + TOGETHER - 1) / TOGETHER;
-        for (long b = 0; b < blocks; ++b)
-            f(piece, begin + size * b / blocks, size * (b + 1) / blocks - size * b / blocks, b > 0);
+        const long begin = begin_of(piece, pieces, work.rows), size = begin_of(piece + 1, pieces, work.rows) - begin;
+        const long blocks = size > TOGETHER ? (size + PIECE - 1) / PIECE : 1;
+        for (long b = 0; b < blocks; ++b) {
+            const long first = begin_of(b, blocks, size);
+            f(piece, begin + first, begin_of(b + 1, blocks, size) - first, b > 0);
+        }
     }
 }
 
@@ -132,6 +143,29 @@ void norm_back(const Norm &norm, const float *g, const float *plus, const float 
         const float slope = _mm512_reduce_add_ps((__m512)along) / width;
         for (long i = 0; i < width; i += LANES<float>)
             store(gx + i, scales[r] * (load(gx + i) - mean - slope * load(hat + i)));
+    }
+}
+
+void in_half(__m512 x, uint16_t *to) {
+    const __m512 most = _mm512_set1_ps(65504); // of fp16
+    const __m512 held = _mm512_max_ps(_mm512_min_ps(x, most), _mm512_sub_ps(_mm512_setzero_ps(), most));
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph(held, _MM_FROUND_TO_NEAREST_INT));
+}
+
+Vector<float> from_half(const uint16_t *from) {
+    return (Vector<float>)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+}
+
+// y = x Φ(x), also in fp16 if it is to be kept, and its slope Φ(x) + x e^(-x²/2) / √(2π), if that is.
+void activate(const float *x, long count, float *y, uint16_t *slope, uint16_t *kept) {
+    for (long i = 0; i < count; i += LANES<float>) {
+        Vector<float> density;
+        const Vector<float> at = load(x + i), below = normal(at, density), active = at * below;
+        store(y + i, active);
+        if (slope)
+            in_half((__m512)(below + at * density * all(0.39894228f)), slope + i);
+        if (kept)
+            in_half((__m512)active, kept + i);
     }
 }
 
@@ -251,9 +285,8 @@ EXPORTED void layer_rest(int64_t, const Work *work, const float *a, const float 
             ahead(r.out, rooms + plan.weights[0], a + first * width, first, count, b.sum, low(k.low_out, r.out), b.room);
             normed(r.first, b.sum, x + first * width, count, width, kept_or(k.first, first, width, b.hat),
                    row(k.first_scale, first, 1), b.inner);
-            float *before = kept_or(k.wide, first, wide, b.wide);
-            ahead(r.up, rooms + plan.weights[1], b.inner, first, count, before, low(k.low_up, r.up), b.room);
-            gelu(before, count * wide, b.active);
+            ahead(r.up, rooms + plan.weights[1], b.inner, first, count, b.wide, low(k.low_up, r.up), b.room);
+            activate(b.wide, count * wide, b.active, row(k.slope, first, wide), row(k.active, first, wide));
             ahead(r.down, rooms + plan.weights[2], b.active, first, count, b.sum, low(k.low_down, r.down), b.room);
             normed(r.second, b.sum, b.inner, count, width, kept_or(k.second, first, width, b.hat),
                    row(k.second_scale, first, 1), y + first * width);
@@ -279,11 +312,12 @@ EXPORTED void layer_rest_back(int64_t, const Work *work, const float *g, const f
             const auto low = [&](float *kept, const Adapted &l) { return row(kept, first, deep_of(l.updates)); };
             norm_back(r.second, g + first * width, nullptr, k.second + first * width, k.second_scale + first, count, width,
                       b.sum);
-            if (r.down.updates.parts)
-                gelu(k.wide + first * wide, count * wide, b.active);
+            for (long i = 0; k.active && i < count * wide; i += LANES<float>)
+                store(b.active + i, from_half(k.active + first * wide + i));
             back(r.down, rooms + plan.weights[2], b.sum, b.active, low(k.low_down, r.down), first, count, b.wide,
                  sums + plan.sums[2], more, b.room);
-            gelu_slope(k.wide + first * wide, b.wide, count * wide, b.wide);
+            for (long i = 0; i < count * wide; i += LANES<float>)
+                store(b.wide + i, load(b.wide + i) * from_half(k.slope + first * wide + i));
             if (r.up.updates.parts)
                 denormed(r.first, k.first + first * width, count, width, b.inner);
             back(r.up, rooms + plan.weights[1], b.wide, b.inner, low(k.low_up, r.up), first, count, b.hat,

@@ -88,7 +88,8 @@ class Kept(NamedTuple):
 
     first: Tensor
     first_scale: Tensor
-    wide: Tensor
+    slope: Tensor
+    active: Tensor | None
     second: Tensor
     second_scale: Tensor
     low_out: Tensor
@@ -99,8 +100,10 @@ class Kept(NamedTuple):
     def room(cls, x: Tensor, rest: Rest) -> "Kept":
         """Returns room for it, for an input like x, (N, D)."""
         rows, lows = len(x), (layer.low(len(x)) for layer in (rest.out, rest.up, rest.down))
-        wide = x.new_empty(rows, rest.up.forward.out)
-        return cls(torch.empty_like(x), x.new_empty(rows), wide, torch.empty_like(x), x.new_empty(rows), *lows)
+        slope = x.new_empty(rows, rest.up.forward.out, dtype=torch.float16)
+        active = torch.empty_like(slope) if rest.down.updates else None
+        norms = [(torch.empty_like(x), x.new_empty(rows)) for _ in range(2)]
+        return cls(*norms[0], slope, active, *norms[1], *lows)
 
 
 class _Adapted(ctypes.Structure):
