@@ -82,8 +82,11 @@ def mark_parts() -> None:
         "native_backward": (ATTENTION, lambda *_: 0.0),
         "linear": (ASKING, lambda x, layer, _: len(x) * _layer_cost(layer, 1)),
         "linear_gradients": (ASKING, lambda g, x, low, plus, layer, *_: len(x) * _layer_cost(layer, 2)),
-        "rest": (REST, lambda a, x, layers, *_: len(a) * sum(_layer_cost(layer, 1) for layer in layers[:3])),
-        "rest_gradients": (REST, lambda g, a, kept, layers, *_: len(a) * sum(_layer_cost(x, 2) for x in layers[:3])),
+        "rest": (REST, lambda a, x, layers, *_: len(a) * sum(_layer_cost(layer, 1) for layer in layers.linears)),
+        "rest_gradients": (
+            REST,
+            lambda g, a, kept, layers, *_: len(a) * sum(_layer_cost(x, 2) for x in layers.linears),
+        ),
     }
     for name, (part, cost) in whole.items():
         setattr(int8_layer, name, marked(part, getattr(int8_layer, name), cost))

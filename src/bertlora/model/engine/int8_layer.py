@@ -124,9 +124,11 @@ class Int8Layer:
 
     def masks(self, layers: Sequence[Adapted], rows: Sequence[int]) -> list[Tensor | None]:
         """Returns a dropout mask for the input of each layer that is adapted, of some rows."""
-        adapters = [own.lora for own in self._linears.values() if own.lora is not None]  # all with the same dropout
+        adapter = next((own.lora for own in self._linears.values() if own.lora is not None), None)
+        if adapter is None or not adapter.drop_rate():  # all have the same
+            return [None] * len(layers)
         return [
-            adapters[0].dropout_mask(layer.forward.scales.new_empty(n, layer.forward.inner)) if layer.updates else None
+            adapter.dropout_mask(layer.forward.scales.new_empty(n, layer.forward.inner)) if layer.updates else None
             for layer, n in zip(layers, rows, strict=True)
         ]
 
@@ -140,7 +142,7 @@ class Int8Layer:
 
     def _passed(self, hidden: Tensor, asking: Sequence[Adapted], packing: Packing) -> Tensor:
         x = hidden.squeeze(0).contiguous()
-        matrices = [m for layer in (*asking, *self.rest[:3]) for a, b, *_ in layer.updates for m in (a, b)]
+        matrices = [m for layer in (*asking, *self.rest.linears) for a, b, *_ in layer.updates for m in (a, b)]
         y: Tensor = LayerPass.apply(x, self, asking, packing, *matrices)  # type: ignore[no-untyped-call]
         return y.unsqueeze(0)
 
@@ -161,7 +163,7 @@ class LayerPass(torch.autograd.Function):
         given = Given(packing, (x.shape[1] // layer.heads) ** -0.5, half=True)
         q, k, v = _heads(made, layer.heads)
         a, sums = native_forward(q, k, v, given, keep)
-        after = layer.masks(layer.rest[:3], [len(first)] * 3)
+        after = layer.masks(layer.rest.linears, [len(first)] * 3)
         y, kept = rest(a.flatten(1), first, layer.rest, after, keep)
         ctx.save_for_backward(a, sums, *inputs, *masks, *made, *lows, *after, *(kept or ()))
         ctx.layer, ctx.asking, ctx.given = layer, asking, given

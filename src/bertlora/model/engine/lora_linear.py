@@ -180,7 +180,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
 
     def dropout_mask(self, x: Tensor) -> Tensor | None:
         """Returns the dropout mask of A's input, shaped like x, or None if there is no dropout."""
-        p = self._dropout()
+        p = self.drop_rate()
         return dropout_mask(x, p) if p > 0 else None
 
     def update(self) -> Pair:
@@ -206,7 +206,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
             delta = self.get_delta_weight(self.merged_adapters.pop())
             self.base_layer.weight.data -= delta.to(self.base_layer.weight.dtype)
 
-    def _dropout(self) -> float:
+    def drop_rate(self) -> float:
         """Returns the dropout probability of the active adapter; 0 outside training."""
         name = self.active()
         dropout = None if name is None else self.lora_dropout[name]

@@ -79,7 +79,8 @@ class Packing:
     def outputs(self, x: Tensor) -> Tensor:
         """Returns an uninitialised tensor like x, with a row for each token or text, and 0 at the filler."""
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        out[self.tokens :] = 0  # nothing, if each text has one row
+        if len(x) > self.tokens:
+            out[self.tokens :] = 0
         return out
 
     @cached_property

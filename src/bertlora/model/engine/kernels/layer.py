@@ -6,6 +6,7 @@ Letters: N rows, D hidden size, W wide size of the feed-forward, R rank.
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from bertlora.model.engine.kernels.int8 import Int8Weight, LinearLayer, Work
 from bertlora.model.engine.kernels.library import Call
 from bertlora.model.engine.kernels.low_rank import Placed, Updates, lanes, takes, updates_structure
 
-Gradients = list[tuple[Tensor, Tensor]]
+Gradients = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ class Adapted:
         """Returns room for A (m ⊙ x), (N, deep)."""
         return self.forward.scales.new_empty(rows, self.deep)
 
-    def structure(self, mask: Tensor | None, gradients: Gradients | None = None) -> "_Adapted":
-        """Returns the layer as the kernel reads it."""
+    @cached_property
+    def structure(self) -> "_Adapted":
+        """The layer as the kernel reads it, without a mask and gradients. A and B must stay where they are."""
         forward = self.forward.structure(self.bias)
         backward = forward if self.backward is None else self.backward.structure(None)
-        updates = updates_structure(self.forward.inner, self.forward.out, self.updates, gradients)
-        return _Adapted(forward, backward, updates, _address(mask))
+        return _Adapted(forward, backward, updates_structure(self.forward.inner, self.forward.out, self.updates))
 
     def room(self) -> Gradients:
         """Returns room for the gradients of A and B."""
@@ -69,7 +70,8 @@ class Norm(NamedTuple):
     eps: float
 
 
-class Rest(NamedTuple):
+@dataclass(frozen=True)
+class Rest:
     """What follows attention: the output projection, the feed-forward, and the norm after each."""
 
     out: Adapted
@@ -77,6 +79,17 @@ class Rest(NamedTuple):
     down: Adapted
     first: Norm
     second: Norm
+
+    @property
+    def linears(self) -> tuple[Adapted, Adapted, Adapted]:
+        """The three linear layers."""
+        return self.out, self.up, self.down
+
+    @cached_property
+    def structure(self) -> "_Rest":
+        """All of it as the kernel reads it, without masks, gradients and what is kept."""
+        norms = (_Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps) for norm in (self.first, self.second))
+        return _Rest(*(layer.structure for layer in self.linears), *norms)
 
 
 # m for the inputs of the three layers of a `Rest`.
@@ -99,7 +112,7 @@ class Kept(NamedTuple):
     @classmethod
     def room(cls, x: Tensor, rest: Rest) -> "Kept":
         """Returns room for it, for an input like x, (N, D)."""
-        rows, lows = len(x), (layer.low(len(x)) for layer in (rest.out, rest.up, rest.down))
+        rows, lows = len(x), (layer.low(len(x)) for layer in rest.linears)
         slope = x.new_empty(rows, rest.up.forward.out, dtype=torch.float16)
         active = torch.empty_like(slope) if rest.down.updates else None
         norms = [(torch.empty_like(x), x.new_empty(rows)) for _ in range(2)]
@@ -133,7 +146,7 @@ class _Rest(ctypes.Structure):
 def linear(x: Tensor, layer: Adapted, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Returns y = W x + b + s B A (m ⊙ x), (N, out) for x (N, in), and A (m ⊙ x), for `linear_gradients`."""
     y, low = x.new_empty(len(x), layer.forward.out), layer.low(len(x))
-    _call("layer_linear", x, y, low, layer=layer.structure(mask))
+    _call("layer_linear", x, y, low, layer=_with(layer.structure, mask))
     return y, low
 
 
@@ -152,7 +165,7 @@ def linear_gradients(
         wanted: whether the gradient of x is wanted.
     """
     g_x, gradients = torch.empty_like(x) if wanted else None, layer.room()
-    _call("layer_linear_back", g, x, low, plus, g_x, layer=layer.structure(mask, gradients))
+    _call("layer_linear_back", g, x, low, plus, g_x, layer=_with(layer.structure, mask, gradients))
     return g_x, gradients
 
 
@@ -185,16 +198,31 @@ def rest_gradients(
         wanted: whether the gradient of a is wanted.
     """
     g_x, g_a = torch.empty_like(a), torch.empty_like(a) if wanted else None
-    gradients = [layer.room() for layer in (layers.out, layers.up, layers.down)]
+    gradients = [layer.room() for layer in layers.linears]
     _call("layer_rest_back", g, a, g_x, g_a, rest=_rest(layers, masks, kept, gradients))
     return g_x, g_a, gradients
 
 
-def _rest(layers: Rest, masks: Masks, kept: Kept | None, gradients: Sequence[Gradients | None] = (None,) * 3) -> _Rest:
-    linears = zip(layers[:3], masks, gradients, strict=True)
-    norms = (_Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps) for norm in layers[3:])
-    held = _Kept(*map(_address, kept)) if kept else _Kept()
-    return _Rest(*(layer.structure(mask, found) for layer, mask, found in linears), *norms, held)
+def _with(structure: _Adapted, mask: Tensor | None, gradients: Gradients = ()) -> _Adapted:
+    """Returns a copy of a layer's structure with these."""
+    copied = _Adapted.from_buffer_copy(structure)
+    _put(copied, mask, gradients)
+    return copied
+
+
+def _rest(layers: Rest, masks: Masks, kept: Kept | None, gradients: Sequence[Gradients] = ((),) * 3) -> _Rest:
+    copied = _Rest.from_buffer_copy(layers.structure)
+    for name, mask, found in zip(("out", "up", "down"), masks, gradients, strict=True):
+        _put(getattr(copied, name), mask, found)
+    if kept:
+        copied.kept = _Kept(*map(_address, kept))
+    return copied
+
+
+def _put(to: _Adapted, mask: Tensor | None, gradients: Gradients) -> None:
+    to.mask = _address(mask)
+    for part, (g_a, g_b) in zip(to.updates.part, gradients, strict=False):  # there is room for more parts
+        part.ga, part.gb = g_a.data_ptr(), g_b.data_ptr()
 
 
 def _address(x: Tensor | None) -> int | None:
