@@ -1,6 +1,7 @@
 // Calls the kernels with tensors that end where their memory does, so that a sanitizer sees each step beyond.
 
 #include "attention.cpp"
+#include "dropout.cpp"
 #include "int8.cpp"
 #include "layer.cpp"
 #include "low_rank.cpp"
@@ -112,6 +113,17 @@ template <class T> bool trains(int64_t kind, long rows, std::vector<long> ranks,
     return finite;
 }
 
+template <class T> bool drops(int64_t kind, long count) {
+    const Draw draw{count, 3, {1, 2}, 0.5};
+    std::vector<T> mask(count);
+    dropout_draw(kind, &draw, mask.data(), nullptr);
+    ++calls;
+    for (T value : mask)
+        if (widened(value) != 0 && widened(value) != 2)
+            return false;
+    return true;
+}
+
 // A linear layer, and then a feed-forward, for numbers of rows around the blocks; without VNNI there is no code for it.
 bool multiplies(long rows, long in, long out) {
     if (!int8_serves())
@@ -204,6 +216,8 @@ int main() {
             for (bool all : {false, true})
                 whole &= trains<bf16>(0, rows, ranks, all) && trains<float>(1, rows, ranks, all);
     }
+    for (long count : {1, 16, 17, 1000})
+        whole &= drops<bf16>(0, count) && drops<float>(1, count) && drops<double>(2, count);
     for (long rows : {1, 2, 5, 6, 47, 48, 150})
         whole &= multiplies(rows, 16, 48) && multiplies(rows, 128, 80);
     for (long rows : {1, 2, 57, 66, 115, 300, 2100})

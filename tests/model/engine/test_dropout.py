@@ -1,4 +1,4 @@
-"""Dropout drawn by its gaps: the statistics of a mask, and where in a model it acts."""
+"""Dropout: the statistics of a mask, drawn natively or by its gaps, and where in a model it acts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from bertlora.data.inputs import Inputs
 from bertlora.model.engine import changes
 from bertlora.model.engine.changes import dropout_mask, quick_dropout
 from bertlora.model.engine.execution import Execution, executing
+from bertlora.model.engine.kernels import library
 from bertlora.model.engine.layers import Route
 from bertlora.model.engine.prefix import frozen_depth
 
@@ -22,8 +23,13 @@ EACH = pytest.mark.parametrize("architecture", ["albert", *FROZEN])
 Tiny = Callable[[str], Path]
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5])
-def test_a_mask_drops_place_by_place_and_keeps_the_mean(p: float) -> None:
+def test_a_mask_drops_place_by_place_and_keeps_the_mean(
+    p: float, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(library, "library", lambda: None)
     torch.manual_seed(3)
     dropped = (dropout_mask(torch.zeros(1000, 384), p) == 0).double()
     # Five standard deviations, of the share and of the correlation between neighbours.
@@ -32,7 +38,34 @@ def test_a_mask_drops_place_by_place_and_keeps_the_mean(p: float) -> None:
     assert abs(float((flat[1:] * flat[:-1]).mean()) / (p * (1 - p))) < 5 / dropped.numel() ** 0.5
     # As often at the end as at the beginning.
     assert abs(float(dropped[:100].mean() - dropped[-100:].mean())) < 5 * (2 * p * (1 - p) / 38_400) ** 0.5
-    assert float(dropout_mask(torch.zeros(1000, 384), p).max()) == pytest.approx(1 / (1 - p))
+    other = dropout_mask(torch.zeros(1000, 384), p)
+    assert float(other.max()) == pytest.approx(1 / (1 - p))
+    # Another mask drops other places, and so does another row.
+    for one, two in ((dropped, (other == 0).double()), (dropped[:-1], dropped[1:])):
+        assert abs(float(((one - p) * (two - p)).mean()) / (p * (1 - p))) < 5 / one.numel() ** 0.5
+
+
+def test_any_number_of_threads_draws_the_same_mask_and_another_seed_another() -> None:
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count, seed in ((1, 5), (2, 5), (5, 5), (2, 6)):
+            torch.set_num_threads(count)
+            torch.manual_seed(seed)
+            found.append(dropout_mask(torch.zeros(77, 99), 0.3))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], mask) for mask in found[1:3])
+    assert not torch.equal(found[0], found[3])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_type_changes_no_place(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    mask = dropout_mask(torch.zeros(33, 5), 0.2)
+    torch.manual_seed(0)
+    other = dropout_mask(torch.zeros(33, 5, dtype=dtype), 0.2)
+    assert other.dtype == dtype
+    assert torch.equal(mask.to(torch.bfloat16), other.to(torch.bfloat16))
 
 
 def test_inside_dropout_layers_drop_their_share_and_afterwards_are_torchs_own() -> None:

@@ -6,8 +6,8 @@ the loader takes the one that torch has loaded. Where no library serves, torch's
 `BERTLORA_KERNELS=off` turns the kernels off.
 
 - `library`: finds it and calls it
-- `low_rank` calls `low_rank.cpp`, and `int8` calls `int8.cpp`; the engine's `attention` calls `attention.cpp`,
-  which takes `half_attention.h` where fp16 will do
+- `low_rank`, `int8`, `layer` and `dropout` call the C++ of the same name
+- the engine's `attention` calls `attention.cpp`, which takes `half_attention.h` where fp16 will do
 """
 
 from bertlora.model.engine.kernels.int8 import native_int8
