@@ -166,7 +166,8 @@ bool finishes(long rows, long rank, bool kept) {
                        rank ? numbers.data() : nullptr};
     };
     const Norm norm{numbers.data(), numbers.data(), 1e-5};
-    Rest rest{linear(width, width), linear(width, wide), linear(wide, width), norm, norm, {}};
+    const float *mask = kept ? numbers.data() : nullptr;
+    Rest rest{linear(width, width), linear(width, wide), linear(wide, width), norm, norm, mask, mask, {}};
     const long deep = up_to<float>(rank);
     if (kept)
         rest.kept = {room(rows * width), room(rows), halves[0].data(), rank ? halves[1].data() : nullptr, room(rows * width),

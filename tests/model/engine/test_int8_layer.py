@@ -11,10 +11,12 @@ from helpers import INT8, adapted_of
 from torch import Tensor, nn
 
 from bertlora.model.adapted import Adapted
+from bertlora.model.engine import changes, int8_layer
+from bertlora.model.engine.changes import quick_dropout
 from bertlora.model.engine.int8_layer import whole_layers
 from bertlora.model.engine.kernels.int8 import Int8Weight
 from bertlora.model.engine.kernels.layer import Adapted as LayerWeights
-from bertlora.model.engine.kernels.layer import Norm, Rest, rest
+from bertlora.model.engine.kernels.layer import Masks, Norm, Rest, rest
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import Packing
@@ -104,6 +106,43 @@ def test_a_whole_layer_is_its_modules(
         assert far(slope, slopes[name]) < ROUNDED, name
 
 
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_it_drops_where_its_modules_do(
+    architecture: str, number: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapted, drawn_masks = adapted_model(tiny(architecture), targets=["all-linear"], hidden_dropout=0.5), list[Tensor]()
+
+    def mask(like: Tensor, p: float) -> Tensor:
+        assert p == 0.5
+        drawn_masks.append(2.0 * (drawn(*like.shape, seed=len(drawn_masks)) > 0))
+        return drawn_masks[-1]
+
+    for module in (changes, int8_layer):
+        monkeypatch.setattr(module, "dropout_mask", mask)
+    results, counts = [], []
+    for whole in (False, True):
+        drawn_masks.clear()
+        with quick_dropout(adapted.model), prepared(adapted, whole) as layers:
+            results.append(passed(adapted, layers, number * (len(layers) - 1), drawn(7, width_of(adapted)), [4, 3]))
+        counts.append(len(drawn_masks))
+    (expected, slopes), (y, found) = results
+    assert counts == [1 if architecture == "distilbert" else 2] * 2
+    assert far(y, expected) < SPREAD
+    for name, slope in found.items():
+        assert far(slope, slopes[name]) < ROUNDED, name
+
+
+def test_layers_that_are_to_drop_nothing_do_not(tiny: Tiny) -> None:
+    adapted = adapted_model(tiny("bert"), targets=["all-linear"], hidden_dropout=0.5)
+    x, results = drawn(7, width_of(adapted)), []
+    for still in ((), adapted.model.modules()):
+        with quick_dropout(adapted.model, still), prepared(adapted, whole=True) as layers:
+            results.append([passed(adapted, layers, 0, x, [4, 3])[0] for _ in range(2)])
+    assert not torch.equal(*results[0])
+    assert torch.equal(*results[1])
+
+
 @pytest.mark.parametrize("adapts", [False, True])
 def test_gelu_and_its_slope_are_kept_as_near_as_fp16_can(adapts: bool) -> None:
     def layer(out: int, inner: int, rank: int = 0) -> LayerWeights:
@@ -113,7 +152,7 @@ def test_gelu_and_its_slope_are_kept_as_near_as_fp16_can(adapts: bool) -> None:
     rows, width, wide = 150, 32, 64
     norm = Norm(1 + drawn(width) / 9, drawn(width), 1e-5)
     layers = Rest(layer(width, width), layer(wide, width), layer(width, wide, 5 * adapts), norm, norm)
-    _, kept = rest(drawn(rows, width), drawn(rows, width, seed=1), layers, (None,) * 3, keep=True)
+    _, kept = rest(drawn(rows, width), drawn(rows, width, seed=1), layers, Masks(), keep=True)
     assert kept is not None
     normed = kept.first * norm.weight + norm.bias
     u = layers.up.forward.product(normed, layers.up.bias).double().requires_grad_()
@@ -177,6 +216,9 @@ def test_a_layer_that_is_trained_or_drops_otherwise_runs_module_by_module(tiny: 
     assert not whole_layers(adapted_model(tiny("bert"), bias="all").model, training=True)
     assert not whole_layers(adapted_model(tiny("bert"), variant="dora").model, training=True)
     dropping = adapted_model(tiny("bert"), hidden_dropout=0.1).model
+    assert whole_layers(dropping, training=True)
+    for layer in encoder_layers(dropping):
+        layer.attention.self.dropout.p = 0.1
     assert not whole_layers(dropping, training=True)
     assert whole_layers(dropping, training=False)
     other = adapted_model(tiny("bert"))

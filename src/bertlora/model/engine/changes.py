@@ -164,6 +164,11 @@ def quick_dropout(model: nn.Module, still: Iterable[nn.Module] = ()) -> Iterator
         yield
 
 
+def drop_rate(layer: nn.Dropout) -> float:
+    """Returns the probability with which a layer drops a number now."""
+    return float(layer.p) if layer.training and vars(layer).get("forward") is not identity else 0.0
+
+
 def _dropped(layer: nn.Dropout, x: Tensor) -> Tensor:
     return x * dropout_mask(x, layer.p) if layer.training else x
 

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
 from bertlora.model.engine.attention import Given, native_backward, native_forward
-from bertlora.model.engine.changes import unwrapped
+from bertlora.model.engine.changes import drop_rate, dropout_mask, unwrapped
 from bertlora.model.engine.frozen import stacked
 from bertlora.model.engine.kernels.int8 import Int8Weight, native_int8
 from bertlora.model.engine.kernels.layer import (
     Adapted,
     Kept,
+    Masks,
     Norm,
     Rest,
     linear,
@@ -36,11 +37,12 @@ from bertlora.model.engine.packing import Packing
 from bertlora.model.engine.weights import is_frozen
 from bertlora.model.roles import layer_linears
 
-# Architecture → the norm after attention, and the one after the feed-forward.
-_NORMS = dict.fromkeys(
-    ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "ernie"),
-    ("attention.output.LayerNorm", "output.LayerNorm"),
-) | {"distilbert": ("sa_layer_norm", "output_layer_norm")}
+# What follows the output projection of attention, and the feed-forward: norms, and dropout if there is one.
+_BERT = ("attention.output.LayerNorm", "output.LayerNorm"), ("attention.output.dropout", "output.dropout")
+_DISTILBERT = ("sa_layer_norm", "output_layer_norm"), (None, "ffn.dropout")
+_PARTS = dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "ernie"), _BERT) | {
+    "distilbert": _DISTILBERT
+}
 
 
 def whole_layers(model: Any, training: bool) -> dict[nn.Module, "Int8Layer"]:
@@ -51,23 +53,25 @@ def whole_layers(model: Any, training: bool) -> dict[nn.Module, "Int8Layer"]:
         training: gradients are wanted.
     """
     config = unwrapped(model).config
-    if config.model_type not in _NORMS or not native_int8():
+    if config.model_type not in _PARTS or not native_int8():
         return {}
-    found = dict[nn.Module, Int8Layer]()
+    found, parts = dict[nn.Module, Int8Layer](), _PARTS[config.model_type]
     for layer in dict.fromkeys(encoder_layers(model)):
         linears = {role: _Linear(module) for role, module in layer_linears(config.model_type, layer).items()}
-        norms = [layer.get_submodule(path) for path in _NORMS[config.model_type]]
-        if all(own.served for own in linears.values()) and _plain(layer, norms, training):
-            found[layer] = Int8Layer(linears, norms, config.num_attention_heads, training)
+        norms, drops = ([path and layer.get_submodule(path) for path in paths] for paths in parts)
+        if all(own.served for own in linears.values()) and _plain(layer, norms, drops, training):
+            found[layer] = Int8Layer(linears, norms, drops, config.num_attention_heads, training)
     return found
 
 
-def _plain(layer: nn.Module, norms: Sequence[nn.Module], training: bool) -> bool:
+def _plain(layer: nn.Module, norms: Sequence[Any], drops: Sequence[Any], training: bool) -> bool:
     """Returns whether nothing but LoRA is trained, nothing else drops, and the activation is GELU."""
     adapted = [m for m in layer.modules() if isinstance(m, LoraLayer)]
-    inside = {part for m in adapted for part in m.modules()}
-    drops = training and any(isinstance(m, nn.Dropout) and m.p > 0 for m in layer.modules() if m not in inside)
-    return sum(isinstance(m, GELUActivation) for m in layer.modules()) == 1 and not drops and all(map(is_frozen, norms))
+    known = {part for m in adapted for part in m.modules()} | set(drops)
+    others = training and any(isinstance(m, nn.Dropout) and m.p > 0 for m in layer.modules() if m not in known)
+    return (
+        sum(isinstance(m, GELUActivation) for m in layer.modules()) == 1 and not others and all(map(is_frozen, norms))
+    )
 
 
 class _Linear:
@@ -93,12 +97,15 @@ class Int8Layer:
     Args:
         linears: by role.
         norms: after attention, and after the feed-forward.
+        drops: dropout before each norm, or None.
         heads: of attention.
         training: gradients are wanted.
     """
 
-    def __init__(self, linears: dict[str, _Linear], norms: Sequence[Any], heads: int, training: bool) -> None:
-        self._linears, self._training, self.heads = linears, training, heads
+    def __init__(
+        self, linears: dict[str, _Linear], norms: Sequence[Any], drops: Sequence[Any], heads: int, training: bool
+    ) -> None:
+        self._linears, self._drops, self._training, self.heads = linears, drops, training, heads
         out, up, down = (self._adapted(role) for role in ("attention-output", "ffn-in", "ffn-out"))
         first, second = (Norm(norm.weight.detach(), norm.bias.detach(), norm.eps) for norm in norms)
         self.rest = Rest(out, up, down, first, second)
@@ -132,6 +139,13 @@ class Int8Layer:
             for layer, n in zip(layers, rows, strict=True)
         ]
 
+    def masks_after(self, rows: int) -> Masks:
+        """Returns the masks of what follows attention."""
+        inside = self.masks(self.rest.linears, [rows] * 3)
+        like = self.rest.first.weight.expand(rows, -1)
+        rates = [0.0 if layer is None else drop_rate(layer) for layer in self._drops]
+        return Masks(*inside, *(dropout_mask(like, rate) if rate else None for rate in rates))
+
     def __call__(self, hidden: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
         """Returns the output, (1, T, D); it is called as the layer's own forward is."""
         return self._passed(hidden, self.joint, packing)
@@ -163,7 +177,7 @@ class LayerPass(torch.autograd.Function):
         given = Given(packing, (x.shape[1] // layer.heads) ** -0.5, half=True)
         q, k, v = _heads(made, layer.heads)
         a, sums = native_forward(q, k, v, given, keep)
-        after = layer.masks(layer.rest.linears, [len(first)] * 3)
+        after = layer.masks_after(len(first))
         y, kept = rest(a.flatten(1), first, layer.rest, after, keep)
         ctx.save_for_backward(a, sums, *inputs, *masks, *made, *lows, *after, *(kept or ()))
         ctx.layer, ctx.asking, ctx.given = layer, asking, given
@@ -174,7 +188,7 @@ class LayerPass(torch.autograd.Function):
         layer, asking, given = ctx.layer, ctx.asking, ctx.given
         (a, sums, *saved), n = ctx.saved_tensors, len(asking)
         inputs, masks, made, lows = (saved[i * n : i * n + n] for i in range(4))
-        after, kept = saved[4 * n : 4 * n + 3], Kept(*saved[4 * n + 3 :])
+        after, kept = Masks(*saved[4 * n : 4 * n + 5]), Kept(*saved[4 * n + 5 :])
         needs_x = ctx.needs_input_grad[0]
         attends = needs_x or any(own.updates for own in asking)
         g = grads[0].contiguous()

@@ -2,7 +2,7 @@
 //
 //     n = norm(W a + x)      y = norm(V gelu(U n) + n)      each of W, U and V with a bias, and a low-rank update if adapted
 //
-// x is the layer's input, a the attention's output. None of it mixes rows. So a block of rows goes through all of it while it
+// What W and V give may be multiplied by dropout masks. x is the layer's input, a the attention's output. None of it mixes rows. So a block of rows goes through all of it while it
 // stays in the processor's cache, forward and backward. Only what the backward needs goes to memory.
 
 #include "int8.h"
@@ -37,9 +37,11 @@ struct Kept {
     float *second, *second_scale, *low_out, *low_up, *low_down;
 };
 
+// The masks are those of dropout after `out` and `down`, (rows, hidden); they may be null.
 struct Rest {
     Adapted out, up, down;
     Norm first, second;
+    const float *out_mask, *down_mask;
     Kept kept;
 };
 
@@ -123,6 +125,11 @@ void normed(const Norm &norm, float *x, const float *plus, long count, long widt
         if (scales)
             scales[r] = scale;
     }
+}
+
+void drop(float *x, const float *mask, long count) {
+    for (long i = 0; mask && i < count; i += LANES<float>)
+        store(x + i, load(x + i) * load(mask + i));
 }
 
 // The gradient of what enters a norm, from g; `plus` is added to g before, if it is not null.
@@ -283,11 +290,13 @@ EXPORTED void layer_rest(int64_t, const Work *work, const float *a, const float 
         in_pieces(*work, mine, threads, [&](long, long first, long count, bool) {
             const auto low = [&](float *kept, const Adapted &l) { return kept_or(kept, first, deep_of(l.updates), b.low); };
             ahead(r.out, rooms + plan.weights[0], a + first * width, first, count, b.sum, low(k.low_out, r.out), b.room);
+            drop(b.sum, row(r.out_mask, first, width), count * width);
             normed(r.first, b.sum, x + first * width, count, width, kept_or(k.first, first, width, b.hat),
                    row(k.first_scale, first, 1), b.inner);
             ahead(r.up, rooms + plan.weights[1], b.inner, first, count, b.wide, low(k.low_up, r.up), b.room);
             activate(b.wide, count * wide, b.active, row(k.slope, first, wide), row(k.active, first, wide));
             ahead(r.down, rooms + plan.weights[2], b.active, first, count, b.sum, low(k.low_down, r.down), b.room);
+            drop(b.sum, row(r.down_mask, first, width), count * width);
             normed(r.second, b.sum, b.inner, count, width, kept_or(k.second, first, width, b.hat),
                    row(k.second_scale, first, 1), y + first * width);
         });
@@ -314,7 +323,8 @@ EXPORTED void layer_rest_back(int64_t, const Work *work, const float *g, const f
                       b.sum);
             for (long i = 0; k.active && i < count * wide; i += LANES<float>)
                 store(b.active + i, from_half(k.active + first * wide + i));
-            back(r.down, rooms + plan.weights[2], b.sum, b.active, low(k.low_down, r.down), first, count, b.wide,
+            const float *slope = masked<float>(b.sum, row(r.down_mask, first, width), count * width, b.inner);
+            back(r.down, rooms + plan.weights[2], slope, b.active, low(k.low_down, r.down), first, count, b.wide,
                  sums + plan.sums[2], more, b.room);
             for (long i = 0; i < count * wide; i += LANES<float>)
                 store(b.wide + i, load(b.wide + i) * from_half(k.slope + first * wide + i));
@@ -323,7 +333,8 @@ EXPORTED void layer_rest_back(int64_t, const Work *work, const float *g, const f
             back(r.up, rooms + plan.weights[1], b.wide, b.inner, low(k.low_up, r.up), first, count, b.hat,
                  sums + plan.sums[1], more, b.room);
             norm_back(r.first, b.hat, b.sum, k.first + first * width, k.first_scale + first, count, width, residual);
-            back(r.out, rooms + plan.weights[0], residual, a + first * width, low(k.low_out, r.out), first, count,
+            slope = masked<float>(residual, row(r.out_mask, first, width), count * width, b.inner);
+            back(r.out, rooms + plan.weights[0], slope, a + first * width, low(k.low_out, r.out), first, count,
                  row(ga, first, width), sums + plan.sums[0], more, b.room);
         });
 #pragma omp barrier

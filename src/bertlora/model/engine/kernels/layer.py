@@ -92,8 +92,14 @@ class Rest:
         return _Rest(*(layer.structure for layer in self.linears), *norms)
 
 
-# m for the inputs of the three layers of a `Rest`.
-Masks = Sequence[Tensor | None]
+class Masks(NamedTuple):
+    """Dropout masks of a `Rest`: m for the input of each linear layer, and those of two outputs, (N, D)."""
+
+    out: Tensor | None = None
+    up: Tensor | None = None
+    down: Tensor | None = None
+    after_out: Tensor | None = None
+    after_down: Tensor | None = None
 
 
 class Kept(NamedTuple):
@@ -139,6 +145,7 @@ class _Rest(ctypes.Structure):
     _fields_ = (
         *((name, _Adapted) for name in ("out", "up", "down")),
         *((name, _Norm) for name in ("first", "second")),
+        *((name, ctypes.c_void_p) for name in ("after_out", "after_down")),
         ("kept", _Kept),
     )
 
@@ -176,7 +183,7 @@ def rest(a: Tensor, x: Tensor, layers: Rest, masks: Masks, keep: bool) -> tuple[
         a: the output of attention, (N, D).
         x: the layer's input, (N, D).
         layers: what follows attention.
-        masks: m for the input of each linear layer.
+        masks: see `Masks`.
         keep: a gradient is wanted.
     """
     y, kept = torch.empty_like(x), Kept.room(x, layers) if keep else None
@@ -194,7 +201,7 @@ def rest_gradients(
         a: the output of attention, (N, D).
         kept: what `rest` returned.
         layers: what follows attention.
-        masks: m for the input of each linear layer.
+        masks: see `Masks`.
         wanted: whether the gradient of a is wanted.
     """
     g_x, g_a = torch.empty_like(a), torch.empty_like(a) if wanted else None
@@ -212,8 +219,9 @@ def _with(structure: _Adapted, mask: Tensor | None, gradients: Gradients = ()) -
 
 def _rest(layers: Rest, masks: Masks, kept: Kept | None, gradients: Sequence[Gradients] = ((),) * 3) -> _Rest:
     copied = _Rest.from_buffer_copy(layers.structure)
-    for name, mask, found in zip(("out", "up", "down"), masks, gradients, strict=True):
-        _put(getattr(copied, name), mask, found)
+    copied.after_out, copied.after_down = map(_address, masks[3:])
+    for name, found in zip(("out", "up", "down"), gradients, strict=True):
+        _put(getattr(copied, name), getattr(masks, name), found)
     if kept:
         copied.kept = _Kept(*map(_address, kept))
     return copied
