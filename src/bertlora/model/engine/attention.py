@@ -103,7 +103,7 @@ def attend(
         bias: (H, 2 N - 1) added to the scores, by the distance from query to key, from -(N - 1) to N - 1; it gets no
             gradient. N is at least the length of the longest text. None adds nothing.
     """
-    assert bias is None or bias.shape[1] >= 2 * max(packing.lengths) - 1, "a text is longer than its bias"
+    assert bias is None or bias.shape[1] >= 2 * packing.longest - 1, "a text is longer than its bias"
     half = q.is_cuda and q.dtype in HALF.values() and has_bf16()
     # varlen_attn counts a window from the end of the keys, but a text's only query is at their start.
     if half and HAS_VARLEN and bias is None and (window is None or len(q) == len(k)):
@@ -202,7 +202,7 @@ def _call_native(
     """Calls a function of the kernel with q, k, v, the other tensors and the gradients, in its order."""
     q, k, _ = inputs
     (packing, scale, window, bias, half), (_, heads, dim), call = given, q.shape, Call(q.dtype)
-    sizes = max(packing.lengths), dim, bool(gradients)
+    sizes = packing.longest, dim, bool(gradients)
     room, threads = call.count("attention_room", *map(ctypes.c_int64, sizes)), torch.get_num_threads()
     strides = [x.stride(0) for x in inputs]
     slopes = [0 if x is None else x.stride(0) for x in gradients or (None, None, None)]

@@ -29,7 +29,7 @@ HAS_VARLEN = serves_windows(varlen_attn)
 
 def attend_on_gpu(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float, window: int | None) -> Tensor:
     """`attention.attend` without a bias, in half precision; a window only if there is a query for each token."""
-    longest, each = max(packing.lengths), len(q) == len(k)
+    longest, each = packing.longest, len(q) == len(k)
     queries = packing.offsets if each else torch.arange(len(packing) + 1, device=q.device, dtype=torch.int32)
     reach = (-1, -1) if window is None else (window - 1, window - 1)
     most = longest if each else 1

@@ -54,7 +54,7 @@ class Graphs:
         filler = self._step - tokens % self._step
         rows = [*windows, (np.full(filler, self._pad_id, dtype=np.int32), None)]
         batch, packing = packed_row(rows, self._config, self._pad_id, self._takes_types, self._device)
-        longest = max(self._step, 1 << (max(packing.lengths) - 1).bit_length())
+        longest = max(self._step, 1 << (packing.longest - 1).bit_length())
         packing = Packing.at(packing.offsets, (longest,) * len(rows))
         shape = tokens + filler, len(rows), longest, *sorted(batch)
         if shape not in self._recorded:

@@ -207,9 +207,9 @@ class LayerPass(torch.autograd.Function):
 
 def _heads(made: Sequence[Tensor], heads: int) -> tuple[Tensor, ...]:
     """Returns queries, keys and values, (N, H, d), of products that have one or more of them side by side."""
-    width = made[0].shape[1] if len(made) == 2 else made[0].shape[1] // 3
-    parts = [part for x in made for part in torch.split(x, width, 1)]
-    return tuple(part.view(len(part), heads, -1) for part in parts)
+    members = (3,) if len(made) == 1 else (1, 2)
+    views = (x.view(len(x), n, heads, x.shape[1] // (n * heads)) for x, n in zip(made, members, strict=True))
+    return tuple(part for view in views for part in view.unbind(1))
 
 
 def _flat(found: Sequence[Any]) -> list[Tensor]:

@@ -64,6 +64,11 @@ class Packing:
         return sum(self.lengths)
 
     @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return max(self.lengths)
+
+    @cached_property
     def row(self) -> int:
         """T, tokens of the row, including filler."""
         fineness = ROW_FINENESS if self.tokens < FULL_ROW else FULL_ROW_FINENESS
