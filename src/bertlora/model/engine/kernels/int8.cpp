@@ -47,7 +47,8 @@ EXPORTED void int8_feed(int64_t, const Work *work, const float *x, float *u, flo
     in_blocks(*work, rooms, feed_room(up, down), [=](long first, long count, float *room) {
         float *rest = room + TOGETHER * down.in, *before = u ? u + first * down.in : room;
         through(up, x + first * up.in, count, before, rest);
-        gelu(before, count * down.in, room);
+        for (long i = 0; i < count * down.in; i += COLUMNS)
+            store(room + i, gelu(load(before + i)));
         through(down, room, count, y + first * down.out, rest);
     });
 }
@@ -59,7 +60,8 @@ EXPORTED void int8_feed_back(int64_t, const Work *work, const float *g, const fl
     in_blocks(*work, rooms, feed_room(up, down), [=](long first, long count, float *room) {
         float *rest = room + TOGETHER * down.in;
         through(up, g + first * up.in, count, room, rest);
-        gelu_slope(u + first * down.in, room, count * down.in, room);
+        for (long i = 0; i < count * down.in; i += COLUMNS)
+            store(room + i, load(room + i) * gelu_slope(load(u + first * down.in + i)));
         through(down, room, count, gx + first * down.out, rest);
     });
 }

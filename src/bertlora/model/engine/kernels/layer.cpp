@@ -163,14 +163,13 @@ Vector<float> from_half(const uint16_t *from) {
     return (Vector<float>)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
 }
 
-// y = x Φ(x), also in fp16 if it is to be kept, and its slope Φ(x) + x e^(-x²/2) / √(2π), if that is.
+// y = gelu(x), also in fp16 if it is to be kept, and its slope, if that is.
 void activate(const float *x, long count, float *y, uint16_t *slope, uint16_t *kept) {
     for (long i = 0; i < count; i += LANES<float>) {
-        Vector<float> density;
-        const Vector<float> at = load(x + i), below = normal(at, density), active = at * below;
+        const Vector<float> active = gelu(load(x + i));
         store(y + i, active);
         if (slope)
-            in_half((__m512)(below + at * density * all(0.39894228f)), slope + i);
+            in_half((__m512)gelu_slope(load(x + i)), slope + i);
         if (kept)
             in_half((__m512)active, kept + i);
     }
