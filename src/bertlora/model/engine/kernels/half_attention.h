@@ -16,17 +16,14 @@
 
 #include "vectors.h"
 
-#if defined(__AVX512F__) && ((defined(__clang__) && __clang_major__ >= 14) || (!defined(__clang__) && __GNUC__ >= 12))
+// Only GCC was tried.
+#if defined(__AVX512F__) && !defined(__clang__) && __GNUC__ >= 12
 #define HAS_HALF_ATTENTION
 
 #include <immintrin.h>
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512fp16"))), apply_to = function)
-#else
 #pragma GCC push_options
 #pragma GCC target("avx512fp16")
-#endif
 
 namespace half {
 
@@ -468,10 +465,6 @@ template <class T> struct Unit {
 
 } // namespace half
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
 #pragma GCC pop_options
-#endif
 
 #endif
