@@ -30,8 +30,7 @@ from transformers import AttentionInterface
 from bertlora.model.engine import kernels
 from bertlora.model.engine.blocks import LOG2_E, Block, blocks_of
 from bertlora.model.engine.gpu_attention import HAS_VARLEN, attend_on_gpu
-from bertlora.model.engine.kernels import library
-from bertlora.model.engine.kernels.library import Call, computed
+from bertlora.model.engine.kernels.library import Call, computed, has
 from bertlora.model.engine.packing import SHORT, Packing
 from bertlora.model.machine import HALF, has_bf16
 
@@ -176,8 +175,7 @@ def native_backward(
 
 def native_half() -> bool:
     """Returns whether the kernel has fp16 on this processor."""
-    found = library.library()
-    return found is not None and bool(found[1].half_serves())
+    return has("half_serves")
 
 
 class _Shape(ctypes.Structure):

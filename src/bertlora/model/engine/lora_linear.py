@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from bertlora.errors import InputError
-from bertlora.model.engine.changes import dropout_mask
+from bertlora.model.engine.changes import drop_rate, dropout_mask
 from bertlora.model.engine.frozen import FrozenWeight, JointProduct, stacked
 from bertlora.model.engine.kernels.low_rank import Pair, add_updates, trains, update_gradients
 
@@ -210,7 +210,7 @@ class LoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]  # PEFT's class co
         """Returns the dropout probability of the active adapter; 0 outside training."""
         name = self.active()
         dropout = None if name is None else self.lora_dropout[name]
-        return float(dropout.p) if self.training and isinstance(dropout, nn.Dropout) else 0.0
+        return drop_rate(dropout) if isinstance(dropout, nn.Dropout) else 0.0
 
     def active(self) -> str | None:
         """Returns the adapter to add in the forward pass; None if it is off, merged, or not in this layer."""

@@ -12,6 +12,7 @@
 #include "half_attention.h"
 #include "products.h"
 
+#include <algorithm>
 #include <omp.h>
 #include <type_traits>
 
@@ -269,45 +270,24 @@ template <class T> Unit<T> unit_of(const Shape &s, const void *q, const void *k,
             bias ? bias + head * s.distances + s.distances / 2 : nullptr};
 }
 
-#ifdef HAS_HALF_ATTENTION
-// A few queries would fill half of its vectors only.
-bool fits_half(const Shape &s, long queries) {
-    return s.half && queries > FEW && s.dim % 32 == 0 && !s.bias && !s.window;
-}
-
-template <class T> half::Unit<T> in_half(const Shape &s, const Unit<T> &unit) {
-    const auto tokens = [&](Rows<const T> x, long count) { return half::Tokens<T>{x.first, x.stride, count, s.dim}; };
-    return {tokens(unit.q, unit.queries), tokens(unit.k, unit.keys), tokens(unit.v, unit.keys),
-            unit.scale * float(LOG2_E)};
-}
-#endif
-
 // The rows of a tensor for one head, from this token on; none without a tensor.
 template <class T> Rows<T> rows_of(const Shape &s, void *x, long stride, long token, long head) {
     return {x ? (T *)x + token * stride + head * s.dim : nullptr, stride};
 }
 
-// The same in fp16; it gives false, and does nothing, where that does not serve.
-template <class T> bool forward_in_half(const Shape &s, const Unit<T> &unit, Rows<T> out, Real<T> *log_sums, Real<T> *room) {
+// Calls f with the unit in fp16, and gives true; gives false where fp16 does not serve. A few queries would fill half of its
+// vectors only.
+template <class T, class F> bool in_half(const Shape &s, const Unit<T> &unit, Real<T> *room, F f) {
 #ifdef HAS_HALF_ATTENTION
     if constexpr (std::is_same_v<Real<T>, float>)
-        if (const auto same = in_half(s, unit); fits_half(s, unit.queries) && same.serves(room)) {
-            same.forward(out.first, out.stride, log_sums, (uint32_t *)room);
-            return true;
-        }
-#endif
-    return false;
-}
-
-template <class T>
-bool backward_in_half(const Shape &s, const Unit<T> &unit, Rows<const T> g, const Real<T> *log_sums, Rows<T> gq, Rows<T> gk,
-                      Rows<T> gv, Real<T> *room) {
-#ifdef HAS_HALF_ATTENTION
-    if constexpr (std::is_same_v<Real<T>, float>)
-        if (const auto same = in_half(s, unit); fits_half(s, unit.queries) && same.serves(room)) {
-            same.backward({g.first, g.stride, unit.queries, s.dim}, log_sums, gq.first, gq.stride, gk.first, gk.stride,
-                          gv.first, gv.stride, (uint32_t *)room);
-            return true;
+        if (s.half && unit.queries > FEW && s.dim % 32 == 0 && !s.bias && !s.window) {
+            const auto tokens = [&](Rows<const T> x, long count) { return half::Tokens<T>{x.first, x.stride, count, s.dim}; };
+            const half::Unit<T> same{tokens(unit.q, unit.queries), tokens(unit.k, unit.keys), tokens(unit.v, unit.keys),
+                                     unit.scale * float(LOG2_E)};
+            if (same.serves(room)) {
+                f(same);
+                return true;
+            }
         }
 #endif
     return false;
@@ -330,7 +310,7 @@ void forward(Kind<T>, const Shape &s, const void *q, const void *k, const void *
             R *own = log_sums ? (R *)log_sums + head * all_queries + asking : nullptr;
             const auto unit = unit_of<T>(s, q, k, v, text, head);
             const auto outs = rows_of<T>(s, out, s.heads * s.dim, asking, head);
-            if (forward_in_half(s, unit, outs, own, room))
+            if (in_half(s, unit, room, [&](const auto &same) { same.forward(outs.first, outs.stride, own, room); }))
                 continue;
             unit.queries > FEW ? unit.template forward<MANY>(outs, own, room) : unit.template forward<FEW>(outs, own, room);
         }
@@ -356,7 +336,11 @@ void backward(Kind<T>, const Shape &s, const void *q, const void *k, const void 
             const Rows<T> q_slopes = rows_of<T>(s, gq, s.gq_stride, asking, head);
             const Rows<T> k_slopes = rows_of<T>(s, gk, s.gk_stride, start, head);
             const Rows<T> v_slopes = rows_of<T>(s, gv, s.gv_stride, start, head);
-            if (backward_in_half(s, unit, gs, own, q_slopes, k_slopes, v_slopes, room))
+            const auto backward_in_half = [&](const auto &same) {
+                same.backward({gs.first, gs.stride, unit.queries, s.dim}, own, q_slopes.first, q_slopes.stride, k_slopes.first,
+                              k_slopes.stride, v_slopes.first, v_slopes.stride, room);
+            };
+            if (in_half(s, unit, room, backward_in_half))
                 continue;
             if (unit.queries > FEW)
                 unit.template backward<MANY>(gs, own, q_slopes, k_slopes, v_slopes, room);
@@ -378,11 +362,12 @@ EXPORTED int64_t half_serves() {
 }
 
 EXPORTED int64_t attention_room(int64_t kind, int64_t longest, int64_t dim, int64_t backward) {
-    long room = kind == 2 ? room_of<double>(longest, dim, backward) : room_of<float>(longest, dim, backward);
+    const long room = kind == 2 ? room_of<double>(longest, dim, backward) : room_of<float>(longest, dim, backward);
 #ifdef HAS_HALF_ATTENTION
-    room = room < half::Unit<float>::room(longest, dim) ? half::Unit<float>::room(longest, dim) : room;
-#endif
+    return std::max(room, half::Unit<float>::room(longest, dim));
+#else
     return room;
+#endif
 }
 
 EXPORTED void attention_forward(int64_t kind, const Shape *s, const void *q, const void *k, const void *v, void *out,

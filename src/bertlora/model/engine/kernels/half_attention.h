@@ -285,10 +285,10 @@ template <class T> struct Unit {
         return score < LARGEST_SCORE && most < LARGEST_NUMBER;
     }
 
-    void forward(T *out, long out_stride, float *log_sums, uint32_t *room) const {
+    void forward(T *out, long out_stride, float *log_sums, float *room) const {
         const long dim = k.dim, pairs = keys() / 2;
-        const float *key_mean = (float *)room, *value_mean = key_mean + dim;
-        uint32_t *key_rows = room + 5 * dim, *value_rows = key_rows + pairs * dim, *value_pairs = value_rows + pairs * dim;
+        const float *key_mean = room, *value_mean = key_mean + dim;
+        uint32_t *key_rows = (uint32_t *)room + 5 * dim, *value_rows = key_rows + pairs * dim, *value_pairs = value_rows + pairs * dim;
         uint32_t *rows = value_pairs + pairs * dim, *asked = rows + ASKING * dim / 2;
         uint32_t *weights = asked + ASKING * dim / 2;
         float *seen = (float *)(weights + pairs * ASKING);
@@ -317,17 +317,17 @@ template <class T> struct Unit {
 
     // A gradient that is not wanted has no address.
     void backward(Tokens<T> g, const float *log_sums, T *gq, long gq_stride, T *gk, long gk_stride, T *gv, long gv_stride,
-                  uint32_t *room) const {
+                  float *room) const {
         const long dim = k.dim, pairs = keys() / 2;
-        const float *key_mean = (float *)room, *value_mean = key_mean + dim;
-        uint32_t *key_rows = room + 5 * dim, *key_pairs = key_rows + pairs * dim, *value_rows = key_pairs + pairs * dim;
+        const float *key_mean = room, *value_mean = key_mean + dim;
+        uint32_t *key_rows = (uint32_t *)room + 5 * dim, *key_pairs = key_rows + pairs * dim, *value_rows = key_pairs + pairs * dim;
         float *key_slopes = (float *)(value_rows + pairs * dim), *value_slopes = key_slopes + keys() * dim;
         uint32_t *weights = (uint32_t *)(value_slopes + keys() * dim), *changes = weights + pairs * ASKING;
         uint32_t *slopes = changes + pairs * ASKING, *rows = slopes + pairs * ASKING, *asked = rows + ASKING * dim / 2;
         uint32_t *wanted = asked + ASKING * dim / 2, *query_pairs = wanted + ASKING * dim / 2;
         uint32_t *slope_pairs = query_pairs + ASKING * dim / 2;
         float *query_slopes = (float *)(slope_pairs + ASKING * dim / 2);
-        const float up = enlarging(g, (float *)room + 2 * dim);
+        const float up = enlarging(g, room + 2 * dim);
         k.narrowed_to(key_mean, 1, keys(), key_rows);
         zip_rows(key_rows, keys(), dim, 1, key_pairs);
         v.narrowed_to(value_mean, 1, keys(), value_rows);

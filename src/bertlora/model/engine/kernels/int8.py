@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from bertlora.model.engine.kernels.library import Call, library
+from bertlora.model.engine.kernels.library import Call, has
 
 # Columns of a vector, and inputs that one instruction sums: `COLUMNS` and `GROUP` in int8.h.
 _COLUMNS, _GROUP = 16, 4
@@ -118,8 +118,7 @@ def feed_gradient(g: Tensor, u: Tensor, down: Int8Weight, up: Int8Weight) -> Ten
 
 def native_int8() -> bool:
     """Returns whether the kernel runs on this processor."""
-    found = library()
-    return found is not None and bool(found[1].int8_serves())
+    return has("int8_serves")
 
 
 def _inverse(scales: Tensor) -> Tensor:

@@ -127,11 +127,6 @@ void normed(const Norm &norm, float *x, const float *plus, long count, long widt
     }
 }
 
-void drop(float *x, const float *mask, long count) {
-    for (long i = 0; mask && i < count; i += LANES<float>)
-        store(x + i, load(x + i) * load(mask + i));
-}
-
 // The gradient of what enters a norm, from g; `plus` is added to g before, if it is not null.
 void norm_back(const Norm &norm, const float *g, const float *plus, const float *hat, const float *scales, long count,
                long width, float *gx) {
@@ -289,13 +284,13 @@ EXPORTED void layer_rest(int64_t, const Work *work, const float *a, const float 
         in_pieces(*work, mine, threads, [&](long, long first, long count, bool) {
             const auto low = [&](float *kept, const Adapted &l) { return kept_or(kept, first, deep_of(l.updates), b.low); };
             ahead(r.out, rooms + plan.weights[0], a + first * width, first, count, b.sum, low(k.low_out, r.out), b.room);
-            drop(b.sum, row(r.out_mask, first, width), count * width);
+            masked<float>(b.sum, row(r.out_mask, first, width), count * width, b.sum);
             normed(r.first, b.sum, x + first * width, count, width, kept_or(k.first, first, width, b.hat),
                    row(k.first_scale, first, 1), b.inner);
             ahead(r.up, rooms + plan.weights[1], b.inner, first, count, b.wide, low(k.low_up, r.up), b.room);
             activate(b.wide, count * wide, b.active, row(k.slope, first, wide), row(k.active, first, wide));
             ahead(r.down, rooms + plan.weights[2], b.active, first, count, b.sum, low(k.low_down, r.down), b.room);
-            drop(b.sum, row(r.down_mask, first, width), count * width);
+            masked<float>(b.sum, row(r.down_mask, first, width), count * width, b.sum);
             normed(r.second, b.sum, b.inner, count, width, kept_or(k.second, first, width, b.hat),
                    row(k.second_scale, first, 1), y + first * width);
         });

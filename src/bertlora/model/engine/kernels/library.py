@@ -36,6 +36,12 @@ def serves(*tensors: Tensor) -> bool:
     return alike and kind in _KINDS and library() is not None
 
 
+def has(ability: str) -> bool:
+    """Returns whether the library says that this processor has an ability: `int8_serves` or `half_serves`."""
+    found = library()
+    return found is not None and bool(getattr(found[1], ability)())
+
+
 def computed(dtype: torch.dtype) -> torch.dtype:
     """Returns what the kernels compute in, for tensors of this type."""
     return torch.promote_types(dtype, torch.float32)
