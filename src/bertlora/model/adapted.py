@@ -207,11 +207,11 @@ class Adapted(Runnable):
     def training_precision(self, wanted: str, inputs: Inputs, pack: bool = True) -> str:
         """Returns the precision of a training on these texts.
 
-        `auto` is as the engine says, but fp32 in place of int8 if the base's features differ too much in int8.
+        `auto` is as the engine says, but not int8 if the base's features differ too much in int8.
         """
         chosen = training_precision(wanted, self.model, pack)
         doubtful = wanted == "auto" and chosen == "int8"
-        return "fp32" if doubtful and self._int8_error(inputs) > INT8_ERROR else chosen
+        return self.choose_precision("auto") if doubtful and self._int8_error(inputs) > INT8_ERROR else chosen
 
     def _int8_error(self, inputs: Inputs) -> float:
         """Returns the error of the base's features in int8, divided by their spread, on the first texts."""

@@ -192,7 +192,7 @@ def fitted_rivals(
         return found[0]
     on_event(Probing(min(len(training.train), MAX_ROWS)))
     rows = (training.train, train), (training.validation, validation)
-    rivals = Rivals.fit(adapted, *rows, recipe.seed, probe_precision(training.precision), aim)
+    rivals = Rivals.fit(adapted, *rows, recipe.seed, probe_precision(adapted, training.precision), aim)
     if kept is not None:
         rivals.keep(kept, trained_state(adapted.model) if aim else {})
     return rivals

@@ -89,12 +89,12 @@ class Probe:
             return cls(Regression.of(found), bool(found.get("only_mean", np.zeros(1))[0]))
 
 
-def probe_precision(training: str) -> str:
+def probe_precision(adapted: Adapted, training: str) -> str:
     """Returns the precision in which the encoder reads for the linear probe, if a training runs in this one.
 
-    It is fp32 for int8: LoRA learns around the rounding to 8 bits, and a linear probe on frozen features cannot.
+    It is not int8: LoRA learns around the rounding to 8 bits, and a linear probe on frozen features cannot.
     """
-    return "fp32" if training == "int8" else training
+    return adapted.choose_precision("auto") if training == "int8" else training
 
 
 def frozen_views(

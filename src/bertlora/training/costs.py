@@ -115,7 +115,7 @@ class Costs:
             step = Line.through(small.steps, large.steps)
             evaluation = Line.through(small.evaluations, large.evaluations)
             tokens = PASS_S / max(step.each / BACKWARD, 1e-9)
-            passed, view = _timed_pass(adapted, recipe, sources, tokens, probe_precision(large.precision))
+            passed, view = _timed_pass(adapted, recipe, sources, tokens, probe_precision(adapted, large.precision))
             return cls(step, evaluation, passed, _rivals_seconds(view, sources, recipe.seed), _spread(small, large))
 
     def seconds(self, adapted: Adapted, recipe: Recipe, sources: Sources) -> dict[str, float]:

@@ -25,7 +25,7 @@ template <class T> std::vector<T> drawn(long count) {
 
 template <class T>
 bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, bool one_query, long window, bool biased,
-           bool half = false) {
+           long half = 0) {
     using R = Real<T>;
     const long texts = offsets.size() - 1, tokens = offsets.back(), queries = one_query ? texts : tokens;
     long longest = 0;
@@ -35,7 +35,7 @@ bool holds(int64_t kind, std::vector<int32_t> offsets, long heads, long dim, boo
     const long distances = 2 * longest - 1;
     const auto bias = drawn<R>(heads * distances);
     Shape shape{offsets.data(), biased ? bias.data() : nullptr, texts, heads, dim, one_query, window, distances,
-                width, width, width, 0, 3, width, width, width, half && half_serves(), 0.3};
+                width, width, width, 0, 3, width, width, width, half <= half_serves() ? half : 0, 0.3};
     const auto q = drawn<T>(queries * width), k = drawn<T>(tokens * width), v = k, g = q;
     std::vector<T> out(q.size()), gq(q.size()), gk(k.size()), gv(k.size());
     std::vector<R> sums(queries * heads);
@@ -207,10 +207,11 @@ int main() {
                             whole &= holds<double>(2, offsets, heads, dim, one_query, window, biased);
                         }
     for (const auto &offsets : texts)
-        for (long dim : {32, 96}) {
-            whole &= holds<bf16>(0, offsets, 2, dim, false, 0, false, true);
-            whole &= holds<float>(1, offsets, 2, dim, false, 0, false, true);
-        }
+        for (long dim : {32, 96})
+            for (long half : {1, 2}) {
+                whole &= holds<bf16>(0, offsets, 2, dim, false, 0, false, half);
+                whole &= holds<float>(1, offsets, 2, dim, false, 0, false, half);
+            }
     for (const auto &ranks : std::vector<std::vector<long>>{{1}, {16}, {3, 5, 16}}) {
         whole &= adds<bf16>(0, ranks) && adds<float>(1, ranks);
         for (long rows : {1, 15, 16, 129, 1025})

@@ -146,9 +146,10 @@ def test_auto_trains_in_int8_where_it_pays_and_the_base_bears_it(tiny: Tiny, mon
     error = adapted._int8_error(inputs)
     assert 0 < error < 0.1
     monkeypatch.setattr(machine, "has_bf16", lambda: True)
-    for bf16, pays, expected in ((1.0, False, "fp32"), (1.0, True, "int8"), (1.6, True, "bf16")):
+    cases = (1.0, False, "fp32"), (1.0, True, "int8"), (1.6, False, "bf16"), (1.6, True, "int8")
+    for bf16, pays, expected in cases:
         monkeypatch.setattr(machine, "speed", {"fp32": 1.0, "bf16": bf16}.__getitem__)
-        monkeypatch.setattr(execution, "int8_pays", lambda pays=pays: pays)
+        monkeypatch.setattr(execution, "int8_pays", lambda _, pays=pays: pays)
         assert adapted.training_precision("auto", inputs) == expected
         assert adapted.choose_precision("auto") != "int8"
     monkeypatch.setattr(machine, "speed", {"fp32": 1.0, "bf16": 1.0}.__getitem__)
@@ -159,12 +160,14 @@ def test_auto_trains_in_int8_where_it_pays_and_the_base_bears_it(tiny: Tiny, mon
     monkeypatch.setattr(adapted_module, "INT8_ERROR", error / 2)
     assert adapted.training_precision("auto", inputs) == "fp32"
     assert adapted.training_precision("int8", inputs) == "int8"
+    monkeypatch.setattr(machine, "speed", {"fp32": 1.0, "bf16": 1.6}.__getitem__)
+    assert adapted.training_precision("auto", inputs) == "bf16"
 
 
 def test_int8_pays_where_its_products_are_faster_by_native_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     for native, rate, expected in ((True, 1.6, True), (True, 1.4, False), (False, 1.6, False)):
         monkeypatch.setattr(frozen, "native_int8", lambda native=native: native)
-        monkeypatch.setattr(frozen, "product_rates", lambda _, rate=rate: {"fp32": 1.0, "int8": rate})
+        monkeypatch.setattr(frozen, "product_rates", lambda _, rate=rate: {"bf16": 1.0, "int8": rate})
         frozen.int8_pays.cache_clear()
-        assert frozen.int8_pays() == (expected and default_device().type == "cpu")
+        assert frozen.int8_pays("bf16") == (expected and default_device().type == "cpu")
     frozen.int8_pays.cache_clear()

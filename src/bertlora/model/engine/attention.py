@@ -30,7 +30,7 @@ from transformers import AttentionInterface
 from bertlora.model.engine import kernels
 from bertlora.model.engine.blocks import LOG2_E, Block, blocks_of
 from bertlora.model.engine.gpu_attention import HAS_VARLEN, attend_on_gpu
-from bertlora.model.engine.kernels.library import Call, computed, has
+from bertlora.model.engine.kernels.library import Call, ability, computed
 from bertlora.model.engine.packing import SHORT, Packing
 from bertlora.model.machine import HALF, has_bf16
 
@@ -70,8 +70,8 @@ class Given(NamedTuple):
         scale: factor on the scores.
         window: tokens at this distance or further are hidden.
         bias: added to the scores, by distance.
-        half: whether fp16 will do in the native kernel, because q, k and v are rounded more. It always will if they are
-            in bf16.
+        half: whether 16 bits will do in the native kernel, because q, k and v are rounded already. They always will if
+            q, k and v are in bf16.
     """
 
     packing: Packing
@@ -173,9 +173,9 @@ def native_backward(
     _call_native("attention_backward", given, (q, k, v), (g, sums), gradients)
 
 
-def native_half() -> bool:
-    """Returns whether the kernel has fp16 on this processor."""
-    return has("half_serves")
+def native_half() -> int:
+    """Returns what the kernel multiplies in 16 bits on this processor: 2 is fp16, 1 is bf16, 0 is neither."""
+    return ability("half_serves")
 
 
 class _Shape(ctypes.Structure):
@@ -207,7 +207,7 @@ def _call_native(
     by_distance, distances = (None, 0) if bias is None else (bias.to(computed(q.dtype)).contiguous(), bias.shape[1])
     asked = len(packing), heads, dim, len(q) != len(k), window or 0, distances
     pointers = packing.offsets.data_ptr(), None if by_distance is None else by_distance.data_ptr()
-    in_half = (half or q.dtype == torch.bfloat16) and native_half()
+    in_half = native_half() if half or q.dtype == torch.bfloat16 else 0
     shape = _Shape(*pointers, *asked, *strides, room, threads, *slopes, in_half, scale)
     call(name, shape, room * threads, *inputs, *others, *gradients)
 

@@ -232,10 +232,10 @@ class Execution:
 
 
 def training_precision(wanted: str, model: Any, pack: bool = True) -> str:
-    """Returns the precision of a training: as `choose_precision` says, but `auto` may be int8 where that is fp32.
+    """Returns the precision of a training: as `choose_precision` says, but `auto` may be int8.
 
-    It is int8 if products in it are at least 1.5 times as fast, and the model gets packed rows. What it costs in
-    accuracy depends on the weights.
+    It is int8 if products in it are at least 1.5 times as fast as in that one, and the model gets packed rows. What it
+    costs in accuracy depends on the weights.
 
     Args:
         wanted: `auto`, `fp32`, `bf16` or `int8`.
@@ -246,8 +246,8 @@ def training_precision(wanted: str, model: Any, pack: bool = True) -> str:
         RecipeError: as `choose_precision`.
     """
     chosen = choose_precision(wanted, unwrapped(model).config.model_type)
-    may = wanted == "auto" and chosen == "fp32" and pack and served(model)
-    return "int8" if may and int8_pays() else chosen
+    may = wanted == "auto" and pack and served(model)
+    return "int8" if may and int8_pays(chosen) else chosen
 
 
 def row_tokens(device: torch.device) -> int:

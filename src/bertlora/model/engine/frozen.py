@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bertlora.model.engine.kernels.int8 import Int8Weight, feed_forward, feed_gradient, native_int8
-from bertlora.model.machine import WORTH_IT, default_device, drawn_factors, has_bf16, product_rates
+from bertlora.model.machine import DTYPES, WORTH_IT, default_device, drawn_factors, has_bf16, product_rates
 
 
 class FrozenWeight:
@@ -81,13 +81,14 @@ class InInt8(FrozenWeight):
 
 
 @cache
-def int8_pays() -> bool:
-    """Returns whether products in 8 bits are at least 1.5 times as fast as fp32's here, by native instructions."""
+def int8_pays(other: str) -> bool:
+    """Returns whether products in 8 bits are at least 1.5 times as fast as in another precision, natively."""
     if default_device().type != "cpu" or not native_int8():
         return False
     a, b = drawn_factors()
-    rates = product_rates({"fp32": partial(torch.mm, a, b), "int8": partial(Int8Weight(b.T).product, a, None)})
-    return rates["int8"] >= WORTH_IT * rates["fp32"]
+    same = partial(torch.mm, *(x.to(DTYPES[other]) for x in (a, b)))
+    rates = product_rates({other: same, "int8": partial(Int8Weight(b.T).product, a, None)})
+    return rates["int8"] >= WORTH_IT * rates[other]
 
 
 # A linear layer in 8 bits, and its bias.

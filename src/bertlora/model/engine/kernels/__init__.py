@@ -7,7 +7,7 @@ the loader takes the one that torch has loaded. Where no library serves, torch's
 
 - `library`: finds it and calls it
 - `low_rank`, `int8`, `layer` and `dropout` call the C++ of the same name
-- the engine's `attention` calls `attention.cpp`, which takes `half_attention.h` where fp16 will do
+- the engine's `attention` calls `attention.cpp`, which takes `paired_attention.h` where 16 bits will do
 """
 
 from bertlora.model.engine.kernels.int8 import native_int8

@@ -9,7 +9,8 @@
 // q, k, v, o and g are (tokens, heads, dim). A unit of work is one head of one text; threads share them out. The caller
 // gives the working memory, so nothing is allocated here. The threads are those of the OpenMP that is loaded already.
 
-#include "half_attention.h"
+#include "bf16.h"
+#include "fp16.h"
 #include "products.h"
 
 #include <algorithm>
@@ -251,7 +252,7 @@ struct Shape {
     const void *bias;       // (heads, distances), of the type computed in; none without
     int64_t texts, heads, dim, one_query, window, distances, q_stride, k_stride, v_stride, room, threads;
     int64_t gq_stride, gk_stride, gv_stride; // of the gradients
-    int64_t half; // whether fp16 will do, if the processor has it
+    int64_t half; // whether 16 bits will do, and which: what `half_serves` gives
     double scale;
 };
 
@@ -275,20 +276,41 @@ template <class T> Rows<T> rows_of(const Shape &s, void *x, long stride, long to
     return {x ? (T *)x + token * stride + head * s.dim : nullptr, stride};
 }
 
-// Calls f with the unit in fp16, and gives true; gives false where fp16 does not serve. A few queries would fill half of its
+// What the processor multiplies twice as fast as float: 2 is fp16, 1 bf16, 0 neither.
+int64_t paired_kind() {
+#ifdef HAS_FP16
+    if (__builtin_cpu_supports("avx512fp16"))
+        return 2;
+#endif
+#ifdef HAS_PAIRED_ATTENTION
+    return __builtin_cpu_supports("avx512bf16") ? 1 : 0;
+#else
+    return 0;
+#endif
+}
+
+// Calls f with the unit in 16 bits, and gives true; gives false where they do not serve. A few queries would fill half of the
 // vectors only.
 template <class T, class F> bool in_half(const Shape &s, const Unit<T> &unit, Real<T> *room, F f) {
-#ifdef HAS_HALF_ATTENTION
-    if constexpr (std::is_same_v<Real<T>, float>)
-        if (s.half && unit.queries > FEW && s.dim % 32 == 0 && !s.bias && !s.window) {
-            const auto tokens = [&](Rows<const T> x, long count) { return half::Tokens<T>{x.first, x.stride, count, s.dim}; };
-            const half::Unit<T> same{tokens(unit.q, unit.queries), tokens(unit.k, unit.keys), tokens(unit.v, unit.keys),
-                                     unit.scale * float(LOG2_E)};
-            if (same.serves(room)) {
+#ifdef HAS_PAIRED_ATTENTION
+    if constexpr (std::is_same_v<Real<T>, float>) {
+        const auto tokens = [&](Rows<const T> x, long count) { return paired::Tokens<T>{x.first, x.stride, count, s.dim}; };
+        const auto tried = [&](auto arithmetic) {
+            const paired::Unit<T, decltype(arithmetic)> same{tokens(unit.q, unit.queries), tokens(unit.k, unit.keys),
+                                                             tokens(unit.v, unit.keys), unit.scale * float(LOG2_E)};
+            const bool serves = same.serves(room);
+            if (serves)
                 f(same);
-                return true;
-            }
+            return serves;
+        };
+        if (s.half && unit.queries > FEW && s.dim % 32 == 0 && !s.bias && !s.window) {
+#ifdef HAS_FP16
+            if (s.half == 2)
+                return tried(paired::Fp16{});
+#endif
+            return tried(paired::Bf16{});
         }
+    }
 #endif
     return false;
 }
@@ -352,19 +374,12 @@ void backward(Kind<T>, const Shape &s, const void *q, const void *k, const void 
 
 } // namespace
 
-// Whether the processor multiplies fp16, and the compiler knew how.
-EXPORTED int64_t half_serves() {
-#ifdef HAS_HALF_ATTENTION
-    return __builtin_cpu_supports("avx512fp16") ? 1 : 0;
-#else
-    return 0;
-#endif
-}
+EXPORTED int64_t half_serves() { return paired_kind(); }
 
 EXPORTED int64_t attention_room(int64_t kind, int64_t longest, int64_t dim, int64_t backward) {
     const long room = kind == 2 ? room_of<double>(longest, dim, backward) : room_of<float>(longest, dim, backward);
-#ifdef HAS_HALF_ATTENTION
-    return std::max(room, half::Unit<float>::room(longest, dim));
+#ifdef HAS_PAIRED_ATTENTION
+    return std::max(room, paired::room(longest, dim));
 #else
     return room;
 #endif

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from bertlora.model.engine.kernels.library import Call, has
+from bertlora.model.engine.kernels.library import Call, ability
 
 # Columns of a vector, and inputs that one instruction sums: `COLUMNS` and `GROUP` in int8.h.
 _COLUMNS, _GROUP = 16, 4
@@ -118,7 +118,7 @@ def feed_gradient(g: Tensor, u: Tensor, down: Int8Weight, up: Int8Weight) -> Ten
 
 def native_int8() -> bool:
     """Returns whether the kernel runs on this processor."""
-    return has("int8_serves")
+    return bool(ability("int8_serves"))
 
 
 def _inverse(scales: Tensor) -> Tensor:

@@ -36,10 +36,10 @@ def serves(*tensors: Tensor) -> bool:
     return alike and kind in _KINDS and library() is not None
 
 
-def has(ability: str) -> bool:
-    """Returns whether the library says that this processor has an ability: `int8_serves` or `half_serves`."""
+def ability(name: str) -> int:
+    """Returns what the library says of this processor's ability, `int8_serves` or `half_serves`; 0 if it has none."""
     found = library()
-    return found is not None and bool(getattr(found[1], ability)())
+    return 0 if found is None else int(getattr(found[1], name)())
 
 
 def computed(dtype: torch.dtype) -> torch.dtype:
