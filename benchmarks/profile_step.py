@@ -28,8 +28,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
-from bertlora.model.engine import frozen, int8_layer, kernels, lora_linear
+from bertlora.model.engine import frozen, kernels, lora_linear
 from bertlora.model.engine.attention import MatrixAttention, NativeAttention
+from bertlora.model.engine.kernels.layer import Pass
 from bertlora.model.machine import speed
 from bertlora.recipe import Recipe
 from bertlora.training import loop
@@ -50,6 +51,9 @@ WARM = 6
 ATTENTION_PRODUCTS = 7
 
 flops: Counter[str] = Counter()
+# By the clock of the native calls for whole layers, in the order of `_Pass.seconds`.
+WHOLE = (ASKING, ATTENTION, REST)
+seconds: dict[str, float] = dict.fromkeys(WHOLE, 0.0)
 
 
 def marked(part: str, function: Callable[..., Any], cost: Callable[..., float] = lambda *_: 0.0) -> Callable[..., Any]:
@@ -77,21 +81,36 @@ def mark_parts() -> None:
     for attention in (MatrixAttention, NativeAttention):
         attention.forward = staticmethod(marked(ATTENTION, attention.forward, _attention_cost))  # type: ignore[method-assign]
         attention.backward = staticmethod(marked(ATTENTION, attention.backward))  # type: ignore[method-assign]
-    whole: dict[str, tuple[str, Callable[..., float]]] = {
-        "native_forward": (ATTENTION, lambda q, k, v, given, _: _attention_cost(None, q, k, v, given)),
-        "native_backward": (ATTENTION, lambda *_: 0.0),
-        "linear": (ASKING, lambda x, layer, _: len(x) * _layer_cost(layer, 1)),
-        "linear_gradients": (ASKING, lambda g, x, low, plus, layer, *_: len(x) * _layer_cost(layer, 2)),
-        "rest": (REST, lambda a, x, layers, *_: len(a) * sum(_layer_cost(layer, 1) for layer in layers.linears)),
-        "rest_gradients": (
-            REST,
-            lambda g, a, kept, layers, *_: len(a) * sum(_layer_cost(x, 2) for x in layers.linears),
-        ),
-    }
-    for name, (part, cost) in whole.items():
-        setattr(int8_layer, name, marked(part, getattr(int8_layer, name), cost))
+    for name, low_rank in (("forward", 1), ("backward", 2)):
+        setattr(Pass, name, timed_by_itself(getattr(Pass, name), low_rank))
     for module, name, part in ((lora_linear, "dropout_mask", MASKS), (loop, "descend", OPTIMISER)):
         setattr(module, name, marked(part, getattr(module, name)))
+
+
+def timed_by_itself(function: Callable[..., Any], low_rank: int) -> Callable[..., Any]:
+    """Returns a pass of a whole layer, which takes the time of its parts itself; all of it is marked as one of them.
+
+    Args:
+        function: forward or backward.
+        low_rank: how many products it computes with each of A and B.
+    """
+
+    def marked_function(own: Any, *args: Any) -> Any:
+        given, layer, lengths = own.structure, own.layer, own.offsets.diff().double()
+        apart, before = len(layer.asking) == 2, list(given.seconds)
+        rows = [given.texts if apart else given.tokens, given.tokens]
+        flops[ASKING] += int(sum(n * _layer_cost(x, low_rank) for n, x in zip(rows, layer.asking, strict=False)))
+        flops[REST] += int(sum(rows[0] * _layer_cost(x, low_rank) for x in (layer.out, layer.up, layer.down)))
+        if low_rank == 1:
+            scores = float(lengths.sum() if apart else (lengths**2).sum())
+            flops[ATTENTION] += int(2 * scores * layer.out.forward.inner * ATTENTION_PRODUCTS)
+        with record_function(REST):
+            result = function(own, *args)
+        for part, now, then in zip(WHOLE, given.seconds, before, strict=True):
+            seconds[part] += now - then
+        return result
+
+    return marked_function
 
 
 def _layer_cost(layer: Any, low_rank: int) -> float:
@@ -194,7 +213,7 @@ def main() -> None:
     for _ in range(a.steps):
         before = training.progress.tokens
         plain.append(timed(steps, training) / max(1, training.progress.tokens - before))
-        products, before = Counter(flops), training.progress.tokens
+        products, spent, before = Counter(flops), dict(seconds), training.progress.tokens
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
             profiled.append(timed(steps, training))
         tokens += training.progress.tokens - before
@@ -206,6 +225,9 @@ def main() -> None:
                 ideal[part] += traffic(event, item) / a.steps
         for part, count in (flops - products).items():
             ideal[part] += count / a.steps
+        for part in (ASKING, ATTENTION):
+            own[part] += (seconds[part] - spent[part]) / a.steps
+            own[REST] -= (seconds[part] - spent[part]) / a.steps
     step = statistics.mean(profiled)
     own[DISPATCH] = max(0.0, step - sum(own.values()))
     hidden, tokens = int(training.plain.config.hidden_size), tokens // a.steps

@@ -147,48 +147,78 @@ bool multiplies(long rows, long in, long out) {
 }
 
 #if defined(__AVX512F__)
-// A layer in both directions, with everything adapted and masked, or nothing.
-bool finishes(long rows, long rank, bool kept) {
-    const long width = 32, wide = 48;
+// A layer in both directions, with everything adapted and masked, or nothing; the last `filler` rows are of no text.
+bool finishes(std::vector<int32_t> offsets, long filler, long products, long rank, bool keep, bool wanted) {
+    const long width = 32, wide = 48, tokens = offsets.back(), rows = tokens + filler, texts = offsets.size() - 1;
     if (!int8_serves())
         return true;
-    const auto numbers = drawn<float>(std::max(rows, 64L) * wide);
-    const std::vector<int8_t> values(width * wide, 127);
-    std::vector<std::vector<float>> found;
-    std::vector<uint16_t> halves[] = {std::vector<uint16_t>(rows * wide), std::vector<uint16_t>(rows * wide)};
-    const auto room = [&](long count) { return found.emplace_back(count).data(); };
+    const auto numbers = drawn<float>(std::max(rows, 96L) * 3 * width);
+    const std::vector<int8_t> values(3 * width * wide, 127);
+    long gradients = 0, longest = 0;
+    for (long i = 0; i < texts; ++i)
+        longest = std::max(longest, long(offsets[i + 1] - offsets[i]));
     const auto linear = [&](long in, long out) {
         const Linear ahead{values.data(), numbers.data(), numbers.data(), numbers.data(), in, out};
         Updates updates{in, out, rank ? 1 : 0, {}};
         if (rank)
-            updates.part[0] = {numbers.data(), numbers.data(), room(rank * in), room(rank * out), rank, 0, out, 0.5};
-        return Adapted{ahead, {values.data(), numbers.data(), numbers.data(), nullptr, out, in}, updates,
-                       rank ? numbers.data() : nullptr};
+            updates.part[0] = {numbers.data(), numbers.data(), nullptr, nullptr, rank, 0, out, 0.5};
+        gradients += rank * (in + out);
+        return Adapted{ahead, {values.data(), numbers.data(), numbers.data(), nullptr, out, in}, updates, nullptr};
     };
     const Norm norm{numbers.data(), numbers.data(), 1e-5};
-    const float *mask = kept ? numbers.data() : nullptr;
-    Rest rest{linear(width, width), linear(width, wide), linear(wide, width), norm, norm, mask, mask, {}};
-    const long deep = up_to<float>(rank);
-    if (kept)
-        rest.kept = {room(rows * width), room(rows), halves[0].data(), rank ? halves[1].data() : nullptr, room(rows * width),
-                     room(rows),         room(rows * deep), room(rows * deep), room(rows * deep)};
-    const Adapted one = linear(width, wide);
-    const Work work{rows, 3};
-    std::vector<float> own(layer_room(1, &work, &one, nullptr)), all(layer_room(1, &work, nullptr, &rest));
-    float *y = room(rows * wide), *h = room(rows * deep), *z = room(rows * width), *gx = room(rows * width);
-    layer_linear(1, &work, numbers.data(), y, h, &one, own.data());
-    layer_linear_back(1, &work, y, numbers.data(), h, kept ? numbers.data() : nullptr, kept ? gx : nullptr, &one, own.data());
-    layer_rest(1, &work, numbers.data(), numbers.data(), z, &rest, all.data());
-    if (kept)
-        layer_rest_back(1, &work, z, numbers.data(), gx, rank ? room(rows * width) : nullptr, &rest, all.data());
-    for (const auto &all_of : found)
-        for (float value : all_of)
+    Layer layer{};
+    layer.products = products;
+    layer.asking[0] = linear(width, products == 1 ? 3 * width : width);
+    if (products == 2)
+        layer.asking[1] = linear(width, 2 * width);
+    layer.out = linear(width, width);
+    layer.up = linear(width, wide);
+    layer.down = linear(wide, width);
+    layer.first = layer.second = norm;
+    layer.heads = 2;
+    const std::vector<float> mask(rows * wide, 1);
+    Pass pass{offsets.data(), texts, tokens, rows, longest, 3, half_serves(), keep, {}, {}};
+    for (const float *&of : pass.masks)
+        of = keep && rank ? mask.data() : nullptr;
+    const auto x = drawn<float>(rows * width);
+    std::vector<float> y((products == 1 ? rows : texts) * width), gx(rows * width), slopes(gradients);
+    std::vector<float> held(layer_held(1, &pass, &layer)), ahead(layer_room(1, &pass, &layer, 0));
+    layer_forward(1, &pass, &layer, x.data(), y.data(), held.data(), ahead.data());
+    if (keep) {
+        std::vector<float> back(layer_room(1, &pass, &layer, 1));
+        layer_backward(1, &pass, &layer, y.data(), x.data(), held.data(), wanted ? gx.data() : nullptr, slopes.data(),
+                       back.data());
+    }
+    for (const auto *found : {&y, &gx, &slopes})
+        for (float value : *found)
             if (!std::isfinite(value))
                 return false;
     return true;
 }
+
+// GELU and its slope are as near as fp16 can be.
+bool activates() {
+    const long count = 1600;
+    std::vector<float> x(count), y(count);
+    std::vector<uint16_t> slope(count), kept(count);
+    for (long i = 0; i < count; ++i)
+        x[i] = (i - count / 2) / 100.0f;
+    activate(x.data(), count, y.data(), slope.data(), kept.data());
+    bool near = true;
+    for (long i = 0; i < count; i += LANES<float>) {
+        const Vector<float> slopes = from_half(slope.data() + i), halves = from_half(kept.data() + i);
+        for (long l = 0; l < LANES<float>; ++l) {
+            const double at = x[i + l], normal = std::erfc(-at / std::sqrt(2.0)) / 2;
+            const double exact = normal + at * std::exp(-at * at / 2) / std::sqrt(2 * M_PI);
+            near &= std::abs(y[i + l] - at * normal) < 5e-5 && std::abs(halves[l] - at * normal) < 1e-3 * 8;
+            near &= std::abs(slopes[l] - exact) < 1e-3;
+        }
+    }
+    return near;
+}
 #else
-bool finishes(long, long, bool) { return true; }
+bool finishes(std::vector<int32_t>, long, long, long, bool, bool) { return true; }
+bool activates() { return true; }
 #endif
 
 } // namespace
@@ -222,10 +252,14 @@ int main() {
         whole &= drops<bf16>(0, count) && drops<float>(1, count) && drops<double>(2, count);
     for (long rows : {1, 2, 5, 6, 47, 48, 150})
         whole &= multiplies(rows, 16, 48) && multiplies(rows, 128, 80);
-    for (long rows : {1, 2, 57, 66, 115, 300, 2100})
-        for (long rank : {0, 3, 16})
-            for (bool kept : {false, true})
-                whole &= finishes(rows, rank, kept);
+    for (const auto &offsets : std::vector<std::vector<int32_t>>{{0, 1}, {0, 2, 57, 66}, {0, 100, 115}, {0, 300, 2100}})
+        for (long filler : {0, 5})
+            for (long products : {1, 2})
+                for (long rank : {0, 3, 16})
+                    for (bool keep : {false, true})
+                        for (bool wanted : {false, true})
+                            whole &= finishes(offsets, filler, products, rank, keep, wanted);
+    whole &= activates();
     std::printf("%ld calls\n", calls);
     return !whole;
 }

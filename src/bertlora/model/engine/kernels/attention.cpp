@@ -9,6 +9,7 @@
 // q, k, v, o and g are (tokens, heads, dim). A unit of work is one head of one text; threads share them out. The caller
 // gives the working memory, so nothing is allocated here. The threads are those of the OpenMP that is loaded already.
 
+#include "attention.h"
 #include "bf16.h"
 #include "fp16.h"
 #include "products.h"
@@ -245,16 +246,6 @@ template <class R> long room_of(long longest, long dim, bool backward) {
     return backward ? MANY * (2 * dim + 2 * longest + 3 * deep) + 4 * longest * deep
                     : MANY * (dim + deep + longest) + 2 * longest * deep;
 }
-
-// What both directions are given: the texts, where they begin, and how the tensors lie in memory.
-struct Shape {
-    const int32_t *offsets; // (texts + 1)
-    const void *bias;       // (heads, distances), of the type computed in; none without
-    int64_t texts, heads, dim, one_query, window, distances, q_stride, k_stride, v_stride, room, threads;
-    int64_t gq_stride, gk_stride, gv_stride; // of the gradients
-    int64_t half; // whether 16 bits will do, and which: what `half_serves` gives
-    double scale;
-};
 
 template <class T> Unit<T> unit_of(const Shape &s, const void *q, const void *k, const void *v, long text, long head) {
     const long start = s.offsets[text], keys = s.offsets[text + 1] - start;

@@ -1,6 +1,6 @@
-"""Layers of BERT in 8 bits by layer.cpp, except their attention: adapted linear layers, and all that follows attention.
+"""A layer of BERT in 8 bits by layer.cpp: one call forward, and one backward.
 
-Letters: N rows, D hidden size, W wide size of the feed-forward, R rank.
+Letters: T tokens of a row, B texts, D hidden size.
 """
 
 import ctypes
@@ -12,11 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bertlora.model.engine.kernels.int8 import Int8Weight, LinearLayer, Work
-from bertlora.model.engine.kernels.library import Call
+from bertlora.model.engine.kernels.int8 import Int8Weight, LinearLayer
+from bertlora.model.engine.kernels.library import Call, ability
 from bertlora.model.engine.kernels.low_rank import Placed, Updates, lanes, takes, updates_structure
 
-Gradients = Sequence[tuple[Tensor, Tensor]]
+# Masks of a pass, and parts whose time is taken.
+MASKS, PARTS = 7, 3
+_NO, _YES = ctypes.c_int64(0), ctypes.c_int64(1)
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,6 @@ class Adapted:
         whole = lanes() > 1 and all(n % lanes() == 0 for n in weight.shape)
         return whole and takes(weight.shape[1], [(a, b) for a, b, *_ in updates])
 
-    @property
-    def deep(self) -> int:
-        """Columns of A (m ⊙ x): the ranks of all updates, up to whole vectors."""
-        return -(-sum(a.shape[0] for a, *_ in self.updates) // lanes()) * lanes()
-
-    def low(self, rows: int) -> Tensor:
-        """Returns room for A (m ⊙ x), (N, deep)."""
-        return self.forward.scales.new_empty(rows, self.deep)
-
     @cached_property
     def structure(self) -> "_Adapted":
         """The layer as the kernel reads it, without a mask and gradients. A and B must stay where they are."""
@@ -57,9 +50,25 @@ class Adapted:
         backward = forward if self.backward is None else self.backward.structure(None)
         return _Adapted(forward, backward, updates_structure(self.forward.inner, self.forward.out, self.updates))
 
-    def room(self) -> Gradients:
-        """Returns room for the gradients of A and B."""
-        return [(torch.empty_like(a), torch.empty_like(b)) for a, b, *_ in self.updates]
+
+class Spare:
+    """Memory of passes that are over, for the next ones. Fresh pages would take a quarter of a step with long texts."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+
+    def take(self, numbers: int) -> Tensor:
+        """Returns memory for this many numbers in fp32: the smallest block that is large enough, or a new one."""
+        self._blocks.sort(key=Tensor.numel)
+        for place, block in enumerate(self._blocks):
+            if block.numel() >= numbers:
+                return self._blocks.pop(place)
+        self._blocks = self._blocks[1:]
+        return torch.empty(numbers, dtype=torch.float32)
+
+    def give(self, block: Tensor) -> None:
+        """Takes memory back that nobody reads any more."""
+        self._blocks.append(block)
 
 
 class Norm(NamedTuple):
@@ -71,58 +80,51 @@ class Norm(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rest:
-    """What follows attention: the output projection, the feed-forward, and the norm after each."""
+class Layer:
+    """A layer of BERT.
 
+    Attributes:
+        asking: query, key and value of all tokens side by side; or the query, of first tokens, and key and value.
+        out: the output projection of attention.
+        up: the first layer of the feed-forward.
+        down: the second one.
+        first: the norm after attention.
+        second: the norm after the feed-forward.
+        heads: of attention.
+        spare: memory for passes whose gradients are wanted; None if none are.
+    """
+
+    asking: tuple[Adapted, ...]
     out: Adapted
     up: Adapted
     down: Adapted
     first: Norm
     second: Norm
+    heads: int
+    spare: Spare | None
 
     @property
-    def linears(self) -> tuple[Adapted, Adapted, Adapted]:
-        """The three linear layers."""
-        return self.out, self.up, self.down
+    def linears(self) -> tuple[Adapted, ...]:
+        """All linear layers, in the order of their masks and gradients."""
+        return (*self.asking, self.out, self.up, self.down)
 
     @cached_property
-    def structure(self) -> "_Rest":
-        """All of it as the kernel reads it, without masks, gradients and what is kept."""
+    def matrices(self) -> list[Tensor]:
+        """A and B of each update, in the order of their gradients."""
+        return [matrix for layer in self.linears for a, b, *_ in layer.updates for matrix in (a, b)]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The numbers of each of them."""
+        return [matrix.numel() for matrix in self.matrices]
+
+    @cached_property
+    def structure(self) -> "_Layer":
+        """The layer as the kernel reads it."""
+        asking = (_Adapted * 2)(*(layer.structure for layer in self.asking))
+        parts = (layer.structure for layer in (self.out, self.up, self.down))
         norms = (_Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps) for norm in (self.first, self.second))
-        return _Rest(*(layer.structure for layer in self.linears), *norms)
-
-
-class Masks(NamedTuple):
-    """Dropout masks of a `Rest`: m for the input of each linear layer, and those of two outputs, (N, D)."""
-
-    out: Tensor | None = None
-    up: Tensor | None = None
-    down: Tensor | None = None
-    after_out: Tensor | None = None
-    after_down: Tensor | None = None
-
-
-class Kept(NamedTuple):
-    """What the backward of a `Rest` needs; see layer.cpp."""
-
-    first: Tensor
-    first_scale: Tensor
-    slope: Tensor
-    active: Tensor | None
-    second: Tensor
-    second_scale: Tensor
-    low_out: Tensor
-    low_up: Tensor
-    low_down: Tensor
-
-    @classmethod
-    def room(cls, x: Tensor, rest: Rest) -> "Kept":
-        """Returns room for it, for an input like x, (N, D)."""
-        rows, lows = len(x), (layer.low(len(x)) for layer in rest.linears)
-        slope = x.new_empty(rows, rest.up.forward.out, dtype=torch.float16)
-        active = torch.empty_like(slope) if rest.down.updates else None
-        norms = [(torch.empty_like(x), x.new_empty(rows)) for _ in range(2)]
-        return cls(*norms[0], slope, active, *norms[1], *lows)
+        return _Layer(asking, len(self.asking), *parts, *norms, self.heads)
 
 
 class _Adapted(ctypes.Structure):
@@ -137,112 +139,85 @@ class _Norm(ctypes.Structure):
     _fields_ = (*((name, ctypes.c_void_p) for name in ("weight", "bias")), ("eps", ctypes.c_double))
 
 
-class _Kept(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in Kept._fields)
-
-
-class _Rest(ctypes.Structure):
+class _Layer(ctypes.Structure):
     _fields_ = (
+        ("asking", _Adapted * 2),
+        ("products", ctypes.c_int64),
         *((name, _Adapted) for name in ("out", "up", "down")),
         *((name, _Norm) for name in ("first", "second")),
-        *((name, ctypes.c_void_p) for name in ("after_out", "after_down")),
-        ("kept", _Kept),
+        ("heads", ctypes.c_int64),
     )
 
 
-def linear(x: Tensor, layer: Adapted, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Returns y = W x + b + s B A (m ⊙ x), (N, out) for x (N, in), and A (m ⊙ x), for `linear_gradients`."""
-    y, low = x.new_empty(len(x), layer.forward.out), layer.low(len(x))
-    _call("layer_linear", x, y, low, layer=_with(layer.structure, mask))
-    return y, low
+class _Pass(ctypes.Structure):
+    _fields_ = (
+        ("offsets", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("texts", "tokens", "rows", "longest", "threads", "half", "keep")),
+        ("masks", ctypes.c_void_p * MASKS),
+        ("seconds", ctypes.c_double * PARTS),
+    )
 
 
-def linear_gradients(
-    g: Tensor, x: Tensor, low: Tensor, plus: Tensor | None, layer: Adapted, mask: Tensor | None, wanted: bool
-) -> tuple[Tensor | None, Gradients]:
-    """Returns the gradient of x, (N, in), or None if it is not wanted, and those of each update's A and B.
+class Pass:
+    """A layer on the texts of a row, forward and then backward.
 
     Args:
-        g: the gradient of y, (N, out).
-        x: the input of `linear`.
-        low: what `linear` returned.
-        plus: added to the gradient of x; None adds nothing.
         layer: the layer.
-        mask: m, or None.
-        wanted: whether the gradient of x is wanted.
-    """
-    g_x, gradients = torch.empty_like(x) if wanted else None, layer.room()
-    _call("layer_linear_back", g, x, low, plus, g_x, layer=_with(layer.structure, mask, gradients))
-    return g_x, gradients
-
-
-def rest(a: Tensor, x: Tensor, layers: Rest, masks: Masks, keep: bool) -> tuple[Tensor, Kept | None]:
-    """Returns a layer's output, (N, D), and with `keep` what `rest_gradients` needs.
-
-    Args:
-        a: the output of attention, (N, D).
-        x: the layer's input, (N, D).
-        layers: what follows attention.
-        masks: see `Masks`.
+        offsets: (B + 1,) int32, where each text starts, and where the last one ends.
+        tokens: where the last one ends.
+        longest: tokens of the longest text.
+        masks: m for the input of each of `Layer.linears` or None, and the dropout masks of what `out` and `down` give.
         keep: a gradient is wanted.
     """
-    y, kept = torch.empty_like(x), Kept.room(x, layers) if keep else None
-    _call("layer_rest", a, x, y, rest=_rest(layers, masks, kept))
-    return y, kept
 
+    def __init__(
+        self, layer: Layer, offsets: Tensor, tokens: int, longest: int, masks: Sequence[Tensor | None], keep: bool
+    ) -> None:
+        asking, rest = masks[: len(layer.asking)], masks[len(layer.asking) :]
+        placed = (*asking, *[None] * (2 - len(asking)), *rest)
+        self.layer, self._spare = layer, layer.spare if keep else None
+        self._held: Tensor | None = None  # what the backward needs
+        self.offsets, self._masks = offsets, masks  # the structure has their addresses only
+        self.structure = _Pass(
+            offsets.data_ptr(),
+            *(len(offsets) - 1, tokens, 0, longest, torch.get_num_threads(), ability("half_serves"), keep),
+            (ctypes.c_void_p * MASKS)(*(None if mask is None else mask.data_ptr() for mask in placed)),
+        )
 
-def rest_gradients(
-    g: Tensor, a: Tensor, kept: Kept, layers: Rest, masks: Masks, wanted: bool
-) -> tuple[Tensor, Tensor | None, list[Gradients]]:
-    """Returns the gradients of x, by the sum, of a, or None if it is not wanted, and of each layer's A and B.
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns y, (T, D) for x (T, D), or (B, D) of first tokens."""
+        self.structure.rows, apart = len(x), len(self.layer.asking) == 2
+        y, call = x.new_empty(self.structure.texts if apart else len(x), x.shape[1]), Call(x.dtype)
+        numbers = call.count("layer_held", *self._given)
+        held = x.new_empty(numbers) if self._spare is None else self._spare.take(numbers)
+        self._call(call, "layer_forward", call.count("layer_room", *self._given, _NO), x, y, held)
+        self._held = None if self._spare is None else held
+        return y
 
-    Args:
-        g: the gradient of the output, (N, D).
-        a: the output of attention, (N, D).
-        kept: what `rest` returned.
-        layers: what follows attention.
-        masks: see `Masks`.
-        wanted: whether the gradient of a is wanted.
-    """
-    g_x, g_a = torch.empty_like(a), torch.empty_like(a) if wanted else None
-    gradients = [layer.room() for layer in layers.linears]
-    _call("layer_rest_back", g, a, g_x, g_a, rest=_rest(layers, masks, kept, gradients))
-    return g_x, g_a, gradients
+    def backward(self, g: Tensor, x: Tensor, wanted: bool) -> tuple[Tensor | None, list[Tensor]]:
+        """Returns the gradients of x, or None if it is not wanted, and of `Layer.matrices`. It runs once.
 
+        Args:
+            g: the gradient of y.
+            x: the input of `forward`.
+            wanted: whether the gradient of x is wanted.
+        """
+        held, self._held = self._held, None
+        assert held is not None, "no gradient was wanted, or the backward ran already"
+        assert self._spare is not None
+        g_x, gradients = torch.empty_like(x) if wanted else None, x.new_empty(sum(self.layer.sizes))
+        call = Call(x.dtype)
+        room = self._spare.take(call.count("layer_room", *self._given, _YES))
+        self._call(call, "layer_backward", room, g, x, held, g_x, gradients)
+        self._spare.give(held)
+        self._spare.give(room)
+        pairs = zip(torch.split(gradients, self.layer.sizes), self.layer.matrices, strict=True)
+        return g_x, [part.view(matrix.shape) for part, matrix in pairs]
 
-def _with(structure: _Adapted, mask: Tensor | None, gradients: Gradients = ()) -> _Adapted:
-    """Returns a copy of a layer's structure with these."""
-    copied = _Adapted.from_buffer_copy(structure)
-    _put(copied, mask, gradients)
-    return copied
+    @property
+    def _given(self) -> tuple[object, object]:
+        return ctypes.byref(self.structure), ctypes.byref(self.layer.structure)
 
-
-def _rest(layers: Rest, masks: Masks, kept: Kept | None, gradients: Sequence[Gradients] = ((),) * 3) -> _Rest:
-    copied = _Rest.from_buffer_copy(layers.structure)
-    copied.after_out, copied.after_down = map(_address, masks[3:])
-    for name, found in zip(("out", "up", "down"), gradients, strict=True):
-        _put(getattr(copied, name), getattr(masks, name), found)
-    if kept:
-        copied.kept = _Kept(*map(_address, kept))
-    return copied
-
-
-def _put(to: _Adapted, mask: Tensor | None, gradients: Gradients) -> None:
-    to.mask = _address(mask)
-    for part, (g_a, g_b) in zip(to.updates.part, gradients, strict=False):  # there is room for more parts
-        part.ga, part.gb = g_a.data_ptr(), g_b.data_ptr()
-
-
-def _address(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
-
-
-def _call(name: str, *tensors: Tensor | None, layer: _Adapted | None = None, rest: _Rest | None = None) -> None:
-    """Calls a function of the library on rows, (N, ...), with one layer or what follows attention."""
-    first = tensors[0]
-    assert first is not None
-    assert all(x is None or (x.dtype == torch.float32 and x.is_contiguous()) for x in tensors)
-    call, work = Call(first.dtype), Work(len(first), torch.get_num_threads())
-    given = [None if x is None else ctypes.byref(x) for x in (layer, rest)]
-    room = call.count("layer_room", ctypes.byref(work), *given)
-    call(name, work, room, *tensors, next(x for x in given if x is not None))
+    def _call(self, call: Call, name: str, room: int | Tensor, *tensors: Tensor | None) -> None:
+        assert all(x is None or (x.dtype == torch.float32 and x.is_contiguous()) for x in tensors)
+        call(name, self.structure, room, self._given[1], *tensors)

@@ -60,9 +60,16 @@ class Call:
         """Returns what a function of the kind and these arguments counts."""
         return int(getattr(self._library, name)(self._kind, *arguments))
 
-    def __call__(self, name: str, sizes: ctypes.Structure, numbers: int, *given: Any) -> None:
-        """Calls a function with the kind, the sizes, these tensors or pointers, and working memory for some numbers."""
-        given = (*given, _rooms(numbers, computed(self._dtype)))
+    def __call__(self, name: str, sizes: ctypes.Structure, room: int | Tensor, *given: Any) -> None:
+        """Calls a function with the kind, the sizes, these tensors or pointers, and working memory.
+
+        Args:
+            name: of the function.
+            sizes: a structure.
+            room: the working memory, or how many numbers it must hold.
+            given: tensors or pointers.
+        """
+        given = (*given, room if isinstance(room, Tensor) else _rooms(room, computed(self._dtype)))
         pointers = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in given]
         getattr(self._library, name)(self._kind, ctypes.byref(sizes), *pointers)
 
