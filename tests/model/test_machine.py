@@ -92,3 +92,17 @@ def fill_and_free() -> tuple[torch.Tensor, float]:
     """Fills and frees 80 MiB. Returns a block, which keeps glibc from shrinking its heap, and the MiB held before."""
     blocks = [torch.ones(10_000 + i) for i in range(2_000)]  # each too small for a mapping of its own
     return blocks[-1], resident_mib()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's advice to madvise")
+def test_paged_out_memory_is_read_again_from_its_file_and_what_was_written_stays(tmp_path: Path) -> None:
+    numbers = torch.arange(4_000_000, dtype=torch.float32)
+    numbers.numpy().tofile(tmp_path / "numbers")
+    mapped = torch.from_file(str(tmp_path / "numbers"), shared=False, size=len(numbers))
+    assert mapped.sum() == numbers.sum()
+    mapped[5] = numbers[5] = -1
+    before = resident_mib(os.getpid())
+    machine.page_out(mapped)
+    assert resident_mib(os.getpid()) < before - 10
+    assert torch.equal(mapped, numbers)
+    machine.page_out(torch.empty(0))

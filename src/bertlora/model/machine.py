@@ -1,6 +1,7 @@
 """What this machine has and does fast: precision, device, memory and threads."""
 
 import ctypes
+import mmap
 import os
 import resource
 import sys
@@ -37,6 +38,8 @@ ONE_TEXT = "memory ran out with a single text; use a smaller model or shorter te
 # glibc's options for mallopt. It keeps this many freed bytes in between, and takes blocks of up to 32 MiB from them.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES, MAPPED_BYTES = 2**28, 2**25
+# Linux's advice to madvise; Python's mmap does not name it.
+MADV_PAGEOUT = 21
 
 
 def choose_precision(wanted: str, architecture: str = "") -> str:
@@ -211,6 +214,17 @@ def keep_freed_memory() -> None:
     if not said and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for option, size in ((M_TRIM_THRESHOLD, KEPT_BYTES), (M_MMAP_THRESHOLD, MAPPED_BYTES)):
             libc.mallopt(option, size)
+
+
+def page_out(x: Tensor) -> None:
+    """Lets the system take a tensor's memory, if it is mapped from a file, until somebody reads it again.
+
+    Pages that were written stay. Nothing happens on systems other than Linux.
+    """
+    page, libc = mmap.PAGESIZE, ctypes.CDLL(None)
+    first, end = -(-x.data_ptr() // page), (x.data_ptr() + x.nbytes) // page
+    if sys.platform == "linux" and x.device.type == "cpu" and first < end:
+        libc.madvise(ctypes.c_void_p(first * page), ctypes.c_size_t((end - first) * page), MADV_PAGEOUT)
 
 
 @cache

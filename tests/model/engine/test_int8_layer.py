@@ -14,6 +14,7 @@ from bertlora.model.adapted import Adapted
 from bertlora.model.engine import changes, int8_layer
 from bertlora.model.engine.changes import quick_dropout
 from bertlora.model.engine.int8_layer import whole_layers
+from bertlora.model.engine.kernels.layer import Spare
 from bertlora.model.engine.layers import Route, encoder_layers, packed_layers
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import Packing
@@ -164,6 +165,40 @@ def test_no_text_depends_on_the_others_and_threads_change_nothing(number: int, t
     for other, slopes in results[1:]:
         assert torch.equal(other, y)
         assert all(torch.equal(slopes[name], slope) for name, slope in found.items())
+
+
+def test_a_pass_keeps_memory_only_until_its_backward_and_none_without_one(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, taken = list[Tensor](), list[Tensor]()
+    take = Spare.take
+    monkeypatch.setattr(Spare, "take", lambda own, numbers: (taken.append(take(own, numbers)), taken[-1])[1])
+    monkeypatch.setattr(Spare, "give", lambda _, block: given.append(block))
+    adapted = adapted_model(tiny("bert"), targets=["all-linear"], lora_dropout=0.0)
+    x, packing = drawn(7, width_of(adapted))[None], Packing((4, 3), torch.device("cpu"))
+    with prepared(adapted, whole=True) as layers:
+        with torch.inference_mode():
+            y = layers[0](x, packing=packing, route=Route())
+        assert (len(taken), len(given)) == (1, 1)
+        again = layers[0](x, packing=packing, route=Route())
+        assert (len(taken), len(given)) == (2, 1)
+        assert torch.equal(again, y)
+        again.sum().backward(retain_graph=True)
+        assert sorted(map(id, given)) == sorted(map(id, taken))
+        with pytest.raises(AssertionError, match="the backward ran already"):
+            again.sum().backward()
+
+
+def test_spare_memory_is_the_smallest_block_that_is_large_enough() -> None:
+    spare = Spare()
+    small, large = spare.take(10), spare.take(30)
+    for block in (large, small):
+        spare.give(block)
+    assert spare.take(20) is large
+    assert spare.take(5) is small
+    spare.give(small)
+    assert spare.take(100).numel() == 100
+    assert spare.take(5) is not small, "it made room for the larger one"
 
 
 def test_gradients_of_many_rows_are_the_sums_of_each_texts(tiny: Tiny) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, autograd, nn
 from transformers.activations import GELUActivation
@@ -20,6 +21,7 @@ from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import Packing
 from bertlora.model.engine.weights import is_frozen
+from bertlora.model.machine import page_out
 from bertlora.model.roles import layer_linears
 
 # What follows the output projection of attention, and the feed-forward: norms, and dropout if there is one.
@@ -40,12 +42,12 @@ def whole_layers(model: Any, training: bool) -> dict[nn.Module, "Int8Layer"]:
     config = unwrapped(model).config
     if config.model_type not in _PARTS or not native_int8():
         return {}
-    found, parts, spare = dict[nn.Module, Int8Layer](), _PARTS[config.model_type], Spare() if training else None
+    found, parts, spare = dict[nn.Module, Int8Layer](), _PARTS[config.model_type], Spare()
     for layer in dict.fromkeys(encoder_layers(model)):
         linears = {role: _Linear(module) for role, module in layer_linears(config.model_type, layer).items()}
         norms, drops = ([path and layer.get_submodule(path) for path in paths] for paths in parts)
         if all(own.served for own in linears.values()) and _plain(layer, norms, drops, training):
-            found[layer] = Int8Layer(linears, norms, drops, config.num_attention_heads, spare)
+            found[layer] = Int8Layer(linears, norms, drops, config.num_attention_heads, training, spare)
     return found
 
 
@@ -84,7 +86,8 @@ class Int8Layer:
         norms: after attention, and after the feed-forward.
         drops: dropout before each norm, or None.
         heads: of attention.
-        spare: memory for passes whose gradients are wanted; None if none are.
+        training: gradients are wanted.
+        spare: memory for passes.
     """
 
     def __init__(
@@ -93,9 +96,10 @@ class Int8Layer:
         norms: Sequence[Any],
         drops: Sequence[Any],
         heads: int,
-        spare: Spare | None,
+        training: bool,
+        spare: Spare,
     ) -> None:
-        self._linears, self._drops, self._spare = linears, drops, spare
+        self._linears, self._drops, self._training = linears, drops, training
         out, up, down = (self._adapted(role) for role in ("attention-output", "ffn-in", "ffn-out"))
         first, second = (Norm(norm.weight.detach(), norm.bias.detach(), norm.eps) for norm in norms)
         self._others = out, up, down, first, second, heads, spare
@@ -116,7 +120,9 @@ class Int8Layer:
             updates += member.updates(column)
             column += member.base.out_features
         weight, bias = stacked([member.base for member in members])
-        backward = Int8Weight(weight.T.contiguous()) if self._spare else None
+        for member in members:
+            page_out(member.base.weight)  # nobody reads it while the model runs in 8 bits
+        backward = Int8Weight(weight.T.contiguous()) if self._training else None
         return Adapted(Int8Weight(weight), backward, bias, tuple(updates))
 
     def __call__(self, hidden: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
@@ -129,8 +135,11 @@ class Int8Layer:
 
     def _passed(self, hidden: Tensor, layer: Layer, packing: Packing) -> Tensor:
         x = hidden.squeeze(0).contiguous()
+        # An autograd function itself does not see that gradients are switched off.
+        keep = torch.is_grad_enabled() and (x.requires_grad or bool(layer.matrices))
         masks = self._masks(layer, x, packing)
-        y: Tensor = LayerPass.apply(x, layer, packing, masks, *layer.matrices)  # type: ignore[no-untyped-call]
+        own = Pass(layer, packing.offsets, packing.tokens, packing.longest, masks, keep)
+        y: Tensor = LayerPass.apply(x, own, *layer.matrices)  # type: ignore[no-untyped-call]
         return y.unsqueeze(0)
 
     def _masks(self, layer: Layer, x: Tensor, packing: Packing) -> list[Tensor | None]:
@@ -151,17 +160,14 @@ class LayerPass(autograd.Function):
     """`Int8Layer` on rows, x (T, D) to y (T or B, D)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, layer: Layer, packing: Packing, masks: Sequence[Tensor | None], *_: Tensor
-    ) -> Tensor:
-        keep = any(ctx.needs_input_grad)
-        ctx.own = Pass(layer, packing.offsets, packing.tokens, packing.longest, masks, keep)
+    def forward(ctx: Any, x: Tensor, own: Pass, *_: Tensor) -> Tensor:
+        ctx.own = own
         ctx.save_for_backward(x)
-        y: Tensor = ctx.own.forward(x)
+        y: Tensor = own.forward(x)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         g_x, gradients = ctx.own.backward(grads[0].contiguous(), x, ctx.needs_input_grad[0])
-        return g_x, None, None, None, *gradients
+        return g_x, None, *gradients

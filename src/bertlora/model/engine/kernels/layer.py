@@ -91,7 +91,7 @@ class Layer:
         first: the norm after attention.
         second: the norm after the feed-forward.
         heads: of attention.
-        spare: memory for passes whose gradients are wanted; None if none are.
+        spare: memory for passes.
     """
 
     asking: tuple[Adapted, ...]
@@ -101,7 +101,7 @@ class Layer:
     first: Norm
     second: Norm
     heads: int
-    spare: Spare | None
+    spare: Spare
 
     @property
     def linears(self) -> tuple[Adapted, ...]:
@@ -175,7 +175,7 @@ class Pass:
     ) -> None:
         asking, rest = masks[: len(layer.asking)], masks[len(layer.asking) :]
         placed = (*asking, *[None] * (2 - len(asking)), *rest)
-        self.layer, self._spare = layer, layer.spare if keep else None
+        self.layer, self._keep = layer, keep
         self._held: Tensor | None = None  # what the backward needs
         self.offsets, self._masks = offsets, masks  # the structure has their addresses only
         self.structure = _Pass(
@@ -189,9 +189,12 @@ class Pass:
         self.structure.rows, apart = len(x), len(self.layer.asking) == 2
         y, call = x.new_empty(self.structure.texts if apart else len(x), x.shape[1]), Call(x.dtype)
         numbers = call.count("layer_held", *self._given)
-        held = x.new_empty(numbers) if self._spare is None else self._spare.take(numbers)
+        held = self.layer.spare.take(numbers)
         self._call(call, "layer_forward", call.count("layer_room", *self._given, _NO), x, y, held)
-        self._held = None if self._spare is None else held
+        if self._keep:
+            self._held = held
+        else:
+            self.layer.spare.give(held)
         return y
 
     def backward(self, g: Tensor, x: Tensor, wanted: bool) -> tuple[Tensor | None, list[Tensor]]:
@@ -204,13 +207,12 @@ class Pass:
         """
         held, self._held = self._held, None
         assert held is not None, "no gradient was wanted, or the backward ran already"
-        assert self._spare is not None
         g_x, gradients = torch.empty_like(x) if wanted else None, x.new_empty(sum(self.layer.sizes))
         call = Call(x.dtype)
-        room = self._spare.take(call.count("layer_room", *self._given, _YES))
+        room = self.layer.spare.take(call.count("layer_room", *self._given, _YES))
         self._call(call, "layer_backward", room, g, x, held, g_x, gradients)
-        self._spare.give(held)
-        self._spare.give(room)
+        self.layer.spare.give(held)
+        self.layer.spare.give(room)
         pairs = zip(torch.split(gradients, self.layer.sizes), self.layer.matrices, strict=True)
         return g_x, [part.view(matrix.shape) for part, matrix in pairs]
 
