@@ -128,8 +128,11 @@ template <class T> bool drops(int64_t kind, long count) {
 bool multiplies(long rows, long in, long out) {
     if (!int8_serves())
         return true;
-    const auto x = drawn<float>(rows * in), scales = drawn<float>(std::max(in, out)), bias = scales;
-    const std::vector<int8_t> values(in * out, -127);
+    const auto x = drawn<float>(rows * in), bias = drawn<float>(std::max(in, out)), weight = drawn<float>(in * out);
+    std::vector<int8_t> values(in * out);
+    std::vector<float> scales(std::max(in, out)), sums(scales.size());
+    for (const Given &given : {Given{out, in, in, 1, 3}, Given{in, out, 1, in, 3}})
+        int8_pack(1, &given, weight.data(), values.data(), scales.data(), sums.data(), nullptr);
     const Linear up{values.data(), scales.data(), bias.data(), bias.data(), in, out};
     const Linear both[] = {up, {values.data(), scales.data(), bias.data(), nullptr, out, in}};
     const Work work{rows, 3};

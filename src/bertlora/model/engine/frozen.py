@@ -70,7 +70,7 @@ class InInt8(FrozenWeight):
 
     def __init__(self, weight: Tensor, training: bool) -> None:
         self.forward_order = Int8Weight(weight)
-        self.backward_order = Int8Weight(weight.T.contiguous()) if training else None
+        self.backward_order = Int8Weight(weight.T) if training else None
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return self.forward_order.product(x, bias)

@@ -120,9 +120,9 @@ class Int8Layer:
             updates += member.updates(column)
             column += member.base.out_features
         weight, bias = stacked([member.base for member in members])
-        for member in members:
-            page_out(member.base.weight)  # nobody reads it while the model runs in 8 bits
-        backward = Int8Weight(weight.T.contiguous()) if self._training else None
+        backward = Int8Weight(weight.T) if self._training else None
+        for member in members if self._training else ():
+            page_out(member.base.weight)  # nobody reads it for a while
         return Adapted(Int8Weight(weight), backward, bias, tuple(updates))
 
     def __call__(self, hidden: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
@@ -144,7 +144,7 @@ class Int8Layer:
 
     def _masks(self, layer: Layer, x: Tensor, packing: Packing) -> list[Tensor | None]:
         """Returns the dropout masks of a pass; see `Pass`."""
-        asking = len(packing) if layer is not self._joint else len(x)
+        asking = len(packing) if len(layer.asking) == 2 else len(x)
         rows = [asking, len(x)][: len(layer.asking)] + [asking] * 3
         adapters = [own.lora for own in self._linears.values() if own.lora is not None][:1]  # all drop the same
         drops = any(adapter.drop_rate() for adapter in adapters)

@@ -29,7 +29,8 @@ struct Bf16 {
     // The places (even, odd), (even + 1, odd + 1), ..
     static __m512i places(int even, int odd) {
         const __m512i numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        return _mm512_add_epi32(_mm512_mullo_epi32(numbers, _mm512_set1_epi32(1 << 16 | 1)), _mm512_set1_epi32(odd << 16 | even));
+        const __m512i both = _mm512_mullo_epi32(numbers, _mm512_set1_epi32(1 << 16 | 1));
+        return _mm512_add_epi32(both, _mm512_set1_epi32(odd << 16 | even));
     }
 
     // Adds M rows of `steps` pairs times two vectors of columns; strides count pairs.
@@ -63,8 +64,8 @@ struct Bf16 {
                 _mm512_storeu_ps(to + m * to_row + n * 16, sums[m][n]);
     }
 
-    static void tiles(const uint32_t *a, long across, long along, const uint32_t *b, long b_row, long rows, long steps, bool add,
-                      float *to, long to_row) {
+    static void tiles(const uint32_t *a, long across, long along, const uint32_t *b, long b_row, long rows, long steps,
+                      bool add, float *to, long to_row) {
         long m = 0;
         for (; m + HIGH <= rows; m += HIGH)
             tile<HIGH>(a + m * across, across, along, b, b_row, steps, add, to + m * to_row, to_row);
@@ -73,8 +74,8 @@ struct Bf16 {
     }
 
     // C (rows, dim) = A B, or is added to: `rows` is even; b has `steps` rows of pairs.
-    static void product(const uint32_t *a, long across, long along, const uint32_t *b, long rows, long dim, long steps, bool add,
-                        float *c) {
+    static void product(const uint32_t *a, long across, long along, const uint32_t *b, long rows, long dim, long steps,
+                        bool add, float *c) {
         for (long column = 0; column < dim; column += 32)
             tiles(a, across, along, b + column, dim, rows, steps, add, c + column, dim);
     }

@@ -124,8 +124,8 @@ struct Fp16 {
     }
 
     // C (rows, dim) = A B, or is added to: `rows` is even; b has `steps` rows of pairs.
-    static void product(const uint32_t *a, long across, long along, const uint32_t *b, long rows, long dim, long steps, bool add,
-                        float *c) {
+    static void product(const uint32_t *a, long across, long along, const uint32_t *b, long rows, long dim, long steps,
+                        bool add, float *c) {
         for (long column = 0; column < dim; column += 32)
             for (long first = 0; first < steps; first += FEW_TERMS) {
                 const long some = steps - first < FEW_TERMS ? steps - first : FEW_TERMS;

@@ -16,8 +16,8 @@ from torch.nn.functional import gelu
 
 from bertlora.model.engine.kernels.library import Call, ability
 
-# Columns of a vector, and inputs that one instruction sums: `COLUMNS` and `GROUP` in int8.h.
-_COLUMNS, _GROUP = 16, 4
+# Columns of a vector: `COLUMNS` in int8.h.
+_COLUMNS = 16
 # A row whose scale is below it counts as constant.
 _LEAST = 1e-30
 
@@ -37,23 +37,33 @@ class Work(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_int64) for name in ("rows", "threads"))
 
 
+class _Given(ctypes.Structure):
+    """`Given` in int8.cpp."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("out", "in_", "across", "along", "threads"))
+
+
 class Int8Weight:
     """W (out, in) in 8 bits.
 
     Args:
-        weight: W in fp32, on the CPU.
+        weight: W in fp32, on the CPU; a transposed view will do.
         native: whether to use the kernel, where it serves.
     """
 
     def __init__(self, weight: Tensor, native: bool = True) -> None:
-        weight, (self.out, self.inner) = weight.float(), weight.shape
+        weight, (self.out, self.inner) = weight.detach().float(), weight.shape
         self.native = native and self.out % _COLUMNS == 0 and self.inner % _COLUMNS == 0 and native_int8()
-        self.scales = weight.abs().amax(1) / 127
-        self.values = torch.round(weight * _inverse(self.scales)[:, None]).to(torch.int8)
-        self.sums = self.values.sum(1, dtype=torch.float32)
         if self.native:
-            tiles = self.values.view(self.out // _COLUMNS, _COLUMNS, self.inner // _GROUP, _GROUP)
-            self.values = tiles.transpose(1, 2).contiguous()
+            # In the order of the kernel's tiles: (out / 16, in / 4, 16, 4).
+            self.values = torch.empty(weight.numel(), dtype=torch.int8)
+            self.scales, self.sums = (torch.empty(self.out, dtype=torch.float32) for _ in range(2))
+            given = _Given(self.out, self.inner, *weight.stride(), torch.get_num_threads())
+            Call(weight.dtype)("int8_pack", given, 0, weight, self.values, self.scales, self.sums)
+        else:
+            self.scales = weight.abs().amax(1) / 127
+            self.values = torch.round(weight * _inverse(self.scales)[:, None]).to(torch.int8)
+            self.sums = self.values.sum(1, dtype=torch.float32)
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Returns W x + b, (N, out) for x (N, in), in fp32."""

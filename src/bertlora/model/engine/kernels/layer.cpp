@@ -162,7 +162,9 @@ Layer with_gradients(Layer l, float *to) {
     return l;
 }
 
-void clear_filler(const Pass &p, long width, float *x) { std::memset(x + p.tokens * width, 0, (p.rows - p.tokens) * width * sizeof *x); }
+void clear_filler(const Pass &p, long width, float *x) {
+    std::memset(x + p.tokens * width, 0, (p.rows - p.tokens) * width * sizeof *x);
+}
 
 // Adds what time has passed since the last call.
 struct Watch {

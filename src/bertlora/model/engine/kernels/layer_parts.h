@@ -245,8 +245,8 @@ void linear(const Work &work, const Adapted &l, const float *x, float *y, float 
 }
 
 // The gradients of A and B, and of x, (rows, in), which may be null; `plus`, which may be null, is added to x's.
-void linear_back(const Work &work, const Adapted &l, const float *g, const float *x, const float *h, const float *plus, float *gx,
-                 float *rooms) {
+void linear_back(const Work &work, const Adapted &l, const float *g, const float *x, const float *h, const float *plus,
+                 float *gx, float *rooms) {
     const Plan plan = plan_of(l);
     const long in = l.forward.in;
 #pragma omp parallel num_threads(work.threads)

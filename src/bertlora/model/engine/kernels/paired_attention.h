@@ -78,7 +78,8 @@ template <class T> struct Tokens {
     }
 };
 
-// From rows: the pairs of rows i and i + apart, for i = 0 .. apart - 1, or of i and i + 1 if `apart` is 1; columns in A's order.
+// From rows: the pairs of rows i and i + apart, for i = 0 .. apart - 1, or of i and i + 1 if `apart` is 1. The columns are in
+// A's order.
 template <class A> void zip_rows(const uint32_t *rows, long count, long dim, long apart, uint32_t *to) {
     for (long i = 0; i < count / 2; ++i)
         for (long e = 0; e < dim; e += 32) {
@@ -136,8 +137,8 @@ template <class T, class A> struct Unit {
     void forward(T *out, long out_stride, float *log_sums, float *room) const {
         const long dim = k.dim, pairs = keys() / 2;
         const float *key_mean = room, *value_mean = key_mean + dim;
-        uint32_t *key_rows = (uint32_t *)room + 5 * dim, *value_rows = key_rows + pairs * dim, *value_pairs = value_rows + pairs * dim;
-        uint32_t *rows = value_pairs + pairs * dim, *asked = rows + ASKING * dim / 2;
+        uint32_t *key_rows = (uint32_t *)room + 5 * dim, *value_rows = key_rows + pairs * dim;
+        uint32_t *value_pairs = value_rows + pairs * dim, *rows = value_pairs + pairs * dim, *asked = rows + ASKING * dim / 2;
         uint32_t *weights = asked + ASKING * dim / 2;
         float *seen = (float *)(weights + keys() * ASKING);
         k.template narrowed_to<A>(key_mean, 1, keys(), key_rows);
@@ -167,7 +168,8 @@ template <class T, class A> struct Unit {
                   float *room) const {
         const long dim = k.dim, pairs = keys() / 2;
         const float *key_mean = room, *value_mean = key_mean + dim;
-        uint32_t *key_rows = (uint32_t *)room + 5 * dim, *key_pairs = key_rows + pairs * dim, *value_rows = key_pairs + pairs * dim;
+        uint32_t *key_rows = (uint32_t *)room + 5 * dim, *key_pairs = key_rows + pairs * dim;
+        uint32_t *value_rows = key_pairs + pairs * dim;
         float *key_slopes = (float *)(value_rows + pairs * dim), *value_slopes = key_slopes + keys() * dim;
         uint32_t *weights = (uint32_t *)(value_slopes + keys() * dim), *changes = weights + keys() * ASKING;
         uint32_t *slopes = changes + keys() * ASKING, *rows = slopes + pairs * ASKING, *asked = rows + ASKING * dim / 2;
