@@ -90,6 +90,16 @@ NEGATIVE = [
 SEEN = ["on a rainy sunday", "late at night", "with three old friends", "in an empty cinema", "for the second time"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def fp32_by_auto() -> Iterator[None]:
+    """`auto` gives a prediction fp32 on every machine, so that tests can compare its answers with exact ones."""
+    from bertlora.model import machine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "_speeds", lambda: {"fp32": 1.0, "bf16": 1.0})
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def few_strengths() -> Iterator[Callable[..., Any]]:
     """Lets regressions choose among every fourth strength: cross-validation is most of the time of a tiny training.

@@ -40,7 +40,7 @@ def runs(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def url(runs: dict[str, Run]) -> Iterator[str]:
     words = [f"{name}={run.path}" for name, run in runs.items()]
-    with start("serve", *words, "--port", 0, "--json", env={"BERTLORA_API_KEY": KEY}) as process:
+    with start("serve", *words, "--port", 0, "--precision", "fp32", "--json", env={"BERTLORA_API_KEY": KEY}) as process:
         line = b""
         while not line.endswith(b"\n"):
             part = process.stdout.read(4096)

@@ -65,7 +65,7 @@ def served(tiny: Callable[[str], Path], tmp_path: Path) -> Iterator[Served]:
         save_tiny_run(tmp_path / name, adapted)
     log, key = tmp_path / "log.jsonl", tmp_path / "key"
     key.write_text(f"{KEY}\n")
-    words = ("serve", f"stars={tmp_path / 'a'}", "--port", 0, "--key-file", key, "--json")
+    words = ("serve", f"stars={tmp_path / 'a'}", "--port", 0, "--key-file", key, "--precision", "fp32", "--json")
     with start(*words, "--shadow", f"stars={tmp_path / 'b'}", "--shadow-log", log) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
