@@ -125,7 +125,11 @@ class NativeAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, given: Given) -> Tensor:
         q, k, v = (_by_token(x) for x in (q, k, v))
-        out, sums = native_forward(q, k, v, given, any(ctx.needs_input_grad))
+        packing, keep = given.packing, any(ctx.needs_input_grad)
+        out, queries = packing.outputs(q), packing.tokens if len(q) == len(k) else len(packing)
+        # The logarithms of the sums, which the backward needs.
+        sums = q.new_empty(q.shape[1], queries, dtype=computed(q.dtype)) if keep else None
+        _call_native("attention_forward", given, (q, k, v), (out, sums))
         ctx.save_for_backward(q, k, v, sums)
         ctx.given = given
         return out
@@ -135,42 +139,9 @@ class NativeAttention(torch.autograd.Function):
         q, k, v, sums = ctx.saved_tensors
         needed = zip((q, k, v), ctx.needs_input_grad[:3], strict=True)
         gradients = [ctx.given.packing.outputs(x) if needs else None for x, needs in needed]
-        native_backward(q, k, v, grads[0].to(q.dtype).contiguous(), sums, ctx.given, gradients)
+        g = grads[0].to(q.dtype).contiguous()
+        _call_native("attention_backward", ctx.given, (q, k, v), (g, sums), gradients)
         return (*gradients, None)
-
-
-def native_forward(q: Tensor, k: Tensor, v: Tensor, given: Given, keep: bool) -> tuple[Tensor, Tensor | None]:
-    """Returns the output, and with `keep` the logarithms of the sums, which the backward needs, (H, Q).
-
-    Args:
-        q: (Q, H, d) queries. The numbers of a token have no gaps; the tokens may have.
-        k: (T, H, d) keys, likewise.
-        v: (T, H, d) values, likewise.
-        given: what else makes the scores.
-        keep: a gradient is wanted.
-    """
-    packing = given.packing
-    out, queries = packing.outputs(q), packing.tokens if len(q) == len(k) else len(packing)
-    sums = q.new_empty(q.shape[1], queries, dtype=computed(q.dtype)) if keep else None
-    _call_native("attention_forward", given, (q, k, v), (out, sums))
-    return out, sums
-
-
-def native_backward(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, sums: Tensor, given: Given, gradients: Sequence[Tensor | None]
-) -> None:
-    """Writes the gradients of q, k and v; None is not wanted.
-
-    Args:
-        q: as for `native_forward`.
-        k: likewise.
-        v: likewise.
-        g: the gradient of the output, (Q, H, d), without gaps.
-        sums: what `native_forward` returned.
-        given: what else makes the scores.
-        gradients: where to. The numbers of a token have no gaps; the tokens may have.
-    """
-    _call_native("attention_backward", given, (q, k, v), (g, sums), gradients)
 
 
 def native_half() -> int:
