@@ -62,9 +62,10 @@ def runs(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def origin(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server's URL. In the end its log must have the requests, and no text."""
-    words = [f"{name}={run.path}" for name, run in runs.items()]
+    adapters = [f"{name}={run.path}" for name, run in runs.items()]
+    words = ("serve", *adapters, "--port", 0, "--precision", "fp32", "--json")
     path = tmp_path_factory.mktemp("log") / "log.jsonl"
-    with path.open("wb") as log, start("serve", *words, "--port", 0, "--json", stderr=log.fileno()) as process:
+    with path.open("wb") as log, start(*words, stderr=log.fileno()) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["url"]
         process.send_signal(signal.SIGTERM)
