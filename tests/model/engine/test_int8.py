@@ -14,7 +14,8 @@ from bertlora.errors import RecipeError
 from bertlora.model import adapted as adapted_module
 from bertlora.model import machine
 from bertlora.model.engine import execution, frozen
-from bertlora.model.engine.kernels.int8 import Int8Weight, Layer, feed_forward, feed_gradient, native_int8
+from bertlora.model.engine.kernels.int8 import Int8Weight, Layer, feed_forward, feed_gradient
+from bertlora.model.engine.kernels.library import native_int8
 from bertlora.model.machine import choose_precision, default_device
 
 Tiny = Callable[[str], Path]

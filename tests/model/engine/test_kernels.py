@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bertlora.model.engine import attention, kernels
-from bertlora.model.engine.attention import Given, NativeAttention, attend, native_half
+from bertlora.model.engine import kernels
+from bertlora.model.engine.attention import Given, NativeAttention, attend
+from bertlora.model.engine.kernels.library import native_half
 from bertlora.model.engine.kernels.low_rank import (
     SegmentUpdate,
     add_segments,
@@ -100,10 +101,8 @@ def in_float64(q: Tensor, k: Tensor, v: Tensor, g: Tensor, packing: Packing) -> 
 def with_gradients(q: Tensor, k: Tensor, v: Tensor, g: Tensor, packing: Packing, half: int) -> list[Tensor]:
     """Returns the output and the gradients in these 16-bit numbers, or 0 for float."""
     leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "native_half", lambda: half)
-        y = NativeAttention.apply(*leaves, Given(packing, 0.2, half=True))
-        return [x[: packing.tokens] for x in (y.detach(), *torch.autograd.grad(y, leaves, g))]
+    y = NativeAttention.apply(*leaves, Given(packing, 0.2, half=half))
+    return [x[: packing.tokens] for x in (y.detach(), *torch.autograd.grad(y, leaves, g))]
 
 
 def farthest(found: list[Tensor], expected: list[Tensor]) -> float:

@@ -30,7 +30,7 @@ from transformers import AttentionInterface
 from bertlora.model.engine import kernels
 from bertlora.model.engine.blocks import LOG2_E, Block, blocks_of
 from bertlora.model.engine.gpu_attention import HAS_VARLEN, attend_on_gpu
-from bertlora.model.engine.kernels.library import Call, ability, computed
+from bertlora.model.engine.kernels.library import Call, computed, native_half
 from bertlora.model.engine.packing import SHORT, Packing
 from bertlora.model.machine import HALF, has_bf16
 
@@ -70,15 +70,14 @@ class Given(NamedTuple):
         scale: factor on the scores.
         window: tokens at this distance or further are hidden.
         bias: added to the scores, by distance.
-        half: whether 16 bits will do in the native kernel, because q, k and v are rounded already. They always will if
-            q, k and v are in bf16.
+        half: what the native kernel multiplies in, as `native_half` says it; 0 is the type that it computes in.
     """
 
     packing: Packing
     scale: float
     window: int | None = None
     bias: Tensor | None = None
-    half: bool = False
+    half: int = 0
 
 
 def attend(
@@ -108,7 +107,8 @@ def attend(
     if half and HAS_VARLEN and bias is None and (window is None or len(q) == len(k)):
         return attend_on_gpu(q, k, v, packing, scale, window)
     if kernels.serves(q, k, v):
-        out: Tensor = NativeAttention.apply(q, k, v, Given(packing, scale, window, bias))  # type: ignore[no-untyped-call]
+        given = Given(packing, scale, window, bias, native_half() if q.dtype == torch.bfloat16 else 0)
+        out: Tensor = NativeAttention.apply(q, k, v, given)  # type: ignore[no-untyped-call]
         return out
     # One query for each text is little work, so it runs in fp32, which needs no new code for each new shape. And fp16
     # cannot hold the sums of `MatrixAttention`.
@@ -144,11 +144,6 @@ class NativeAttention(torch.autograd.Function):
         return (*gradients, None)
 
 
-def native_half() -> int:
-    """Returns what the kernel multiplies in 16 bits on this processor: 2 is fp16, 1 is bf16, 0 is neither."""
-    return ability("half_serves")
-
-
 class _Shape(ctypes.Structure):
     """`Shape` in attention.cpp."""
 
@@ -178,8 +173,7 @@ def _call_native(
     by_distance, distances = (None, 0) if bias is None else (bias.to(computed(q.dtype)).contiguous(), bias.shape[1])
     asked = len(packing), heads, dim, len(q) != len(k), window or 0, distances
     pointers = packing.offsets.data_ptr(), None if by_distance is None else by_distance.data_ptr()
-    in_half = native_half() if half or q.dtype == torch.bfloat16 else 0
-    shape = _Shape(*pointers, *asked, *strides, room, threads, *slopes, in_half, scale)
+    shape = _Shape(*pointers, *asked, *strides, room, threads, *slopes, half, scale)
     call(name, shape, room * threads, *inputs, *others, *gradients)
 
 

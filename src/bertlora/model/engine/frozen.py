@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bertlora.model.engine.kernels.int8 import Int8Weight, feed_forward, feed_gradient, native_int8
+from bertlora.model.engine.kernels.int8 import Int8Weight, feed_forward, feed_gradient
+from bertlora.model.engine.kernels.library import native_int8
 from bertlora.model.machine import DTYPES, WORTH_IT, default_device, drawn_factors, has_bf16, product_rates
 
 

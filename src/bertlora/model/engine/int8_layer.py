@@ -15,8 +15,9 @@ from transformers.activations import GELUActivation
 
 from bertlora.model.engine.changes import drop_rate, dropout_mask, unwrapped
 from bertlora.model.engine.frozen import stacked
-from bertlora.model.engine.kernels.int8 import Int8Weight, native_int8
+from bertlora.model.engine.kernels.int8 import Int8Weight
 from bertlora.model.engine.kernels.layer import Adapted, Layer, Norm, Pass, Spare
+from bertlora.model.engine.kernels.library import native_int8
 from bertlora.model.engine.layers import encoder_layers
 from bertlora.model.engine.lora_linear import LoraLinear
 from bertlora.model.engine.packing import Packing

@@ -10,7 +10,6 @@ the loader takes the one that torch has loaded. Where no library serves, torch's
 - the engine's `attention` calls `attention.cpp`, which takes `paired_attention.h` where 16 bits will do
 """
 
-from bertlora.model.engine.kernels.int8 import native_int8
-from bertlora.model.engine.kernels.library import in_use, serves
+from bertlora.model.engine.kernels.library import in_use, native_int8, serves
 
 __all__ = ["in_use", "native_int8", "serves"]

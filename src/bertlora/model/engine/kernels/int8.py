@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from bertlora.model.engine.kernels.library import Call, ability
+from bertlora.model.engine.kernels.library import Call, native_int8
 
 # Columns of a vector: `COLUMNS` in int8.h.
 _COLUMNS = 16
@@ -124,11 +124,6 @@ def feed_gradient(g: Tensor, u: Tensor, down: Int8Weight, up: Int8Weight) -> Ten
     g, gx = g.contiguous(), g.new_empty(len(g), up.out)
     _call("int8_feed_back", ((down, None), (up, None)), g, u, gx)
     return gx
-
-
-def native_int8() -> bool:
-    """Returns whether the kernel runs on this processor."""
-    return bool(ability("int8_serves"))
 
 
 def _inverse(scales: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bertlora.model.engine.kernels.int8 import Int8Weight, LinearLayer
-from bertlora.model.engine.kernels.library import Call, ability
+from bertlora.model.engine.kernels.library import Call, native_half
 from bertlora.model.engine.kernels.low_rank import Placed, Updates, lanes, takes, updates_structure
 
 # Masks of a pass, and parts whose time is taken.
@@ -180,7 +180,7 @@ class Pass:
         self.offsets, self._masks = offsets, masks  # the structure has their addresses only
         self.structure = _Pass(
             offsets.data_ptr(),
-            *(len(offsets) - 1, tokens, 0, longest, torch.get_num_threads(), ability("half_serves"), keep),
+            *(len(offsets) - 1, tokens, 0, longest, torch.get_num_threads(), native_half(), keep),
             (ctypes.c_void_p * MASKS)(*(None if mask is None else mask.data_ptr() for mask in placed)),
         )
 

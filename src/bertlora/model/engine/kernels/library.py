@@ -36,8 +36,17 @@ def serves(*tensors: Tensor) -> bool:
     return alike and kind in _KINDS and library() is not None
 
 
-def ability(name: str) -> int:
-    """Returns what the library says of this processor's ability, `int8_serves` or `half_serves`; 0 if it has none."""
+def native_int8() -> bool:
+    """Returns whether the processor multiplies 8 bits fast, and there is a kernel for it."""
+    return _ability("int8_serves") > 0
+
+
+def native_half() -> int:
+    """Returns what attention is multiplied in if 16 bits will do: 2 is fp16, 1 is bf16, 0 is neither."""
+    return _ability("half_serves")
+
+
+def _ability(name: str) -> int:
     found = library()
     return 0 if found is None else int(getattr(found[1], name)())
 
