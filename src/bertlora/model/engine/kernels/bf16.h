@@ -4,8 +4,25 @@
 #pragma once
 
 #include "paired_attention.h"
+#include "products.h"
 
 #if defined(HAS_PAIRED_ATTENTION)
+
+// Two numbers; a product adds both products of two pairs to a float.
+struct Pair {
+    uint32_t both;
+};
+
+inline __m512i load(const Pair *from) { return _mm512_loadu_si512(from); }
+inline __m512i all(Pair x) { return _mm512_set1_epi32(x.both); }
+
+template <> struct Element<Pair> {
+    using Sum = float;
+
+    static void add(Vector<float> &sum, __m512i left, __m512i right) {
+        asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(left), "v"(right));
+    }
+};
 
 namespace paired {
 
@@ -33,56 +50,15 @@ struct Bf16 {
         return _mm512_add_epi32(both, _mm512_set1_epi32(odd << 16 | even));
     }
 
-    // Adds M rows of `steps` pairs times two vectors of columns; strides count pairs.
-    template <int M>
-    static void multiply(const uint32_t *a, long across, long along, const uint32_t *b, long b_row, long steps,
-                         __m512 (&sums)[M][2]) {
-        for (long i = 0; i < steps; ++i) {
-            const __m512i first = _mm512_loadu_si512(b + i * b_row), second = _mm512_loadu_si512(b + i * b_row + PAIRS);
-#pragma GCC unroll 8
-            for (int m = 0; m < M; ++m) {
-                const __m512i left = _mm512_set1_epi32(a[m * across + i * along]);
-                asm("vdpbf16ps %2, %1, %0" : "+v"(sums[m][0]) : "v"(left), "v"(first));
-                asm("vdpbf16ps %2, %1, %0" : "+v"(sums[m][1]) : "v"(left), "v"(second));
-            }
-        }
-    }
-
-    // (M rows, 32 columns), set or added to.
-    template <int M>
-    static void tile(const uint32_t *a, long across, long along, const uint32_t *b, long b_row, long steps, bool add, float *to,
-                     long to_row) {
-        __m512 sums[M][2];
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m)
-            for (int n = 0; n < 2; ++n)
-                sums[m][n] = add ? _mm512_loadu_ps(to + m * to_row + n * 16) : _mm512_setzero_ps();
-        multiply<M>(a, across, along, b, b_row, steps, sums);
-#pragma GCC unroll 8
-        for (int m = 0; m < M; ++m)
-            for (int n = 0; n < 2; ++n)
-                _mm512_storeu_ps(to + m * to_row + n * 16, sums[m][n]);
-    }
-
-    static void tiles(const uint32_t *a, long across, long along, const uint32_t *b, long b_row, long rows, long steps,
-                      bool add, float *to, long to_row) {
-        long m = 0;
-        for (; m + HIGH <= rows; m += HIGH)
-            tile<HIGH>(a + m * across, across, along, b, b_row, steps, add, to + m * to_row, to_row);
-        for (; m < rows; m += 2)
-            tile<2>(a + m * across, across, along, b, b_row, steps, add, to + m * to_row, to_row);
-    }
-
-    // C (rows, dim) = A B, or is added to: `rows` is even; b has `steps` rows of pairs.
+    // C (rows, dim) = A B, or is added to; b has `steps` rows of pairs.
     static void product(const uint32_t *a, long across, long along, const uint32_t *b, long rows, long dim, long steps,
                         bool add, float *c) {
-        for (long column = 0; column < dim; column += 32)
-            tiles(a, across, along, b + column, dim, rows, steps, add, c + column, dim);
+        ::product((const Pair *)a, across, along, (const Pair *)b, dim, c, dim, rows, dim, steps, add);
     }
 
     // Scores of keys for 32 queries, in float. The last key of an odd number has no neighbour, and may be hidden.
     static void scores(const uint32_t *keys, const uint32_t *asked, long count, long dim, bool hide, uint32_t *to) {
-        tiles(keys, dim / 2, 1, asked, ASKING, even(count), dim / 2, false, (float *)to, ASKING);
+        product(keys, dim / 2, 1, asked, even(count), ASKING, dim / 2, false, (float *)to);
         for (long i = count * ASKING; hide && i < even(count) * ASKING; ++i)
             ((float *)to)[i] = -1e30f;
     }
