@@ -100,6 +100,22 @@ def separate_products() -> None:
     put("engine.weights", "joinable", lambda members: False)
 
 
+def module_by_module() -> None:
+    """Runs layers in 8 bits module by module."""
+    put("engine.execution", "whole_layers", lambda model, training: {})
+
+
+def attention_in_float() -> None:
+    """Computes no attention in 16 bits."""
+    for module in ("engine.attention", "engine.kernels.layer"):
+        put(module, "native_half", lambda: 0)
+
+
+def operators() -> None:
+    """Uses torch's operators in place of native kernels; `auto` then does not choose 8 bits."""
+    put("engine.kernels.library", "library", lambda: None)
+
+
 VARIANTS: dict[str, Callable[[], None]] = {
     "without packing": padded_batches,
     "without our attention": fused_attention,
@@ -109,6 +125,9 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "without few sizes": any_size,
     "without the quick dropout": serial_dropout,
     "without joint query, key, value": separate_products,
+    "layers in 8 bits module by module": module_by_module,
+    "attention in float": attention_in_float,
+    "without native kernels": operators,
     AVERAGED: lambda: None,
 }
 
@@ -120,18 +139,20 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--targets", default="query")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.variant:
         print(json.dumps(contestant(a)))
         return
     own = [sys.executable, __file__, a.file, "--rows", str(a.rows), "--batch", str(a.batch), "--targets", a.targets]
+    own += ["--precision", a.precision]
     contestants = {name: [*own, "--variant", name] for name in (WHOLE, *VARIANTS)}
-    key: Result = {"contest": "ablation", "file": Path(a.file).name, "rows": a.rows, "targets": a.targets} | {
-        "batch": a.batch
-    }
+    options = {name: getattr(a, name) for name in ("rows", "batch", "targets", "precision")}
+    key: Result = {"contest": "ablation", "file": Path(a.file).name} | options
     results = interleaved(contestants, a.rounds, Path(a.log), key)
-    print(f"{Path(a.file).name}, {a.rows} rows, batch {a.batch}, {a.targets}, {a.rounds} rounds. {machine()}\n")
+    given = f"{a.rows} rows, batch {a.batch}, {a.targets}, {a.precision}"
+    print(f"{Path(a.file).name}, {given}, {a.rounds} rounds. {machine()}\n")
     print(summary(results))
 
 
@@ -146,6 +167,7 @@ def contestant(a: argparse.Namespace) -> Result:
         alpha=32.0,
         lora_dropout=0.01,
         batch_size=a.batch,
+        precision=a.precision,
         epochs=1,
         truncation="right",
         head_start="random",

@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,30 @@ def examples(reader: Reader, frame: pd.DataFrame) -> Examples:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Returns a Markdown table with one row per change; the accuracies by epoch are means over seeds."""
+    """Returns a Markdown table with one row per change; figures are means over seeds.
+
+    The most accurate epoch has the kept adapter; of two, the one with the lower loss.
+    """
     lines = [
-        "| recipe | change | seeds | accuracy by epoch, mean, % | last epoch, lowest to highest, % |",
-        "|---|---|---|---|---|",
+        "| recipe | change | seeds | accuracy by epoch, % | validation loss by epoch | kept adapter, % | its loss |",
+        "|---|---|---|---|---|---|---|",
     ]
     for recipe, change in dict.fromkeys((r["recipe"], r["change"]) for r in results):
-        found = [r["accuracy"] for r in results if (r["recipe"], r["change"]) == (recipe, change)]
-        means = ", ".join(f"{100 * statistics.mean(epoch):.1f}" for epoch in zip(*found, strict=True))
-        last = [100 * f[-1] for f in found]
-        lines.append(f"| {recipe} | {change or 'none'} | {len(found)} | {means} | {min(last):.1f} to {max(last):.1f} |")
+        found = [r for r in results if (r["recipe"], r["change"]) == (recipe, change)]
+        accuracy = ", ".join(f"{100 * x:.1f}" for x in by_epoch(r["accuracy"] for r in found))
+        losses = ", ".join(f"{x:.3f}" for x in by_epoch(r["validation_loss"] for r in found))
+        kept = [max(zip(r["accuracy"], (-x for x in r["validation_loss"]), strict=True)) for r in found]
+        best, loss = [100 * right for right, _ in kept], -statistics.mean(score for _, score in kept)
+        spread = f"{statistics.mean(best):.1f} ({min(best):.1f} to {max(best):.1f})"
+        lines.append(
+            f"| {recipe} | {change or 'none'} | {len(found)} | {accuracy} | {losses} | {spread} | {loss:.3f} |"
+        )
     return "\n".join(lines)
+
+
+def by_epoch(figures: Iterable[list[float]]) -> list[float]:
+    """Returns the mean over seeds of a figure, for each epoch."""
+    return [statistics.mean(epoch) for epoch in zip(*figures, strict=True)]
 
 
 if __name__ == "__main__":
