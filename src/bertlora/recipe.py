@@ -151,7 +151,7 @@ class Recipe:
     average_weights: float = option(
         0.15,
         "optimiser",
-        "fraction of the steps so far over which weights are averaged; the average is evaluated and kept; 0 = off",
+        "fraction of the steps over which weights are averaged; the average is evaluated and kept; 0 = off",
         low=0,
         high=1,
     )

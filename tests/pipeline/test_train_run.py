@@ -195,7 +195,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 
 
 RESOLVED = {"task": "classification", "loss": "cross-entropy", "class_weights": "none", "best_metric": "accuracy"}
-LONGER = {"schedule": "constant", "warmup_fraction": 0.0, "average_weights": 0.5}
+LONGER = {"schedule": "constant", "warmup_fraction": 0.0, "average_weights": 0.0}
 
 
 def test_more_epochs_continue_a_run_whose_steps_do_not_depend_on_them(
@@ -223,7 +223,7 @@ def test_more_epochs_continue_a_run_whose_steps_do_not_depend_on_them(
     [
         ({}, 1, 1, r"epochs: got 1, but .* was begun with 2; leave the recipe out"),
         ({"schedule": "cosine"}, 3, 1, "for which the cosine schedule was planned from the first step"),
-        ({"schedule": "linear", "warmup_fraction": 0.1}, 3, 1, "the linear schedule and the warm-up were planned"),
+        ({"warmup_fraction": 0.1, "average_weights": 0.1}, 3, 1, "the warm-up and the average of weights were planned"),
         ({}, 3, 2, "and so were its other seeds"),
     ],
 )

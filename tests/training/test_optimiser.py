@@ -134,30 +134,32 @@ class Walk(nn.Module):
             self.weight.fill_(float(step**2))
 
 
-def walked(share: float, steps: int) -> tuple[Walk, Average]:
+def walked(share: float, steps: int, of: int) -> tuple[Walk, Average]:
     model = Walk()
-    average = Average(model, Recipe(average_weights=share))
+    average = Average(model, Recipe(average_weights=share), of)
     for step in range(1, steps + 1):
         model.to_step(step)
         average.add()
     return model, average
 
 
-@pytest.mark.parametrize(
-    ("share", "counts"),
-    [(0.0, (0, 0, 0, 0, 1)), (1.0, (1, 1, 1, 1, 1)), (0.5, (1, 2, 3, 4, 5)), (1 / 3, (1, 3, 6, 10, 15))],
-)
-def test_the_later_a_step_the_more_it_counts(share: float, counts: tuple[int, ...]) -> None:
-    _, average = walked(share, 5)
+@pytest.mark.parametrize(("share", "steps", "expected"), [(0.0, 5, 25.0), (0.5, 3, 14 / 3), (1.0, 4, 30 / 4)])
+def test_of_the_steps_done_all_count_alike_up_to_the_share(share: float, steps: int, expected: float) -> None:
+    _, average = walked(share, steps, of=6)
     assert average.state().keys() == {"weight"}
-    expected = sum(n * step**2 for step, n in enumerate(counts, start=1)) / sum(counts)
     assert average.state()["weight"].tolist() == pytest.approx([expected] * 3)
 
 
+def test_from_then_on_earlier_steps_fade() -> None:
+    _, average = walked(0.5, 5, of=8)
+    value = (1 + 4 + 9 + 16) / 4
+    assert average.state()["weight"].tolist() == pytest.approx([value + (25 - value) / 4] * 3)
+
+
 def test_a_resumed_average_goes_on() -> None:
-    model, whole = walked(0.5, 6)
-    _, begun = walked(0.5, 2)
-    resumed = Average(model, Recipe(average_weights=0.5))
+    model, whole = walked(0.5, 6, of=8)
+    _, begun = walked(0.5, 2, of=8)
+    resumed = Average(model, Recipe(average_weights=0.5), 8)
     resumed.resume(begun.state(), 2)
     for step in range(3, 7):
         model.to_step(step)
@@ -166,7 +168,7 @@ def test_a_resumed_average_goes_on() -> None:
 
 
 def test_the_model_shows_the_average_and_gets_its_weights_back() -> None:
-    model, average = walked(1.0, 3)
+    model, average = walked(1.0, 3, of=3)
     with average.shown():
         assert model.weight.tolist() == pytest.approx([14 / 3] * 3)
     assert model.weight.tolist() == [9.0] * 3
@@ -176,9 +178,9 @@ def test_the_model_shows_the_average_and_gets_its_weights_back() -> None:
 def test_training_evaluates_and_keeps_the_average(tiny: Tiny, share: float) -> None:
     training = small_training(small_recipe(tiny("bert"), average_weights=share), validate=False)
     states: list[dict[str, Tensor]] = [state(training) for e in training.run() if isinstance(e, Step)]
-    last = states[0]
-    for number, weights in enumerate(states[1:], start=1):
-        last = {n: last[n].lerp(weights[n], 1 / (share * number + 1)) for n in last}
+    last, window = states[0], max(1.0, share * len(states))
+    for number, weights in enumerate(states[1:], start=2):
+        last = {n: last[n].lerp(weights[n], max(1 / number, 1 / window)) for n in last}
     assert same(state(training), last)
     assert same(state(training), states[-1]) == (share == 0)
 

@@ -177,6 +177,7 @@ def _check_longer(out: Path, stored: Recipe, epochs: int, seeds: int) -> None:
     parts = {
         f"the {stored.schedule} schedule": stored.schedule != "constant",
         "the warm-up": stored.warmup_fraction > 0,
+        "the average of weights": stored.average_weights > 0,
     }
     planned = [part for part, depends in parts.items() if depends]
     begun = f"epochs: got {epochs}, but {out} was begun with {stored.epochs}"

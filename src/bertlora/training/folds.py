@@ -110,7 +110,7 @@ def _train(
     """Trains the model on these rows; afterwards it has the average over the last steps."""
     model, inputs, labels = execution.model, examples.inputs, examples.labels
     steps = recipe.steps(len(rows))
-    optimiser, average = build_optimiser(model, recipe), Average(model, recipe)
+    optimiser, average = build_optimiser(model, recipe), Average(model, recipe, steps)
     weights, device = examples.weights_of(), execution.device
     size = micro_batch(recipe, inputs, execution.packs, device)
     loss = Loss(recipe, labels[rows], names, weights[rows], device)

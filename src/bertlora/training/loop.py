@@ -85,7 +85,7 @@ class Training:
         )
         self.progress = Progress(texts, identity, self.precision)
         self.trace = Trace()
-        self.average = Average(self.plain, recipe)
+        self.average = Average(self.plain, recipe, self.steps)
         self.execution: Execution
         self.ahead: Ahead | None = None
         self.start: dict[str, Tensor] = {}

@@ -217,20 +217,20 @@ def clip(gradients: list[Tensor], most: float) -> Tensor:
 
 
 class Average:
-    """An average of a model's trained weights over the last part of the steps: it depends less on the very last one.
+    """An exponential moving average of a model's trained weights: it depends less on the very last step.
 
-    It is the polynomial-decay average of Shamir and Zhang 2013, "Stochastic gradient descent for non-smooth
-    optimization". With a = `average_weights`, step t counts 1 / (a t + 1 - a) of the average, and the older steps the
-    rest. So about the last share a of the steps done counts, at any time. With 1 all steps count alike; with 0 only the
-    last one counts: the average is the current weights.
+    Averages of weights are from Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging".
+    The window is the fraction `average_weights` of all steps. Until it is full, all steps count equally. With 0 only
+    the last step counts: the average is the current weights.
 
     Args:
         model: its trainable parameters are averaged.
         recipe: has `average_weights`.
+        steps: number of steps of the whole training.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
-        self._model, self._share = model, recipe.average_weights
+    def __init__(self, model: nn.Module, recipe: Recipe, steps: int) -> None:
+        self._model, self._window = model, max(1.0, recipe.average_weights * steps)
         self._steps = 0
         self._names, self._weights = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
         self._values = [p.detach().clone() for p in self._weights]
@@ -239,7 +239,7 @@ class Average:
         """Adds the current weights, after a step."""
         self._steps += 1
         with torch.no_grad():
-            torch._foreach_lerp_(self._values, self._weights, 1 / (self._share * (self._steps - 1) + 1))
+            torch._foreach_lerp_(self._values, self._weights, max(1 / self._steps, 1 / self._window))
 
     def state(self) -> dict[str, Tensor]:
         """Returns a copy of the averages by name, on the CPU, like `trained_state`."""
