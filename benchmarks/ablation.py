@@ -9,6 +9,7 @@ those of the whole engine.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor
 from bertlora.data.reader import Examples
 from bertlora.model.adapted import Adapted
 from bertlora.model.engine.frozen import FrozenWeight
+from bertlora.model.engine.kernels.library import library
 from bertlora.model.engine.layers import _FAMILIES
 from bertlora.model.engine.packing import Packing
 from bertlora.recipe import Recipe
@@ -113,7 +115,8 @@ def attention_in_float() -> None:
 
 def operators() -> None:
     """Uses torch's operators in place of native kernels; `auto` then does not choose 8 bits."""
-    put("engine.kernels.library", "library", lambda: None)
+    os.environ["BERTLORA_KERNELS"] = "off"
+    library.cache_clear()
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
