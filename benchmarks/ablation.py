@@ -151,8 +151,9 @@ def main() -> None:
     own = [sys.executable, __file__, a.file, "--rows", str(a.rows), "--batch", str(a.batch), "--targets", a.targets]
     own += ["--precision", a.precision]
     contestants = {name: [*own, "--variant", name] for name in (WHOLE, *VARIANTS)}
-    options = {name: getattr(a, name) for name in ("rows", "batch", "targets", "precision")}
-    key: Result = {"contest": "ablation", "file": Path(a.file).name} | options
+    options = {name: getattr(a, name) for name in ("rows", "batch", "targets")}
+    # `precision` of a result is what the training chose.
+    key: Result = {"contest": "ablation", "file": Path(a.file).name, "wanted": a.precision} | options
     results = interleaved(contestants, a.rounds, Path(a.log), key)
     given = f"{a.rows} rows, batch {a.batch}, {a.targets}, {a.precision}"
     print(f"{Path(a.file).name}, {given}, {a.rounds} rounds. {machine()}\n")

@@ -13,6 +13,8 @@
 
 namespace paired {
 
+constexpr int HIGH = 8; // rows whose sums stay in registers
+
 // What every processor with AVX-512 can do, so that it may be inlined anywhere.
 inline __m512i in_fp16(__m512 lower, __m512 upper) {
     const __m256i low = _mm512_cvtps_ph(lower, _MM_FROUND_TO_NEAREST_INT);

@@ -24,7 +24,6 @@ namespace paired {
 
 constexpr long ASKING = 32; // queries that are computed at a time
 constexpr long PAIRS = 16; // of a vector
-constexpr int HIGH = 8; // rows whose sums stay in registers
 constexpr long AHEAD = 8; // tokens: memory is asked for them early
 constexpr float LARGEST_SCORE = 2048, LARGEST_NUMBER = 1024;
 
